@@ -1,0 +1,103 @@
+//! The certificate that this process shows in every handshake.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use openssl::asn1::{Asn1Integer, Asn1Time};
+use openssl::bn::{BigNum, MsbOption};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::x509::{X509, X509NameBuilder};
+
+use super::DtlsError;
+use crate::session::{Fingerprint, FingerprintHash};
+
+const DAY: i64 = 86_400;
+
+/// A self-signed certificate with its key. Both live in memory only; cloning shares them.
+#[derive(Clone)]
+pub struct Certificate {
+    x509: X509,
+    key: PKey<Private>,
+    fingerprint: Fingerprint,
+}
+
+impl Certificate {
+    /// Makes a new key on P-256 and signs a certificate for it with SHA-256 (RFC 8827 §6.5): valid from yesterday for
+    /// the next 30 days. Serial number and name are random, since Firefox confuses certificates that share both.
+    ///
+    /// # Errors
+    /// Only if OpenSSL lacks entropy or these algorithms.
+    pub fn generate() -> Result<Certificate, DtlsError> {
+        // ECDSA, since some clients offer no other kind of cipher suite.
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+        let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
+
+        let mut name_bits = BigNum::new()?;
+        name_bits.rand(64, MsbOption::MAYBE_ZERO, false)?;
+        let mut name = X509NameBuilder::new()?;
+        name.append_entry_by_nid(Nid::COMMONNAME, &format!("sluice-{}", name_bits.to_hex_str()?.to_ascii_lowercase()))?;
+        let name = name.build();
+
+        let mut serial = BigNum::new()?;
+        serial.rand(128, MsbOption::MAYBE_ZERO, false)?;
+
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX - 31 * DAY);
+        let (not_before, not_after) = (Asn1Time::from_unix(now - DAY)?, Asn1Time::from_unix(now + 30 * DAY)?);
+
+        let mut builder = X509::builder()?;
+        builder.set_version(2)?;
+        let serial = Asn1Integer::from_bn(&serial)?;
+        builder.set_serial_number(&serial)?;
+        builder.set_subject_name(&name)?;
+        builder.set_issuer_name(&name)?;
+        builder.set_not_before(&not_before)?;
+        builder.set_not_after(&not_after)?;
+        builder.set_pubkey(&key)?;
+        builder.sign(&key, MessageDigest::sha256())?;
+        let x509 = builder.build();
+        let fingerprint = Fingerprint::of(FingerprintHash::Sha256, &x509.to_der()?)?;
+        Ok(Certificate { x509, key, fingerprint })
+    }
+
+    /// The SHA-256 fingerprint, for `a=fingerprint`.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    pub(super) fn x509(&self) -> &X509 {
+        &self.x509
+    }
+
+    pub(super) fn key(&self) -> &PKey<Private> {
+        &self.key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_p256_random_and_short_lived() {
+        // DTLS-06
+        let (one, two) = (Certificate::generate().unwrap(), Certificate::generate().unwrap());
+        assert_ne!(one.fingerprint(), two.fingerprint());
+        let serial = |c: &Certificate| c.x509.serial_number().to_bn().unwrap();
+        assert_ne!(serial(&one), serial(&two));
+        assert!(serial(&one).num_bits() <= 128 && serial(&one).num_bits() > 64);
+        let name = |c: &Certificate| c.x509.subject_name().to_der().unwrap();
+        assert_ne!(name(&one), name(&two));
+        assert_eq!(name(&one), one.x509.issuer_name().to_der().unwrap());
+        assert_eq!(one.key.ec_key().unwrap().group().curve_name(), Some(Nid::X9_62_PRIME256V1));
+        assert_eq!(one.x509.signature_algorithm().object().nid(), Nid::ECDSA_WITH_SHA256);
+        assert!(one.x509.verify(&one.key).unwrap());
+        let validity = one.x509.not_before().diff(one.x509.not_after()).unwrap();
+        assert_eq!(validity.days, 31);
+        let skew = one.x509.not_before().diff(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+        assert!(skew.days == 1 || (skew.days == 0 && skew.secs > 86_300));
+        assert!(one.fingerprint().matches(&one.x509.to_der().unwrap()));
+    }
+}

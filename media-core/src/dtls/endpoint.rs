@@ -1,0 +1,517 @@
+//! One DTLS association, in either role, over datagrams that the caller carries.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openssl::error::ErrorStack;
+use openssl::ssl::{self, ErrorCode, Ssl, SslStream};
+
+use super::check::{PeerCheck, Verdict};
+use super::context::{DATAGRAM_SIZE, DtlsContext, DtlsError};
+use super::queue::DatagramQueue;
+use super::{alert, ffi};
+use crate::ledger::{Reason, Stage};
+use crate::session::{DtlsParameters, DtlsRole, Fingerprint};
+use crate::srtp::{KeyingMaterial, SrtpProfile};
+
+/// A flight that was sent again this often without an answer ends the handshake, some 15 s after its first sending.
+pub const MAX_RETRANSMISSIONS: u32 = 8;
+
+/// The server's last flight has no answer by which its loss would show, and some clients have no timer of their own.
+/// So it is sent again after these times, unasked; who has it already drops the copies as replays.
+const FINAL_FLIGHT_AGAIN: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
+
+/// RFC 5764 §4.2
+const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
+
+/// A DTLS 1.2 record's header.
+const RECORD_HEADER: usize = 13;
+
+/// The number of libssl in OpenSSL's error stack, and reason codes of its sslerr.h.
+const ERR_LIB_SSL: i32 = 20;
+const PEER_DID_NOT_RETURN_A_CERTIFICATE: i32 = 199;
+const READ_TIMEOUT_EXPIRED: i32 = 312;
+/// Reason codes from here on are fatal alerts of the peer, plus the alert's number.
+const RECEIVED_ALERT: i32 = openssl_sys::SSL_AD_REASON_OFFSET;
+
+/// What happened to an association.
+#[derive(Debug)]
+pub enum DtlsEvent {
+    /// The first flight went out or came in.
+    HandshakeStarted,
+    /// The handshake ended well: the peer's certificate is the announced one, and the keys are here.
+    Connected(Connection),
+    /// It failed, before or after its completion. Nothing more will come, except what [`DtlsEndpoint::poll_transmit`]
+    /// still holds: the fatal alert.
+    Failed(DtlsFailure),
+    /// The peer sent close_notify. Nothing more will come.
+    PeerClosed,
+}
+
+/// What a completed handshake agreed.
+#[derive(Debug)]
+pub struct Connection {
+    /// SRTP profile and keys.
+    pub keying: KeyingMaterial,
+    /// `DTLSv1.2`
+    pub version: &'static str,
+    /// Cipher suite, by its name in the standard: `TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256`.
+    pub cipher: &'static str,
+    /// The announced fingerprint that the peer's certificate matched.
+    pub fingerprint: Fingerprint,
+}
+
+/// Why an association failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DtlsFailure {
+    /// The reason.
+    pub reason: Reason,
+    /// The stage that failed: [`Stage::Dtls`] or [`Stage::Fingerprint`].
+    pub stage: Stage,
+    /// The facts of the case.
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing went out or came in yet.
+    Idle,
+    Handshaking,
+    Connected,
+    /// Failed, closed by the peer, or closed by us.
+    Ended,
+}
+
+/// One DTLS association. Feed it with [`DtlsEndpoint::start`], [`DtlsEndpoint::handle_datagram`] and
+/// [`DtlsEndpoint::handle_timeout`]; after each of them take what [`DtlsEndpoint::poll_transmit`] and
+/// [`DtlsEndpoint::poll_event`] hold, and look at [`DtlsEndpoint::poll_timeout`].
+///
+/// Only datagrams from an address that ICE has validated belong here: as in every DTLS, a forged plaintext record ends
+/// a handshake. After the handshake only authenticated records have an effect.
+///
+/// OpenSSL measures its timers with the system's clock, so `now` must be the real time.
+pub struct DtlsEndpoint {
+    stream: SslStream<DatagramQueue>,
+    check: Arc<PeerCheck>,
+    role: DtlsRole,
+    state: State,
+    events: VecDeque<DtlsEvent>,
+    deadline: Option<Instant>,
+    /// Of the flight that waits for its answer; after the handshake, of the final flight.
+    retransmissions: u32,
+    final_flight: Vec<Vec<u8>>,
+}
+
+impl DtlsEndpoint {
+    /// An association in the role `parameters.role` with a peer whose certificate must match one of
+    /// `parameters.fingerprints`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// Only if OpenSSL has no memory left.
+    pub fn new(context: &DtlsContext, parameters: DtlsParameters) -> Result<DtlsEndpoint, DtlsError> {
+        let check = Arc::new(PeerCheck::new(parameters.fingerprints));
+        let mut ssl = Ssl::new(context.ssl())?;
+        ssl.set_ex_data(context.check_index(), Arc::clone(&check));
+        ssl.set_mtu(DATAGRAM_SIZE as u32)?;
+        ffi::set_timer(&mut ssl);
+        match parameters.role {
+            DtlsRole::Client => ssl.set_connect_state(),
+            DtlsRole::Server => ssl.set_accept_state(),
+        }
+        Ok(DtlsEndpoint {
+            stream: SslStream::new(ssl, DatagramQueue::default())?,
+            check,
+            role: parameters.role,
+            state: State::Idle,
+            events: VecDeque::new(),
+            deadline: None,
+            retransmissions: 0,
+            final_flight: Vec::new(),
+        })
+    }
+
+    /// The path is there: a client sends its ClientHello. A server waits for one, so nothing happens; nor does a second
+    /// call do anything.
+    pub fn start(&mut self, now: Instant) {
+        if self.role == DtlsRole::Client && self.state == State::Idle {
+            self.begin();
+            self.drive(now);
+        }
+    }
+
+    /// Takes one datagram of the peer. What is no DTLS, belongs to the other role or comes after the end is ignored.
+    pub fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) {
+        if !self.is_acceptable(datagram) {
+            return;
+        }
+        if self.state == State::Idle {
+            self.begin();
+        }
+        self.stream.get_mut().put(datagram);
+        self.drive(now);
+    }
+
+    /// When [`DtlsEndpoint::handle_timeout`] wants to be called; `None` while no flight waits for an answer.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Sends the last flight again if its time has come, or gives up. Calling it early does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        match self.state {
+            State::Handshaking => self.repeat_flight(now),
+            State::Connected => self.repeat_final_flight(now),
+            State::Idle | State::Ended => {}
+        }
+    }
+
+    fn repeat_flight(&mut self, now: Instant) {
+        if self.retransmissions >= MAX_RETRANSMISSIONS {
+            self.fail(DtlsFailure {
+                reason: Reason::DtlsTimeout,
+                stage: Stage::Dtls,
+                detail: format!("no answer to {MAX_RETRANSMISSIONS} retransmissions, state {}", self.progress()),
+            });
+            return;
+        }
+        drop(ErrorStack::get());
+        match ffi::handle_timeout(&mut self.stream) {
+            0 => {}
+            1.. => self.retransmissions += 1,
+            _ => {
+                let failure = classify_stack(&ErrorStack::get(), self.role);
+                self.fail(failure);
+                return;
+            }
+        }
+        self.await_answer(now);
+    }
+
+    fn repeat_final_flight(&mut self, now: Instant) {
+        for datagram in &self.final_flight {
+            self.stream.get_mut().send(datagram.clone());
+        }
+        self.retransmissions += 1;
+        self.await_next_repetition(now);
+    }
+
+    /// The next datagram to send, at most [`DATAGRAM_SIZE`] bytes.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.stream.get_mut().pop()
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<DtlsEvent> {
+        self.events.pop_front()
+    }
+
+    /// True after [`DtlsEvent::Connected`] and before the end.
+    pub fn is_connected(&self) -> bool {
+        self.state == State::Connected
+    }
+
+    /// True once the association failed or was closed by either side.
+    pub fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Ends the association. A completed one says close_notify (RFC 5246 §7.2.1); during a handshake there is no
+    /// alert for this, and the peer learns it from ICE.
+    pub fn close(&mut self) {
+        if self.state == State::Connected {
+            ffi::close_notify(&mut self.stream);
+        }
+        self.end();
+    }
+
+    fn begin(&mut self) {
+        self.state = State::Handshaking;
+        self.events.push_back(DtlsEvent::HandshakeStarted);
+    }
+
+    fn end(&mut self) {
+        self.state = State::Ended;
+        self.deadline = None;
+    }
+
+    fn fail(&mut self, failure: DtlsFailure) {
+        self.end();
+        self.events.push_back(DtlsEvent::Failed(failure));
+    }
+
+    /// Drops before OpenSSL what it would take for the end of the stream or for a broken handshake.
+    fn is_acceptable(&self, datagram: &[u8]) -> bool {
+        if datagram.len() < RECORD_HEADER {
+            return false;
+        }
+        match (self.state, self.role) {
+            (State::Connected, _) => true,
+            (State::Ended, _) | (State::Idle, DtlsRole::Client) => false,
+            (State::Idle | State::Handshaking, role) => !is_from_same_role(datagram, role),
+        }
+    }
+
+    /// Lets OpenSSL work until it wants another datagram.
+    fn drive(&mut self, now: Instant) {
+        // Errors that somebody else left on this thread would be taken for ours.
+        drop(ErrorStack::get());
+        if self.state == State::Handshaking {
+            let before = self.progress();
+            match self.stream.do_handshake() {
+                Ok(()) => self.complete(now),
+                Err(error) => self.handle_error(&error),
+            }
+            if self.progress() != before {
+                self.retransmissions = 0;
+            }
+            if self.state == State::Handshaking {
+                self.await_answer(now);
+            }
+        }
+        if self.state == State::Connected {
+            self.read();
+            // Reading made the buffers anew.
+            ffi::free_buffers(&mut self.stream);
+        }
+        self.stream.get_mut().clear();
+    }
+
+    /// Reads what came after the handshake: alerts count, a repeated last flight makes OpenSSL repeat ours, and
+    /// application data has no meaning here.
+    fn read(&mut self) {
+        let mut ignored = [0; 256];
+        loop {
+            match self.stream.ssl_read(&mut ignored) {
+                Ok(_) => {}
+                Err(error) => return self.handle_error(&error),
+            }
+        }
+    }
+
+    fn complete(&mut self, now: Instant) {
+        match self.agreement() {
+            Ok(connection) => {
+                self.state = State::Connected;
+                self.events.push_back(DtlsEvent::Connected(connection));
+                self.deadline = None;
+                if self.role == DtlsRole::Server {
+                    self.final_flight = self.stream.get_ref().unsent().cloned().collect();
+                    self.retransmissions = 0;
+                    self.await_next_repetition(now);
+                }
+            }
+            Err(failure) => {
+                ffi::close_notify(&mut self.stream);
+                self.fail(failure);
+            }
+        }
+    }
+
+    /// Exports the keys, which nothing but a fingerprint that matched allows.
+    fn agreement(&self) -> Result<Connection, DtlsFailure> {
+        let ssl = self.stream.ssl();
+        let fingerprint = match self.check.verdict() {
+            Verdict::Matched(fingerprint) => fingerprint,
+            verdict => {
+                return Err(self.refusal(&verdict).unwrap_or_else(|| internal("the certificate went unchecked")));
+            }
+        };
+        let profile = ssl
+            .selected_srtp_profile()
+            .and_then(|profile| u16::try_from(profile.id().as_raw()).ok())
+            .and_then(SrtpProfile::from_dtls_id)
+            .ok_or_else(|| internal("OpenSSL chose an SRTP profile that was not offered"))?;
+        let mut exported = zeroize::Zeroizing::new([0; SrtpProfile::MAX_EXPORT_LEN]);
+        let exported = &mut exported[..profile.export_len()];
+        ssl.export_keying_material(exported, EXPORTER_LABEL, None).map_err(internal)?;
+        let keying = KeyingMaterial::new(profile, exported).map_err(internal)?;
+        let cipher = ssl.current_cipher();
+        Ok(Connection {
+            keying,
+            version: ssl.version_str(),
+            cipher: cipher.map_or("unknown", |cipher| cipher.standard_name().unwrap_or(cipher.name())),
+            fingerprint,
+        })
+    }
+
+    fn handle_error(&mut self, error: &ssl::Error) {
+        match error.code() {
+            ErrorCode::WANT_READ | ErrorCode::WANT_WRITE => {}
+            ErrorCode::ZERO_RETURN => {
+                if self.state == State::Connected {
+                    ffi::close_notify(&mut self.stream);
+                }
+                self.end();
+                self.events.push_back(DtlsEvent::PeerClosed);
+            }
+            _ => {
+                let failure = self.refusal(&self.check.verdict()).unwrap_or_else(|| match error.ssl_error() {
+                    Some(stack) => classify_stack(stack, self.role),
+                    None => {
+                        DtlsFailure { reason: Reason::DtlsProtocolError, stage: Stage::Dtls, detail: error.to_string() }
+                    }
+                });
+                self.fail(failure);
+            }
+        }
+    }
+
+    /// The failure behind a verdict that is one.
+    fn refusal(&self, verdict: &Verdict) -> Option<DtlsFailure> {
+        match verdict {
+            Verdict::Pending | Verdict::Matched(_) => None,
+            Verdict::Mismatch(actual) => {
+                let announced: Vec<_> = self.check.announced().iter().take(4).map(Fingerprint::to_sdp).collect();
+                let announced = if announced.is_empty() { "none".to_owned() } else { announced.join(", ") };
+                let actual = actual.as_ref().map_or_else(|| "unknown".to_owned(), Fingerprint::to_sdp);
+                Some(DtlsFailure {
+                    reason: Reason::FingerprintMismatch,
+                    stage: Stage::Fingerprint,
+                    detail: format!("certificate {actual}; announced in SDP: {announced}"),
+                })
+            }
+            Verdict::NoSrtpProfile(offered) => {
+                let detail = match (offered, self.role) {
+                    (Some(ids), _) => {
+                        let ids: Vec<_> = ids.iter().map(|id| format!("{id:#06x}")).collect();
+                        format!("the client offers only the profiles {}", ids.join(", "))
+                    }
+                    (None, DtlsRole::Server) => "the client sent no use_srtp extension".to_owned(),
+                    (None, DtlsRole::Client) => "the DTLS server chose no SRTP profile".to_owned(),
+                };
+                Some(DtlsFailure { reason: Reason::NoSrtpProfile, stage: Stage::Dtls, detail })
+            }
+        }
+    }
+
+    /// OpenSSL's word for the point that the handshake has reached.
+    fn progress(&self) -> &'static str {
+        self.stream.ssl().state_string_long()
+    }
+
+    /// OpenSSL runs the timer of a flight that waits for its answer.
+    fn await_answer(&mut self, now: Instant) {
+        self.deadline = ffi::timeout(self.stream.ssl()).map(|left| now + left.max(MIN_TIMEOUT));
+    }
+
+    fn await_next_repetition(&mut self, now: Instant) {
+        let wait = FINAL_FLIGHT_AGAIN.get(self.retransmissions as usize);
+        self.deadline = wait.map(|&wait| now + wait);
+        if self.deadline.is_none() {
+            self.final_flight = Vec::new();
+        }
+    }
+}
+
+/// Keeps a loop that trusts [`DtlsEndpoint::poll_timeout`] from spinning, whatever the system's clock does.
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+
+impl fmt::Debug for DtlsEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DtlsEndpoint").field("role", &self.role).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// True if the datagram begins with a hello that only our own role sends (RFC 5246 §7.4.1): two clients or two servers
+/// met, and OpenSSL would call it an unexpected message.
+fn is_from_same_role(datagram: &[u8], role: DtlsRole) -> bool {
+    let plain_handshake = datagram.first() == Some(&22) && datagram.get(3..5) == Some(&[0, 0]);
+    match datagram.get(RECORD_HEADER) {
+        Some(&message) if plain_handshake => match role {
+            DtlsRole::Client => message == 1,
+            DtlsRole::Server => matches!(message, 0 | 2 | 3),
+        },
+        _ => false,
+    }
+}
+
+fn internal(fact: impl fmt::Display) -> DtlsFailure {
+    DtlsFailure { reason: Reason::Internal, stage: Stage::Dtls, detail: fact.to_string() }
+}
+
+/// Finds the reason in what OpenSSL left behind.
+fn classify_stack(stack: &ErrorStack, role: DtlsRole) -> DtlsFailure {
+    let codes = || stack.errors().iter().filter(|error| error.library_code() == ERR_LIB_SSL);
+    for code in codes().map(openssl::error::Error::reason_code) {
+        let (reason, detail) = match code {
+            PEER_DID_NOT_RETURN_A_CERTIFICATE if role == DtlsRole::Server => {
+                (Reason::NoClientCertificate, "the client's Certificate message is empty".to_owned())
+            }
+            READ_TIMEOUT_EXPIRED => (Reason::DtlsTimeout, "too many retransmissions without an answer".to_owned()),
+            code => match u8::try_from(code - RECEIVED_ALERT) {
+                Ok(number) => (Reason::DtlsAlertReceived, format!("alert {} ({number})", alert::name(number))),
+                Err(_) => continue,
+            },
+        };
+        return DtlsFailure { reason, stage: Stage::Dtls, detail };
+    }
+    let facts: Vec<_> = stack.errors().iter().filter_map(openssl::error::Error::reason).collect();
+    DtlsFailure { reason: Reason::DtlsProtocolError, stage: Stage::Dtls, detail: facts.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtls::Certificate;
+
+    #[test]
+    fn a_flight_without_answer_is_given_up() {
+        // DTLS-33
+        let context = DtlsContext::new(&Certificate::generate().unwrap()).unwrap();
+        let parameters = DtlsParameters { role: DtlsRole::Client, fingerprints: Vec::new() };
+        let mut client = DtlsEndpoint::new(&context, parameters).unwrap();
+        client.start(Instant::now());
+        // The real timers would take 15 s.
+        client.retransmissions = MAX_RETRANSMISSIONS;
+        client.handle_timeout(client.deadline.unwrap());
+        assert!(matches!(client.poll_event(), Some(DtlsEvent::HandshakeStarted)));
+        let Some(DtlsEvent::Failed(failure)) = client.poll_event() else { panic!("goes on") };
+        assert_eq!((failure.reason, failure.stage), (Reason::DtlsTimeout, Stage::Dtls));
+        assert!(client.is_ended() && client.poll_timeout().is_none());
+    }
+
+    #[test]
+    fn the_final_flight_is_repeated_three_times() {
+        // DTLS-38, in virtual time: this timer is ours.
+        let certificate = Certificate::generate().unwrap();
+        let context = DtlsContext::new(&certificate).unwrap();
+        let end = |role| {
+            let fingerprints = vec![certificate.fingerprint().clone()];
+            DtlsEndpoint::new(&context, DtlsParameters { role, fingerprints }).unwrap()
+        };
+        let (mut client, mut server) = (end(DtlsRole::Client), end(DtlsRole::Server));
+        let began = Instant::now();
+        client.start(began);
+        while !server.is_connected() {
+            while let Some(datagram) = client.poll_transmit() {
+                server.handle_datagram(began, &datagram);
+            }
+            if !server.is_connected() {
+                while let Some(datagram) = server.poll_transmit() {
+                    client.handle_datagram(began, &datagram);
+                }
+            }
+        }
+        let last = server.poll_transmit().unwrap();
+        assert!(server.poll_transmit().is_none());
+        for at in [100, 300, 700] {
+            let due = began + Duration::from_millis(at);
+            assert_eq!(server.poll_timeout(), Some(due));
+            server.handle_timeout(due - Duration::from_millis(1));
+            assert!(server.poll_transmit().is_none());
+            server.handle_timeout(due);
+            assert_eq!(server.poll_transmit().as_ref(), Some(&last));
+        }
+        assert_eq!(server.poll_timeout(), None);
+        assert!(server.final_flight.is_empty());
+        client.handle_datagram(began, &last);
+        client.handle_datagram(began, &last);
+        assert!(client.is_connected());
+    }
+}

@@ -1,0 +1,22 @@
+//! DTLS 1.2 over datagrams (RFC 6347), by OpenSSL: certificate, handshake, fingerprint check, key export (RFC 5764).
+//!
+//! [`DtlsEndpoint`] is one association in either role. [`HandshakePool`] runs many of them on threads of their own,
+//! since a handshake costs as much CPU as some 300 forwarded packets.
+
+mod alert;
+mod certificate;
+mod check;
+mod context;
+mod endpoint;
+mod ffi;
+mod fingerprint;
+mod pool;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+pub use certificate::Certificate;
+pub use context::{DATAGRAM_SIZE, DtlsContext, DtlsError};
+pub use endpoint::{Connection, DtlsEndpoint, DtlsEvent, DtlsFailure, MAX_RETRANSMISSIONS};
+pub use fingerprint::FingerprintError;
+pub use pool::{DtlsOutput, DtlsOutputKind, Full, HandshakePool, PoolError, PoolHandle, QUEUED_DATAGRAMS};

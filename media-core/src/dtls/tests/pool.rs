@@ -1,0 +1,170 @@
+//! The pool, with its real threads.
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::*;
+use crate::ledger::Reason;
+use crate::session::SessionId;
+
+/// A server pool and a client pool with their output channels.
+struct Pools {
+    server: HandshakePool,
+    client: HandshakePool,
+    // Kept, so that the channels stay open when the pools have forgotten all sessions.
+    _outputs: [UnboundedSender<DtlsOutput>; 2],
+    from_server: UnboundedReceiver<DtlsOutput>,
+    from_client: UnboundedReceiver<DtlsOutput>,
+}
+
+/// Opens `sessions` on both sides; the server of session 0 expects another certificate.
+fn pools(threads: usize, sessions: u64) -> Pools {
+    let server_certificate = Certificate::generate().unwrap();
+    let client_certificate = Certificate::generate().unwrap();
+    let server = HandshakePool::start(threads, &server_certificate).unwrap();
+    let client = HandshakePool::start(threads, &client_certificate).unwrap();
+    let (to_server, from_server) = unbounded_channel();
+    let (to_client, from_client) = unbounded_channel();
+    for id in 0..sessions {
+        let expected = if id == 0 { &server_certificate } else { &client_certificate };
+        let parameters = DtlsParameters { role: DtlsRole::Server, fingerprints: vec![expected.fingerprint().clone()] };
+        server.handle().open(SessionId(id), parameters, to_server.clone());
+        let parameters =
+            DtlsParameters { role: DtlsRole::Client, fingerprints: vec![server_certificate.fingerprint().clone()] };
+        client.handle().open(SessionId(id), parameters, to_client.clone());
+        client.handle().start(SessionId(id));
+    }
+    Pools { server, client, _outputs: [to_server, to_client], from_server, from_client }
+}
+
+/// Carries datagrams both ways, and shows all outputs to `done` until it says so.
+fn carry(pools: &mut Pools, mut done: impl FnMut(bool, DtlsOutput) -> bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (server, client) = (pools.server.handle(), pools.client.handle());
+    let work = async {
+        loop {
+            let (is_server, output) = tokio::select! {
+                output = pools.from_server.recv() => (true, output.unwrap()),
+                output = pools.from_client.recv() => (false, output.unwrap()),
+            };
+            if let DtlsOutputKind::Transmit(datagram) = &output.kind {
+                let other = if is_server { &client } else { &server };
+                other.datagram(output.session, datagram).unwrap();
+            }
+            if done(is_server, output) {
+                return;
+            }
+        }
+    };
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.unwrap() });
+}
+
+#[test]
+fn many_sessions_connect_and_close_and_a_wrong_one_fails_alone() {
+    // DTLS-08, DTLS-41, DTLS-44
+    let sessions = 20;
+    let mut pools = pools(2, sessions);
+    let mut connected: HashMap<SessionId, Vec<(bool, Connection)>> = HashMap::new();
+    let mut failed = Vec::new();
+    carry(&mut pools, |is_server, output| {
+        match output.kind {
+            DtlsOutputKind::Failed(failure) => failed.push((is_server, output.session, failure.reason)),
+            DtlsOutputKind::Connected(connection) => {
+                connected.entry(output.session).or_default().push((is_server, connection));
+            }
+            _ => {}
+        }
+        connected.values().map(Vec::len).sum::<usize>() == 2 * (sessions as usize - 1) && failed.len() == 2
+    });
+    failed.sort_by_key(|(is_server, ..)| *is_server);
+    let wrong = SessionId(0);
+    assert_eq!(failed, [(false, wrong, Reason::DtlsAlertReceived), (true, wrong, Reason::FingerprintMismatch)]);
+    assert!(!connected.contains_key(&wrong));
+    for ends in connected.values_mut() {
+        ends.sort_by_key(|(is_server, _)| *is_server);
+        assert!(share_keys(&ends[0].1, &ends[1].1));
+    }
+    for id in 0..sessions {
+        pools.server.handle().close(SessionId(id));
+    }
+    let mut closed = 0;
+    carry(&mut pools, |is_server, output| {
+        closed += u64::from(!is_server && matches!(output.kind, DtlsOutputKind::PeerClosed));
+        closed == sessions - 1
+    });
+}
+
+#[test]
+fn a_silent_peer_is_asked_again_by_the_pools_own_timers() {
+    // DTLS-35
+    let mut pools = pools(1, 2);
+    let (mut hellos, mut started) = (0, 0);
+    while hellos < 4 {
+        let output = pools.from_client.blocking_recv().unwrap();
+        if output.session == SessionId(1) {
+            hellos += usize::from(matches!(output.kind, DtlsOutputKind::Transmit(_)));
+            started += usize::from(matches!(output.kind, DtlsOutputKind::Started));
+        }
+    }
+    assert_eq!(started, 1);
+}
+
+#[test]
+fn unknown_and_abandoned_sessions_are_silent() {
+    let mut pools = pools(1, 2);
+    let handle = pools.client.handle();
+    handle.abandon(SessionId(1));
+    handle.start(SessionId(99));
+    handle.close(SessionId(99));
+    handle.datagram(SessionId(99), &[22; 100]).unwrap();
+    drop(pools.client);
+    pools.from_client.close();
+    let mut after_abandon = 0;
+    while let Some(output) = pools.from_client.blocking_recv() {
+        assert_ne!(output.session, SessionId(99));
+        after_abandon += usize::from(output.session == SessionId(1));
+    }
+    assert_eq!(after_abandon, 2, "the ClientHello and `Started`, then nothing");
+}
+
+#[test]
+fn dropping_the_pool_stops_its_threads_after_what_was_asked_before() {
+    let certificate = Certificate::generate().unwrap();
+    let pool = HandshakePool::start(2, &certificate).unwrap();
+    let handle = pool.handle();
+    let (outputs, mut received) = unbounded_channel();
+    for id in 0..10 {
+        let parameters =
+            DtlsParameters { role: DtlsRole::Client, fingerprints: vec![certificate.fingerprint().clone()] };
+        handle.open(SessionId(id), parameters, outputs.clone());
+        handle.start(SessionId(id));
+    }
+    drop(pool);
+    drop(outputs);
+    let mut started = 0;
+    // Ends only when the threads have dropped their senders.
+    while let Some(output) = received.blocking_recv() {
+        started += usize::from(matches!(output.kind, DtlsOutputKind::Started));
+    }
+    assert_eq!(started, 10);
+    assert_eq!(handle.datagram(SessionId(1), &[22; 20]), Err(Full));
+    handle.start(SessionId(1));
+}
+
+#[test]
+fn an_owner_that_went_away_costs_nothing_more() {
+    let certificate = Certificate::generate().unwrap();
+    let pool = HandshakePool::start(1, &certificate).unwrap();
+    let (outputs, received) = unbounded_channel();
+    drop(received);
+    let parameters = DtlsParameters { role: DtlsRole::Client, fingerprints: vec![] };
+    pool.handle().open(SessionId(1), parameters, outputs.clone());
+    pool.handle().start(SessionId(1));
+    // The thread held the only other sender; it lets go as soon as it cannot be heard.
+    let began = Instant::now();
+    while outputs.strong_count() > 1 {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,281 @@
+//! Entry points of the fuzz targets: one function a parser, which takes any bytes and panics only over a bug.
+//!
+//! `fuzz/` calls them from libFuzzer; `tests/fuzz_corpus.rs` runs the corpus and mutations of it through them with every
+//! test run. A new parser needs a function here, a line in [`TARGETS`], a file in `fuzz/fuzz_targets/` with its `[[bin]]`,
+//! and a directory of samples in `fuzz/corpus/`; a test sees to it that none is forgotten.
+
+use std::time::{Duration, Instant};
+
+use crate::demux::classify;
+use crate::ice::{self, IceLite, IceOutput, candidate_ufrag, parse_candidate};
+use crate::media::{Codec, Feedback, Format};
+use crate::rtcp::transport_feedback::FeedbackFields;
+use crate::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter};
+use crate::rtp::codec::{opus, starts_keyframe, vp8, vp9};
+use crate::rtp::nack::{MAX_PENDING, NackGenerator};
+use crate::rtp::receive::ReceiveStats;
+use crate::rtp::sequence::{SequenceExtender, TimestampExtender};
+use crate::rtp::{ExtensionIter, HeaderFields, RtpHeader, compat, extension, rtx, write_header};
+use crate::session::IceCredentials;
+
+/// A fuzz target.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Name of the binary in `fuzz/` and of its directory in `fuzz/corpus/`.
+    pub name: &'static str,
+    /// The entry point.
+    pub run: fn(&[u8]),
+}
+
+/// Every fuzz target.
+pub const TARGETS: &[Target] = &[
+    Target { name: "av1", run: av1 },
+    Target { name: "candidate", run: candidate },
+    Target { name: "demux", run: demux },
+    Target { name: "extensions", run: extensions },
+    Target { name: "fmtp", run: fmtp },
+    Target { name: "h264", run: h264 },
+    Target { name: "h265", run: h265 },
+    Target { name: "opus", run: opus_packet },
+    Target { name: "receive", run: receive },
+    Target { name: "rtcp", run: rtcp },
+    Target { name: "rtp", run: rtp },
+    Target { name: "stun", run: stun },
+    Target { name: "transport_feedback", run: transport_feedback },
+    Target { name: "transport_feedback_writer", run: transport_feedback_writer },
+    Target { name: "vp8", run: vp8_packet },
+    Target { name: "vp9", run: vp9_packet },
+];
+
+/// A candidate line of a client.
+pub fn candidate(data: &[u8]) {
+    let Ok(line) = std::str::from_utf8(data) else { return };
+    let _ = candidate_ufrag(line);
+    if let Some(candidate) = parse_candidate(line) {
+        let ip = candidate.address.ip();
+        assert!(candidate.address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast());
+    }
+}
+
+/// A STUN datagram, at a lite side that has the credentials of RFC 5769 §2, from two addresses.
+pub fn stun(data: &[u8]) {
+    let local = IceCredentials { ufrag: "evtj".into(), pwd: "VOkJxbRl1RmTxUk/WvJxBt".into() };
+    let remote = IceCredentials { ufrag: "h6vY".into(), pwd: String::new() };
+    let mut lite = IceLite::new(local, remote);
+    let mut out = Vec::new();
+    let now = Instant::now();
+    for port in [5000, 5001] {
+        out.clear();
+        lite.handle(now, ([192, 0, 2, 1], port).into(), data, &mut out);
+        assert!(out.len() <= 3);
+        let answered = out.iter().any(|output| matches!(output, IceOutput::Transmit { .. }));
+        assert!(!answered || ice::peek_ufrag(data) == Some("evtj"));
+    }
+    let _ = (ice::is_request(data), ice::is_response(data), ice::transaction_id(data));
+}
+
+/// A datagram of the media socket.
+pub fn demux(data: &[u8]) {
+    if classify(data).is_ok() {
+        assert!((2..=1500).contains(&data.len()));
+    }
+}
+
+/// An RTP packet: its header, extensions and payload, its header written anew, and its restoration as RTX.
+pub fn rtp(data: &[u8]) {
+    let Ok(header) = RtpHeader::parse(data) else { return };
+    let payload = header.payload(data);
+    assert_eq!(header.header_len + payload.len() + header.padding_len, data.len());
+
+    let fields = HeaderFields {
+        marker: header.marker,
+        padding: false,
+        payload_type: header.payload_type,
+        sequence_number: header.sequence_number,
+        timestamp: header.timestamp,
+        ssrc: header.ssrc,
+    };
+    // An element of two-byte form may cost a byte more than it did; a word of room for every element is enough.
+    let mut out = vec![0xff; 2 * data.len() + 16];
+    let written =
+        write_header(&mut out, &fields, header.extensions(data)).expect("elements that were read can be written");
+    let again = RtpHeader::parse(&out[..written]).expect("what was written can be read");
+    assert_eq!(again.header_len, written);
+    assert_eq!((again.marker, again.payload_type, again.ssrc), (header.marker, header.payload_type, header.ssrc));
+    assert!(again.extensions(&out).eq(header.extensions(data)));
+
+    let mut copy = data.to_vec();
+    if let Some(restored) = rtx::restore(&mut copy, &header, 96, 7) {
+        let (original, rest) = rtx::split_payload(payload).expect("it was split before");
+        let lost = RtpHeader::parse(restored).expect("a restored packet can be read");
+        assert_eq!((lost.sequence_number, lost.payload_type, lost.ssrc), (original, 96, 7));
+        assert_eq!(lost.payload(restored), rest);
+    }
+}
+
+/// The body of a header extension, in both forms, and the data of every known element.
+pub fn extensions(data: &[u8]) {
+    for profile in [extension::ONE_BYTE_PROFILE, extension::TWO_BYTE_PROFILE] {
+        let mut total = 0;
+        for (id, element) in ExtensionIter::new(profile, data) {
+            assert_ne!(id, 0);
+            total += 1 + element.len();
+            let _ = extension::transport_cc(element);
+            let _ = extension::audio_level(element);
+            assert!(extension::abs_send_time(element).is_none_or(|time| time < 1 << 24));
+            for name in [extension::mid(element), extension::rid(element)].into_iter().flatten() {
+                assert!((1..=16).contains(&name.len()) && name.is_ascii());
+            }
+        }
+        assert!(total <= data.len());
+    }
+}
+
+/// A VP8 payload.
+pub fn vp8_packet(data: &[u8]) {
+    let descriptor = vp8::Descriptor::parse(data);
+    assert!(descriptor.is_none_or(|descriptor| (1..=6).contains(&descriptor.len) && descriptor.len <= data.len()));
+    if starts_keyframe(Codec::Vp8, data) {
+        assert!(descriptor.is_some_and(|descriptor| descriptor.partition_start && descriptor.partition == 0));
+    }
+}
+
+/// A VP9 payload.
+pub fn vp9_packet(data: &[u8]) {
+    let descriptor = vp9::Descriptor::parse(data);
+    assert!(descriptor.is_none_or(|descriptor| (1..=data.len()).contains(&descriptor.len)));
+    if starts_keyframe(Codec::Vp9, data) {
+        assert!(descriptor.is_some_and(|descriptor| descriptor.frame_start && !descriptor.inter_picture));
+    }
+}
+
+/// An H.264 payload.
+pub fn h264(data: &[u8]) {
+    starts_keyframe(Codec::H264, data);
+}
+
+/// An H.265 payload.
+pub fn h265(data: &[u8]) {
+    starts_keyframe(Codec::H265, data);
+}
+
+/// An AV1 payload.
+pub fn av1(data: &[u8]) {
+    starts_keyframe(Codec::Av1, data);
+}
+
+/// An Opus payload.
+pub fn opus_packet(data: &[u8]) {
+    assert!(opus::duration_ticks(data).is_none_or(|ticks| (120..=5760).contains(&ticks)));
+}
+
+/// Two `a=fmtp` lines, one under the other, compared for every codec.
+pub fn fmtp(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (publisher, viewer) = text.split_once('\n').unwrap_or((text, text));
+    for codec in [Codec::Opus, Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1] {
+        let format = |fmtp: &str| Format {
+            payload_type: 96,
+            codec,
+            clock_rate: 90_000,
+            channels: 0,
+            fmtp: fmtp.to_owned(),
+            rtx_payload_type: None,
+            feedback: Feedback::default(),
+        };
+        let (publisher, viewer) = (format(publisher), format(viewer));
+        assert_eq!(compat::compatible(&publisher, &viewer), compat::compatible(&viewer, &publisher));
+    }
+}
+
+/// An RTCP datagram, compound or not.
+pub fn rtcp(data: &[u8]) {
+    // Every packet has at least four bytes, so there is an end.
+    let mut left = data.len() / 4 + 1;
+    for packet in RtcpPackets::new(data) {
+        left = left.checked_sub(1).expect("no more packets than bytes allow");
+        let Ok(packet) = packet else { continue };
+        match packet {
+            RtcpPacket::SenderReport(report) => assert!(report.blocks().count() <= 31),
+            RtcpPacket::ReceiverReport(report) => assert!(report.blocks().count() <= 31),
+            RtcpPacket::Sdes(sdes) => assert!(sdes.items().count() <= data.len() / 2),
+            RtcpPacket::Bye(bye) => assert!(bye.ssrcs().count() <= 31),
+            RtcpPacket::Nack(nack) => assert!(nack.sequence_numbers().count() <= data.len() / 4 * 17),
+            RtcpPacket::TransportFeedback(feedback) => {
+                assert_eq!(feedback.packets().count(), usize::from(feedback.status_count));
+            }
+            RtcpPacket::Pli(_) => {}
+            RtcpPacket::Fir(fir) => assert!(fir.entries().count() <= data.len() / 8),
+            RtcpPacket::Remb(remb) => assert!(remb.ssrcs().count() <= 255),
+        }
+    }
+}
+
+/// The body of a transport-wide feedback message, behind a correct RTCP header.
+pub fn transport_feedback(data: &[u8]) {
+    let mut datagram = vec![0x8f, 205, 0, 0];
+    datagram.extend_from_slice(&data[..data.len().min(1400)]);
+    datagram.resize(datagram.len().next_multiple_of(4), 0);
+    let words = (datagram.len() / 4 - 1) as u16;
+    datagram[2..4].copy_from_slice(&words.to_be_bytes());
+    rtcp(&datagram);
+}
+
+/// Arrivals, three bytes each: how many numbers and how many ticks since the one before. What is written must come back.
+pub fn transport_feedback_writer(data: &[u8]) {
+    let (mut sequence, mut at) = (0xff00u16, 77_000_000u64);
+    let packets: Vec<_> = data
+        .as_chunks::<3>()
+        .0
+        .iter()
+        .take(5_000)
+        .map(|&[skip, high, low]| {
+            sequence = sequence.wrapping_add(1 + u16::from(skip & 0x0f) * u16::from(skip >> 7));
+            let ticks = i64::from(i16::from_be_bytes([high, low]) >> (skip & 0x07));
+            at = at.saturating_add_signed(ticks * 250).max(250);
+            (sequence, (skip & 0x18 != 0).then_some(at))
+        })
+        .collect();
+    let fields = FeedbackFields { sender_ssrc: 1, media_ssrc: 2, feedback_count: 3 };
+    let mut rest = &packets[..];
+    while !rest.is_empty() {
+        let mut buffer = [0; MAX_RTCP_LEN];
+        let mut writer = RtcpWriter::new(&mut buffer);
+        let taken = writer.transport_feedback(&fields, rest).expect("an empty datagram has room");
+        assert!(taken > 0, "every message gets further");
+        let (front, behind) = rest.split_at(taken);
+        rest = behind;
+        let mut found: Vec<_> = Vec::new();
+        for packet in RtcpPackets::new(writer.as_bytes()) {
+            let Ok(RtcpPacket::TransportFeedback(feedback)) = packet else { panic!("it was feedback") };
+            found.extend(feedback.packets().filter_map(|(sequence, at)| Some((sequence, at?))));
+        }
+        // Times on the wire wrap after 2^24 units of 64 ms; only their lower parts are compared.
+        let expected = front.iter().filter_map(|&(sequence, at)| Some((sequence, at? / 250 * 250 % 64_000)));
+        assert!(found.iter().map(|&(sequence, at)| (sequence, at.rem_euclid(64_000) as u64)).eq(expected));
+    }
+}
+
+/// A source's packets, four bytes each: sequence number, timestamp step, time step; through all that counts them.
+pub fn receive(data: &[u8]) {
+    let mut now = Instant::now();
+    let mut timestamp = 0u32;
+    let (mut sequences, mut timestamps) = (SequenceExtender::new(), TimestampExtender::new());
+    let (mut stats, mut nack) = (ReceiveStats::new(1), NackGenerator::new());
+    for &[high, low, ticks, millis] in data.as_chunks::<4>().0 {
+        now += Duration::from_millis(u64::from(millis));
+        let sequence_number = u16::from_be_bytes([high, low]);
+        timestamp = timestamp.wrapping_add(u32::from(ticks) << (ticks & 31));
+        let sequence = sequences.extend(sequence_number);
+        assert_eq!(sequence as u16, sequence_number);
+        assert_eq!(timestamps.extend(timestamp) as u32, timestamp);
+        stats.on_rtp(now, sequence_number, timestamp, 90_000);
+        nack.on_packet(now, sequence);
+        assert!(nack.poll(now, Duration::from_millis(u64::from(ticks))).len() <= MAX_PENDING);
+        if ticks == 1 {
+            stats.on_sender_report(now, NtpTime(u64::from(timestamp) << 20));
+        }
+        let block = stats.report(now).expect("a packet came");
+        assert!((-0x80_0000..=0x7f_ffff).contains(&block.cumulative_lost));
+    }
+}

@@ -1,0 +1,155 @@
+//! ICE (RFC 8445, RFC 8839): who the peer is and which address its media goes to.
+//!
+//! [`IceLite`] answers checks and nothing else; [`FullAgent`] puts the agent of `webrtc-ice` behind the same interface.
+//! Both own the same table of validated addresses (`paths`), so that nomination, address changes and consent behave
+//! alike in both modes. Media never passes through either of them.
+
+mod agent;
+mod candidate;
+mod check;
+mod lite;
+mod mux;
+mod paths;
+mod rate;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_agent;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+pub use agent::{AgentOptions, AgentRole, AgentStart, FullAgent};
+pub use candidate::{candidate_line, candidate_ufrag, host_priority, is_check_target, parse_candidate};
+pub use check::{is_request, is_response, peek_ufrag, transaction_id};
+pub use lite::IceLite;
+pub use mux::AgentTransmit;
+
+use crate::session::{IceCredentials, IceMode, IceParameters, RemoteCandidate, SessionId};
+use crate::stats::DropReason;
+
+/// Length of generated username fragments: 72 random bits, so that no two sessions of a node share one.
+const UFRAG_LEN: usize = 12;
+/// Length of generated passwords: 144 random bits (RFC 8839 §5.4 wants at least 128).
+const PWD_LEN: usize = 24;
+
+/// The ice-chars of RFC 8839 §5.4: exactly 64, so that six random bits choose one without bias.
+const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Fresh credentials for the server's side of a session, from OpenSSL's random generator.
+pub fn random_credentials() -> IceCredentials {
+    let mut bytes = [0_u8; UFRAG_LEN + PWD_LEN];
+    // It fails only on a system without any source of randomness, where no DTLS could run either.
+    openssl::rand::rand_bytes(&mut bytes).expect("the system has a source of randomness");
+    let text = |bytes: &[u8]| bytes.iter().map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)])).collect();
+    let (ufrag, pwd) = bytes.split_at(UFRAG_LEN);
+    IceCredentials { ufrag: text(ufrag), pwd: text(pwd) }
+}
+
+/// What ICE wants done, or tells. Addresses have the form in which the socket shows them: whoever hands in IPv4-mapped
+/// addresses gets such addresses back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IceOutput {
+    /// Send this datagram.
+    Transmit {
+        /// Where to.
+        to: SocketAddr,
+        /// A whole STUN message.
+        datagram: Vec<u8>,
+    },
+    /// The first authenticated check from this address: DTLS and SRTP from it belong to this session (RFC 8445 §12).
+    Validated(SocketAddr),
+    /// This address was crowded out by newer ones: nothing from it is accepted any more.
+    Forgotten(SocketAddr),
+    /// Media goes to this address from now on (RFC 8445 §12.1).
+    Selected(SocketAddr),
+    /// The datagram was dropped.
+    CheckRefused(DropReason),
+}
+
+/// The server's side of ICE in one session, whichever implementation runs it.
+pub enum Ice {
+    /// Answers checks.
+    Lite(IceLite),
+    /// The agent of `webrtc-ice`.
+    Full(FullAgent),
+}
+
+impl Ice {
+    /// Starts what `parameters` ask for, on the server's side.
+    ///
+    /// `owner` and `transmit` are of use only to the full agent, whose tasks run on the current tokio runtime; without
+    /// a path it falls silent after `deadline`. A client that is lite itself leaves the choice of the pair to us
+    /// (RFC 8445 §6.1.1).
+    pub fn start(
+        parameters: &IceParameters,
+        owner: SessionId,
+        local_address: SocketAddr,
+        transmit: &mpsc::Sender<AgentTransmit>,
+        deadline: Duration,
+    ) -> Ice {
+        let (local, remote) = (parameters.local.clone(), parameters.remote.clone());
+        match parameters.mode {
+            IceMode::Lite => Ice::Lite(IceLite::new(local, remote)),
+            IceMode::Full => Ice::Full(FullAgent::start(AgentStart {
+                owner,
+                role: if parameters.remote_is_lite { AgentRole::Controlling } else { AgentRole::Controlled },
+                local,
+                remote,
+                remote_candidates: parameters.remote_candidates.clone(),
+                local_address,
+                transmit: transmit.clone(),
+                options: AgentOptions { deadline, ..AgentOptions::default() },
+            })),
+        }
+    }
+
+    /// Adds a trickled candidate; a lite side has no use for it.
+    pub fn add_remote_candidate(&mut self, candidate: RemoteCandidate) {
+        if let Ice::Full(full) = self {
+            full.add_remote_candidate(candidate);
+        }
+    }
+
+    /// Takes one STUN datagram of this session and appends to `out` what follows from it.
+    pub fn handle(&mut self, now: Instant, source: SocketAddr, datagram: &[u8], out: &mut Vec<IceOutput>) {
+        match self {
+            Ice::Lite(lite) => lite.handle(now, source, datagram, out),
+            Ice::Full(full) => full.handle(now, source, datagram, out),
+        }
+    }
+
+    /// Lets time pass: a nomination that came too fast after another one takes effect. Every 100 ms is often enough.
+    pub fn tick(&mut self, now: Instant, out: &mut Vec<IceOutput>) {
+        match self {
+            Ice::Lite(lite) => lite.tick(now, out),
+            Ice::Full(full) => full.tick(now, out),
+        }
+    }
+
+    /// When the peer last proved itself by an authenticated STUN message (RFC 7675 §5.1).
+    pub fn last_valid_check(&self) -> Option<Instant> {
+        match self {
+            Ice::Lite(lite) => lite.last_valid_check(),
+            Ice::Full(full) => full.last_valid_check(),
+        }
+    }
+
+    /// Where media goes.
+    pub fn selected(&self) -> Option<SocketAddr> {
+        match self {
+            Ice::Lite(lite) => lite.selected(),
+            Ice::Full(full) => full.selected(),
+        }
+    }
+
+    /// All addresses from which the session accepts DTLS and SRTP, at most 16.
+    pub fn validated(&self) -> Vec<SocketAddr> {
+        match self {
+            Ice::Lite(lite) => lite.validated().collect(),
+            Ice::Full(full) => full.validated().collect(),
+        }
+    }
+}

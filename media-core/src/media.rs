@@ -1,0 +1,267 @@
+//! What SDP negotiated for one session, in the core's own words: sections, formats, header extensions.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What a session does with its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Sends media to the server (WHIP, RFC 9725).
+    Publisher,
+    /// Receives media from the server (WHEP).
+    Viewer,
+}
+
+impl Role {
+    /// `publisher` or `viewer`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Publisher => "publisher",
+            Role::Viewer => "viewer",
+        }
+    }
+}
+
+/// The media type of an m-section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MediaKind {
+    /// `m=audio`
+    Audio,
+    /// `m=video`
+    Video,
+}
+
+impl MediaKind {
+    /// `audio` or `video`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MediaKind::Audio => "audio",
+            MediaKind::Video => "video",
+        }
+    }
+
+    /// 0 for audio, 1 for video: the slot of a stream's track.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// A payload format that Sluice forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// RFC 7587
+    Opus,
+    /// G.711 µ-law, RFC 3551
+    Pcmu,
+    /// G.711 A-law, RFC 3551
+    Pcma,
+    /// G.722, RFC 3551 (its RTP clock is 8000 Hz)
+    G722,
+    /// RFC 7741
+    Vp8,
+    /// RFC 9628
+    Vp9,
+    /// RFC 6184
+    H264,
+    /// RFC 7798
+    H265,
+    /// AV1 RTP payload specification, version 1.0
+    Av1,
+}
+
+impl Codec {
+    /// The encoding name as SDP writes it (`a=rtpmap`).
+    pub fn encoding_name(self) -> &'static str {
+        match self {
+            Codec::Opus => "opus",
+            Codec::Pcmu => "PCMU",
+            Codec::Pcma => "PCMA",
+            Codec::G722 => "G722",
+            Codec::Vp8 => "VP8",
+            Codec::Vp9 => "VP9",
+            Codec::H264 => "H264",
+            Codec::H265 => "H265",
+            Codec::Av1 => "AV1",
+        }
+    }
+
+    /// Audio or video.
+    pub fn kind(self) -> MediaKind {
+        match self {
+            Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::G722 => MediaKind::Audio,
+            _ => MediaKind::Video,
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.encoding_name())
+    }
+}
+
+/// The RTCP feedback agreed for one format (RFC 4585, RFC 5104).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Feedback {
+    /// `a=rtcp-fb:<pt> nack`
+    pub nack: bool,
+    /// `a=rtcp-fb:<pt> nack pli`
+    pub pli: bool,
+    /// `a=rtcp-fb:<pt> ccm fir`
+    pub fir: bool,
+    /// `a=rtcp-fb:<pt> goog-remb`
+    pub remb: bool,
+    /// `a=rtcp-fb:<pt> transport-cc`
+    pub transport_cc: bool,
+}
+
+/// One negotiated payload format of a section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// RTP payload type, 0..=127.
+    pub payload_type: u8,
+    /// The codec.
+    pub codec: Codec,
+    /// RTP clock in Hz.
+    pub clock_rate: u32,
+    /// Audio channels of `a=rtpmap`; 0 for video.
+    pub channels: u8,
+    /// `a=fmtp` of this payload type without the number; empty if there was none.
+    pub fmtp: String,
+    /// Payload type of the RTX format whose `apt` names this one (RFC 4588).
+    pub rtx_payload_type: Option<u8>,
+    /// Agreed feedback.
+    pub feedback: Feedback,
+}
+
+/// The RTP header extensions that Sluice understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Extension {
+    /// RFC 9143 §15
+    Mid,
+    /// RFC 8852
+    RtpStreamId,
+    /// RFC 8852
+    RepairedRtpStreamId,
+    /// Transport-wide congestion control, draft-holmer-rmcat-transport-wide-cc-extensions-01
+    TransportCc,
+    /// 24-bit send time, 6.18 fixed-point seconds
+    AbsSendTime,
+    /// webrtc.org abs-capture-time
+    AbsCaptureTime,
+    /// RFC 6464
+    AudioLevel,
+    /// 3GPP TS 26.114 §7.4.5
+    VideoOrientation,
+    /// webrtc.org playout-delay
+    PlayoutDelay,
+    /// AV1 RTP payload specification, appendix A
+    DependencyDescriptor,
+}
+
+impl Extension {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Extension; 10] = [
+        Extension::Mid,
+        Extension::RtpStreamId,
+        Extension::RepairedRtpStreamId,
+        Extension::TransportCc,
+        Extension::AbsSendTime,
+        Extension::AbsCaptureTime,
+        Extension::AudioLevel,
+        Extension::VideoOrientation,
+        Extension::PlayoutDelay,
+        Extension::DependencyDescriptor,
+    ];
+
+    /// The URI of `a=extmap`.
+    pub fn uri(self) -> &'static str {
+        match self {
+            Extension::Mid => "urn:ietf:params:rtp-hdrext:sdes:mid",
+            Extension::RtpStreamId => "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+            Extension::RepairedRtpStreamId => "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
+            Extension::TransportCc => "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+            Extension::AbsSendTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+            Extension::AbsCaptureTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time",
+            Extension::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+            Extension::VideoOrientation => "urn:3gpp:video-orientation",
+            Extension::PlayoutDelay => "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
+            Extension::DependencyDescriptor => {
+                "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
+            }
+        }
+    }
+
+    /// The extension that this URI names.
+    pub fn from_uri(uri: &str) -> Option<Extension> {
+        Extension::ALL.into_iter().find(|extension| extension.uri() == uri)
+    }
+}
+
+/// Extension ids of one section (RFC 8285: 1..=255, 0 means "not negotiated").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExtensionMap {
+    ids: [u8; Extension::ALL.len()],
+}
+
+impl ExtensionMap {
+    /// The id of an extension, if it was negotiated.
+    pub fn id(&self, extension: Extension) -> Option<u8> {
+        match self.ids[extension as usize] {
+            0 => None,
+            id => Some(id),
+        }
+    }
+
+    /// The extension behind an id.
+    pub fn extension(&self, id: u8) -> Option<Extension> {
+        if id == 0 {
+            return None;
+        }
+        let index = self.ids.iter().position(|&known| known == id)?;
+        Some(Extension::ALL[index])
+    }
+
+    /// Notes that `extension` travels under `id`; id 0 removes it.
+    pub fn set(&mut self, extension: Extension, id: u8) {
+        self.ids[extension as usize] = id;
+    }
+
+    /// All negotiated pairs.
+    pub fn iter(&self) -> impl Iterator<Item = (Extension, u8)> + '_ {
+        Extension::ALL.into_iter().filter_map(|extension| Some((extension, self.id(extension)?)))
+    }
+}
+
+/// One live m-section of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaSection {
+    /// `a=mid`, at most 16 bytes.
+    pub mid: String,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Formats of the answer, in its order.
+    pub formats: Vec<Format>,
+    /// Header extensions of the answer.
+    pub extensions: ExtensionMap,
+    /// `a=rtcp-rsize` was agreed (RFC 5506).
+    pub reduced_size_rtcp: bool,
+    /// Publisher: SSRCs that the offer declared, as (media, RTX by `a=ssrc-group:FID`).
+    pub declared_ssrcs: Vec<(u32, Option<u32>)>,
+    /// Viewer: the SSRCs that the server sends with; `None` for publishers.
+    pub send_ssrcs: Option<SendSsrcs>,
+}
+
+/// The server's own SSRCs in a viewer's section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendSsrcs {
+    /// Media SSRC.
+    pub media: u32,
+    /// RTX SSRC; used only with formats that have an RTX payload type.
+    pub rtx: u32,
+}

@@ -1,0 +1,358 @@
+//! Sending: datagrams are written straight into one contiguous buffer; neighbours to one peer and of one size form a
+//! run, which leaves as one message with UDP_SEGMENT; all runs of a batch leave in few sendmmsg.
+
+use std::io;
+use std::mem;
+use std::os::fd::RawFd;
+use std::ptr;
+
+use super::Path;
+use super::address::{RawAddress, pktinfo_v6};
+
+/// Bytes of the buffer: at least 170 datagrams.
+const BUFFER: usize = 256 << 10;
+/// Messages in one sendmmsg.
+const MESSAGES: usize = 64;
+/// The kernel's UDP_MAX_SEGMENTS.
+const MAX_SEGMENTS: usize = 64;
+/// Largest UDP payload of one message, segments together.
+const MAX_MESSAGE: usize = 65_507;
+/// Room for a UDP_SEGMENT and a packet-info control message.
+const CONTROL: usize = 64;
+
+/// One message: datagrams of equal size (the last may be shorter) to one peer.
+#[derive(Clone, Copy)]
+struct Run {
+    path: Path,
+    offset: usize,
+    length: usize,
+    /// Size of each datagram but the last.
+    segment: usize,
+    count: usize,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendReport {
+    /// Datagrams that the socket took.
+    pub sent: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Calls of sendmmsg.
+    pub calls: u64,
+    /// Messages that carried several datagrams.
+    pub segmented: u64,
+    /// Datagrams that the socket refused.
+    pub dropped: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL]);
+
+/// Datagrams on their way to the socket.
+pub struct SendBatch {
+    buffer: Box<[u8]>,
+    used: usize,
+    runs: Vec<Run>,
+    ipv6: bool,
+    /// Off for good once the kernel or the device refused UDP_SEGMENT.
+    segmentation: bool,
+    names: Box<[RawAddress]>,
+    controls: Box<[Control]>,
+    iovecs: Box<[libc::iovec]>,
+    headers: Box<[libc::mmsghdr]>,
+}
+
+impl SendBatch {
+    /// Allocates the buffers for a socket of the given family.
+    pub fn new(ipv6_socket: bool) -> SendBatch {
+        // SAFETY: all-zero bytes are valid values of both plain-data types.
+        let (iovec, header): (libc::iovec, libc::mmsghdr) = unsafe { (mem::zeroed(), mem::zeroed()) };
+        SendBatch {
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            used: 0,
+            runs: Vec::with_capacity(BUFFER / 64),
+            ipv6: ipv6_socket,
+            segmentation: true,
+            names: vec![RawAddress::zeroed(); MESSAGES].into_boxed_slice(),
+            controls: vec![Control([0; CONTROL]); MESSAGES].into_boxed_slice(),
+            iovecs: vec![iovec; MESSAGES].into_boxed_slice(),
+            headers: vec![header; MESSAGES].into_boxed_slice(),
+        }
+    }
+
+    /// True if nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Bytes that can still be written.
+    pub fn room(&self) -> usize {
+        // The list of runs never grows past its allocation.
+        if self.runs.len() == self.runs.capacity() { 0 } else { self.buffer.len() - self.used }
+    }
+
+    /// The free end of the buffer: write one datagram to its front, then [`SendBatch::commit`] its length.
+    pub fn spare(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.used..]
+    }
+
+    /// Takes the first `length` bytes of [`SendBatch::spare`] as one datagram to `path`.
+    pub fn commit(&mut self, path: Path, length: usize) {
+        let offset = self.used;
+        self.used += length;
+        if self.segmentation
+            && let Some(run) = self.runs.last_mut()
+            && run.path == path
+            // A shorter datagram has closed the run.
+            && run.length == run.segment * run.count
+            && length <= run.segment
+            && run.count < MAX_SEGMENTS
+            && run.length + length <= MAX_MESSAGE
+        {
+            run.length += length;
+            run.count += 1;
+            return;
+        }
+        self.runs.push(Run { path, offset, length, segment: length, count: 1 });
+    }
+
+    /// The datagrams that wait, one behind the other.
+    pub fn written(&self) -> &[u8] {
+        &self.buffer[..self.used]
+    }
+
+    /// Copies one whole datagram in; it is the caller's business that there is room.
+    pub fn push(&mut self, path: Path, datagram: &[u8]) {
+        self.spare()[..datagram.len()].copy_from_slice(datagram);
+        self.commit(path, datagram.len());
+    }
+
+    /// Sends everything and empties the batch.
+    pub(super) fn flush(&mut self, fd: RawFd) -> SendReport {
+        let mut report = SendReport::default();
+        let mut next = 0;
+        while next < self.runs.len() {
+            let count = self.prepare(next);
+            // SAFETY: the first `count` headers were just pointed at buffers that `self` owns.
+            let sent = unsafe { libc::sendmmsg(fd, self.headers.as_mut_ptr(), count as _, libc::MSG_DONTWAIT as _) };
+            report.calls += 1;
+            if let Ok(sent) = usize::try_from(sent) {
+                for run in &self.runs[next..next + sent] {
+                    report.sent += run.count as u64;
+                    report.bytes += run.length as u64;
+                    report.segmented += u64::from(run.count > 1);
+                }
+                next += sent;
+                continue;
+            }
+            let error = io::Error::last_os_error();
+            let refused = self.runs[next];
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) if refused.count > 1 => {
+                    tracing::warn!(%error, "UDP segmentation is refused here; datagrams leave one by one from now on");
+                    self.segmentation = false;
+                    self.split_runs(next);
+                }
+                Some(libc::EAGAIN | libc::ENOBUFS) => {
+                    // The socket is full: later runs would only wait longer than they are worth.
+                    report.dropped += self.runs[next..].iter().map(|run| run.count as u64).sum::<u64>();
+                    break;
+                }
+                _ => {
+                    // One unreachable destination must not block the others.
+                    report.dropped += refused.count as u64;
+                    next += 1;
+                }
+            }
+        }
+        self.runs.clear();
+        self.used = 0;
+        report
+    }
+
+    /// Points the headers at the runs from `first` on; returns how many.
+    fn prepare(&mut self, first: usize) -> usize {
+        let runs = &self.runs[first..self.runs.len().min(first + MESSAGES)];
+        for (index, run) in runs.iter().enumerate() {
+            let name_length = self.names[index].set(run.path.remote, self.ipv6);
+            self.iovecs[index] =
+                libc::iovec { iov_base: self.buffer[run.offset..].as_mut_ptr().cast(), iov_len: run.length };
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_name = (&raw mut self.names[index]).cast();
+            header.msg_namelen = name_length;
+            header.msg_iov = &raw mut self.iovecs[index];
+            header.msg_iovlen = 1;
+            header.msg_control = (&raw mut self.controls[index]).cast();
+            header.msg_controllen = write_control(header, run, self.ipv6) as _;
+            if header.msg_controllen == 0 {
+                header.msg_control = ptr::null_mut();
+            }
+        }
+        runs.len()
+    }
+
+    /// Turns the runs from `first` on into single datagrams.
+    fn split_runs(&mut self, first: usize) {
+        let runs: Vec<Run> = self.runs.drain(first..).collect();
+        for run in runs {
+            let mut offset = run.offset;
+            let end = run.offset + run.length;
+            while offset < end {
+                let length = run.segment.min(end - offset);
+                self.runs.push(Run { path: run.path, offset, length, segment: length, count: 1 });
+                offset += length;
+            }
+        }
+    }
+}
+
+/// Writes the control messages of a run to where the header points; returns their length.
+fn write_control(header: &mut libc::msghdr, run: &Run, ipv6_socket: bool) -> usize {
+    header.msg_controllen = CONTROL as _;
+    // SAFETY: `msg_control` points to CONTROL bytes aligned like `cmsghdr`; both messages together are shorter, and
+    // CMSG_NXTHDR is only asked inside that room.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        let mut length = 0;
+        if run.count > 1 {
+            put(message, libc::SOL_UDP, libc::UDP_SEGMENT, run.segment as u16);
+            length += libc::CMSG_SPACE(mem::size_of::<u16>() as _) as usize;
+            message = message.byte_add(length);
+        }
+        if let Some(local) = run.path.local {
+            if ipv6_socket {
+                put(message, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo_v6(local));
+                length += libc::CMSG_SPACE(mem::size_of::<libc::in6_pktinfo>() as _) as usize;
+            } else if let std::net::IpAddr::V4(v4) = local {
+                let address = libc::in_addr { s_addr: u32::from_ne_bytes(v4.octets()) };
+                let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: address, ipi_addr: address };
+                put(message, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+                length += libc::CMSG_SPACE(mem::size_of::<libc::in_pktinfo>() as _) as usize;
+            }
+        }
+        length
+    }
+}
+
+/// Writes one control message.
+///
+/// # Safety
+/// `message` must point to aligned room for `CMSG_SPACE(size_of::<T>())` bytes.
+unsafe fn put<T>(message: *mut libc::cmsghdr, level: libc::c_int, kind: libc::c_int, value: T) {
+    // SAFETY: the caller vouches for the room.
+    unsafe {
+        (*message).cmsg_level = level;
+        (*message).cmsg_type = kind;
+        (*message).cmsg_len = libc::CMSG_LEN(mem::size_of::<T>() as _) as _;
+        ptr::write_unaligned(libc::CMSG_DATA(message).cast::<T>(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{MediaSocket, ReceiveBatch};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
+    fn receive_all(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        (0..count)
+            .map(|_| {
+                let mut buffer = [0; 2048];
+                let length = socket.recv(&mut buffer).unwrap();
+                buffer[..length].to_vec()
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn runs_arrive_as_the_datagrams_that_were_written() {
+        let socket = MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let socket = MediaSocket::register(socket).unwrap();
+        let peers: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let mut batch = SendBatch::new(socket.is_ipv6());
+        let sizes = [1200, 1200, 1200, 700, 1200, 90];
+        for peer in &peers {
+            let path = Path { remote: peer.local_addr().unwrap(), local: None };
+            for (index, &size) in sizes.iter().enumerate() {
+                batch.push(path, &vec![index as u8; size]);
+            }
+        }
+        let report = socket.send(&mut batch);
+        assert_eq!((report.sent, report.dropped, report.calls), (18, 0, 1));
+        // 1200, 1200, 1200, 700 | 1200, 90
+        assert_eq!(report.segmented, 6);
+        for peer in &peers {
+            let got = receive_all(peer, sizes.len());
+            for (index, datagram) in got.iter().enumerate() {
+                assert_eq!(datagram, &vec![index as u8; sizes[index]]);
+            }
+        }
+        assert!(batch.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_bad_destination_skips_only_itself() {
+        let socket = MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let socket = MediaSocket::register(socket).unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let good = Path { remote: peer.local_addr().unwrap(), local: None };
+        let bad = Path { remote: "127.0.0.1:0".parse().unwrap(), local: None };
+        let mut batch = SendBatch::new(false);
+        batch.push(good, b"first");
+        batch.push(bad, b"nowhere");
+        batch.push(good, b"second");
+        let report = socket.send(&mut batch);
+        assert_eq!((report.sent, report.dropped), (2, 1));
+        assert_eq!(receive_all(&peer, 2), vec![b"first".to_vec(), b"second".to_vec()]);
+    }
+
+    #[tokio::test]
+    async fn splitting_a_refused_run_keeps_every_datagram() {
+        let socket = MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let socket = MediaSocket::register(socket).unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let path = Path { remote: peer.local_addr().unwrap(), local: None };
+        let mut batch = SendBatch::new(false);
+        for size in [500, 500, 120] {
+            batch.push(path, &vec![7; size]);
+        }
+        batch.segmentation = false;
+        batch.split_runs(0);
+        let report = socket.send(&mut batch);
+        assert_eq!((report.sent, report.segmented), (3, 0));
+        let sizes: Vec<usize> = receive_all(&peer, 3).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [500, 500, 120]);
+    }
+
+    // ICE-21: on a wildcard socket a reply leaves from the address that the request reached.
+    #[tokio::test]
+    async fn replies_leave_from_the_address_that_was_reached() {
+        let socket = MediaSocket::bind(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0).unwrap();
+        let socket = MediaSocket::register(socket).unwrap();
+        for (client, server) in [("127.0.0.1:0", "127.0.0.5"), ("127.0.0.1:0", "127.0.0.1")] {
+            let client = UdpSocket::bind(client).unwrap();
+            client.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+            client.send_to(b"ping", (server, socket.address().port())).unwrap();
+            let mut received = ReceiveBatch::new();
+            let path = loop {
+                socket.readable().await.unwrap();
+                match socket.receive(&mut received) {
+                    Ok(_) => break received.iter_mut().next().unwrap().path,
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+            };
+            assert_eq!(path.local, Some(server.parse().unwrap()));
+            let mut batch = SendBatch::new(socket.is_ipv6());
+            batch.push(path, b"pong");
+            batch.push(path, b"pong");
+            assert_eq!(socket.send(&mut batch).sent, 2);
+            let mut buffer = [0; 16];
+            let (_, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!(from.ip(), server.parse::<IpAddr>().unwrap());
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The media socket of a shard.
+
+use std::io;
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::{ReceiveBatch, SendBatch, SendReport};
+
+/// Kernel buffers: a keyframe burst of a few hundred viewers must fit.
+const KERNEL_BUFFER: usize = 8 << 20;
+
+/// A bound, non-blocking UDP socket.
+pub struct MediaSocket {
+    socket: UdpSocket,
+    address: SocketAddr,
+}
+
+impl MediaSocket {
+    /// Opens and binds a socket; [`MediaSocket::register`] then hands it to the runtime that serves it.
+    ///
+    /// An unspecified IPv6 address serves both families; where the host has no IPv6, IPv4 alone is served.
+    pub fn bind(ip: IpAddr, port: u16) -> io::Result<std::net::UdpSocket> {
+        match bind(SocketAddr::new(ip, port)) {
+            Err(error) if ip.is_unspecified() && ip.is_ipv6() && no_ipv6(&error) => {
+                bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+            }
+            result => result,
+        }
+    }
+
+    /// Hands a bound socket to the current tokio runtime.
+    pub fn register(socket: std::net::UdpSocket) -> io::Result<MediaSocket> {
+        let address = socket.local_addr()?;
+        Ok(MediaSocket { socket: UdpSocket::from_std(socket)?, address })
+    }
+
+    /// The bound address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// True if the socket is of the IPv6 family, and so takes IPv4 destinations in mapped form.
+    pub fn is_ipv6(&self) -> bool {
+        self.address.is_ipv6()
+    }
+
+    /// Waits until something can be received.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Fills `batch` with what is there, up to 64 datagrams. `WouldBlock` when there is nothing.
+    pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
+        self.socket.try_io(Interest::READABLE, || batch.receive(self.socket.as_raw_fd()))
+    }
+
+    /// Sends the whole batch and empties it. What the socket does not take is dropped and counted.
+    pub fn send(&self, batch: &mut SendBatch) -> SendReport {
+        batch.flush(self.socket.as_raw_fd())
+    }
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_nonblocking(true)?;
+    // The system caps these at its own limits; less is worse under load but no error.
+    let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
+    let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
+    if address.ip().is_unspecified() {
+        let (level, name) = match address {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+        };
+        enable(&socket, level, name)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn enable(socket: &Socket, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option value is a live c_int and its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const on).cast(),
+            mem::size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

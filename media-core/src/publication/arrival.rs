@@ -1,0 +1,84 @@
+//! When packets with transport-wide sequence numbers arrived, until the publisher is told (RTCP-14).
+
+use std::time::{Duration, Instant};
+
+/// How often feedback goes out; draft-holmer-01 §3 leaves it open, clients expect 50 to 100 ms.
+pub const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);
+/// Packets that one report may span; at the interval above this is 40,000 packets a second.
+const MAX_SPAN: usize = 4096;
+
+/// Arrival times since the last report.
+#[derive(Debug)]
+pub struct ArrivalLog {
+    epoch: Instant,
+    /// Wide sequence number of the first entry.
+    base: Option<u16>,
+    /// Wide sequence number and arrival in microseconds since the epoch; `None` for what has not come.
+    arrivals: Vec<(u16, Option<u64>)>,
+    next_feedback: Instant,
+}
+
+impl ArrivalLog {
+    /// Nothing has come.
+    pub fn new(now: Instant) -> ArrivalLog {
+        ArrivalLog {
+            epoch: now,
+            base: None,
+            arrivals: Vec::with_capacity(MAX_SPAN),
+            next_feedback: now + FEEDBACK_INTERVAL,
+        }
+    }
+
+    /// A packet with this wide sequence number arrived. What is older than the last report is not reported again.
+    pub fn on_packet(&mut self, now: Instant, wide_sequence: u16) {
+        let base = *self.base.get_or_insert(wide_sequence);
+        let offset = usize::from(wide_sequence.wrapping_sub(base));
+        if offset >= MAX_SPAN {
+            return;
+        }
+        while self.arrivals.len() <= offset {
+            self.arrivals.push((base.wrapping_add(self.arrivals.len() as u16), None));
+        }
+        let micros = now.saturating_duration_since(self.epoch).as_micros() as u64;
+        self.arrivals[offset].1.get_or_insert(micros);
+    }
+
+    /// If feedback is due, hands everything since the last one to `write` and begins anew.
+    pub fn poll(&mut self, now: Instant, write: impl FnOnce(&[(u16, Option<u64>)])) {
+        if now < self.next_feedback {
+            return;
+        }
+        self.next_feedback = now + FEEDBACK_INTERVAL;
+        let Some(&(last, _)) = self.arrivals.last() else { return };
+        write(&self.arrivals);
+        self.base = Some(last.wrapping_add(1));
+        self.arrivals.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(log: &mut ArrivalLog, now: Instant) -> Option<Vec<(u16, Option<u64>)>> {
+        let mut got = None;
+        log.poll(now, |arrivals| got = Some(arrivals.to_vec()));
+        got
+    }
+
+    #[test]
+    fn losses_are_gaps_and_each_number_is_reported_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut log = ArrivalLog::new(start);
+        log.on_packet(at(1), 65_535);
+        log.on_packet(at(3), 1);
+        log.on_packet(at(9), 1);
+        assert_eq!(report(&mut log, at(99)), None);
+        assert_eq!(report(&mut log, at(100)), Some(vec![(65_535, Some(1_000)), (0, None), (1, Some(3_000))]));
+        log.on_packet(at(110), 0);
+        log.on_packet(at(120), 3);
+        assert_eq!(report(&mut log, at(200)), Some(vec![(2, None), (3, Some(120_000))]));
+        assert_eq!(report(&mut log, at(300)), None);
+    }
+}

@@ -1,0 +1,467 @@
+//! What comes in: a publisher's sources, their numbers, their losses, and the reports that go back.
+
+pub mod arrival;
+pub mod cache;
+pub mod clock;
+pub mod keyframe;
+pub mod timeline;
+
+use std::time::{Duration, Instant};
+
+use crate::media::{Extension, Format, MediaKind, MediaSection};
+use crate::rtcp::{ReportBlock, SenderReport};
+use crate::rtp::nack::NackGenerator;
+use crate::rtp::receive::ReceiveStats;
+use crate::rtp::sequence::SequenceExtender;
+use crate::rtp::{RtpHeader, codec, extension, rtx};
+use crate::stats::DropReason;
+
+use arrival::ArrivalLog;
+use cache::{PacketCache, PacketInfo};
+use clock::{ClockPoint, PublicationClock};
+use timeline::Timeline;
+
+/// SSRCs of one publisher that are told apart; media and RTX of two sections are four.
+const MAX_SOURCES: usize = 16;
+/// A section takes a new SSRC without MID only when the old one has been silent this long (RTP-03).
+const SOURCE_SILENCE: Duration = Duration::from_millis(200);
+/// Extensions that go on to viewers; the others end here.
+const FORWARDED: [Extension; 5] = [
+    Extension::AbsCaptureTime,
+    Extension::AudioLevel,
+    Extension::VideoOrientation,
+    Extension::PlayoutDelay,
+    Extension::DependencyDescriptor,
+];
+/// Bytes of forwarded extension elements; a dependency descriptor with its template structure is the longest.
+const MAX_EXTENSIONS: usize = 600;
+
+/// One track of a stream on its publisher's shard. It outlives publishers: numbers go on where the last one ended.
+pub struct Track {
+    /// The packets of the last seconds.
+    pub cache: PacketCache,
+    timeline: Timeline,
+}
+
+impl Track {
+    /// A track that nothing has come for.
+    pub fn new(kind: MediaKind) -> Track {
+        Track { cache: PacketCache::new(kind), timeline: Timeline::new(90_000) }
+    }
+
+    /// The publisher is gone. The next one's first packet goes on from here, and nothing of the old one is sent again.
+    pub fn end_publication(&mut self) {
+        self.timeline.end_source();
+        self.cache.clear();
+    }
+}
+
+/// What a packet led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is in its track's cache under this sequence number: forward it.
+    Forward {
+        /// Which track.
+        kind: MediaKind,
+        /// The stream's sequence number.
+        sequence: u64,
+        /// A decoder can start here.
+        keyframe: bool,
+        /// The first packet in another payload type than before.
+        new_format: Option<u8>,
+    },
+    /// It served its purpose: a probe, a duplicate.
+    Consumed,
+    /// Video that no decoder can use before a keyframe: ask for one.
+    AwaitingKeyframe,
+}
+
+/// A connected publisher.
+pub struct Publication {
+    sections: [Option<Incoming>; 2],
+    sources: Vec<KnownSource>,
+    arrivals: Option<ArrivalLog>,
+    clock: PublicationClock,
+    round_trip_time: Duration,
+}
+
+#[derive(Clone, Copy)]
+struct KnownSource {
+    ssrc: u32,
+    kind: MediaKind,
+}
+
+/// What a payload type of a section means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PayloadUse {
+    Unknown,
+    /// Index of the format.
+    Media(u8),
+    /// Index of the format that is repaired.
+    Rtx(u8),
+}
+
+/// One m-section of the publisher.
+struct Incoming {
+    section: MediaSection,
+    payload_uses: [PayloadUse; 128],
+    source: Option<Source>,
+    payload_type: Option<u8>,
+}
+
+/// The present source of a section.
+struct Source {
+    ssrc: u32,
+    extender: SequenceExtender,
+    stats: ReceiveStats,
+    nack: Option<NackGenerator>,
+    last_packet: Instant,
+}
+
+impl Publication {
+    /// A publisher whose sections are these.
+    pub fn new(now: Instant, sections: &[MediaSection]) -> Publication {
+        let mut by_kind = [None, None];
+        let mut sources = Vec::with_capacity(MAX_SOURCES);
+        let mut feedback = false;
+        for section in sections {
+            feedback |= section.extensions.id(Extension::TransportCc).is_some()
+                && section.formats.iter().any(|format| format.feedback.transport_cc);
+            for &(media, rtx) in &section.declared_ssrcs {
+                for ssrc in std::iter::once(media).chain(rtx) {
+                    if sources.len() < MAX_SOURCES {
+                        sources.push(KnownSource { ssrc, kind: section.kind });
+                    }
+                }
+            }
+            by_kind[section.kind.index()] = Some(Incoming::new(section.clone()));
+        }
+        Publication {
+            sections: by_kind,
+            sources,
+            arrivals: feedback.then(|| ArrivalLog::new(now)),
+            clock: PublicationClock::default(),
+            round_trip_time: Duration::from_millis(100),
+        }
+    }
+
+    /// The formats of a section.
+    pub fn formats(&self, kind: MediaKind) -> &[Format] {
+        self.sections[kind.index()].as_ref().map_or(&[], |incoming| &incoming.section.formats)
+    }
+
+    /// True if there is a video section.
+    pub fn has_video(&self) -> bool {
+        self.sections[MediaKind::Video.index()].is_some()
+    }
+
+    /// The wall clock of a track.
+    pub fn clock_point(&self, kind: MediaKind) -> Option<ClockPoint> {
+        self.clock.point(kind)
+    }
+
+    /// Takes a decrypted RTP packet; `unix` is the wall-clock time of `now`.
+    ///
+    /// # Errors
+    /// [`DropReason::MalformedRtp`], or [`DropReason::UnknownRtpStream`] if it belongs to no section.
+    pub fn on_rtp(
+        &mut self,
+        now: Instant,
+        unix: Duration,
+        packet: &[u8],
+        tracks: &mut [Track; 2],
+    ) -> Result<Accepted, DropReason> {
+        let header = RtpHeader::parse(packet).map_err(|_| DropReason::MalformedRtp)?;
+        let kind = self.section_of(&header, packet)?;
+        let incoming = self.sections[kind.index()].as_mut().ok_or(DropReason::UnknownRtpStream)?;
+        if let (Some(arrivals), Some(id)) = (&mut self.arrivals, incoming.section.extensions.id(Extension::TransportCc))
+            && let Some(wide) = header.extension(packet, id).and_then(extension::transport_cc)
+        {
+            arrivals.on_packet(now, wide);
+        }
+        match incoming.payload_uses[usize::from(header.payload_type & 0x7f)] {
+            PayloadUse::Unknown => Err(DropReason::UnknownRtpStream),
+            PayloadUse::Media(format) => {
+                let payload = header.payload(packet);
+                let fresh = incoming.adopt(now, &header, packet)?;
+                let source = incoming.source.as_mut().ok_or(DropReason::UnknownRtpStream)?;
+                let clock_rate = incoming.section.formats[usize::from(format)].clock_rate;
+                source.last_packet = now;
+                let extended = source.extender.extend(header.sequence_number);
+                source.stats.on_rtp(now, header.sequence_number, header.timestamp, clock_rate);
+                if let Some(nack) = &mut source.nack {
+                    nack.on_packet(now, extended);
+                }
+                let track = &mut tracks[kind.index()];
+                if fresh {
+                    track.timeline.end_source();
+                    track.timeline.set_clock_rate(clock_rate);
+                }
+                let arrived = Arrived { now, unix, kind, format, extended, header: &header, packet, payload };
+                Ok(incoming.take(&arrived, track, &mut self.clock))
+            }
+            PayloadUse::Rtx(format) => {
+                let Some(source) = &mut incoming.source else { return Ok(Accepted::Consumed) };
+                // An RTX packet without a whole OSN is a probe (RTCP-10).
+                let Some((original, payload)) = rtx::split_payload(header.payload(packet)) else {
+                    return Ok(Accepted::Consumed);
+                };
+                let extended = source.extender.peek(original);
+                if let Some(nack) = &mut source.nack {
+                    nack.on_packet(now, extended);
+                }
+                let payload_type = incoming.section.formats[usize::from(format)].payload_type;
+                let restored = RtpHeader { sequence_number: original, payload_type, ssrc: source.ssrc, ..header };
+                let arrived = Arrived { now, unix, kind, format, extended, header: &restored, packet, payload };
+                Ok(incoming.take(&arrived, &mut tracks[kind.index()], &mut self.clock))
+            }
+        }
+    }
+
+    /// Takes a sender report of one of the sources.
+    pub fn on_sender_report(&mut self, now: Instant, unix: Duration, report: &SenderReport<'_>, tracks: &[Track; 2]) {
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            let Some(source) = self.sections[kind.index()].as_mut().and_then(|incoming| incoming.source.as_mut())
+            else {
+                continue;
+            };
+            if source.ssrc != report.sender_ssrc {
+                continue;
+            }
+            source.stats.on_sender_report(now, report.info.ntp);
+            if let Some(offset) = tracks[kind.index()].timeline.timestamp_offset() {
+                self.clock.on_sender_report(
+                    kind,
+                    unix,
+                    report.info.ntp,
+                    report.info.rtp_timestamp.wrapping_add(offset),
+                );
+            }
+        }
+    }
+
+    /// The publisher said BYE for a source: the next packet may be of another one.
+    pub fn on_bye(&mut self, ssrc: u32) {
+        for incoming in self.sections.iter_mut().flatten() {
+            incoming.source.take_if(|source| source.ssrc == ssrc);
+        }
+    }
+
+    /// One report block per source that sends, and its share of loss.
+    pub fn report_blocks(&mut self, now: Instant, mut write: impl FnMut(ReportBlock)) {
+        for source in self.sections.iter_mut().flatten().filter_map(|incoming| incoming.source.as_mut()) {
+            if let Some(block) = source.stats.report(now) {
+                write(block);
+            }
+        }
+    }
+
+    /// Packets lost so far, over all present sources.
+    pub fn packets_lost(&self) -> i64 {
+        self.sections
+            .iter()
+            .flatten()
+            .filter_map(|incoming| incoming.source.as_ref())
+            .map(|source| source.stats.packets_lost())
+            .sum()
+    }
+
+    /// The sequence numbers to ask for again, source by source. Returns true if a gap is too old to be repaired: only a
+    /// keyframe helps.
+    pub fn poll_nack(&mut self, now: Instant, mut write: impl FnMut(u32, &[u16])) -> bool {
+        let mut keyframe = false;
+        for source in self.sections.iter_mut().flatten().filter_map(|incoming| incoming.source.as_mut()) {
+            let Some(nack) = &mut source.nack else { continue };
+            let due = nack.poll(now, self.round_trip_time);
+            if !due.is_empty() {
+                write(source.ssrc, due);
+            }
+            keyframe |= nack.take_keyframe_needed();
+        }
+        keyframe
+    }
+
+    /// Transport-wide feedback, if it is due: one of the sources, and wide sequence numbers with their arrival in
+    /// microseconds.
+    pub fn poll_arrivals(&mut self, now: Instant, write: impl FnOnce(u32, &[(u16, Option<u64>)])) {
+        let media_ssrc = self.sections.iter().flatten().find_map(|i| Some(i.source.as_ref()?.ssrc)).unwrap_or(0);
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.poll(now, |arrivals| write(media_ssrc, arrivals));
+        }
+    }
+
+    /// How to ask for a keyframe: the video source, and PLI or FIR as negotiated; `None` if the publisher knows neither.
+    pub fn keyframe_request(&self) -> Option<KeyframeRequest> {
+        let incoming = self.sections[MediaKind::Video.index()].as_ref()?;
+        let ssrc = incoming.source.as_ref()?.ssrc;
+        let feedback = incoming.format()?.feedback;
+        if feedback.pli {
+            Some(KeyframeRequest::Pli { ssrc })
+        } else if feedback.fir {
+            Some(KeyframeRequest::Fir { ssrc })
+        } else {
+            None
+        }
+    }
+
+    /// MID, then known SSRC, then payload type (RTP-02).
+    fn section_of(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<MediaKind, DropReason> {
+        if let Some(known) = self.sources.iter().find(|known| known.ssrc == header.ssrc) {
+            return Ok(known.kind);
+        }
+        let by_mid = self.sections.iter().flatten().find(|incoming| incoming.names(header, packet));
+        let kind = match by_mid {
+            Some(incoming) => incoming.section.kind,
+            None => {
+                let mut users = self.sections.iter().flatten().filter(|incoming| {
+                    incoming.payload_uses[usize::from(header.payload_type & 0x7f)] != PayloadUse::Unknown
+                });
+                match (users.next(), users.next()) {
+                    (Some(incoming), None) => incoming.section.kind,
+                    _ => return Err(DropReason::UnknownRtpStream),
+                }
+            }
+        };
+        if self.sources.len() == MAX_SOURCES {
+            self.sources.remove(0);
+        }
+        self.sources.push(KnownSource { ssrc: header.ssrc, kind });
+        Ok(kind)
+    }
+}
+
+/// A keyframe request as the publisher understands it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyframeRequest {
+    /// RFC 4585 §6.3.1
+    Pli {
+        /// The media source.
+        ssrc: u32,
+    },
+    /// RFC 5104 §4.3.1
+    Fir {
+        /// The media source.
+        ssrc: u32,
+    },
+}
+
+/// A packet on its way into a track.
+struct Arrived<'a> {
+    now: Instant,
+    unix: Duration,
+    kind: MediaKind,
+    format: u8,
+    extended: u64,
+    header: &'a RtpHeader,
+    packet: &'a [u8],
+    payload: &'a [u8],
+}
+
+impl Incoming {
+    fn new(section: MediaSection) -> Incoming {
+        let mut payload_uses = [PayloadUse::Unknown; 128];
+        for (index, format) in section.formats.iter().enumerate() {
+            payload_uses[usize::from(format.payload_type & 0x7f)] = PayloadUse::Media(index as u8);
+            if let Some(rtx) = format.rtx_payload_type {
+                payload_uses[usize::from(rtx & 0x7f)] = PayloadUse::Rtx(index as u8);
+            }
+        }
+        Incoming { section, payload_uses, source: None, payload_type: None }
+    }
+
+    /// The format in use, or the first one before anything came.
+    fn format(&self) -> Option<&Format> {
+        let used = self.section.formats.iter().find(|format| Some(format.payload_type) == self.payload_type);
+        used.or(self.section.formats.first())
+    }
+
+    /// True if the packet's MID names this section.
+    fn names(&self, header: &RtpHeader, packet: &[u8]) -> bool {
+        let id = self.section.extensions.id(Extension::Mid);
+        id.and_then(|id| header.extension(packet, id)) == Some(self.section.mid.as_bytes())
+    }
+
+    /// Makes the packet's SSRC the section's source if it may be; true if it is a new one.
+    fn adopt(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) -> Result<bool, DropReason> {
+        if let Some(source) = &self.source {
+            if source.ssrc == header.ssrc {
+                return Ok(false);
+            }
+            let silent = now.saturating_duration_since(source.last_packet) >= SOURCE_SILENCE;
+            if !silent && !self.names(header, packet) {
+                return Err(DropReason::UnknownRtpStream);
+            }
+        }
+        let nack = self.section.formats.iter().any(|format| format.feedback.nack);
+        self.source = Some(Source {
+            ssrc: header.ssrc,
+            extender: SequenceExtender::new(),
+            stats: ReceiveStats::new(header.ssrc),
+            nack: nack.then(NackGenerator::new),
+            last_packet: now,
+        });
+        Ok(true)
+    }
+
+    fn take(&mut self, arrived: &Arrived<'_>, track: &mut Track, clock: &mut PublicationClock) -> Accepted {
+        let &Arrived { now, unix, kind, format, extended, header, packet, payload } = arrived;
+        if payload.is_empty() {
+            track.timeline.skip(extended);
+            return Accepted::Consumed;
+        }
+        let format = &self.section.formats[usize::from(format)];
+        let keyframe = codec::starts_keyframe(format.codec, payload);
+        let new_format = (self.payload_type != Some(format.payload_type)).then_some(format.payload_type);
+        // A new source or another codec is of no use to any decoder before its first keyframe.
+        if kind == MediaKind::Video && !keyframe && (track.timeline.is_between_sources() || new_format.is_some()) {
+            return Accepted::AwaitingKeyframe;
+        }
+        let begins = track.timeline.is_between_sources();
+        let Some(place) = track.timeline.place(now, extended, header.timestamp) else { return Accepted::Consumed };
+        if begins {
+            clock.on_source(kind, unix, place.timestamp, format.clock_rate);
+        }
+        self.payload_type = Some(format.payload_type);
+        let mut elements = [0; MAX_EXTENSIONS];
+        let length = self.forwarded_extensions(header, packet, &mut elements);
+        let info = PacketInfo {
+            sequence: place.sequence,
+            timestamp: place.timestamp,
+            payload_type: format.payload_type,
+            marker: header.marker,
+            keyframe,
+        };
+        if !track.cache.insert(info, &elements[..length], payload) {
+            return Accepted::Consumed;
+        }
+        Accepted::Forward { kind, sequence: place.sequence, keyframe, new_format }
+    }
+
+    /// Copies the elements that viewers may get, under their numbers in [`Extension`] instead of negotiated ids.
+    fn forwarded_extensions(&self, header: &RtpHeader, packet: &[u8], out: &mut [u8; MAX_EXTENSIONS]) -> usize {
+        let mut length = 0;
+        for (id, data) in header.extensions(packet) {
+            let Some(extension) = self.section.extensions.extension(id).filter(|e| FORWARDED.contains(e)) else {
+                continue;
+            };
+            if length + 2 + data.len() > MAX_EXTENSIONS {
+                break;
+            }
+            out[length] = extension as u8;
+            out[length + 1] = data.len() as u8;
+            out[length + 2..length + 2 + data.len()].copy_from_slice(data);
+            length += 2 + data.len();
+        }
+        length
+    }
+}
+
+/// The elements that [`Publication`] stored with a packet, as (extension, data).
+pub fn stored_extensions(mut stored: &[u8]) -> impl Iterator<Item = (Extension, &[u8])> + Clone {
+    std::iter::from_fn(move || {
+        let (&[number, length], rest) = stored.split_first_chunk::<2>()?;
+        let (data, rest) = rest.split_at_checked(usize::from(length))?;
+        stored = rest;
+        Some((*Extension::ALL.get(usize::from(number))?, data))
+    })
+}

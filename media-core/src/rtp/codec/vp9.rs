@@ -1,0 +1,175 @@
+//! VP9 (RFC 9628): the payload descriptor.
+
+use super::PictureId;
+
+/// Indices of one packet's layer (RFC 9628 §4.2, flag L).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerIndices {
+    /// TID, 0..=7.
+    pub temporal_id: u8,
+    /// U: from here a receiver may go up to higher temporal layers.
+    pub switching_up: bool,
+    /// SID, 0..=7.
+    pub spatial_id: u8,
+    /// D: depends on the spatial layer below in the same picture.
+    pub inter_layer: bool,
+    /// TL0PICIDX; only in non-flexible mode.
+    pub tl0_pic_idx: Option<u8>,
+}
+
+/// The payload descriptor in front of the VP9 data (RFC 9628 §4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// I: PictureID.
+    pub picture_id: Option<PictureId>,
+    /// P: predicted from an earlier picture.
+    pub inter_picture: bool,
+    /// L: layer indices.
+    pub layer: Option<LayerIndices>,
+    /// F: flexible mode.
+    pub flexible: bool,
+    /// B: first packet of a layer frame.
+    pub frame_start: bool,
+    /// E: last packet of a layer frame.
+    pub frame_end: bool,
+    /// V: a scalability structure is present.
+    pub scalability_structure: bool,
+    /// Z: no higher spatial layer refers to this picture.
+    pub not_reference_for_inter_layer: bool,
+    /// Bytes of the descriptor.
+    pub len: usize,
+}
+
+impl Descriptor {
+    /// Reads the descriptor; `None` if it reaches beyond the payload or has more than three reference indices.
+    pub fn parse(payload: &[u8]) -> Option<Descriptor> {
+        let (&first, mut rest) = payload.split_first()?;
+        let mut descriptor = Descriptor {
+            picture_id: None,
+            inter_picture: first & 0x40 != 0,
+            layer: None,
+            flexible: first & 0x10 != 0,
+            frame_start: first & 0x08 != 0,
+            frame_end: first & 0x04 != 0,
+            scalability_structure: first & 0x02 != 0,
+            not_reference_for_inter_layer: first & 0x01 != 0,
+            len: 0,
+        };
+        if first & 0x80 != 0 {
+            let (picture_id, after) = PictureId::parse(rest)?;
+            descriptor.picture_id = Some(picture_id);
+            rest = after;
+        }
+        if first & 0x20 != 0 {
+            let (&byte, mut after) = rest.split_first()?;
+            let mut tl0_pic_idx = None;
+            if !descriptor.flexible {
+                let (&index, behind) = after.split_first()?;
+                tl0_pic_idx = Some(index);
+                after = behind;
+            }
+            descriptor.layer = Some(LayerIndices {
+                temporal_id: byte >> 5,
+                switching_up: byte & 0x10 != 0,
+                spatial_id: (byte >> 1) & 0x07,
+                inter_layer: byte & 0x01 != 0,
+                tl0_pic_idx,
+            });
+            rest = after;
+        }
+        if descriptor.flexible && descriptor.inter_picture {
+            rest = skip_references(rest)?;
+        }
+        if descriptor.scalability_structure {
+            rest = skip_scalability_structure(rest)?;
+        }
+        descriptor.len = payload.len() - rest.len();
+        Some(descriptor)
+    }
+}
+
+/// One to three P_DIFF bytes; the lowest bit says that another follows.
+fn skip_references(mut bytes: &[u8]) -> Option<&[u8]> {
+    for _ in 0..3 {
+        let (&reference, rest) = bytes.split_first()?;
+        if reference & 0x01 == 0 {
+            return Some(rest);
+        }
+        bytes = rest;
+    }
+    None
+}
+
+/// The scalability structure (RFC 9628 §4.2.1).
+fn skip_scalability_structure(bytes: &[u8]) -> Option<&[u8]> {
+    let (&header, mut rest) = bytes.split_first()?;
+    if header & 0x10 != 0 {
+        let layers = usize::from(header >> 5) + 1;
+        rest = rest.get(4 * layers..)?;
+    }
+    if header & 0x08 != 0 {
+        let (&pictures, after) = rest.split_first()?;
+        rest = after;
+        for _ in 0..pictures {
+            let (&picture, after) = rest.split_first()?;
+            rest = after.get(usize::from((picture >> 2) & 0x03)..)?;
+        }
+    }
+    Some(rest)
+}
+
+/// True on the first packet of a keyframe's lowest spatial layer: P=0, B=1 and SID=0 or no layers.
+#[inline]
+pub fn starts_keyframe(payload: &[u8]) -> bool {
+    if payload.first().is_none_or(|first| first & 0x48 != 0x08) {
+        return false;
+    }
+    Descriptor::parse(payload)
+        .is_some_and(|descriptor| descriptor.layer.is_none_or(|layer| layer.spatial_id == 0 && !layer.inter_layer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyframe_with_its_structure_is_read_to_the_end() {
+        // COD-08: I L B V in non-flexible mode, two layers with resolutions, one picture group of two.
+        let payload = [
+            0xaa, 0x92, 0x34, 0x00, 0x07, 0x38, 0x01, 0x40, 0x00, 0xb4, 0x02, 0x80, 0x01, 0x68, 0x02, 0x00, 0x34, 0x01,
+            0xff,
+        ];
+        let descriptor = Descriptor::parse(&payload).unwrap();
+        assert_eq!(descriptor.picture_id, Some(PictureId { value: 0x1234, wide: true }));
+        let layer = descriptor.layer.unwrap();
+        assert_eq!((layer.temporal_id, layer.spatial_id, layer.tl0_pic_idx), (0, 0, Some(7)));
+        assert!(descriptor.scalability_structure && descriptor.frame_start && !descriptor.frame_end);
+        assert_eq!(descriptor.len, payload.len() - 1);
+        assert!(starts_keyframe(&payload));
+        for end in 0..descriptor.len {
+            assert_eq!(Descriptor::parse(&payload[..end]), None, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn flexible_mode_has_references_and_no_tl0_index() {
+        // COD-08
+        let descriptor = Descriptor::parse(&[0xfc, 0x05, 0b0101_0011, 0x03, 0x02, 0xee]).unwrap();
+        let layer = descriptor.layer.unwrap();
+        assert_eq!((layer.temporal_id, layer.spatial_id, layer.tl0_pic_idx), (2, 1, None));
+        assert!(layer.switching_up && layer.inter_layer && descriptor.flexible && descriptor.frame_end);
+        assert_eq!(descriptor.len, 5);
+        assert_eq!(Descriptor::parse(&[0xdc, 0x05, 0x03, 0x03, 0x03, 0x02]), None, "four references");
+    }
+
+    #[test]
+    fn only_the_lowest_layer_of_an_independent_picture_starts_a_keyframe() {
+        // COD-08
+        assert!(starts_keyframe(&[0x08, 0xff]), "no layers");
+        assert!(!starts_keyframe(&[0x48, 0xff]), "P=1");
+        assert!(!starts_keyframe(&[0x04, 0xff]), "B=0");
+        assert!(starts_keyframe(&[0x28, 0x00, 0x00]), "SID=0");
+        assert!(!starts_keyframe(&[0x28, 0x03, 0x00]), "SID=1");
+        assert!(!starts_keyframe(&[0x28, 0x00]), "cut");
+    }
+}

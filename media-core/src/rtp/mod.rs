@@ -1,0 +1,14 @@
+//! RTP (RFC 3550): the header, its extensions, sequence arithmetic, retransmission and what little of the payload formats
+//! a forwarder must know.
+
+pub mod codec;
+pub mod compat;
+pub mod extension;
+pub mod nack;
+pub mod packet;
+pub mod receive;
+pub mod rtx;
+pub mod sequence;
+
+pub use extension::ExtensionIter;
+pub use packet::{HeaderFields, RtpError, RtpHeader, write_header};

@@ -1,0 +1,420 @@
+//! Sessions and streams of a shard: how they come, change and end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::dtls::{Connection, DtlsOutput, DtlsOutputKind};
+use crate::ice::{AgentTransmit, Ice, IceOutput};
+use crate::ledger::Reason;
+use crate::media::{MediaKind, Role};
+use crate::net::Path;
+use crate::publication::Publication;
+use crate::router::{Feed, PublisherFormats, ShardMessage, Stream};
+use crate::session::{CoreEvent, DtlsRole, SessionId, SessionSnapshot, SessionSpec, ShardIndex, StreamId};
+use crate::stats::{DropReason, ShardSnapshot};
+use crate::subscription::{Outgoing, PACKET_ROOM, Subscription};
+
+use super::session::Session;
+use super::{SLOW_TICK, Shard, send};
+
+/// How long an ended session's address is kept for its close_notify.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a full agent's transaction is remembered; a response that took longer helps nobody.
+const TRANSACTION: Duration = Duration::from_secs(5);
+/// Transactions that are remembered at most.
+const MAX_TRANSACTIONS: usize = 65_536;
+
+impl Shard {
+    /// Returns false when the shard is to stop.
+    pub(super) fn on_message(&mut self, message: ShardMessage) -> bool {
+        let now = Instant::now();
+        match message {
+            ShardMessage::Open(spec, home) => self.open(now, *spec, home),
+            ShardMessage::Close(session, reason) => {
+                if let Some(&key) = self.by_id.get(&session) {
+                    self.end(now, key, reason);
+                }
+            }
+            ShardMessage::Candidates(session, candidates) => {
+                let session = self.by_id.get(&session).and_then(|&key| self.sessions.get_mut(key));
+                if let Some(Session { ice: Ice::Full(agent), .. }) = session {
+                    for candidate in candidates {
+                        agent.add_remote_candidate(candidate);
+                    }
+                }
+            }
+            ShardMessage::Snapshot(reply) => {
+                // Nobody waits any more: the scrape was given up.
+                let _ = reply.send(self.snapshot());
+            }
+            ShardMessage::Shutdown => {
+                let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
+                for key in keys {
+                    self.end(now, key, Reason::Shutdown);
+                }
+                return false;
+            }
+            ShardMessage::Join(id, shard) => {
+                let key = self.stream(now, id, self.index);
+                let stream = &mut self.streams[key];
+                if !stream.joined.contains(&shard) {
+                    stream.joined.push(shard);
+                }
+                let formats = stream.formats.clone();
+                if formats.is_some() {
+                    self.shards[shard].send(ShardMessage::Publisher(id, formats));
+                }
+            }
+            ShardMessage::Leave(id, shard) => {
+                if let Some(&key) = self.by_stream.get(&id) {
+                    self.streams[key].joined.retain(|&joined| joined != shard);
+                    self.forget_unused_stream(key);
+                }
+            }
+            ShardMessage::KeyframeWanted(id) => {
+                if let Some(&key) = self.by_stream.get(&id) {
+                    self.want_keyframe(now, key);
+                }
+            }
+            ShardMessage::Publisher(id, formats) => {
+                if let Some(&key) = self.by_stream.get(&id) {
+                    self.streams[key].set_publisher(now, formats);
+                }
+            }
+            ShardMessage::Feed(feed) => self.on_feed(now, &feed),
+        }
+        true
+    }
+
+    /// Packets of a stream whose home is another shard.
+    fn on_feed(&mut self, now: Instant, feed: &Feed) {
+        let Some(&key) = self.by_stream.get(&feed.stream) else { return };
+        let stream = &mut self.streams[key];
+        // Between two publishers nothing of either is for the viewers.
+        if stream.formats.is_none() {
+            return;
+        }
+        stream.clocks = feed.clocks;
+        for (kind, packet) in feed.packets() {
+            let track = &mut stream.tracks[kind.index()];
+            if track.cache.insert(packet.info, packet.extensions, packet.payload) {
+                if stream.fresh.iter().all(Vec::is_empty) {
+                    self.fresh.push(key);
+                }
+                stream.fresh[kind.index()].push(packet.info.sequence);
+            }
+        }
+        self.fan_out(now);
+    }
+
+    fn open(&mut self, now: Instant, spec: SessionSpec, home: ShardIndex) {
+        let stream = self.stream(now, spec.stream, home);
+        self.streams[stream].sessions += 1;
+        if home != self.index && self.streams[stream].sessions == 1 {
+            self.shards[home].send(ShardMessage::Join(spec.stream, self.index));
+        }
+        let session = Session::new(now, spec, stream, &self.config, self.socket.address(), &self.agent_outputs);
+        let (id, ufrag) = (session.id, session.local_ufrag.clone());
+        let key = self.sessions.insert(session);
+        self.by_id.insert(id, key);
+        self.by_ufrag.insert(ufrag, key);
+        self.publish_events(key);
+    }
+
+    fn stream(&mut self, now: Instant, id: StreamId, home: ShardIndex) -> usize {
+        if let Some(&key) = self.by_stream.get(&id) {
+            return key;
+        }
+        let key = self.streams.insert(Stream::new(now, id, home, self.config.keyframe_request_interval));
+        self.by_stream.insert(id, key);
+        key
+    }
+
+    fn forget_unused_stream(&mut self, key: usize) {
+        if self.streams[key].is_unused() {
+            let stream = self.streams.remove(key);
+            self.by_stream.remove(&stream.id);
+        }
+    }
+
+    /// Ends a session and frees everything of it.
+    pub(super) fn end(&mut self, now: Instant, key: usize, reason: Reason) {
+        self.publish_events(key);
+        let mut session = self.sessions.remove(key);
+        self.by_id.remove(&session.id);
+        self.by_ufrag.remove(&session.local_ufrag);
+        for path in &session.paths {
+            if self.by_address.get(&path.remote) == Some(&key) {
+                self.by_address.remove(&path.remote);
+            }
+        }
+        self.transactions.retain(|_, (owner, _)| *owner != key);
+        if let Some(path) = session.path {
+            self.farewells.insert(session.id, (path, now + FAREWELL));
+            self.pool.close(session.id);
+        }
+        let stream = &mut self.streams[session.stream];
+        stream.sessions -= 1;
+        if let Some(index) = session.viewer.take() {
+            stream.viewers.swap_remove(index);
+            if let Some(moved) = stream.viewers.get(index) {
+                self.sessions[moved.session].viewer = Some(index);
+            }
+        }
+        if stream.publisher.as_ref().is_some_and(|(publisher, _)| *publisher == key) {
+            stream.publisher = None;
+            self.publishing.retain(|&stream| stream != session.stream);
+            self.set_publisher(now, session.stream, None);
+        }
+        let stream = &self.streams[session.stream];
+        if stream.home != self.index && stream.sessions == 0 {
+            self.shards[stream.home].send(ShardMessage::Leave(stream.id, self.index));
+        }
+        self.forget_unused_stream(session.stream);
+        self.session_count.fetch_sub(1, Ordering::Relaxed);
+        let event = CoreEvent::Ended { session: session.id, reason, stats: session.stats };
+        let _ = self.events.send(event);
+    }
+
+    /// Tells all viewers of a stream, here and elsewhere, of its publisher.
+    fn set_publisher(&mut self, now: Instant, key: usize, formats: Option<Arc<PublisherFormats>>) {
+        let stream = &mut self.streams[key];
+        stream.set_publisher(now, formats.clone());
+        for &shard in &stream.joined {
+            self.shards[shard].send(ShardMessage::Publisher(stream.id, formats.clone()));
+        }
+    }
+
+    /// Does what ICE said. `path` is that of the datagram which led to it, if one did.
+    pub(super) fn apply_ice(
+        &mut self,
+        now: Instant,
+        key: usize,
+        path: Option<Path>,
+        outputs: &mut Vec<IceOutput>,
+    ) -> Result<(), DropReason> {
+        let mut result = Ok(());
+        let session = &mut self.sessions[key];
+        for output in outputs.drain(..) {
+            match output {
+                IceOutput::Transmit { to, datagram } => {
+                    let local = path.and_then(|path| path.local);
+                    if self.outbox.room() < PACKET_ROOM {
+                        send(&self.socket, &mut self.outbox, &mut self.counters);
+                    }
+                    self.outbox.push(Path { remote: to, local }, &datagram);
+                    self.counters.stun_checks_answered += 1;
+                }
+                IceOutput::Validated(remote) => {
+                    session.paths.push(Path { remote, local: path.and_then(|path| path.local) });
+                    self.by_address.insert(remote, key);
+                }
+                IceOutput::Forgotten(remote) => {
+                    session.paths.retain(|path| path.remote != remote);
+                    if self.by_address.get(&remote) == Some(&key) {
+                        self.by_address.remove(&remote);
+                    }
+                }
+                IceOutput::Selected(remote) => {
+                    session.path = session.path_to(remote);
+                    session.stats.remote_address = Some(remote);
+                    if let (Some(index), Some(path)) = (session.viewer, session.path) {
+                        self.streams[session.stream].viewers[index].path = path;
+                    }
+                }
+                IceOutput::CheckRefused(reason) => result = Err(reason),
+            }
+        }
+        if session.ice.last_valid_check() == Some(now) {
+            let (remote, checks) = (session.path.map(|path| path.remote), session.paths.len());
+            let first = session.transport.on_valid_check(now, || match remote {
+                Some(remote) => format!("valid check from {remote}"),
+                None => format!("valid checks from {checks} addresses"),
+            });
+            if first {
+                self.pool.open(session.id, session.dtls.clone(), self.dtls_outputs.clone());
+                if session.dtls.role == DtlsRole::Client {
+                    self.pool.start(session.id);
+                }
+            }
+            self.publish_events(key);
+        }
+        result
+    }
+
+    /// A datagram of a full agent.
+    pub(super) fn on_agent_transmit(&mut self, transmit: AgentTransmit) {
+        let now = Instant::now();
+        let Some(&key) = self.by_id.get(&transmit.owner) else { return };
+        if let Some(transaction) = transmit.transaction
+            && self.transactions.len() < MAX_TRANSACTIONS
+        {
+            self.transactions.insert(transaction, (key, now + TRANSACTION));
+        }
+        let path = self.sessions[key].path_to(transmit.to).unwrap_or(Path { remote: transmit.to, local: None });
+        if self.outbox.room() < PACKET_ROOM {
+            send(&self.socket, &mut self.outbox, &mut self.counters);
+        }
+        if transmit.datagram.len() <= self.outbox.room() {
+            self.outbox.push(path, &transmit.datagram);
+        }
+    }
+
+    /// What a handshake thread says.
+    pub(super) fn on_dtls(&mut self, output: DtlsOutput) {
+        let now = Instant::now();
+        let key = self.by_id.get(&output.session).copied();
+        match (output.kind, key) {
+            (DtlsOutputKind::Transmit(datagram), key) => self.transmit_dtls(output.session, key, &datagram),
+            (DtlsOutputKind::Connected(connection), Some(key)) => self.on_connected(now, key, connection),
+            (DtlsOutputKind::Failed(failure), Some(key)) => {
+                self.sessions[key].transport.on_failure(now, failure.stage, failure.reason, failure.detail);
+                self.end(now, key, failure.reason);
+            }
+            (DtlsOutputKind::PeerClosed, Some(key)) => self.end(now, key, Reason::PeerClosed),
+            _ => {}
+        }
+    }
+
+    fn transmit_dtls(&mut self, session: SessionId, key: Option<usize>, datagram: &[u8]) {
+        let path = match key {
+            Some(key) => self.sessions[key].path,
+            None => self.farewells.remove(&session).map(|(path, _)| path),
+        };
+        let Some(path) = path else { return };
+        if self.outbox.room() < datagram.len().max(PACKET_ROOM) {
+            send(&self.socket, &mut self.outbox, &mut self.counters);
+        }
+        self.outbox.push(path, datagram);
+    }
+
+    /// The keys are here: media may flow.
+    fn on_connected(&mut self, now: Instant, key: usize, connection: Connection) {
+        let session = &mut self.sessions[key];
+        let profile = connection.keying.profile();
+        let (receiver, sender) = match connection.keying.contexts(session.dtls.role) {
+            Ok(contexts) => contexts,
+            Err(error) => {
+                let detail = format!("libsrtp refused the keys: {error}");
+                session.transport.on_failure(now, crate::ledger::Stage::Srtp, Reason::Internal, detail);
+                self.end(now, key, Reason::Internal);
+                return;
+            }
+        };
+        self.counters.handshakes_completed += 1;
+        session.receiver = Some(receiver);
+        session.stats.srtp_profile = Some(profile.as_str());
+        let detail = format!("{} {}", connection.version, connection.cipher);
+        session.transport.on_handshake(now, detail, profile.as_str());
+        let stream_key = session.stream;
+        match session.role {
+            Role::Publisher => {
+                session.sender = Some(sender);
+                let publication = Publication::new(now, &session.sections);
+                let formats = [MediaKind::Audio, MediaKind::Video].map(|kind| publication.formats(kind).to_vec());
+                self.streams[stream_key].publisher = Some((key, publication));
+                self.publishing.retain(|&stream| stream != stream_key);
+                self.publishing.push(stream_key);
+                self.set_publisher(now, stream_key, Some(Arc::new(formats)));
+            }
+            Role::Viewer => {
+                // There is a path: the handshake went over it.
+                let Some(path) = session.path else { return };
+                let stream = &mut self.streams[stream_key];
+                let mut outgoing = [None, None];
+                for section in &session.sections {
+                    outgoing[section.kind.index()] = Outgoing::new(section, random_u32());
+                }
+                if let Some(formats) = &stream.formats {
+                    for outgoing in outgoing.iter_mut().flatten() {
+                        outgoing.set_publisher_formats(&formats[outgoing.kind.index()]);
+                    }
+                }
+                session.viewer = Some(stream.viewers.len());
+                stream.viewers.push(Subscription {
+                    session: key,
+                    path,
+                    sender,
+                    outgoing,
+                    next_report: now,
+                    round_trip_time: None,
+                });
+                self.want_keyframe(now, stream_key);
+            }
+        }
+        self.publish_events(key);
+    }
+
+    /// A viewer of the stream cannot decode without a keyframe; the home shard asks the publisher.
+    pub(super) fn want_keyframe(&mut self, now: Instant, key: usize) {
+        let stream = &mut self.streams[key];
+        if stream.home != self.index {
+            self.shards[stream.home].send(ShardMessage::KeyframeWanted(stream.id));
+            return;
+        }
+        stream.keyframes.want();
+        self.request_keyframe(now, key);
+    }
+
+    /// Hands the session's new stage events to control.
+    pub(super) fn publish_events(&mut self, key: usize) {
+        let session = &mut self.sessions[key];
+        for event in session.transport.take_events() {
+            // Control has stopped listening only when the server ends.
+            let _ = self.events.send(CoreEvent::Stage { session: session.id, event });
+        }
+    }
+
+    /// Lets time pass.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.tick_publishers(now);
+        if now < self.next_slow_tick {
+            return;
+        }
+        self.next_slow_tick = now + SLOW_TICK;
+        self.tick_viewers(now);
+        self.farewells.retain(|_, (_, until)| now < *until);
+        self.transactions.retain(|_, (_, until)| now < *until);
+        let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.tick_session(now, key);
+        }
+    }
+
+    fn tick_session(&mut self, now: Instant, key: usize) {
+        let mut outputs = std::mem::take(&mut self.ice_outputs);
+        self.sessions[key].ice.tick(now, &mut outputs);
+        let _ = self.apply_ice(now, key, None, &mut outputs);
+        self.ice_outputs = outputs;
+        let session = &mut self.sessions[key];
+        let mut verdict = session.transport.poll(now);
+        let stream = &self.streams[session.stream];
+        if session.role == Role::Viewer
+            && let Some(since) = stream.without_publisher_since
+            && now.saturating_duration_since(since.max(session.transport.created())) >= self.config.publisher_wait
+        {
+            verdict = verdict.or(Some(Reason::PublisherGone));
+        }
+        self.publish_events(key);
+        if let Some(reason) = verdict {
+            self.end(now, key, reason);
+        }
+    }
+
+    fn snapshot(&self) -> ShardSnapshot {
+        let sessions = self.sessions.iter();
+        ShardSnapshot {
+            shard: self.index,
+            counters: self.counters.clone(),
+            sessions: sessions.map(|(_, s)| SessionSnapshot { id: s.id, stats: s.stats.clone() }).collect(),
+        }
+    }
+}
+
+fn random_u32() -> u32 {
+    let mut bytes = [0; 4];
+    // It fails only on a system without any source of randomness, where no handshake could have ended well.
+    openssl::rand::rand_bytes(&mut bytes).expect("the system has a source of randomness");
+    u32::from_ne_bytes(bytes)
+}

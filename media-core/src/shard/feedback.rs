@@ -1,0 +1,286 @@
+//! RTCP of a shard: what peers report, and the reports that go to them.
+
+use std::time::{Duration, Instant};
+
+use crate::media::{MediaKind, Role};
+use crate::net::{MediaSocket, Path, SendBatch};
+use crate::publication::KeyframeRequest;
+use crate::rtcp::fir::FirEntry;
+use crate::rtcp::transport_feedback::FeedbackFields;
+use crate::rtcp::{NtpTime, ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter};
+use crate::srtp::SrtpSender;
+use crate::stats::{DropReason, ShardCounters};
+use crate::subscription::PACKET_ROOM;
+
+use super::{Shard, send};
+
+/// Receiver and sender reports go out this often (RTCP-03).
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// The server's own SSRC in RTCP towards publishers: it sends no media, and nothing refers to it.
+const FEEDBACK_SSRC: u32 = 1;
+/// NACKed packets that one RTCP datagram may ask for; the rest is asked for again.
+const MAX_RESENDS: usize = 256;
+
+impl Shard {
+    /// Decrypts RTCP and acts on it; nothing is relayed (RTCP-02).
+    pub(super) fn on_rtcp(&mut self, now: Instant, path: Path, data: &mut [u8]) -> Result<(), DropReason> {
+        let key = self.session_at(path)?;
+        let session = &mut self.sessions[key];
+        let receiver = session.receiver.as_mut().ok_or(DropReason::NoKeys)?;
+        let length = match receiver.unprotect_rtcp(data, data.len()) {
+            Ok(length) => length,
+            Err(error) => return Err(session.on_srtp_error(now, error)),
+        };
+        session.transport.on_authentic(now);
+        let role = session.role;
+        let mut result = Ok(());
+        for packet in RtcpPackets::new(&data[..length]) {
+            match packet {
+                Ok(packet) if role == Role::Publisher => self.on_publisher_rtcp(now, key, &packet),
+                Ok(packet) => self.on_viewer_rtcp(now, key, &packet),
+                Err(_) => result = Err(DropReason::MalformedRtp),
+            }
+        }
+        self.publish_events(key);
+        result
+    }
+
+    fn on_publisher_rtcp(&mut self, now: Instant, key: usize, packet: &RtcpPacket<'_>) {
+        let stream = &mut self.streams[self.sessions[key].stream];
+        let Some((_, publication)) = &mut stream.publisher else { return };
+        match packet {
+            RtcpPacket::SenderReport(report) => {
+                publication.on_sender_report(now, self.wall.unix(now), report, &stream.tracks);
+            }
+            RtcpPacket::Bye(bye) => bye.ssrcs().for_each(|ssrc| publication.on_bye(ssrc)),
+            _ => {}
+        }
+    }
+
+    fn on_viewer_rtcp(&mut self, now: Instant, key: usize, packet: &RtcpPacket<'_>) {
+        let session = &mut self.sessions[key];
+        let Some(index) = session.viewer else { return };
+        match packet {
+            RtcpPacket::ReceiverReport(report) => self.on_report_blocks(now, key, report.blocks()),
+            RtcpPacket::SenderReport(report) => self.on_report_blocks(now, key, report.blocks()),
+            RtcpPacket::Pli(pli) => {
+                if self.streams[session.stream].viewers[index].kind_of(pli.media_ssrc) == Some(MediaKind::Video) {
+                    self.on_keyframe_wish(now, key);
+                }
+            }
+            RtcpPacket::Fir(fir) => {
+                let viewer = &self.streams[session.stream].viewers[index];
+                let entry = fir.entries().find(|entry| viewer.kind_of(entry.ssrc) == Some(MediaKind::Video));
+                // The same number again is the same request again (RTCP-12).
+                if let Some(entry) = entry
+                    && session.fir_sequence.replace(entry.sequence_number) != Some(entry.sequence_number)
+                {
+                    self.on_keyframe_wish(now, key);
+                }
+            }
+            RtcpPacket::Nack(nack) => {
+                let stream = &mut self.streams[session.stream];
+                let viewer = &mut stream.viewers[index];
+                let Some(kind) = viewer.kind_of(nack.media_ssrc) else { return };
+                let cache = &stream.tracks[kind.index()].cache;
+                for sequence_number in nack.sequence_numbers().take(MAX_RESENDS) {
+                    self.counters.nacks_received += 1;
+                    if self.outbox.room() < PACKET_ROOM {
+                        send(&self.socket, &mut self.outbox, &mut self.counters);
+                    }
+                    if let Some(bytes) = viewer.resend(now, kind, sequence_number, cache, &mut self.outbox) {
+                        self.counters.rtp_retransmitted += 1;
+                        session.stats.retransmitted += 1;
+                        session.stats.rtp_sent += 1;
+                        session.stats.rtp_sent_bytes += bytes as u64;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_keyframe_wish(&mut self, now: Instant, key: usize) {
+        self.counters.keyframe_requests_received += 1;
+        let session = &mut self.sessions[key];
+        session.stats.keyframe_requests += 1;
+        let stream = session.stream;
+        self.want_keyframe(now, stream);
+    }
+
+    fn on_report_blocks(&mut self, now: Instant, key: usize, blocks: impl Iterator<Item = ReportBlock>) {
+        let session = &mut self.sessions[key];
+        let Some(index) = session.viewer else { return };
+        let viewer = &mut self.streams[session.stream].viewers[index];
+        let compact_now = NtpTime::from_unix(self.wall.unix(now)).compact();
+        for block in blocks {
+            let Some(kind) = viewer.kind_of(block.ssrc) else { continue };
+            let Some(outgoing) = viewer.outgoing[kind.index()].as_mut() else { continue };
+            if !outgoing.has_sent() {
+                continue;
+            }
+            outgoing.on_receipt();
+            session.transport.on_receipt(now);
+            session.stats.reported_loss = Some(f64::from(block.fraction_lost) / 256.0);
+            if block.last_sr != 0 {
+                let units = compact_now.wrapping_sub(block.last_sr).wrapping_sub(block.delay_since_last_sr);
+                // A round trip of over half an hour is a clock that went wrong.
+                if units < 1 << 27 {
+                    let round_trip = Duration::from_secs_f64(f64::from(units) / 65_536.0);
+                    session.stats.round_trip_time = Some(round_trip.as_secs_f64());
+                    viewer.round_trip_time = Some(round_trip);
+                }
+            }
+        }
+    }
+
+    /// NACKs, transport-wide feedback, keyframe requests and receiver reports to the publishers of this shard.
+    pub(super) fn tick_publishers(&mut self, now: Instant) {
+        for index in 0..self.publishing.len() {
+            let key = self.publishing[index];
+            self.tick_publisher(now, key);
+            self.request_keyframe(now, key);
+        }
+    }
+
+    fn tick_publisher(&mut self, now: Instant, key: usize) {
+        let stream = &mut self.streams[key];
+        let Some((session_key, publication)) = &mut stream.publisher else { return };
+        let session = &mut self.sessions[*session_key];
+        let (Some(path), Some(sender)) = (session.path, &mut session.sender) else { return };
+        stream.clocks = [MediaKind::Audio, MediaKind::Video].map(|kind| publication.clock_point(kind));
+        let mut outlet = Outlet { path, sender, socket: &self.socket, outbox: &mut self.outbox };
+        let counters = &mut self.counters;
+        if now >= session.next_report {
+            session.next_report = now + REPORT_INTERVAL;
+            let mut blocks = [None; 2];
+            let mut count = 0;
+            publication.report_blocks(now, |block| {
+                blocks[count] = Some(block);
+                count += 1;
+            });
+            outlet.write(counters, |writer| {
+                // Two blocks and a CNAME always fit.
+                let _ = match blocks {
+                    [Some(first), Some(second)] => writer.receiver_report(FEEDBACK_SSRC, &[first, second]),
+                    [Some(only), None] => writer.receiver_report(FEEDBACK_SSRC, &[only]),
+                    _ => writer.receiver_report(FEEDBACK_SSRC, &[]),
+                };
+                let _ = writer.sdes_cname(FEEDBACK_SSRC, &session.cname);
+            });
+            let lost = publication.packets_lost();
+            counters.rtp_lost += u64::try_from(lost - session.stats.packets_lost).unwrap_or(0);
+            session.stats.packets_lost = lost;
+        }
+        let keyframe = publication.poll_nack(now, |ssrc, mut sequence_numbers| {
+            while !sequence_numbers.is_empty() {
+                let mut taken = 0;
+                outlet.write(counters, |writer| taken = writer.nack(FEEDBACK_SSRC, ssrc, sequence_numbers));
+                counters.nacks_sent += taken as u64;
+                // An empty datagram takes at least one.
+                sequence_numbers = &sequence_numbers[taken.max(1)..];
+            }
+        });
+        if keyframe {
+            stream.keyframes.want();
+        }
+        publication.poll_arrivals(now, |media_ssrc, mut packets| {
+            while !packets.is_empty() {
+                let mut taken = 0;
+                outlet.write(counters, |writer| {
+                    let fields = FeedbackFields {
+                        sender_ssrc: FEEDBACK_SSRC,
+                        media_ssrc,
+                        feedback_count: session.feedback_count,
+                    };
+                    taken = writer.transport_feedback(&fields, packets).unwrap_or(packets.len());
+                    session.feedback_count = session.feedback_count.wrapping_add(u8::from(!writer.is_empty()));
+                });
+                packets = &packets[taken.max(1)..];
+            }
+        });
+    }
+
+    /// Asks the publisher for a keyframe, if somebody wants one and it is time to ask.
+    pub(super) fn request_keyframe(&mut self, now: Instant, key: usize) {
+        let stream = &mut self.streams[key];
+        let Some((session_key, publication)) = &stream.publisher else { return };
+        let Some(request) = publication.keyframe_request() else { return };
+        let session = &mut self.sessions[*session_key];
+        let (Some(path), Some(sender)) = (session.path, &mut session.sender) else { return };
+        if !stream.keyframes.poll(now) {
+            return;
+        }
+        let mut outlet = Outlet { path, sender, socket: &self.socket, outbox: &mut self.outbox };
+        outlet.write(&mut self.counters, |writer| {
+            // One short message always fits.
+            let _ = match request {
+                KeyframeRequest::Pli { ssrc } => writer.pli(FEEDBACK_SSRC, ssrc),
+                KeyframeRequest::Fir { ssrc } => {
+                    let sequence_number = session.fir_sequence.map_or(0, |last| last.wrapping_add(1));
+                    session.fir_sequence = Some(sequence_number);
+                    writer.fir(FEEDBACK_SSRC, FirEntry { ssrc, sequence_number })
+                }
+            };
+        });
+        session.stats.keyframe_requests += 1;
+        self.counters.keyframe_requests_sent += 1;
+    }
+
+    /// Sender reports to the viewers of this shard (RTCP-04).
+    pub(super) fn tick_viewers(&mut self, now: Instant) {
+        let unix = self.wall.unix(now);
+        for (_, stream) in &mut self.streams {
+            for viewer in &mut stream.viewers {
+                if now < viewer.next_report {
+                    continue;
+                }
+                let cname = &self.sessions[viewer.session].cname;
+                let mut outlet = Outlet {
+                    path: viewer.path,
+                    sender: &mut viewer.sender,
+                    socket: &self.socket,
+                    outbox: &mut self.outbox,
+                };
+                for outgoing in viewer.outgoing.iter().flatten() {
+                    let Some(clock) = stream.clocks[outgoing.kind.index()] else { continue };
+                    let Some(info) = outgoing.sender_report(unix, clock) else { continue };
+                    viewer.next_report = now + REPORT_INTERVAL;
+                    outlet.write(&mut self.counters, |writer| {
+                        // A report and a CNAME always fit.
+                        let _ = writer.sender_report(outgoing.ssrc, &info, &[]);
+                        let _ = writer.sdes_cname(outgoing.ssrc, cname);
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The way of RTCP to one peer.
+struct Outlet<'a> {
+    path: Path,
+    sender: &'a mut SrtpSender,
+    socket: &'a MediaSocket,
+    outbox: &'a mut SendBatch,
+}
+
+impl Outlet<'_> {
+    /// Writes one datagram and encrypts it; an empty one is not sent.
+    fn write(&mut self, counters: &mut ShardCounters, fill: impl FnOnce(&mut RtcpWriter<'_>)) {
+        if self.outbox.room() < PACKET_ROOM {
+            send(self.socket, self.outbox, counters);
+        }
+        let spare = self.outbox.spare();
+        let mut writer = RtcpWriter::new(spare);
+        fill(&mut writer);
+        let length = writer.len();
+        if length == 0 {
+            return;
+        }
+        match self.sender.protect_rtcp(spare, length) {
+            Ok(length) => self.outbox.commit(self.path, length),
+            Err(_) => counters.send_dropped += 1,
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! A shard: one thread, one socket, and every session whose candidate names that socket.
+//!
+//! The way of a packet, top to bottom: [`Shard::receive`] drains the socket, [`Shard::on_datagram`] tells protocols
+//! apart, [`Shard::on_rtp`] decrypts and hands to the publication, [`Shard::fan_out`] copies, rewrites and protects for
+//! every viewer, and one send takes the whole batch away. It takes no lock and logs nothing.
+
+mod control;
+mod feedback;
+mod session;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use ahash::RandomState;
+use slab::Slab;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use crate::demux::{PacketKind, classify};
+use crate::dtls::{DtlsOutput, PoolHandle};
+use crate::ice::{self, AgentTransmit, IceOutput};
+use crate::media::{MediaKind, Role};
+use crate::net::{MediaSocket, Path, ReceiveBatch, SendBatch};
+use crate::publication::Accepted;
+use crate::publication::clock::WallClock;
+use crate::router::{Feed, ShardInbox, ShardSender, Stream};
+use crate::session::{CoreConfig, CoreEvent, SessionId, ShardIndex, StreamId};
+use crate::srtp::SrtpError;
+use crate::stats::{DropReason, ShardCounters};
+use crate::subscription::{PACKET_ROOM, WriteError};
+
+use session::Session;
+
+/// Losses are looked for, and feedback is due, at this grain.
+const TICK: Duration = Duration::from_millis(10);
+/// Timeouts and reports are looked at at this grain.
+const SLOW_TICK: Duration = Duration::from_millis(100);
+/// Batches from the socket before other work gets its turn.
+const RECEIVE_ROUNDS: usize = 4;
+/// Messages before the socket gets its turn.
+const MESSAGE_ROUNDS: usize = 256;
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// What a shard needs to start.
+pub(crate) struct ShardSetup {
+    pub(crate) index: ShardIndex,
+    pub(crate) config: Arc<CoreConfig>,
+    pub(crate) socket: std::net::UdpSocket,
+    pub(crate) inbox: ShardInbox,
+    /// The ways to all shards, this one included.
+    pub(crate) shards: Vec<ShardSender>,
+    pub(crate) pool: PoolHandle,
+    pub(crate) events: mpsc::UnboundedSender<CoreEvent>,
+    /// Sessions placed on this shard; it takes one off when one ends.
+    pub(crate) session_count: Arc<AtomicUsize>,
+}
+
+/// The state of a shard. Everything here belongs to one thread.
+pub(crate) struct Shard {
+    index: ShardIndex,
+    config: Arc<CoreConfig>,
+    wall: WallClock,
+    socket: MediaSocket,
+    outbox: SendBatch,
+    counters: ShardCounters,
+    sessions: Slab<Session>,
+    streams: Slab<Stream>,
+    by_id: Map<SessionId, usize>,
+    by_ufrag: Map<String, usize>,
+    by_address: Map<SocketAddr, usize>,
+    by_stream: Map<StreamId, usize>,
+    /// Transactions of full agents: whose response it will be, and until when it is awaited.
+    transactions: Map<[u8; 12], (usize, Instant)>,
+    /// Ended sessions whose close_notify is still to be sent.
+    farewells: Map<SessionId, (Path, Instant)>,
+    /// Streams whose publisher is connected here.
+    publishing: Vec<usize>,
+    /// Streams with packets that wait for their fan-out.
+    fresh: Vec<usize>,
+    ice_outputs: Vec<IceOutput>,
+    shards: Vec<ShardSender>,
+    pool: PoolHandle,
+    dtls_outputs: mpsc::UnboundedSender<DtlsOutput>,
+    agent_outputs: mpsc::Sender<AgentTransmit>,
+    events: mpsc::UnboundedSender<CoreEvent>,
+    session_count: Arc<AtomicUsize>,
+    next_slow_tick: Instant,
+}
+
+/// Runs a shard until it is told to shut down.
+pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
+    let socket = MediaSocket::register(setup.socket)?;
+    let (dtls_outputs, mut dtls) = mpsc::unbounded_channel();
+    let (agent_outputs, mut agents) = mpsc::channel(1024);
+    let mut inbox = setup.inbox;
+    let mut shard = Shard {
+        index: setup.index,
+        config: setup.config,
+        wall: WallClock::now(),
+        outbox: SendBatch::new(socket.is_ipv6()),
+        socket,
+        counters: ShardCounters::default(),
+        sessions: Slab::new(),
+        streams: Slab::new(),
+        by_id: Map::default(),
+        by_ufrag: Map::default(),
+        by_address: Map::default(),
+        by_stream: Map::default(),
+        transactions: Map::default(),
+        farewells: Map::default(),
+        publishing: Vec::new(),
+        fresh: Vec::new(),
+        ice_outputs: Vec::new(),
+        shards: setup.shards,
+        pool: setup.pool,
+        dtls_outputs,
+        agent_outputs,
+        events: setup.events,
+        session_count: setup.session_count,
+        next_slow_tick: Instant::now(),
+    };
+    let mut received = ReceiveBatch::new();
+    let mut ticker = tokio::time::interval(TICK);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut running = true;
+    while running || !shard.farewells.is_empty() {
+        tokio::select! {
+            ready = shard.socket.readable() => {
+                if ready.is_ok() {
+                    shard.receive(&mut received);
+                }
+            }
+            Some(message) = inbox.recv() => {
+                running &= shard.on_message(message);
+                for _ in 1..MESSAGE_ROUNDS {
+                    let Some(message) = inbox.try_recv() else { break };
+                    running &= shard.on_message(message);
+                }
+            }
+            Some(output) = dtls.recv() => {
+                shard.on_dtls(output);
+                while let Ok(output) = dtls.try_recv() {
+                    shard.on_dtls(output);
+                }
+            }
+            Some(transmit) = agents.recv() => shard.on_agent_transmit(transmit),
+            _ = ticker.tick(), if !shard.is_idle() => shard.tick(Instant::now()),
+        }
+        shard.flush();
+    }
+    Ok(())
+}
+
+impl Shard {
+    /// True if no timer can have anything to do.
+    fn is_idle(&self) -> bool {
+        self.sessions.is_empty() && self.farewells.is_empty()
+    }
+
+    /// Takes what the socket has, batch by batch, and forwards each batch at once.
+    fn receive(&mut self, received: &mut ReceiveBatch) {
+        for _ in 0..RECEIVE_ROUNDS {
+            let Ok(count) = self.socket.receive(received) else { return };
+            self.counters.receive_calls += 1;
+            self.counters.datagrams_received += count as u64;
+            let now = Instant::now();
+            for datagram in received.iter_mut() {
+                self.counters.bytes_received += datagram.data.len() as u64;
+                if let Err(reason) = self.on_datagram(now, datagram.path, datagram.data) {
+                    self.counters.drop(reason);
+                }
+            }
+            self.fan_out(now);
+            self.flush();
+        }
+    }
+
+    fn on_datagram(&mut self, now: Instant, path: Path, data: &mut [u8]) -> Result<(), DropReason> {
+        match classify(data)? {
+            PacketKind::Stun => self.on_stun(now, path, data),
+            PacketKind::Dtls => {
+                let session = &self.sessions[self.session_at(path)?];
+                self.pool.datagram(session.id, data).map_err(|_| DropReason::HandshakeBacklog)
+            }
+            PacketKind::Rtp => self.on_rtp(now, path, data),
+            PacketKind::Rtcp => self.on_rtcp(now, path, data),
+        }
+    }
+
+    /// The session that this address has proven to belong to (DMX-05).
+    fn session_at(&self, path: Path) -> Result<usize, DropReason> {
+        self.by_address.get(&path.remote).copied().ok_or(DropReason::UnvalidatedAddress)
+    }
+
+    /// Connectivity checks: requests are routed by our username fragment, responses by the transaction that we began.
+    fn on_stun(&mut self, now: Instant, path: Path, data: &[u8]) -> Result<(), DropReason> {
+        let key = if ice::is_request(data) {
+            let ufrag = ice::peek_ufrag(data).ok_or(DropReason::MalformedStun)?;
+            *self.by_ufrag.get(ufrag).ok_or(DropReason::UnknownUfrag)?
+        } else if ice::is_response(data) {
+            let transaction = ice::transaction_id(data).ok_or(DropReason::MalformedStun)?;
+            self.transactions.get(&transaction).ok_or(DropReason::UnknownUfrag)?.0
+        } else {
+            self.session_at(path)?
+        };
+        let session = self.sessions.get_mut(key).ok_or(DropReason::UnknownUfrag)?;
+        let mut outputs = std::mem::take(&mut self.ice_outputs);
+        session.ice.handle(now, path.remote, data, &mut outputs);
+        let result = self.apply_ice(now, key, Some(path), &mut outputs);
+        self.ice_outputs = outputs;
+        result
+    }
+
+    /// Decrypts a publisher's packet and lets the publication take it.
+    fn on_rtp(&mut self, now: Instant, path: Path, data: &mut [u8]) -> Result<(), DropReason> {
+        let key = self.session_at(path)?;
+        let session = &mut self.sessions[key];
+        let receiver = session.receiver.as_mut().ok_or(DropReason::NoKeys)?;
+        let length = match receiver.unprotect_rtp(data, data.len()) {
+            Ok(length) => length,
+            Err(error) => return Err(session.on_srtp_error(now, error)),
+        };
+        session.transport.on_authentic(now);
+        if session.role == Role::Viewer {
+            return Err(DropReason::UnexpectedRtp);
+        }
+        session.stats.rtp_received += 1;
+        session.stats.rtp_received_bytes += length as u64;
+        self.counters.rtp_received += 1;
+        let stream = &mut self.streams[session.stream];
+        let Some((_, publication)) = &mut stream.publisher else { return Err(DropReason::NoKeys) };
+        let accepted = publication.on_rtp(now, self.wall.unix(now), &data[..length], &mut stream.tracks)?;
+        match accepted {
+            Accepted::Forward { kind, sequence, keyframe, new_format } => {
+                if keyframe && kind == MediaKind::Video {
+                    session.stats.keyframes += 1;
+                    stream.keyframes.on_keyframe();
+                }
+                session.transport.on_rtp_received(now, keyframe && kind == MediaKind::Video);
+                if stream.fresh.iter().all(Vec::is_empty) {
+                    self.fresh.push(session.stream);
+                }
+                stream.fresh[kind.index()].push(sequence);
+                if let Some(payload_type) = new_format {
+                    let event = CoreEvent::FormatInUse { session: session.id, kind, payload_type };
+                    // Control has stopped listening only when the server ends.
+                    let _ = self.events.send(event);
+                }
+            }
+            Accepted::AwaitingKeyframe => {
+                session.transport.on_rtp_received(now, false);
+                stream.keyframes.want();
+            }
+            Accepted::Consumed => {}
+        }
+        if session.transport.has_events() {
+            self.publish_events(key);
+        }
+        Ok(())
+    }
+
+    /// Sends what the batch brought to every viewer: viewer by viewer over the batch, so that a viewer's keys stay in the
+    /// cache and its packets form runs. Other shards get the batch once.
+    fn fan_out(&mut self, now: Instant) {
+        while let Some(key) = self.fresh.pop() {
+            let stream = &mut self.streams[key];
+            if !stream.joined.is_empty() {
+                hand_over(stream, &self.shards, &mut self.counters);
+            }
+            for viewer in &mut stream.viewers {
+                let mut sent = (0, 0);
+                for kind in [MediaKind::Audio, MediaKind::Video] {
+                    let cache = &stream.tracks[kind.index()].cache;
+                    for &sequence in &stream.fresh[kind.index()] {
+                        let Some(packet) = cache.get(sequence) else { continue };
+                        if self.outbox.room() < PACKET_ROOM {
+                            send(&self.socket, &mut self.outbox, &mut self.counters);
+                        }
+                        match viewer.forward(kind, &packet, &mut self.outbox) {
+                            Ok(bytes) => sent = (sent.0 + 1, sent.1 + bytes as u64),
+                            Err(WriteError::NotForThisViewer) => {}
+                            Err(WriteError::Refused) => self.counters.send_dropped += 1,
+                        }
+                    }
+                }
+                if sent.0 > 0 {
+                    self.counters.rtp_forwarded += sent.0;
+                    let session = &mut self.sessions[viewer.session];
+                    session.stats.rtp_sent += sent.0;
+                    session.stats.rtp_sent_bytes += sent.1;
+                    session.transport.on_rtp_sent(now);
+                }
+            }
+            for fresh in &mut stream.fresh {
+                fresh.clear();
+            }
+        }
+    }
+
+    /// Sends everything that waits.
+    fn flush(&mut self) {
+        if !self.outbox.is_empty() {
+            send(&self.socket, &mut self.outbox, &mut self.counters);
+        }
+    }
+}
+
+impl Session {
+    /// Notes a packet that SRTP refused, and says under which name it is counted.
+    fn on_srtp_error(&mut self, now: Instant, error: SrtpError) -> DropReason {
+        match error {
+            SrtpError::Authentication | SrtpError::NotEncrypted => {
+                self.stats.srtp_auth_failures += 1;
+                self.transport.on_auth_failure(now);
+                DropReason::SrtpAuthentication
+            }
+            SrtpError::Replay => {
+                self.stats.srtp_replays += 1;
+                DropReason::SrtpReplay
+            }
+            SrtpError::TooShort => DropReason::TooShort,
+            _ => DropReason::UnknownRtpStream,
+        }
+    }
+}
+
+/// Gives a stream's fresh packets to the other shards that have viewers of it.
+fn hand_over(stream: &mut Stream, shards: &[ShardSender], counters: &mut ShardCounters) {
+    let mut feed = Feed::new(stream.id, stream.clocks);
+    for kind in [MediaKind::Audio, MediaKind::Video] {
+        for &sequence in &stream.fresh[kind.index()] {
+            if let Some(packet) = stream.tracks[kind.index()].cache.get(sequence) {
+                feed.push(kind, &packet);
+            }
+        }
+    }
+    let feed = Arc::new(feed);
+    for &shard in &stream.joined {
+        if shards[shard].feed(feed.clone()) {
+            counters.batches_handed_over += 1;
+        } else {
+            counters.batches_refused += 1;
+        }
+    }
+}
+
+fn send(socket: &MediaSocket, outbox: &mut SendBatch, counters: &mut ShardCounters) {
+    let report = socket.send(outbox);
+    counters.datagrams_sent += report.sent;
+    counters.bytes_sent += report.bytes;
+    counters.send_calls += report.calls;
+    counters.segmented_runs += report.segmented;
+    counters.send_dropped += report.dropped;
+}

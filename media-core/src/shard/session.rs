@@ -1,0 +1,94 @@
+//! One session inside its shard.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::ice::{AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, Ice, IceLite};
+use crate::media::{MediaKind, MediaSection, Role};
+use crate::net::Path;
+use crate::session::{CoreConfig, DtlsParameters, IceMode, SessionId, SessionSpec, SessionStats};
+use crate::srtp::{SrtpReceiver, SrtpSender};
+use crate::transport::Transport;
+
+/// A session and everything of it but what fan-out needs, which stands in its stream.
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) role: Role,
+    /// Key of its stream in the shard.
+    pub(super) stream: usize,
+    pub(super) local_ufrag: String,
+    pub(super) sections: Vec<MediaSection>,
+    pub(super) cname: String,
+    pub(super) dtls: DtlsParameters,
+    pub(super) ice: Ice,
+    /// The addresses that passed a check, with the local address each of them uses.
+    pub(super) paths: Vec<Path>,
+    /// Where to send.
+    pub(super) path: Option<Path>,
+    pub(super) transport: Transport,
+    pub(super) receiver: Option<SrtpReceiver>,
+    /// A publisher's RTCP goes out through this; a viewer's keys are in its subscription.
+    pub(super) sender: Option<SrtpSender>,
+    /// Index among its stream's viewers, once it is secured.
+    pub(super) viewer: Option<usize>,
+    pub(super) stats: SessionStats,
+    /// When a publisher's next receiver report is due.
+    pub(super) next_report: Instant,
+    /// Number of the last FIR, ours to a publisher or a viewer's to us (RFC 5104 §4.3.1.1).
+    pub(super) fir_sequence: Option<u8>,
+    /// Number of the next transport-wide feedback message to a publisher.
+    pub(super) feedback_count: u8,
+}
+
+impl Session {
+    pub(super) fn new(
+        now: Instant,
+        spec: SessionSpec,
+        stream: usize,
+        config: &CoreConfig,
+        local_address: SocketAddr,
+        agents: &tokio::sync::mpsc::Sender<AgentTransmit>,
+    ) -> Session {
+        let has_video = spec.sections.iter().any(|section| section.kind == MediaKind::Video);
+        let local_ufrag = spec.ice.local.ufrag.clone();
+        let ice = match spec.ice.mode {
+            IceMode::Lite => Ice::Lite(IceLite::new(spec.ice.local, spec.ice.remote)),
+            IceMode::Full => Ice::Full(FullAgent::start(AgentStart {
+                owner: spec.id,
+                // RFC 8445 §6.1.1: who answers is controlled, unless the offerer is lite.
+                role: if spec.ice.remote_is_lite { AgentRole::Controlling } else { AgentRole::Controlled },
+                local: spec.ice.local,
+                remote: spec.ice.remote,
+                remote_candidates: spec.ice.remote_candidates,
+                local_address,
+                transmit: agents.clone(),
+                options: AgentOptions { deadline: config.ice_timeout, ..AgentOptions::default() },
+            })),
+        };
+        Session {
+            id: spec.id,
+            role: spec.role,
+            stream,
+            local_ufrag,
+            sections: spec.sections,
+            cname: spec.cname,
+            dtls: spec.dtls,
+            ice,
+            paths: Vec::new(),
+            path: None,
+            transport: Transport::new(now, spec.role, has_video, config),
+            receiver: None,
+            sender: None,
+            viewer: None,
+            stats: SessionStats::default(),
+            next_report: now,
+            fir_sequence: None,
+            feedback_count: 0,
+        }
+    }
+
+    /// The path to one of the validated addresses.
+    pub(super) fn path_to(&self, remote: SocketAddr) -> Option<Path> {
+        self.paths.iter().copied().find(|path| path.remote == remote)
+    }
+}

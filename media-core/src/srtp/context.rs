@@ -1,0 +1,242 @@
+//! The two halves of an SRTP session.
+
+use std::os::raw::{c_int, c_ulong, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
+
+use srtp2_sys as ffi;
+
+use super::error::check;
+use super::keying::MasterKey;
+use super::{SrtpError, SrtpProfile};
+
+/// Bytes that a buffer must have behind a packet that is to be protected. libsrtp names this bound for its tag, an MKI
+/// and the SRTCP index; the trailer that really appears is [`SrtpProfile::tag_len`], and 4 more for RTCP.
+pub const MAX_TRAILER: usize = ffi::SRTP_MAX_TRAILER_LEN as usize + 4;
+
+/// Packets that may arrive late and still be new. High-rate video with retransmission needs more than the 64 of
+/// RFC 3711 §3.3.2. For RTCP libsrtp has a fixed window of 128.
+pub const REPLAY_WINDOW: usize = 1024;
+
+/// Distinct SSRCs that one peer may send with, RTP and RTCP together.
+pub const MAX_INBOUND_SSRCS: usize = 64;
+
+const RTP_HEADER: usize = 12;
+const RTCP_HEADER: usize = 8;
+const SRTCP_INDEX: usize = 4;
+
+/// libsrtp starts once in a process.
+fn start_library() -> Result<(), SrtpError> {
+    static STARTED: OnceLock<Result<(), SrtpError>> = OnceLock::new();
+    // SAFETY: srtp_init has no arguments; OnceLock runs it once and before any other call of this module.
+    *STARTED.get_or_init(|| check(unsafe { ffi::srtp_init() }))
+}
+
+/// One srtp_t with a wildcard policy.
+struct Session {
+    raw: NonNull<ffi::srtp_ctx_t_>,
+    profile: SrtpProfile,
+}
+
+// SAFETY: an srtp_t belongs to no thread; libsrtp only demands that two threads do not use it at once. All calls take
+// `&mut Session`, and Session is not Sync, so they cannot.
+unsafe impl Send for Session {}
+
+/// One of libsrtp's functions that work on a packet in place.
+type Transform = unsafe extern "C" fn(ffi::srtp_t, *mut c_void, *mut c_int) -> ffi::srtp_err_status_t;
+
+impl Session {
+    fn new(profile: SrtpProfile, master: &MasterKey, direction: ffi::srtp_ssrc_type_t) -> Result<Session, SrtpError> {
+        start_library()?;
+        if master.len() != profile.key_len() + profile.salt_len() {
+            return Err(SrtpError::KeyingMaterial);
+        }
+        let policy = ffi::srtp_policy_t {
+            ssrc: ffi::srtp_ssrc_t { type_: direction, value: 0 },
+            rtp: crypto_policy(profile),
+            rtcp: crypto_policy(profile),
+            key: master.as_ptr().cast_mut(),
+            keys: ptr::null_mut(),
+            num_master_keys: 0,
+            ekt: ptr::null_mut(),
+            window_size: REPLAY_WINDOW as c_ulong,
+            // Sending a stored packet once more, for a NACK without RTX, repeats its index. Receivers ignore this.
+            allow_repeat_tx: 1,
+            enc_xtn_hdr: ptr::null_mut(),
+            enc_xtn_hdr_count: 0,
+            next: ptr::null_mut(),
+        };
+        let mut raw: ffi::srtp_t = ptr::null_mut();
+        // SAFETY: `raw` and `policy` live through the call. libsrtp reads exactly the key and salt of the profile from
+        // `policy.key`, whose length was checked, copies them and keeps no pointer.
+        check(unsafe { ffi::srtp_create(&raw mut raw, &raw const policy) })?;
+        let raw = NonNull::new(raw).ok_or(SrtpError::Other(ffi::srtp_err_status_t_srtp_err_status_alloc_fail))?;
+        Ok(Session { raw, profile })
+    }
+
+    /// Runs one of libsrtp's functions over the first `len` bytes of `buf` and returns the new length.
+    fn transform(&mut self, function: Transform, buf: &mut [u8], len: usize) -> Result<usize, SrtpError> {
+        let mut new_len = c_int::try_from(len).map_err(|_| SrtpError::NoRoom)?;
+        // SAFETY: the session is valid until drop and borrowed mutably. The callers checked that `buf` holds `len`
+        // bytes and, where the function appends, MAX_TRAILER more; the header is at least as long as libsrtp assumes
+        // before its own checks.
+        check(unsafe { function(self.raw.as_ptr(), buf.as_mut_ptr().cast(), &raw mut new_len) })?;
+        // libsrtp never returns more than the checks above allowed; a wrong number would only cost this packet.
+        usize::try_from(new_len).ok().filter(|&new| new <= buf.len()).ok_or(SrtpError::NoRoom)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: made by srtp_create and freed only here. libsrtp wipes its keys.
+        unsafe { ffi::srtp_dealloc(self.raw.as_ptr()) };
+    }
+}
+
+fn crypto_policy(profile: SrtpProfile) -> ffi::srtp_crypto_policy_t {
+    let mut policy = ffi::srtp_crypto_policy_t {
+        cipher_type: 0,
+        cipher_key_len: 0,
+        auth_type: 0,
+        auth_key_len: 0,
+        auth_tag_len: 0,
+        sec_serv: ffi::srtp_sec_serv_t_sec_serv_none,
+    };
+    // SAFETY: each function fills the structure it is given and does nothing else.
+    unsafe {
+        match profile {
+            SrtpProfile::AeadAes128Gcm => ffi::srtp_crypto_policy_set_aes_gcm_128_16_auth(&raw mut policy),
+            SrtpProfile::AeadAes256Gcm => ffi::srtp_crypto_policy_set_aes_gcm_256_16_auth(&raw mut policy),
+            // The policy named "RTP default" is AES_CM_128_HMAC_SHA1_80, and it serves RTCP as well.
+            SrtpProfile::Aes128CmHmacSha1_80 => ffi::srtp_crypto_policy_set_rtp_default(&raw mut policy),
+        }
+    }
+    policy
+}
+
+/// Decrypts and authenticates what a peer sends, any SSRC (RFC 3711 §3.3, §3.4). Only authenticated packets change its
+/// state. `Send`, not `Sync`.
+pub struct SrtpReceiver {
+    session: Session,
+    // In order of first appearance; the first entries of a session carry nearly all packets.
+    ssrcs: Vec<u32>,
+}
+
+impl SrtpReceiver {
+    pub(super) fn new(profile: SrtpProfile, master: &MasterKey) -> Result<SrtpReceiver, SrtpError> {
+        let session = Session::new(profile, master, ffi::srtp_ssrc_type_t_ssrc_any_inbound)?;
+        Ok(SrtpReceiver { session, ssrcs: Vec::with_capacity(8) })
+    }
+
+    /// Turns the first `len` bytes of `buf`, an SRTP packet, into RTP in place and returns the shorter length.
+    /// After an error the content of `buf` is undefined and means nothing.
+    ///
+    /// # Errors
+    /// See [`SrtpError`]; all of them mean "drop and count".
+    pub fn unprotect_rtp(&mut self, buf: &mut [u8], len: usize) -> Result<usize, SrtpError> {
+        let packet = buf.get_mut(..len).ok_or(SrtpError::NoRoom)?;
+        if len < RTP_HEADER + self.session.profile.tag_len() {
+            return Err(SrtpError::TooShort);
+        }
+        let ssrc = read_u32(packet, 8)?;
+        self.unprotect(ffi::srtp_unprotect, packet, ssrc)
+    }
+
+    /// Turns the first `len` bytes of `buf`, an SRTCP packet, into a compound RTCP packet in place and returns the
+    /// shorter length. After an error the content of `buf` is undefined and means nothing.
+    ///
+    /// # Errors
+    /// See [`SrtpError`]; all of them mean "drop and count".
+    pub fn unprotect_rtcp(&mut self, buf: &mut [u8], len: usize) -> Result<usize, SrtpError> {
+        let packet = buf.get_mut(..len).ok_or(SrtpError::NoRoom)?;
+        let tag_len = self.session.profile.tag_len();
+        if len < RTCP_HEADER + tag_len + SRTCP_INDEX {
+            return Err(SrtpError::TooShort);
+        }
+        let ssrc = read_u32(packet, 4)?;
+        let index_at = match self.session.profile {
+            SrtpProfile::AeadAes128Gcm | SrtpProfile::AeadAes256Gcm => len - SRTCP_INDEX,
+            SrtpProfile::Aes128CmHmacSha1_80 => len - tag_len - SRTCP_INDEX,
+        };
+        // The first bit of the index says "encrypted".
+        let index = read_u32(packet, index_at)?;
+        if index & 0x8000_0000 == 0 {
+            return Err(SrtpError::NotEncrypted);
+        }
+        self.unprotect(ffi::srtp_unprotect_rtcp, packet, ssrc)
+    }
+
+    /// SSRCs that sent authenticated packets so far.
+    pub fn ssrcs(&self) -> &[u32] {
+        &self.ssrcs
+    }
+
+    fn unprotect(&mut self, function: Transform, packet: &mut [u8], ssrc: u32) -> Result<usize, SrtpError> {
+        let known = self.ssrcs.contains(&ssrc);
+        if !known && self.ssrcs.len() >= MAX_INBOUND_SSRCS {
+            return Err(SrtpError::TooManySources);
+        }
+        let len = packet.len();
+        let plain_len = self.session.transform(function, packet, len)?;
+        if !known {
+            self.ssrcs.push(ssrc);
+        }
+        Ok(plain_len)
+    }
+}
+
+/// Encrypts and signs what is sent to a peer, any SSRC. `Send`, not `Sync`.
+///
+/// The caller keeps RFC 3711's promise: two different packets never have the same SSRC, rollover count and sequence
+/// number (under GCM that would expose the authentication key, RFC 7714 §8). Protecting the very same bytes once more
+/// is allowed, for retransmission. A stream starts with a sequence number below 2^15 and never sends one below its
+/// first.
+pub struct SrtpSender {
+    session: Session,
+}
+
+impl SrtpSender {
+    pub(super) fn new(profile: SrtpProfile, master: &MasterKey) -> Result<SrtpSender, SrtpError> {
+        let session = Session::new(profile, master, ffi::srtp_ssrc_type_t_ssrc_any_outbound)?;
+        Ok(SrtpSender { session })
+    }
+
+    /// Turns the RTP packet in the first `len` bytes of `buf` into SRTP in place and returns the new length, longer by
+    /// [`SrtpProfile::tag_len`]. `buf` must have [`MAX_TRAILER`] bytes behind the packet, which may be overwritten.
+    ///
+    /// # Errors
+    /// [`SrtpError::NoRoom`] without that room, [`SrtpError::TooShort`] if the bytes are no RTP packet,
+    /// [`SrtpError::Replay`] if the sequence number is older than the window, [`SrtpError::KeyExpired`].
+    pub fn protect_rtp(&mut self, buf: &mut [u8], len: usize) -> Result<usize, SrtpError> {
+        room_for_trailer(buf, len)?;
+        if len < RTP_HEADER {
+            return Err(SrtpError::TooShort);
+        }
+        self.session.transform(ffi::srtp_protect, buf, len)
+    }
+
+    /// Turns the compound RTCP packet in the first `len` bytes of `buf` into SRTCP in place and returns the new length,
+    /// longer by [`SrtpProfile::tag_len`] and 4. `buf` must have [`MAX_TRAILER`] bytes behind the packet.
+    ///
+    /// # Errors
+    /// As [`SrtpSender::protect_rtp`]; [`SrtpError::KeyExpired`] after 2^31 packets of one SSRC.
+    pub fn protect_rtcp(&mut self, buf: &mut [u8], len: usize) -> Result<usize, SrtpError> {
+        room_for_trailer(buf, len)?;
+        if len < RTCP_HEADER {
+            return Err(SrtpError::TooShort);
+        }
+        self.session.transform(ffi::srtp_protect_rtcp, buf, len)
+    }
+}
+
+fn room_for_trailer(buf: &[u8], len: usize) -> Result<(), SrtpError> {
+    match len.checked_add(MAX_TRAILER) {
+        Some(needed) if needed <= buf.len() => Ok(()),
+        _ => Err(SrtpError::NoRoom),
+    }
+}
+
+fn read_u32(packet: &[u8], at: usize) -> Result<u32, SrtpError> {
+    let bytes = packet.get(at..).and_then(|rest| rest.first_chunk()).ok_or(SrtpError::TooShort)?;
+    Ok(u32::from_be_bytes(*bytes))
+}

@@ -1,0 +1,146 @@
+//! Plain counters of a shard and their snapshot. No atomics: a shard counts for itself and hands out copies.
+
+use crate::session::{SessionSnapshot, ShardIndex};
+
+/// Why a datagram was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// First byte outside the ranges of RFC 7983.
+    UnknownProtocol,
+    /// Shorter than its protocol's smallest packet.
+    TooShort,
+    /// Longer than 1500 bytes.
+    TooLong,
+    /// STUN that does not parse, or whose FINGERPRINT is wrong.
+    MalformedStun,
+    /// STUN request for a username fragment that no session has.
+    UnknownUfrag,
+    /// STUN request whose MESSAGE-INTEGRITY is missing or wrong.
+    StunIntegrity,
+    /// More STUN than a session may send.
+    StunRate,
+    /// DTLS or SRTP from an address without a valid connectivity check.
+    UnvalidatedAddress,
+    /// DTLS that the handshake pool could not take.
+    HandshakeBacklog,
+    /// SRTP before keys exist.
+    NoKeys,
+    /// SRTP or SRTCP whose authentication failed.
+    SrtpAuthentication,
+    /// SRTP or SRTCP that came before.
+    SrtpReplay,
+    /// RTP or RTCP that does not parse.
+    MalformedRtp,
+    /// RTP that belongs to no section or payload type.
+    UnknownRtpStream,
+    /// RTP from a viewer.
+    UnexpectedRtp,
+}
+
+impl DropReason {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [DropReason; 15] = [
+        DropReason::UnknownProtocol,
+        DropReason::TooShort,
+        DropReason::TooLong,
+        DropReason::MalformedStun,
+        DropReason::UnknownUfrag,
+        DropReason::StunIntegrity,
+        DropReason::StunRate,
+        DropReason::UnvalidatedAddress,
+        DropReason::HandshakeBacklog,
+        DropReason::NoKeys,
+        DropReason::SrtpAuthentication,
+        DropReason::SrtpReplay,
+        DropReason::MalformedRtp,
+        DropReason::UnknownRtpStream,
+        DropReason::UnexpectedRtp,
+    ];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DropReason::UnknownProtocol => "unknown-protocol",
+            DropReason::TooShort => "too-short",
+            DropReason::TooLong => "too-long",
+            DropReason::MalformedStun => "malformed-stun",
+            DropReason::UnknownUfrag => "unknown-ufrag",
+            DropReason::StunIntegrity => "stun-integrity",
+            DropReason::StunRate => "stun-rate",
+            DropReason::UnvalidatedAddress => "unvalidated-address",
+            DropReason::HandshakeBacklog => "handshake-backlog",
+            DropReason::NoKeys => "no-keys",
+            DropReason::SrtpAuthentication => "srtp-authentication",
+            DropReason::SrtpReplay => "srtp-replay",
+            DropReason::MalformedRtp => "malformed-rtp",
+            DropReason::UnknownRtpStream => "unknown-rtp-stream",
+            DropReason::UnexpectedRtp => "unexpected-rtp",
+        }
+    }
+}
+
+/// Counters of one shard since its start.
+#[derive(Clone, Debug, Default)]
+pub struct ShardCounters {
+    /// Datagrams that came in.
+    pub datagrams_received: u64,
+    /// Bytes of those (UDP payload).
+    pub bytes_received: u64,
+    /// Calls of recvmmsg that returned something.
+    pub receive_calls: u64,
+    /// Datagrams that the socket took.
+    pub datagrams_sent: u64,
+    /// Bytes of those (UDP payload).
+    pub bytes_sent: u64,
+    /// Calls of sendmmsg.
+    pub send_calls: u64,
+    /// Messages that carried several datagrams by UDP_SEGMENT.
+    pub segmented_runs: u64,
+    /// Datagrams that the socket refused; they are gone.
+    pub send_dropped: u64,
+    /// Dropped datagrams by [`DropReason`].
+    pub dropped: [u64; DropReason::ALL.len()],
+    /// RTP packets from publishers, authenticated.
+    pub rtp_received: u64,
+    /// RTP packets sent to viewers, without retransmissions.
+    pub rtp_forwarded: u64,
+    /// RTP packets sent to viewers again after a NACK.
+    pub rtp_retransmitted: u64,
+    /// RTP packets that publishers sent and that never came, by their sequence numbers.
+    pub rtp_lost: u64,
+    /// NACKed sequence numbers sent to publishers.
+    pub nacks_sent: u64,
+    /// NACKed sequence numbers received from viewers.
+    pub nacks_received: u64,
+    /// PLI or FIR sent to publishers.
+    pub keyframe_requests_sent: u64,
+    /// PLI or FIR received from viewers.
+    pub keyframe_requests_received: u64,
+    /// Valid connectivity checks answered.
+    pub stun_checks_answered: u64,
+    /// Handshakes that ended well.
+    pub handshakes_completed: u64,
+    /// Batches handed to other shards.
+    pub batches_handed_over: u64,
+    /// Batches that another shard's full queue refused.
+    pub batches_refused: u64,
+}
+
+impl ShardCounters {
+    /// Counts one dropped datagram.
+    pub fn drop(&mut self, reason: DropReason) {
+        self.dropped[reason as usize] += 1;
+    }
+}
+
+/// What a shard shows of itself at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct ShardSnapshot {
+    /// Which shard.
+    pub shard: ShardIndex,
+    /// Its counters.
+    pub counters: ShardCounters,
+    /// Its sessions.
+    pub sessions: Vec<SessionSnapshot>,
+}

@@ -1,0 +1,317 @@
+//! What goes out: a viewer's header rewriting, retransmission and sender reports.
+//!
+//! The stream's time line already runs on over restarts; a viewer adds a constant to its sequence numbers, its own
+//! SSRCs, payload types and header-extension ids. What a packet looks like depends on nothing but its sequence number,
+//! so that a packet made a second time is the same to the last bit, and no nonce is ever used for two (SRTP-09).
+
+use std::time::{Duration, Instant};
+
+use crate::media::{Extension, ExtensionMap, Format, MediaKind, MediaSection};
+use crate::net::{Path, SendBatch};
+use crate::publication::cache::{CachedPacket, PacketCache};
+use crate::publication::clock::ClockPoint;
+use crate::publication::stored_extensions;
+use crate::rtcp::{NtpTime, SenderInfo};
+use crate::rtp::compat::compatible;
+use crate::rtp::{HeaderFields, rtx, write_header};
+use crate::srtp::{MAX_TRAILER, SrtpSender};
+
+/// Room that one outgoing packet may need: the largest datagram, a rewritten header and the SRTP trailer.
+pub const PACKET_ROOM: usize = 1500 + 64 + MAX_TRAILER;
+/// The payload type table's mark for "not negotiated".
+const NONE: u8 = 0xff;
+/// Resent packets that are remembered, to answer each at most once per [`RESEND_INTERVAL`].
+const RESEND_MEMORY: usize = 64;
+/// The least time between two retransmissions of one packet to one viewer; the round-trip time if that is longer.
+const RESEND_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A viewer that is ready for media.
+pub struct Subscription {
+    /// The session's key in its shard.
+    pub session: usize,
+    /// Where its media goes.
+    pub path: Path,
+    /// Its keys.
+    pub sender: SrtpSender,
+    /// Its sections by kind.
+    pub outgoing: [Option<Outgoing>; 2],
+    /// When the next sender reports are due.
+    pub next_report: Instant,
+    /// Round-trip time that its last receiver report showed.
+    pub round_trip_time: Option<Duration>,
+}
+
+/// One section of a viewer.
+pub struct Outgoing {
+    /// The section's kind.
+    pub kind: MediaKind,
+    /// Media SSRC.
+    pub ssrc: u32,
+    /// RTX SSRC.
+    pub rtx_ssrc: u32,
+    formats: Vec<Format>,
+    extensions: ExtensionMap,
+    mid: Box<[u8]>,
+    /// Publisher's payload type → the viewer's.
+    payload_types: [u8; 128],
+    /// The viewer's payload type → its RTX payload type.
+    rtx_payload_types: [u8; 128],
+    /// Random; below 2^15, so that loss of the first packets cannot mislead the receiver's rollover count (SRTP-07).
+    initial_sequence: u16,
+    rtx_sequence: u16,
+    /// First stream sequence number that was sent; nothing below it ever is.
+    first: Option<u64>,
+    /// Behind the highest stream sequence number that was sent.
+    next: u64,
+    /// Packets from this one on carry no MID: the viewer has reported receipt (EXT-H03).
+    mid_until: u64,
+    /// RTP packets sent, RTX not counted.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub octets: u64,
+    resent: [(u64, Option<Instant>); RESEND_MEMORY],
+    resent_next: usize,
+}
+
+/// A failed attempt to write a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// The viewer cannot decode it, or it lies before the viewer's first keyframe.
+    NotForThisViewer,
+    /// Header or SRTP did not take it.
+    Refused,
+}
+
+impl Outgoing {
+    /// A viewer's section; `None` for sections without SSRCs to send with.
+    pub fn new(section: &MediaSection, random: u32) -> Option<Outgoing> {
+        let ssrcs = section.send_ssrcs?;
+        let mut rtx_payload_types = [NONE; 128];
+        for format in &section.formats {
+            if let Some(rtx) = format.rtx_payload_type {
+                rtx_payload_types[usize::from(format.payload_type & 0x7f)] = rtx;
+            }
+        }
+        Some(Outgoing {
+            kind: section.kind,
+            ssrc: ssrcs.media,
+            rtx_ssrc: ssrcs.rtx,
+            formats: section.formats.clone(),
+            extensions: section.extensions,
+            mid: section.mid.as_bytes().into(),
+            payload_types: [NONE; 128],
+            rtx_payload_types,
+            initial_sequence: (random & 0x7fff) as u16,
+            rtx_sequence: ((random >> 16) & 0x7fff) as u16,
+            first: None,
+            next: 0,
+            mid_until: u64::MAX,
+            packets: 0,
+            octets: 0,
+            resent: [(0, None); RESEND_MEMORY],
+            resent_next: 0,
+        })
+    }
+
+    /// Learns the publisher's formats: which of its payload types becomes which of the viewer's.
+    pub fn set_publisher_formats(&mut self, publisher: &[Format]) {
+        self.payload_types = [NONE; 128];
+        for theirs in publisher {
+            if let Some(ours) = self.formats.iter().find(|ours| compatible(theirs, ours)) {
+                self.payload_types[usize::from(theirs.payload_type & 0x7f)] = ours.payload_type;
+            }
+        }
+    }
+
+    /// True until the first packet was sent.
+    pub fn is_waiting(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// The viewer reported receipt: from the next packet on it needs no MID.
+    pub fn on_receipt(&mut self) {
+        if self.mid_until == u64::MAX && self.first.is_some() {
+            self.mid_until = self.next;
+        }
+    }
+
+    /// True if an extended sequence number of a report block shows that something arrived.
+    pub fn has_sent(&self) -> bool {
+        self.packets > 0
+    }
+
+    /// The sender report of this section at `unix`, if it has sent anything (RTCP-04).
+    pub fn sender_report(&self, unix: Duration, clock: ClockPoint) -> Option<SenderInfo> {
+        self.first?;
+        Some(SenderInfo {
+            ntp: NtpTime::from_unix(unix),
+            rtp_timestamp: clock.rtp_at(unix),
+            packet_count: self.packets as u32,
+            octet_count: self.octets as u32,
+        })
+    }
+
+    /// Writes a packet for the first time.
+    fn forward(
+        &mut self,
+        packet: &CachedPacket<'_>,
+        sender: &mut SrtpSender,
+        out: &mut [u8],
+    ) -> Result<usize, WriteError> {
+        let sequence = packet.info.sequence;
+        let first = match self.first {
+            Some(first) => first,
+            // Video begins where a decoder can begin.
+            None if packet.info.keyframe || self.kind == MediaKind::Audio => sequence,
+            None => return Err(WriteError::NotForThisViewer),
+        };
+        if sequence < first {
+            return Err(WriteError::NotForThisViewer);
+        }
+        let payload_type = self.payload_types[usize::from(packet.info.payload_type & 0x7f)];
+        if payload_type == NONE {
+            return Err(WriteError::NotForThisViewer);
+        }
+        self.first = Some(first);
+        let length = self.write(packet, payload_type, first, sender, out)?;
+        self.next = self.next.max(sequence + 1);
+        self.packets += 1;
+        self.octets += packet.payload.len() as u64;
+        Ok(length)
+    }
+
+    fn write(
+        &self,
+        packet: &CachedPacket<'_>,
+        payload_type: u8,
+        first: u64,
+        sender: &mut SrtpSender,
+        out: &mut [u8],
+    ) -> Result<usize, WriteError> {
+        let fields = HeaderFields {
+            marker: packet.info.marker,
+            padding: false,
+            payload_type,
+            sequence_number: self.sequence_number(first, packet.info.sequence),
+            timestamp: packet.info.timestamp,
+            ssrc: self.ssrc,
+        };
+        let header = write_header(out, &fields, self.elements(packet)).ok_or(WriteError::Refused)?;
+        let length = header + packet.payload.len();
+        out.get_mut(header..length).ok_or(WriteError::Refused)?.copy_from_slice(packet.payload);
+        sender.protect_rtp(out, length).map_err(|_| WriteError::Refused)
+    }
+
+    /// Writes a packet again: as RTX (RFC 4588) where that was negotiated, else bit for bit as the first time.
+    fn resend(
+        &mut self,
+        packet: &CachedPacket<'_>,
+        sender: &mut SrtpSender,
+        out: &mut [u8],
+    ) -> Result<usize, WriteError> {
+        let first = self.first.ok_or(WriteError::NotForThisViewer)?;
+        let payload_type = self.payload_types[usize::from(packet.info.payload_type & 0x7f)];
+        if payload_type == NONE {
+            return Err(WriteError::NotForThisViewer);
+        }
+        let rtx_payload_type = self.rtx_payload_types[usize::from(payload_type)];
+        if rtx_payload_type == NONE {
+            return self.write(packet, payload_type, first, sender, out);
+        }
+        let fields = HeaderFields {
+            marker: packet.info.marker,
+            padding: false,
+            payload_type: rtx_payload_type,
+            sequence_number: self.rtx_sequence,
+            timestamp: packet.info.timestamp,
+            ssrc: self.rtx_ssrc,
+        };
+        let header = write_header(out, &fields, self.elements(packet)).ok_or(WriteError::Refused)?;
+        let original = self.sequence_number(first, packet.info.sequence);
+        let body = rtx::write_payload(&mut out[header..], original, packet.payload).ok_or(WriteError::Refused)?;
+        let length = sender.protect_rtp(out, header + body).map_err(|_| WriteError::Refused)?;
+        self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
+        Ok(length)
+    }
+
+    fn elements<'a>(&'a self, packet: &CachedPacket<'a>) -> impl Iterator<Item = (u8, &'a [u8])> + Clone {
+        let with_mid = packet.info.keyframe || packet.info.sequence < self.mid_until;
+        let mid = self.extensions.id(Extension::Mid).filter(|_| with_mid).map(|id| (id, &*self.mid));
+        let map = &self.extensions;
+        let forwarded = stored_extensions(packet.extensions);
+        mid.into_iter().chain(forwarded.filter_map(|(extension, data)| Some((map.id(extension)?, data))))
+    }
+
+    fn sequence_number(&self, first: u64, sequence: u64) -> u16 {
+        self.initial_sequence.wrapping_add((sequence - first) as u16)
+    }
+
+    /// The stream's sequence number behind one that the viewer names, if it was sent.
+    fn stream_sequence(&self, sequence_number: u16) -> Option<u64> {
+        let first = self.first?;
+        let highest = self.next.checked_sub(1)?;
+        let behind = self.sequence_number(first, highest).wrapping_sub(sequence_number);
+        highest.checked_sub(u64::from(behind)).filter(|&sequence| sequence >= first)
+    }
+
+    /// True if this packet may be resent now; notes that it was.
+    fn may_resend(&mut self, now: Instant, sequence: u64, interval: Duration) -> bool {
+        let recent = self.resent.iter_mut().find(|(known, at)| *known == sequence && at.is_some());
+        if let Some((_, Some(at))) = recent {
+            if now.saturating_duration_since(*at) < interval {
+                return false;
+            }
+            *at = now;
+            return true;
+        }
+        self.resent[self.resent_next] = (sequence, Some(now));
+        self.resent_next = (self.resent_next + 1) % RESEND_MEMORY;
+        true
+    }
+}
+
+impl Subscription {
+    /// Writes one packet of the stream into `out`, rewritten and protected, and returns its bytes. The caller sees to
+    /// [`PACKET_ROOM`].
+    #[inline]
+    pub fn forward(
+        &mut self,
+        kind: MediaKind,
+        packet: &CachedPacket<'_>,
+        out: &mut SendBatch,
+    ) -> Result<usize, WriteError> {
+        let outgoing = self.outgoing[kind.index()].as_mut().ok_or(WriteError::NotForThisViewer)?;
+        let length = outgoing.forward(packet, &mut self.sender, out.spare())?;
+        out.commit(self.path, length);
+        Ok(length)
+    }
+
+    /// Answers one NACKed sequence number from the cache. Returns the bytes of the packet if one was written.
+    pub fn resend(
+        &mut self,
+        now: Instant,
+        kind: MediaKind,
+        sequence_number: u16,
+        cache: &PacketCache,
+        out: &mut SendBatch,
+    ) -> Option<usize> {
+        let interval = self.round_trip_time.unwrap_or_default().max(RESEND_INTERVAL);
+        let outgoing = self.outgoing[kind.index()].as_mut()?;
+        let sequence = outgoing.stream_sequence(sequence_number)?;
+        let packet = cache.get(sequence)?;
+        if !outgoing.may_resend(now, sequence, interval) {
+            return None;
+        }
+        let length = outgoing.resend(&packet, &mut self.sender, out.spare()).ok()?;
+        out.commit(self.path, length);
+        Some(length)
+    }
+
+    /// The section that sends with this SSRC.
+    pub fn kind_of(&self, ssrc: u32) -> Option<MediaKind> {
+        self.outgoing.iter().flatten().find(|outgoing| outgoing.ssrc == ssrc).map(|outgoing| outgoing.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests;
