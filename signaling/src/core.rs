@@ -1,0 +1,48 @@
+//! The little that signalling asks of the media core.
+
+use media_core::core::MediaCore;
+use media_core::ledger::Reason;
+use media_core::media::Role;
+use media_core::session::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
+
+/// The media core as signalling sees it; [`MediaCore`] is the real one. None of these calls waits for a shard.
+pub trait Core: Send + Sync + 'static {
+    /// SHA-256 fingerprint of the server's certificate.
+    fn fingerprint(&self) -> Fingerprint;
+    /// Candidates of a shard, the preferred one first.
+    fn local_candidates(&self, shard: ShardIndex) -> Vec<LocalCandidate>;
+    /// The shard for a new session of a stream.
+    fn shard_for(&self, stream: StreamId, role: Role) -> ShardIndex;
+    /// Opens a session on a shard.
+    fn open(&self, shard: ShardIndex, spec: SessionSpec);
+    /// Ends a session; unknown ones are ignored.
+    fn close(&self, shard: ShardIndex, session: SessionId, reason: Reason);
+    /// Hands trickled candidates to a session.
+    fn add_remote_candidates(&self, shard: ShardIndex, session: SessionId, candidates: Vec<RemoteCandidate>);
+}
+
+impl Core for MediaCore {
+    fn fingerprint(&self) -> Fingerprint {
+        MediaCore::fingerprint(self).clone()
+    }
+
+    fn local_candidates(&self, shard: ShardIndex) -> Vec<LocalCandidate> {
+        MediaCore::local_candidates(self, shard).to_vec()
+    }
+
+    fn shard_for(&self, stream: StreamId, role: Role) -> ShardIndex {
+        MediaCore::shard_for(self, stream, role)
+    }
+
+    fn open(&self, shard: ShardIndex, spec: SessionSpec) {
+        MediaCore::open(self, shard, spec);
+    }
+
+    fn close(&self, shard: ShardIndex, session: SessionId, reason: Reason) {
+        MediaCore::close(self, shard, session, reason);
+    }
+
+    fn add_remote_candidates(&self, shard: ShardIndex, session: SessionId, candidates: Vec<RemoteCandidate>) {
+        MediaCore::add_remote_candidates(self, shard, session, candidates);
+    }
+}

@@ -1,0 +1,72 @@
+//! What signalling reports to whoever keeps metrics. Every argument has few possible values, so each may be a label.
+
+use std::time::Duration;
+
+use media_core::ledger::{Reason, Stage, StageState};
+use media_core::media::Role;
+
+/// Receives what happens, as it happens. Calls come from many threads and must return at once.
+pub trait Observer: Send + Sync + 'static {
+    /// A session was answered with 201.
+    fn session_opened(&self, role: Role) {
+        let _ = role;
+    }
+
+    /// A stage ended: `state` is `Done`, or `Failed` with its reason. `duration` runs from the stage's begin.
+    fn stage_ended(&self, role: Role, stage: Stage, state: StageState, reason: Option<Reason>, duration: Duration) {
+        let _ = (role, stage, state, reason, duration);
+    }
+
+    /// A session is over; `duration` runs from its POST.
+    fn session_ended(&self, role: Role, reason: Reason, duration: Duration) {
+        let _ = (role, reason, duration);
+    }
+
+    /// A request was answered. `method` is one of the standard ones or `other`.
+    fn http_response(&self, resource: Resource, method: &'static str, status: u16) {
+        let _ = (resource, method, status);
+    }
+}
+
+/// Takes no notice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoObserver;
+
+impl Observer for NoObserver {}
+
+/// Which kind of resource answered a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// `/whip/{stream}`
+    WhipEndpoint,
+    /// `/whip/{stream}/{secret}` and what lies under it.
+    WhipSession,
+    /// `/whep/{stream}`
+    WhepEndpoint,
+    /// `/whep/{stream}/{secret}` and what lies under it.
+    WhepSession,
+    /// None: 404.
+    Unknown,
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Resource; 5] = [
+        Resource::WhipEndpoint,
+        Resource::WhipSession,
+        Resource::WhepEndpoint,
+        Resource::WhepSession,
+        Resource::Unknown,
+    ];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Resource::WhipEndpoint => "whip-endpoint",
+            Resource::WhipSession => "whip-session",
+            Resource::WhepEndpoint => "whep-endpoint",
+            Resource::WhepSession => "whep-session",
+            Resource::Unknown => "unknown",
+        }
+    }
+}

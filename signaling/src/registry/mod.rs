@@ -1,0 +1,374 @@
+//! Streams by name, sessions by id and by the secret of their URL, each with its ledger.
+//!
+//! Locks: a stream's entry may be held while a session's is taken, never the other way round.
+
+mod session;
+mod stream;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use media_core::ledger::{Reason, Stage, StageChange, StageEvent, StageState};
+use media_core::media::Role;
+use media_core::session::{CoreEvent, SessionId, SessionStats, ShardIndex, StreamId};
+use media_core::stats::ShardSnapshot;
+use tokio::sync::mpsc;
+
+use self::session::{End, unix_ms};
+pub(crate) use self::session::{NewSession, Session};
+use self::stream::Stream;
+pub(crate) use self::stream::{Published, PublishedTrack};
+use crate::auth::Identity;
+use crate::config::SignalingConfig;
+use crate::observer::Observer;
+use crate::view::{SessionView, StreamView};
+
+/// How often expired records are looked for.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// All streams and sessions of this process.
+pub struct Registry {
+    streams: DashMap<String, Stream>,
+    sessions: DashMap<SessionId, Session>,
+    secrets: DashMap<String, SessionId>,
+    /// Ended sessions, oldest first.
+    ended: Mutex<VecDeque<(Instant, SessionId)>>,
+    next_stream: AtomicU64,
+    publishers: AtomicUsize,
+    viewers: AtomicUsize,
+    draining: AtomicBool,
+    observer: Arc<dyn Observer>,
+    limits: Limits,
+}
+
+/// How long things are remembered; see [`SignalingConfig`].
+struct Limits {
+    tombstone: Duration,
+    ended_retention: Duration,
+    max_ended: usize,
+    stream_retention: Duration,
+    max_idle_streams: usize,
+}
+
+/// Live figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Streams that a publisher holds.
+    pub streams: usize,
+    /// Live publisher sessions.
+    pub publishers: usize,
+    /// Live viewer sessions.
+    pub viewers: usize,
+}
+
+/// Why a session could not be entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PublishConflict;
+
+/// What the URL of a session leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A live session.
+    Live(SessionId),
+    /// One that is ending, or ended a short while ago.
+    Tombstone(SessionId),
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new(config: &SignalingConfig, observer: Arc<dyn Observer>) -> Registry {
+        Registry {
+            streams: DashMap::new(),
+            sessions: DashMap::new(),
+            secrets: DashMap::new(),
+            ended: Mutex::default(),
+            next_stream: AtomicU64::new(1),
+            publishers: AtomicUsize::new(0),
+            viewers: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            observer,
+            limits: Limits {
+                tombstone: config.tombstone,
+                ended_retention: config.ended_retention,
+                max_ended: config.max_ended,
+                stream_retention: config.stream_retention,
+                max_idle_streams: config.max_idle_streams,
+            },
+        }
+    }
+
+    /// Follows the core's events and forgets what is old; returns when the core is gone.
+    pub async fn run(self: Arc<Self>, mut events: mpsc::UnboundedReceiver<CoreEvent>) {
+        let mut prune = tokio::time::interval(PRUNE_INTERVAL);
+        prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.apply(Instant::now(), event),
+                    None => return,
+                },
+                _ = prune.tick() => self.prune(Instant::now()),
+            }
+        }
+    }
+
+    /// Writes one event of the core down. Events of unknown sessions change nothing.
+    pub fn apply(&self, now: Instant, event: CoreEvent) {
+        match event {
+            CoreEvent::Stage { session, event } => self.stage(session, &event),
+            CoreEvent::FormatInUse { session, kind, payload_type } => {
+                let Some(stream) = self.sessions.get(&session).map(|session| session.new.stream.clone()) else {
+                    return;
+                };
+                if let Some(mut stream) = self.streams.get_mut(&stream) {
+                    stream.format_in_use(session, kind, payload_type);
+                }
+            }
+            CoreEvent::Ended { session, reason, stats } => self.end(now, session, reason, stats),
+        }
+    }
+
+    /// Takes over the figures of live sessions from the shards' snapshots.
+    pub fn record_snapshots(&self, snapshots: &[ShardSnapshot]) {
+        for snapshot in snapshots.iter().flat_map(|shard| &shard.sessions) {
+            if let Some(mut session) = self.sessions.get_mut(&snapshot.id)
+                && session.ended.is_none()
+            {
+                session.stats.clone_from(&snapshot.stats);
+            }
+        }
+    }
+
+    /// Live and recently ended sessions, oldest first.
+    pub fn sessions(&self) -> Vec<SessionView> {
+        let mut views: Vec<(Instant, SessionView)> =
+            self.sessions.iter().map(|session| (session.new.created, session.view())).collect();
+        views.sort_by_key(|(created, view)| (*created, view.id));
+        views.into_iter().map(|(_, view)| view).collect()
+    }
+
+    /// One session, live or recently ended.
+    pub fn session(&self, id: SessionId) -> Option<SessionView> {
+        self.sessions.get(&id).map(|session| session.view())
+    }
+
+    /// Streams that have a session, by name.
+    pub fn streams(&self) -> Vec<StreamView> {
+        let busy = self.streams.iter().filter(|stream| stream.idle_since.is_none());
+        let mut views: Vec<StreamView> = busy.map(|stream| self.stream_view(stream.key(), &stream)).collect();
+        views.sort_by(|a, b| a.stream.cmp(&b.stream));
+        views
+    }
+
+    /// One stream that has a session.
+    pub fn stream(&self, name: &str) -> Option<StreamView> {
+        let stream = self.streams.get(name)?;
+        stream.idle_since.is_none().then(|| self.stream_view(name, &stream))
+    }
+
+    /// Live figures.
+    pub fn counts(&self) -> Counts {
+        let publishers = self.publishers.load(Ordering::Relaxed);
+        Counts {
+            // One live publisher a stream: the registry admits no second one.
+            streams: publishers,
+            publishers,
+            viewers: self.viewers.load(Ordering::Relaxed),
+        }
+    }
+
+    /// From now on POST gets 503 (OPS-06); sessions go on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Registry::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The number of a stream, given now if it has none yet.
+    pub(crate) fn stream_id(&self, now: Instant, name: &str) -> StreamId {
+        if let Some(stream) = self.streams.get(name) {
+            return stream.id;
+        }
+        let id = || StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
+        self.streams.entry(name.to_owned()).or_insert_with(|| Stream::new(id(), now)).id
+    }
+
+    /// What is published under a name, now or formerly; `None` if nobody published it since the start.
+    pub(crate) fn published(&self, name: &str) -> Option<Published> {
+        let stream = self.streams.get(name)?;
+        stream.published.then(|| stream.published())
+    }
+
+    /// Enters a session. A publisher takes the stream, unless another one holds it; one of the same identity that never sent
+    /// a valid check gives way (WHIP-32) and is returned, for the core to close.
+    pub(crate) fn open(
+        &self,
+        now: Instant,
+        new: NewSession,
+    ) -> Result<Option<(ShardIndex, SessionId)>, PublishConflict> {
+        let mut replaced = None;
+        let (id, role) = (new.id, new.role);
+        let answered_in = now.saturating_duration_since(new.created);
+        {
+            let mut stream = self.streams.entry(new.stream.clone()).or_insert_with(|| Stream::new(new.stream_id, now));
+            match role {
+                Role::Publisher => {
+                    if let Some(holder) = stream.publisher
+                        && let Some(mut holder) = self.sessions.get_mut(&holder)
+                    {
+                        if !holder.is_half_open() || holder.new.identity != new.identity {
+                            return Err(PublishConflict);
+                        }
+                        holder.closing = Some(Reason::Replaced);
+                        replaced = Some((holder.new.shard, holder.new.id));
+                    }
+                    stream.publish(id, new.sections.clone());
+                }
+                Role::Viewer => {
+                    stream.viewers.insert(id);
+                    stream.idle_since = None;
+                }
+            }
+            self.secrets.insert(new.secret.clone(), id);
+            self.sessions.insert(id, Session::new(new, now));
+        }
+        if replaced.is_some() {
+            self.count(Role::Publisher).fetch_sub(1, Ordering::Relaxed);
+        }
+        self.count(role).fetch_add(1, Ordering::Relaxed);
+        self.observer.stage_ended(role, Stage::Signaling, StageState::Done, None, answered_in);
+        self.observer.session_opened(role);
+        Ok(replaced)
+    }
+
+    /// The session behind a URL; role and stream must be those of the session.
+    pub(crate) fn find(&self, now: Instant, role: Role, stream: &str, secret: &str) -> Option<Found> {
+        let id = *self.secrets.get(secret)?;
+        let session = self.sessions.get(&id)?;
+        if session.new.role != role || session.new.stream != stream {
+            return None;
+        }
+        match session.ended {
+            _ if session.is_live() => Some(Found::Live(id)),
+            Some(end) if now.saturating_duration_since(end.at) >= self.limits.tombstone => None,
+            _ => Some(Found::Tombstone(id)),
+        }
+    }
+
+    /// Whose session it is.
+    pub(crate) fn identity(&self, id: SessionId) -> Option<Identity> {
+        self.sessions.get(&id).map(|session| session.new.identity)
+    }
+
+    /// Reads a session that is live.
+    pub(crate) fn with_live<R>(&self, id: SessionId, read: impl FnOnce(&mut Session) -> R) -> Option<R> {
+        let mut session = self.sessions.get_mut(&id).filter(|session| session.is_live())?;
+        Some(read(&mut session))
+    }
+
+    /// Notes that a session shall end: its URL is gone and its stream is free at once. Returns its shard if it was live.
+    pub(crate) fn closing(&self, now: Instant, id: SessionId, reason: Reason) -> Option<ShardIndex> {
+        let (shard, stream, role) = {
+            let mut session = self.sessions.get_mut(&id).filter(|session| session.is_live())?;
+            session.closing = Some(reason);
+            (session.new.shard, session.new.stream.clone(), session.new.role)
+        };
+        self.count(role).fetch_sub(1, Ordering::Relaxed);
+        self.leave(&stream, id, now);
+        Some(shard)
+    }
+
+    /// Forgets what is old.
+    pub(crate) fn prune(&self, now: Instant) {
+        let mut gone = Vec::new();
+        {
+            let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some(&(at, id)) = ended.front() {
+                let expired = now.saturating_duration_since(at) >= self.limits.ended_retention;
+                if !expired && ended.len() <= self.limits.max_ended {
+                    break;
+                }
+                ended.pop_front();
+                gone.push(id);
+            }
+        }
+        for id in gone {
+            if let Some((_, session)) = self.sessions.remove(&id) {
+                self.secrets.remove(&session.new.secret);
+            }
+        }
+        let mut idle: Vec<Instant> = self.streams.iter().filter_map(|stream| stream.idle_since).collect();
+        let mut keep_since = now.checked_sub(self.limits.stream_retention);
+        if idle.len() > self.limits.max_idle_streams {
+            idle.sort();
+            keep_since = keep_since.max(idle.get(idle.len() - self.limits.max_idle_streams).copied());
+        }
+        if let Some(keep_since) = keep_since {
+            self.streams.retain(|_, stream| stream.idle_since.is_none_or(|since| since >= keep_since));
+        }
+    }
+
+    fn stream_view(&self, name: &str, stream: &Stream) -> StreamView {
+        let publisher = stream.publisher.and_then(|id| self.sessions.get(&id));
+        StreamView {
+            stream: name.to_owned(),
+            live: publisher.is_some_and(|session| session.state() == crate::view::SessionState::Media),
+            publisher: stream.publisher,
+            viewers: stream.viewers.len(),
+            tracks: stream.track_views(),
+        }
+    }
+
+    fn stage(&self, id: SessionId, event: &StageEvent) {
+        let Some(mut session) = self.sessions.get_mut(&id) else { return };
+        if !session.ledger.apply(event) || !matches!(event.change, StageChange::Done | StageChange::Failed(_)) {
+            return;
+        }
+        let role = session.new.role;
+        let record = session.ledger.stage(event.stage);
+        let lasted = record.ended.unwrap_or_default().saturating_sub(record.started.unwrap_or_default());
+        let (state, reason) = (record.state, record.reason);
+        drop(session);
+        self.observer.stage_ended(role, event.stage, state, reason, lasted);
+    }
+
+    fn end(&self, now: Instant, id: SessionId, reason: Reason, stats: SessionStats) {
+        let (role, stream, was_live, lasted) = {
+            let Some(mut session) = self.sessions.get_mut(&id) else { return };
+            if session.ended.is_some() {
+                return;
+            }
+            let was_live = session.is_live();
+            session.stats = stats;
+            session.ended = Some(End { at: now, unix_ms: unix_ms(), reason });
+            let lasted = now.saturating_duration_since(session.new.created);
+            session.log_end(reason, lasted);
+            (session.new.role, session.new.stream.clone(), was_live, lasted)
+        };
+        if was_live {
+            self.count(role).fetch_sub(1, Ordering::Relaxed);
+            self.leave(&stream, id, now);
+        }
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push_back((now, id));
+        self.observer.session_ended(role, reason, lasted);
+    }
+
+    fn leave(&self, stream: &str, session: SessionId, now: Instant) {
+        if let Some(mut stream) = self.streams.get_mut(stream) {
+            stream.leave(session, now);
+        }
+    }
+
+    fn count(&self, role: Role) -> &AtomicUsize {
+        match role {
+            Role::Publisher => &self.publishers,
+            Role::Viewer => &self.viewers,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! One session's record.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use media_core::ledger::{Ledger, Reason, Stage, StageChange, StageEvent, StageState};
+use media_core::media::{MediaSection, Role};
+use media_core::session::{IceCredentials, SessionId, SessionStats, ShardIndex, StreamId};
+
+use crate::auth::Identity;
+use crate::view::{SessionState, SessionView, StageView};
+
+/// What is known of a session when its answer is ready.
+#[derive(Clone, Debug)]
+pub(crate) struct NewSession {
+    pub(crate) id: SessionId,
+    /// The unguessable part of its URL.
+    pub(crate) secret: String,
+    pub(crate) stream: String,
+    pub(crate) stream_id: StreamId,
+    pub(crate) role: Role,
+    pub(crate) identity: Identity,
+    pub(crate) shard: ShardIndex,
+    /// Quoted entity tag of the ICE session.
+    pub(crate) etag: String,
+    /// The client's ICE credentials.
+    pub(crate) remote: IceCredentials,
+    /// Mids of the offer by m-line index; empty where there is none.
+    pub(crate) mids: Vec<String>,
+    /// Candidates that the client may still trickle.
+    pub(crate) candidate_room: usize,
+    /// The live sections of the answer.
+    pub(crate) sections: Vec<MediaSection>,
+    /// When the request came.
+    pub(crate) created: Instant,
+    /// Facts for the ledger's first stage.
+    pub(crate) detail: String,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) at: Instant,
+    pub(crate) unix_ms: u64,
+    pub(crate) reason: Reason,
+}
+
+/// A session, live or ended.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) new: NewSession,
+    pub(crate) created_unix_ms: u64,
+    pub(crate) ledger: Ledger,
+    pub(crate) stats: SessionStats,
+    /// Set when the core was told to end it.
+    pub(crate) closing: Option<Reason>,
+    pub(crate) ended: Option<End>,
+}
+
+impl Session {
+    /// A session whose first stage is done at `now`.
+    pub(crate) fn new(mut new: NewSession, now: Instant) -> Session {
+        let mut ledger = Ledger::new(new.created);
+        let detail = std::mem::take(&mut new.detail);
+        let event = |at, change, detail| StageEvent { at, stage: Stage::Signaling, change, detail };
+        ledger.apply(&event(new.created, StageChange::Begin, String::new()));
+        ledger.apply(&event(now, StageChange::Done, detail));
+        Session { created_unix_ms: unix_ms(), ledger, stats: SessionStats::default(), closing: None, ended: None, new }
+    }
+
+    /// Neither over nor told to end.
+    pub(crate) fn is_live(&self) -> bool {
+        self.ended.is_none() && self.closing.is_none()
+    }
+
+    /// No valid connectivity check came yet.
+    pub(crate) fn is_half_open(&self) -> bool {
+        self.ledger.stage(Stage::Ice).state != StageState::Done
+    }
+
+    pub(crate) fn state(&self) -> SessionState {
+        if self.ended.is_some() {
+            SessionState::Closed
+        } else if self.closing.is_some() {
+            SessionState::Closing
+        } else {
+            SessionState::of(&self.ledger)
+        }
+    }
+
+    pub(crate) fn view(&self) -> SessionView {
+        SessionView {
+            id: self.new.id,
+            stream: self.new.stream.clone(),
+            role: self.new.role,
+            state: self.state(),
+            created: self.created_unix_ms,
+            ended: self.ended.map(|end| end.unix_ms),
+            reason: self.ended.map(|end| end.reason).or(self.closing).map(Reason::code),
+            shard: self.new.shard,
+            stages: self.ledger.stages().iter().map(StageView::from).collect(),
+            stats: self.stats.clone(),
+        }
+    }
+
+    /// The one line that a session leaves in the log.
+    pub(crate) fn log_end(&self, reason: Reason, lasted: Duration) {
+        // The stage that failed, or else the last one that began.
+        let last = self
+            .ledger
+            .failure()
+            .or_else(|| self.ledger.stages().iter().rev().find(|record| record.state != StageState::Waiting));
+        let stats = &self.stats;
+        tracing::info!(
+            session = %self.new.id,
+            stream = %self.new.stream,
+            role = self.new.role.as_str(),
+            duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
+            stage = last.map_or("", |record| record.stage.as_str()),
+            reason = reason.code(),
+            detail = last.map_or("", |record| record.detail.as_str()),
+            remote = ?stats.remote_address,
+            srtp_profile = stats.srtp_profile.unwrap_or(""),
+            rtp_received = stats.rtp_received,
+            rtp_received_bytes = stats.rtp_received_bytes,
+            rtp_sent = stats.rtp_sent,
+            rtp_sent_bytes = stats.rtp_sent_bytes,
+            retransmitted = stats.retransmitted,
+            packets_lost = stats.packets_lost,
+            srtp_auth_failures = stats.srtp_auth_failures,
+            keyframe_requests = stats.keyframe_requests,
+            "session ended"
+        );
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,193 @@
+//! Writes an answer (RFC 9429 §5.3.1), through the types of the `sdp` crate.
+
+use media_core::ice::candidate_line;
+use media_core::media::{Format, MediaKind};
+use media_core::session::{DtlsRole, Fingerprint, IceCredentials, IceMode, LocalCandidate};
+use sdp::SessionDescription;
+use sdp::description::common::{Address, Attribute, ConnectionInformation};
+use sdp::description::media::{MediaDescription, MediaName, RangedPort};
+use sdp::description::session::{Origin, TimeDescription};
+
+use super::negotiate::{Agreed, Agreement, LiveSection};
+
+/// The server's side of an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Local<'a> {
+    /// Session id of `o=`, 63 bits.
+    pub(crate) session_id: u64,
+    pub(crate) ice: &'a IceCredentials,
+    pub(crate) ice_mode: IceMode,
+    /// Preferred first.
+    pub(crate) candidates: &'a [LocalCandidate],
+    pub(crate) fingerprint: &'a Fingerprint,
+    pub(crate) rtcp_mux_only: bool,
+    /// MediaStream id for a viewer's sections.
+    pub(crate) stream_id: &'a str,
+    pub(crate) cname: &'a str,
+}
+
+/// The answer's text, CRLF lines.
+pub(crate) fn write(agreement: &Agreement, local: &Local<'_>) -> String {
+    let mut session = Lines::default();
+    if agreement.bundle {
+        let mids: Vec<&str> = agreement.live().map(|live| live.media.mid.as_str()).collect();
+        session.value("group", format!("BUNDLE {}", mids.join(" ")));
+    }
+    if local.ice_mode == IceMode::Lite {
+        session.flag("ice-lite");
+    }
+    session.value("ice-options", "trickle ice2");
+    if agreement.extmap_allow_mixed {
+        session.flag("extmap-allow-mixed");
+    }
+    session.value("msid-semantic", " WMS *");
+    // Candidates stand in the first live section only: it is the one transport of all (SDP-29).
+    let mut first = true;
+    let media = agreement.sections.iter().map(|section| match section {
+        Agreed::Live(live) => live_media(live, agreement, local, std::mem::take(&mut first)),
+        Agreed::Rejected { media, protocol, format, mid } => {
+            let mut lines = Lines::default();
+            if let Some(mid) = mid {
+                lines.value("mid", mid);
+            }
+            lines.flag("inactive");
+            media_description(media, 0, protocol, vec![format.clone()], lines)
+        }
+    });
+    let description = SessionDescription {
+        version: 0,
+        origin: Origin {
+            username: "-".to_owned(),
+            session_id: local.session_id,
+            session_version: 1,
+            network_type: "IN".to_owned(),
+            address_type: "IP4".to_owned(),
+            unicast_address: "127.0.0.1".to_owned(),
+        },
+        session_name: "-".to_owned(),
+        time_descriptions: vec![TimeDescription::default()],
+        attributes: session.0,
+        media_descriptions: media.collect(),
+        ..SessionDescription::default()
+    };
+    description.marshal()
+}
+
+fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>, first: bool) -> MediaDescription {
+    let section = &live.media;
+    let mut lines = Lines::default();
+    lines.value("ice-ufrag", &local.ice.ufrag);
+    lines.value("ice-pwd", &local.ice.pwd);
+    lines.value("fingerprint", local.fingerprint.to_sdp());
+    let role = agreement.dtls.role;
+    lines.value("setup", if role == DtlsRole::Server { "passive" } else { "active" });
+    if live.has_mid {
+        lines.value("mid", &section.mid);
+    }
+    let sends = section.send_ssrcs.is_some();
+    lines.flag(if sends { "sendonly" } else { "recvonly" });
+    lines.flag("rtcp-mux");
+    if local.rtcp_mux_only {
+        lines.flag("rtcp-mux-only");
+    }
+    if section.reduced_size_rtcp {
+        lines.flag("rtcp-rsize");
+    }
+    if live.extmap_allow_mixed {
+        lines.flag("extmap-allow-mixed");
+    }
+    for (extension, id) in section.extensions.iter() {
+        let suffix = match live.one_way.contains(&extension) {
+            true if sends => "/sendonly",
+            true => "/recvonly",
+            false => "",
+        };
+        lines.value("extmap", format!("{id}{suffix} {}", extension.uri()));
+    }
+    let mut payload_types = Vec::new();
+    for format in &section.formats {
+        payload_types.push(format.payload_type.to_string());
+        write_format(format, &mut lines);
+        if let Some(rtx) = format.rtx_payload_type {
+            payload_types.push(rtx.to_string());
+            lines.value("rtpmap", format!("{rtx} rtx/{}", format.clock_rate));
+            lines.value("fmtp", format!("{rtx} apt={}", format.payload_type));
+        }
+    }
+    if let Some(ssrcs) = section.send_ssrcs {
+        let msid = format!("{} {}", local.stream_id, section.kind.as_str());
+        lines.value("msid", &msid);
+        let has_rtx = section.formats.iter().any(|format| format.rtx_payload_type.is_some());
+        if has_rtx {
+            lines.value("ssrc-group", format!("FID {} {}", ssrcs.media, ssrcs.rtx));
+        }
+        for ssrc in [Some(ssrcs.media), has_rtx.then_some(ssrcs.rtx)].into_iter().flatten() {
+            lines.value("ssrc", format!("{ssrc} cname:{}", local.cname));
+            lines.value("ssrc", format!("{ssrc} msid:{msid}"));
+        }
+    }
+    if first {
+        // IPv4 in front: some clients read one line only.
+        let (v4, v6): (Vec<_>, Vec<_>) = local.candidates.iter().partition(|candidate| candidate.address.is_ipv4());
+        for candidate in v4.into_iter().chain(v6) {
+            let line = candidate_line(candidate);
+            lines.value("candidate", line.strip_prefix("candidate:").unwrap_or(&line));
+        }
+        lines.flag("end-of-candidates");
+    }
+    media_description(section.kind.as_str(), 9, &live.protocol, payload_types, lines)
+}
+
+fn write_format(format: &Format, lines: &mut Lines) {
+    let Format { payload_type, codec, clock_rate, channels, fmtp, feedback, .. } = format;
+    let channels = match codec.kind() {
+        MediaKind::Audio if *channels > 1 => format!("/{channels}"),
+        _ => String::new(),
+    };
+    lines.value("rtpmap", format!("{payload_type} {codec}/{clock_rate}{channels}"));
+    if !fmtp.is_empty() {
+        lines.value("fmtp", format!("{payload_type} {fmtp}"));
+    }
+    let feedback = [
+        (feedback.transport_cc, "transport-cc"),
+        (feedback.fir, "ccm fir"),
+        (feedback.nack, "nack"),
+        (feedback.pli, "nack pli"),
+        (feedback.remb, "goog-remb"),
+    ];
+    for (_, name) in feedback.iter().filter(|(agreed, _)| *agreed) {
+        lines.value("rtcp-fb", format!("{payload_type} {name}"));
+    }
+}
+
+fn media_description(media: &str, port: isize, protocol: &str, formats: Vec<String>, lines: Lines) -> MediaDescription {
+    MediaDescription {
+        media_name: MediaName {
+            media: media.to_owned(),
+            port: RangedPort { value: port, range: None },
+            protos: vec![protocol.to_owned()],
+            formats,
+        },
+        connection_information: Some(ConnectionInformation {
+            network_type: "IN".to_owned(),
+            address_type: "IP4".to_owned(),
+            address: Some(Address { address: "0.0.0.0".to_owned(), ttl: None, range: None }),
+        }),
+        attributes: lines.0,
+        ..MediaDescription::default()
+    }
+}
+
+/// Attribute lines in order.
+#[derive(Default)]
+struct Lines(Vec<Attribute>);
+
+impl Lines {
+    fn flag(&mut self, name: &str) {
+        self.0.push(Attribute::new(name.to_owned(), None));
+    }
+
+    fn value(&mut self, name: &str, value: impl Into<String>) {
+        self.0.push(Attribute::new(name.to_owned(), Some(value.into())));
+    }
+}

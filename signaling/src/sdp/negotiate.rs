@@ -1,0 +1,384 @@
+//! From an offer to what both sides will do: which sections live, with which formats and extensions, over which transport.
+
+use media_core::ice::{candidate_ufrag, parse_candidate};
+use media_core::media::{Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, SendSsrcs};
+use media_core::rtp::compat::compatible;
+use media_core::session::{DtlsParameters, DtlsRole, IceCredentials, RemoteCandidate};
+
+use super::SdpError;
+use super::offer::{Direction, Offer, OfferedExtension, Section, Setup};
+use crate::problem::Slug;
+use crate::registry::{Published, PublishedTrack};
+
+/// Extensions that a publisher may send. Those of simulcast come with simulcast; abs-send-time would serve REMB only,
+/// which is not sent.
+const FROM_PUBLISHER: [Extension; 7] = [
+    Extension::Mid,
+    Extension::TransportCc,
+    Extension::AbsCaptureTime,
+    Extension::AudioLevel,
+    Extension::VideoOrientation,
+    Extension::PlayoutDelay,
+    Extension::DependencyDescriptor,
+];
+
+/// Extensions that a viewer is sent.
+const TO_VIEWER: [Extension; 6] = [
+    Extension::Mid,
+    Extension::AbsCaptureTime,
+    Extension::AudioLevel,
+    Extension::VideoOrientation,
+    Extension::PlayoutDelay,
+    Extension::DependencyDescriptor,
+];
+
+/// What was agreed.
+#[derive(Clone, Debug)]
+pub(crate) struct Agreement {
+    /// One for each m-section of the offer, in its order.
+    pub(crate) sections: Vec<Agreed>,
+    pub(crate) remote: IceCredentials,
+    pub(crate) remote_is_lite: bool,
+    pub(crate) remote_candidates: Vec<RemoteCandidate>,
+    pub(crate) dtls: DtlsParameters,
+    /// The answer groups its sections.
+    pub(crate) bundle: bool,
+    pub(crate) extmap_allow_mixed: bool,
+}
+
+/// One section of the answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Agreed {
+    /// It carries media.
+    Live(Box<LiveSection>),
+    /// Port 0 (RFC 3264 §6).
+    Rejected { media: String, protocol: String, format: String, mid: Option<String> },
+}
+
+/// A section that carries media.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveSection {
+    pub(crate) media: MediaSection,
+    pub(crate) protocol: String,
+    pub(crate) has_mid: bool,
+    pub(crate) extmap_allow_mixed: bool,
+    /// Extensions whose offered lines had a direction; the answer mirrors it.
+    pub(crate) one_way: Vec<Extension>,
+}
+
+impl Agreement {
+    /// The live sections in order.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &LiveSection> {
+        self.sections.iter().filter_map(|section| match section {
+            Agreed::Live(live) => Some(&**live),
+            Agreed::Rejected { .. } => None,
+        })
+    }
+}
+
+/// Agrees with a publisher (WHIP): every track is taken with all formats that Sluice forwards.
+pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
+    let mut chosen: Vec<usize> = Vec::new();
+    for (index, section) in offer.sections.iter().enumerate() {
+        if section.kind.is_none() || !section.is_live() {
+            continue;
+        }
+        if chosen.iter().any(|&other| offer.sections[other].kind == section.kind) {
+            let detail = format!("{} is a second one of its kind; a WHIP session has one stream", section.name());
+            return Err(SdpError::new(Slug::SdpDuplicateKind, detail));
+        }
+        chosen.push(index);
+    }
+    check_sections(offer, &chosen, Direction::sends)?;
+    let mut streams: Vec<&String> = chosen.iter().flat_map(|&index| &offer.sections[index].stream_ids).collect();
+    streams.dedup();
+    if streams.len() > 1 {
+        let detail = "the msid lines name more than one MediaStream; all tracks must be of one";
+        return Err(SdpError::new(Slug::SdpMultipleStreams, detail));
+    }
+    let live = |section: &Section, kind| {
+        let extensions = answered(section, &FROM_PUBLISHER, Direction::sends);
+        let congestion_control = extensions.iter().any(|offered| offered.extension == Extension::TransportCc)
+            && section.formats.iter().any(|format| format.feedback.transport_cc);
+        let formats: Vec<Format> =
+            section.formats.iter().map(|format| agreed_format(format, congestion_control)).collect();
+        let extensions = extensions
+            .into_iter()
+            .filter(|offered| offered.extension != Extension::TransportCc || congestion_control)
+            .collect();
+        live_section(offer, section, kind, formats, extensions)
+    };
+    let sections = offer.sections.iter().enumerate().map(|(index, section)| match section.kind {
+        Some(_) if chosen.contains(&index) && section.formats.is_empty() => {
+            let detail = format!("{} offers no codec that Sluice forwards", section.name());
+            Err(SdpError::new(Slug::SdpNoCommonCodec, detail))
+        }
+        Some(kind) if chosen.contains(&index) => {
+            let mut live = live(section, kind);
+            live.media.declared_ssrcs.clone_from(&section.ssrcs);
+            Ok(Agreed::Live(Box::new(live)))
+        }
+        _ => Ok(rejected(section)),
+    });
+    let sections = sections.collect::<Result<Vec<_>, _>>()?;
+    agreement(offer, sections)
+}
+
+/// Agrees with a viewer (WHEP): of each kind that the stream has, the first section, with the formats that the publisher
+/// may send; other sections are rejected. `ssrcs` holds a media and an RTX SSRC for each kind.
+pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> Result<Agreement, SdpError> {
+    let mut chosen: Vec<usize> = Vec::new();
+    for (index, section) in offer.sections.iter().enumerate() {
+        let taken = chosen.iter().any(|&other| offer.sections[other].kind == section.kind);
+        if section.kind.is_some() && section.is_live() && !taken {
+            chosen.push(index);
+        }
+    }
+    check_sections(offer, &chosen, Direction::receives)?;
+    let mut reasons = Vec::new();
+    let mut sections = Vec::new();
+    for (index, section) in offer.sections.iter().enumerate() {
+        let Some(kind) = section.kind.filter(|_| chosen.contains(&index)) else {
+            sections.push(rejected(section));
+            continue;
+        };
+        match viewer_formats(section, kind, published) {
+            Ok(formats) => {
+                let extensions = answered(section, &TO_VIEWER, Direction::receives);
+                let mut live = live_section(offer, section, kind, formats, extensions);
+                let [audio, audio_rtx, video, video_rtx] = ssrcs;
+                live.media.send_ssrcs = Some(match kind {
+                    MediaKind::Audio => SendSsrcs { media: audio, rtx: audio_rtx },
+                    MediaKind::Video => SendSsrcs { media: video, rtx: video_rtx },
+                });
+                sections.push(Agreed::Live(Box::new(live)));
+            }
+            Err(reason) => {
+                reasons.push(reason);
+                sections.push(rejected(section));
+            }
+        }
+    }
+    if !sections.iter().any(|section| matches!(section, Agreed::Live(_))) {
+        return Err(SdpError::new(Slug::SdpNoCommonCodec, reasons.join("; ")));
+    }
+    agreement(offer, sections)
+}
+
+/// The viewer's formats that can carry the publisher's, the one in use first; or why there are none.
+fn viewer_formats(section: &Section, kind: MediaKind, published: &Published) -> Result<Vec<Format>, String> {
+    let Some(track) = published.tracks.iter().find(|track| track.kind == kind) else {
+        return Err(format!("the stream has no {}", kind.as_str()));
+    };
+    let PublishedTrack { formats, in_use, .. } = track;
+    let carries = |viewer: &&Format| formats.iter().any(|publisher| compatible(publisher, viewer));
+    let mut agreed: Vec<Format> =
+        section.formats.iter().filter(carries).map(|format| agreed_format(format, false)).collect();
+    if agreed.is_empty() {
+        return Err(format!("{} offers none of the stream's codecs", section.name()));
+    }
+    if let Some(used) = in_use.and_then(|number| formats.iter().find(|format| format.payload_type == number)) {
+        // A stable sort: the rest keeps the viewer's order.
+        agreed.sort_by_key(|format| !compatible(used, format));
+        if !agreed.first().is_some_and(|first| compatible(used, first)) {
+            return Err(format!(
+                "the stream is {} ({}), which {} does not offer",
+                used.codec,
+                used.fmtp,
+                section.name()
+            ));
+        }
+    }
+    Ok(agreed)
+}
+
+/// What every chosen section must fulfil, whichever way media goes.
+fn check_sections(offer: &Offer, chosen: &[usize], fits: fn(Direction) -> bool) -> Result<(), SdpError> {
+    if chosen.is_empty() {
+        return Err(SdpError::new(Slug::SdpSemantics, "no live audio or video section"));
+    }
+    for (index, section) in offer.sections.iter().enumerate() {
+        let Some(mid) = &section.mid else { continue };
+        let token = |byte: u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]".contains(&byte);
+        if mid.is_empty() || mid.len() > 16 || !mid.bytes().all(token) {
+            let detail = format!("line {}: a mid must be 1 to 16 token characters", section.media.line);
+            return Err(SdpError::new(Slug::SdpSemantics, detail));
+        }
+        if offer.sections[..index].iter().any(|other| other.mid.as_ref() == Some(mid)) {
+            return Err(SdpError::new(Slug::SdpSemantics, format!("two sections have the mid `{mid}`")));
+        }
+    }
+    let tagged = transport_section(offer, chosen);
+    for section in chosen.iter().map(|&index| &offer.sections[index]) {
+        if !fits(section.direction) {
+            let detail = format!("{} is {}", section.name(), section.direction.as_str());
+            return Err(SdpError::new(Slug::SdpDirection, detail));
+        }
+        let protocol = section.media.protocol.as_str();
+        if !matches!(protocol, "UDP/TLS/RTP/SAVPF" | "UDP/TLS/RTP/SAVP" | "RTP/SAVPF" | "TCP/TLS/RTP/SAVPF") {
+            let detail = format!("{}: {protocol} is not served, only DTLS-SRTP (UDP/TLS/RTP/SAVPF)", section.name());
+            return Err(SdpError::new(Slug::SdpSemantics, detail));
+        }
+        if chosen.len() > 1 && !offer.is_bundled(section) {
+            let detail = format!(
+                "{} is in no BUNDLE group; use one transport (GStreamer: bundle-policy=max-bundle)",
+                section.name()
+            );
+            return Err(SdpError::new(Slug::SdpBundle, detail));
+        }
+        // A bundle-only section takes this from the section that it is bundled with (RFC 9143 §7.1.3).
+        let multiplexed = section.rtcp_mux || (section.bundle_only && tagged.rtcp_mux);
+        if !multiplexed {
+            return Err(SdpError::new(Slug::SdpRtcpMux, format!("{} has no a=rtcp-mux", section.name())));
+        }
+    }
+    Ok(())
+}
+
+/// The section whose transport the session uses: the first chosen one that has its own (RFC 9143 §7.3.1). Bundle-only ones
+/// need not repeat it.
+fn transport_section<'a>(offer: &'a Offer, chosen: &[usize]) -> &'a Section {
+    let sections = || chosen.iter().map(|&index| &offer.sections[index]);
+    let whole = |section: &&Section| section.ufrag.is_some() && section.pwd.is_some();
+    sections()
+        .find(whole)
+        .or_else(|| offer.sections.iter().filter(|section| offer.is_bundled(section)).find(whole))
+        .unwrap_or(&offer.sections[chosen[0]])
+}
+
+fn agreement(offer: &Offer, sections: Vec<Agreed>) -> Result<Agreement, SdpError> {
+    let live: Vec<usize> = sections
+        .iter()
+        .enumerate()
+        .filter(|(_, section)| matches!(section, Agreed::Live(_)))
+        .map(|(index, _)| index)
+        .collect();
+    let transport = transport_section(offer, &live);
+    let role = match transport.setup.as_ref().unwrap_or(&Setup::ActPass) {
+        Setup::ActPass | Setup::Active => DtlsRole::Server,
+        Setup::Passive => DtlsRole::Client,
+        Setup::Other => {
+            let detail = format!("{}: a=setup must be actpass, active or passive", transport.name());
+            return Err(SdpError::new(Slug::SdpSetup, detail));
+        }
+    };
+    if transport.fingerprints.is_empty() {
+        let detail = format!("{} has no a=fingerprint with sha-256, sha-384 or sha-512", transport.name());
+        return Err(SdpError::new(Slug::SdpFingerprint, detail));
+    }
+    let remote = credentials(transport)?;
+    // Each offered transport has its own candidates, and only one transport is used (RFC 9143 §7.3.1). A section that
+    // shares another one's may leave them to it.
+    let shares = |section: &&Section| offer.is_bundled(section) && section.ufrag == transport.ufrag;
+    let lines: Vec<&String> = if transport.candidates.is_empty() {
+        offer.sections.iter().filter(shares).flat_map(|section| &section.candidates).collect()
+    } else {
+        transport.candidates.iter().collect()
+    };
+    let mut remote_candidates: Vec<RemoteCandidate> = Vec::new();
+    for line in lines {
+        if let Some(candidate) = own_candidate(line, &remote.ufrag)
+            && !remote_candidates.iter().any(|known| known.address == candidate.address)
+        {
+            remote_candidates.push(candidate);
+        }
+    }
+    Ok(Agreement {
+        bundle: live.iter().all(|&index| offer.is_bundled(&offer.sections[index])),
+        remote,
+        remote_is_lite: offer.ice_lite,
+        remote_candidates,
+        dtls: DtlsParameters { role, fingerprints: transport.fingerprints.clone() },
+        extmap_allow_mixed: offer.extmap_allow_mixed,
+        sections,
+    })
+}
+
+/// A usable candidate of this ICE generation (TRK-04).
+pub(crate) fn own_candidate(line: &str, ufrag: &str) -> Option<RemoteCandidate> {
+    if candidate_ufrag(line).is_some_and(|named| named != ufrag) {
+        return None;
+    }
+    parse_candidate(line)
+}
+
+fn credentials(section: &Section) -> Result<IceCredentials, SdpError> {
+    let fits = |text: &str, least| (least..=256).contains(&text.len()) && text.bytes().all(is_ice_char);
+    let (Some(ufrag), Some(pwd)) = (&section.ufrag, &section.pwd) else {
+        let detail = format!("{} has no a=ice-ufrag or no a=ice-pwd", section.name());
+        return Err(SdpError::new(Slug::SdpIceCredentials, detail));
+    };
+    if !fits(ufrag, 4) || !fits(pwd, 22) {
+        let detail = format!("{}: ice-ufrag needs 4 to 256 ice-chars, ice-pwd 22 to 256", section.name());
+        return Err(SdpError::new(Slug::SdpIceCredentials, detail));
+    }
+    Ok(IceCredentials { ufrag: ufrag.clone(), pwd: pwd.clone() })
+}
+
+/// RFC 8839 §5.1, with the `-`, `_` and `=` that some clients take from base64.
+fn is_ice_char(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+/-_=".contains(&byte)
+}
+
+/// The offered extensions that go into the answer: those that Sluice handles, if media goes the way of their suffix.
+fn answered(section: &Section, handled: &[Extension], fits: fn(Direction) -> bool) -> Vec<OfferedExtension> {
+    let fits = |offered: &&OfferedExtension| handled.contains(&offered.extension) && offered.direction.is_none_or(fits);
+    section.extensions.iter().filter(fits).copied().collect()
+}
+
+fn live_section(
+    offer: &Offer,
+    section: &Section,
+    kind: MediaKind,
+    formats: Vec<Format>,
+    extensions: Vec<OfferedExtension>,
+) -> LiveSection {
+    let mut map = ExtensionMap::default();
+    for offered in &extensions {
+        map.set(offered.extension, offered.id);
+    }
+    let reduced_size_rtcp = section.rtcp_rsize
+        // As with rtcp-mux: a bundle-only section need not repeat it.
+        || (section.bundle_only && offer.sections.iter().any(|other| offer.is_bundled(other) && other.rtcp_rsize));
+    LiveSection {
+        media: MediaSection {
+            mid: section.mid.clone().unwrap_or_default(),
+            kind,
+            formats,
+            extensions: map,
+            reduced_size_rtcp,
+            declared_ssrcs: Vec::new(),
+            send_ssrcs: None,
+        },
+        protocol: section.media.protocol.clone(),
+        has_mid: section.mid.is_some(),
+        extmap_allow_mixed: section.extmap_allow_mixed,
+        one_way: extensions
+            .iter()
+            .filter(|offered| matches!(offered.direction, Some(Direction::SendOnly | Direction::RecvOnly)))
+            .map(|offered| offered.extension)
+            .collect(),
+    }
+}
+
+/// A format with the feedback that Sluice gives or follows. RTX is kept for video only.
+fn agreed_format(offered: &Format, transport_cc: bool) -> Format {
+    let Feedback { nack, pli, fir, .. } = offered.feedback;
+    let mut format = offered.clone();
+    format.feedback =
+        Feedback { nack, pli, fir, remb: false, transport_cc: transport_cc && offered.feedback.transport_cc };
+    if format.codec.kind() == MediaKind::Audio {
+        format.rtx_payload_type = None;
+    }
+    format
+}
+
+fn rejected(section: &Section) -> Agreed {
+    Agreed::Rejected {
+        media: section.media.media.clone(),
+        protocol: section.media.protocol.clone(),
+        // The line reader refuses m-lines without a format.
+        format: section.media.formats.first().cloned().unwrap_or_default(),
+        mid: section.mid.clone(),
+    }
+}

@@ -1,0 +1,185 @@
+//! Trickle fragments: `application/trickle-ice-sdpfrag` (RFC 8840 §9), as WHIP and WHEP clients really send them.
+
+/// Parts of one fragment; real ones have one or two.
+const MAX_PARTS: usize = 64;
+/// Candidates of one fragment.
+const MAX_CANDIDATES: usize = 100;
+
+/// What a fragment says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fragment {
+    /// Of the session part, or else of the first media part that has it.
+    pub(crate) ufrag: Option<String>,
+    /// Likewise.
+    pub(crate) pwd: Option<String>,
+    /// Candidates with the part that they stand in.
+    pub(crate) candidates: Vec<(Part, String)>,
+    /// Some part says that no more will come.
+    pub(crate) end_of_candidates: bool,
+}
+
+/// Where a candidate stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Before any m-line, or in a part without mid.
+    Any,
+    /// In the part of this mid, which may also be an m-line index.
+    Mid(String),
+}
+
+/// Why a fragment does not parse.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FragmentError {
+    #[error("line {0}: not UTF-8, or a control character")]
+    NotText(usize),
+    #[error("line {0}: not of the form `x=…`")]
+    NotALine(usize),
+    #[error("line {0}: too many parts or candidates")]
+    TooMany(usize),
+    #[error("neither ICE credentials nor candidates nor an end marker")]
+    Empty,
+}
+
+impl Fragment {
+    /// Reads a fragment. The m-line only separates parts; unknown attributes and other line types are passed over.
+    pub(crate) fn parse(body: &[u8]) -> Result<Fragment, FragmentError> {
+        let mut fragment = Fragment::default();
+        // Candidates in front of their part's mid line get it in the end.
+        let (mut parts, mut mid, mut part_start) = (0, None, 0);
+        for (index, raw) in body.split(|&byte| byte == b'\n').enumerate() {
+            let number = index + 1;
+            let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
+            if raw.is_empty() {
+                continue;
+            }
+            let line = std::str::from_utf8(raw).map_err(|_| FragmentError::NotText(number))?;
+            if line.chars().any(|c| c.is_control() && c != '\t') {
+                return Err(FragmentError::NotText(number));
+            }
+            let (key, value) = line
+                .split_once('=')
+                .filter(|(key, _)| key.len() == 1 && key.bytes().all(|byte| byte.is_ascii_lowercase()))
+                .ok_or(FragmentError::NotALine(number))?;
+            if key == "m" {
+                fragment.close_part(part_start, mid.take());
+                part_start = fragment.candidates.len();
+                parts += 1;
+                if parts > MAX_PARTS {
+                    return Err(FragmentError::TooMany(number));
+                }
+            }
+            if key != "a" {
+                continue;
+            }
+            let (name, value) = value.split_once(':').unwrap_or((value, ""));
+            match (name.trim(), value.trim()) {
+                ("mid", value) => mid = Some(value.to_owned()),
+                ("ice-ufrag", value) => _ = fragment.ufrag.get_or_insert_with(|| value.to_owned()),
+                ("ice-pwd", value) => _ = fragment.pwd.get_or_insert_with(|| value.to_owned()),
+                // An empty candidate is the browser API's end marker; the misspelling is that of an old library (Q-26).
+                ("end-of-candidates" | "end-of-candiadates", _) | ("candidate", "") => {
+                    fragment.end_of_candidates = true;
+                }
+                ("candidate", value) => {
+                    if fragment.candidates.len() == MAX_CANDIDATES {
+                        return Err(FragmentError::TooMany(number));
+                    }
+                    fragment.candidates.push((Part::Any, value.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        fragment.close_part(part_start, mid);
+        let says_nothing = fragment.ufrag.is_none()
+            && fragment.pwd.is_none()
+            && fragment.candidates.is_empty()
+            && !fragment.end_of_candidates;
+        if says_nothing { Err(FragmentError::Empty) } else { Ok(fragment) }
+    }
+
+    fn close_part(&mut self, start: usize, mid: Option<String>) {
+        let Some(mid) = mid else { return };
+        for (part, _) in self.candidates.iter_mut().skip(start) {
+            *part = Part::Mid(mid.clone());
+        }
+    }
+}
+
+impl Part {
+    /// True if the part is one of the session's: by mid, by m-line index, or unnamed (TRK-02).
+    pub(crate) fn belongs_to(&self, mids: &[String]) -> bool {
+        match self {
+            Part::Any => true,
+            Part::Mid(mid) => mids.contains(mid) || mid.parse::<usize>().is_ok_and(|index| index < mids.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BROWSER: &str = "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n\
+        a=candidate:1387637174 1 udp 2122260223 192.0.2.1 61764 typ host generation 0 ufrag EsAw network-id 1\r\n\
+        a=end-of-candidates\r\n";
+
+    // TRK-01
+    #[test]
+    fn a_browsers_fragment_is_read() {
+        let fragment = Fragment::parse(BROWSER.as_bytes()).unwrap();
+        assert_eq!(fragment.ufrag.as_deref(), Some("EsAw"));
+        assert_eq!(fragment.pwd.as_deref(), Some("P2uYro0UCOQ4zxjKXaWCBui1"));
+        assert_eq!(fragment.candidates.len(), 1);
+        assert_eq!(fragment.candidates[0].0, Part::Mid("0".to_owned()));
+        assert!(fragment.end_of_candidates);
+        assert_eq!(Fragment::parse(BROWSER.replace("\r\n", "\n").as_bytes()), Ok(fragment));
+    }
+
+    // TRK-01, Q-26
+    #[test]
+    fn old_librarys_variants_are_read() {
+        let fragment = Fragment::parse(
+            b"m=audio RTP/AVP 0\na=mid:video0\na=ice-ufrag:abcd\na=ice-pwd:0123456789012345678901\na=candidate:\na=end-of-candiadates",
+        )
+        .unwrap();
+        assert!(fragment.end_of_candidates && fragment.candidates.is_empty());
+        assert_eq!(fragment.ufrag.as_deref(), Some("abcd"));
+    }
+
+    // TRK-05
+    #[test]
+    fn an_end_marker_alone_is_enough() {
+        assert!(Fragment::parse(b"a=end-of-candidates\r\n").unwrap().end_of_candidates);
+        assert!(Fragment::parse(b"a=candidate:1 1 udp 1 192.0.2.1 9 typ host").is_ok());
+    }
+
+    // TRK-01
+    #[test]
+    fn a_fragment_that_says_nothing_or_is_no_text_is_refused() {
+        assert_eq!(Fragment::parse(b"m=audio 9 x 0\r\na=mid:0\r\n"), Err(FragmentError::Empty));
+        assert_eq!(Fragment::parse(b"\x80\xff"), Err(FragmentError::NotText(1)));
+        assert_eq!(Fragment::parse(b"a=x\r\n{\"json\"}"), Err(FragmentError::NotALine(2)));
+        let many = "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\n".repeat(101);
+        assert_eq!(Fragment::parse(many.as_bytes()), Err(FragmentError::TooMany(101)));
+    }
+
+    // TRK-02
+    #[test]
+    fn parts_are_matched_by_mid_or_by_index() {
+        let mids = ["audio0".to_owned(), "video1".to_owned()];
+        for (mid, known) in [("audio0", true), ("1", true), ("7", false), ("video", false)] {
+            assert_eq!(Part::Mid(mid.to_owned()).belongs_to(&mids), known, "{mid}");
+        }
+        assert!(Part::Any.belongs_to(&mids));
+    }
+
+    #[test]
+    fn a_mid_behind_its_candidates_still_names_them() {
+        let fragment = Fragment::parse(
+            b"a=candidate:1 1 udp 1 192.0.2.1 9 typ host\nm=x\na=candidate:2 1 udp 1 192.0.2.1 9 typ host\na=mid:7",
+        )
+        .unwrap();
+        assert_eq!(fragment.candidates[0].0, Part::Any);
+        assert_eq!(fragment.candidates[1].0, Part::Mid("7".to_owned()));
+    }
+}

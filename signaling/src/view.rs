@@ -1,0 +1,165 @@
+//! Sessions and streams as the admin API shows them. Addresses of clients appear; secrets never do.
+
+use media_core::ledger::{Ledger, Stage, StageRecord, StageState};
+use media_core::media::{Codec, MediaKind, Role};
+use media_core::session::{SessionId, SessionStats};
+use serde::Serialize;
+
+/// Where a session stands, derived from its ledger. The order is the only order in which a session can pass them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionState {
+    /// Answered; the shard has not begun.
+    New,
+    /// Waits for the first valid connectivity check.
+    IceChecking,
+    /// A check was valid; no handshake yet.
+    IceConnected,
+    /// The handshake runs.
+    DtlsHandshaking,
+    /// The certificate is the announced one and keys are installed.
+    Secured,
+    /// Media flows.
+    Media,
+    /// Told to end; the core has not yet confirmed it.
+    Closing,
+    /// Over.
+    Closed,
+}
+
+impl SessionState {
+    /// All of them, in order.
+    pub const ALL: [SessionState; 8] = [
+        SessionState::New,
+        SessionState::IceChecking,
+        SessionState::IceConnected,
+        SessionState::DtlsHandshaking,
+        SessionState::Secured,
+        SessionState::Media,
+        SessionState::Closing,
+        SessionState::Closed,
+    ];
+
+    /// The name in the API and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SessionState::New => "new",
+            SessionState::IceChecking => "ice-checking",
+            SessionState::IceConnected => "ice-connected",
+            SessionState::DtlsHandshaking => "dtls-handshaking",
+            SessionState::Secured => "secured",
+            SessionState::Media => "media",
+            SessionState::Closing => "closing",
+            SessionState::Closed => "closed",
+        }
+    }
+
+    /// The state of a session that nobody has told to end.
+    pub fn of(ledger: &Ledger) -> SessionState {
+        let done = |stage| ledger.stage(stage).state == StageState::Done;
+        let begun = |stage| ledger.stage(stage).state != StageState::Waiting;
+        if done(Stage::Media) {
+            SessionState::Media
+        } else if done(Stage::Fingerprint) && begun(Stage::Srtp) {
+            SessionState::Secured
+        } else if begun(Stage::Dtls) {
+            SessionState::DtlsHandshaking
+        } else if done(Stage::Ice) {
+            SessionState::IceConnected
+        } else if begun(Stage::Ice) {
+            SessionState::IceChecking
+        } else {
+            SessionState::New
+        }
+    }
+}
+
+/// One session.
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionView {
+    /// The session; no secret.
+    pub id: SessionId,
+    /// Name of its stream.
+    pub stream: String,
+    /// Publisher or viewer.
+    pub role: Role,
+    /// Where it stands.
+    pub state: SessionState,
+    /// The POST, in milliseconds since 1970.
+    pub created: u64,
+    /// Its end, likewise.
+    pub ended: Option<u64>,
+    /// Reason code of its end.
+    pub reason: Option<&'static str>,
+    /// Shard that carries it.
+    pub shard: usize,
+    /// All stages, in order.
+    pub stages: Vec<StageView>,
+    /// Figures as last seen: of the last snapshot while it lives, final once it ended.
+    pub stats: SessionStats,
+}
+
+/// One stage of a session's ledger.
+#[derive(Clone, Debug, Serialize)]
+pub struct StageView {
+    /// Which stage.
+    pub stage: Stage,
+    /// Where it stands.
+    pub state: StageState,
+    /// Begin, in milliseconds since the session's creation.
+    pub started_ms: Option<u64>,
+    /// End, likewise.
+    pub ended_ms: Option<u64>,
+    /// Reason code, if it failed.
+    pub reason: Option<&'static str>,
+    /// The facts of the case; may be empty.
+    pub detail: String,
+    /// What to look at, if it failed.
+    pub advice: Option<&'static str>,
+}
+
+impl From<&StageRecord> for StageView {
+    fn from(record: &StageRecord) -> StageView {
+        let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        StageView {
+            stage: record.stage,
+            state: record.state,
+            started_ms: record.started.map(millis),
+            ended_ms: record.ended.map(millis),
+            reason: record.reason.map(|reason| reason.code()),
+            detail: record.detail.clone(),
+            advice: record.reason.map(|reason| reason.advice()),
+        }
+    }
+}
+
+/// One stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamView {
+    /// Its name.
+    pub stream: String,
+    /// A publisher holds it and its media flows.
+    pub live: bool,
+    /// The publisher's session.
+    pub publisher: Option<SessionId>,
+    /// Number of viewers.
+    pub viewers: usize,
+    /// What the publisher (the last one, if there is none now) agreed to send.
+    pub tracks: Vec<TrackView>,
+}
+
+/// One track of a stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrackView {
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Codec that the publisher really sends, once a packet came.
+    #[serde(serialize_with = "codec_name")]
+    pub codec: Option<Codec>,
+    /// Codecs of its answer, each once, in order.
+    pub offered: Vec<&'static str>,
+}
+
+fn codec_name<S: serde::Serializer>(codec: &Option<Codec>, serializer: S) -> Result<S::Ok, S::Error> {
+    codec.map(Codec::encoding_name).serialize(serializer)
+}

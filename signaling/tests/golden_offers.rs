@@ -1,0 +1,254 @@
+//! Every client's offer gets a right answer. Chromium's offers are recorded from version 156; the others are written after
+//! what their clients send.
+
+// A test's helpers may panic as the test may.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use media_core::media::{Codec, Extension, MediaKind};
+use media_core::session::{CoreEvent, DtlsRole, IceMode};
+use signaling::SignalingConfig;
+use support::{App, PUBLISH_OFFERS, Sdp, WATCH_OFFERS, golden, has, lint, media_line, values};
+
+fn numbers(app: &App, kind: MediaKind) -> Vec<(u8, Codec)> {
+    let spec = app.core.last();
+    let section = spec.sections.iter().find(|section| section.kind == kind).unwrap();
+    section.formats.iter().map(|format| (format.payload_type, format.codec)).collect()
+}
+
+// SDP-10 to SDP-32, WHIP-01, WHIP-02, WHIP-07, WHIP-34
+#[tokio::test]
+async fn every_publisher_gets_an_answer_that_lints() {
+    for mode in [IceMode::Lite, IceMode::Full] {
+        for name in PUBLISH_OFFERS {
+            let app = App::new(SignalingConfig { ice_mode: mode, ..SignalingConfig::default() });
+            for offer in [golden(name), golden(name).replace("\r\n", "\n")] {
+                let reply = app.post(&format!("/whip/{name}{}", offer.len()), &offer).await;
+                assert_eq!(reply.status, 201, "{name}: {}", reply.body);
+                lint(&offer, &reply.body, "recvonly", mode == IceMode::Lite);
+            }
+        }
+    }
+}
+
+// WHEP-01, WHEP-03, WHEP-14, WHEP-17
+#[tokio::test]
+async fn every_viewer_of_every_publisher_gets_an_answer_that_lints() {
+    for publisher in PUBLISH_OFFERS {
+        let app = App::new(SignalingConfig::default());
+        assert_eq!(app.post("/whip/s", &golden(publisher)).await.status, 201);
+        let published = app.core.last();
+        for name in WATCH_OFFERS {
+            let offer = golden(name);
+            let reply = app.post("/whep/s", &offer).await;
+            // FFmpeg says H.264 High, which only a viewer that names High gets.
+            if (publisher, reply.code_if_refused().as_deref()) == ("ffmpeg-video-only", Some("sdp-no-common-codec")) {
+                continue;
+            }
+            assert_eq!(reply.status, 201, "{publisher} to {name}: {}", reply.body);
+            lint(&offer, &reply.body, "sendonly", true);
+            let spec = app.core.last();
+            assert_eq!(spec.stream, published.stream);
+            for section in &spec.sections {
+                let source = published.sections.iter().find(|source| source.kind == section.kind).unwrap();
+                for format in &section.formats {
+                    assert!(source.formats.iter().any(|of| media_core::rtp::compat::compatible(of, format)));
+                }
+            }
+        }
+    }
+}
+
+trait Refused {
+    fn code_if_refused(&self) -> Option<String>;
+}
+
+impl Refused for support::Reply {
+    fn code_if_refused(&self) -> Option<String> {
+        self.status.is_client_error().then(|| self.code())
+    }
+}
+
+// SDP-24, SDP-25, Q-22
+#[tokio::test]
+async fn chromium_may_send_every_codec_that_is_forwarded() {
+    let app = App::new(SignalingConfig::default());
+    app.post("/whip/s", &golden("chromium-publish")).await;
+    let audio: Vec<_> = numbers(&app, MediaKind::Audio).into_iter().map(|(_, codec)| codec).collect();
+    assert_eq!(audio, [Codec::Opus, Codec::G722, Codec::Pcmu, Codec::Pcma]);
+    let video = numbers(&app, MediaKind::Video);
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
+        assert!(video.iter().any(|(_, found)| *found == codec), "{codec}");
+    }
+    let spec = app.core.last();
+    let section = &spec.sections[1];
+    assert!(section.formats.iter().all(|format| {
+        let feedback = format.feedback;
+        format.rtx_payload_type.is_some()
+            && feedback.nack
+            && feedback.pli
+            && feedback.fir
+            && feedback.transport_cc
+            && !feedback.remb
+    }));
+    assert!(section.extensions.id(Extension::TransportCc).is_some());
+    assert!(section.extensions.id(Extension::Mid).is_some());
+    assert_eq!(section.extensions.id(Extension::AbsSendTime), None);
+    assert_eq!(section.extensions.id(Extension::RtpStreamId), None);
+    assert!(matches!(section.declared_ssrcs[..], [(_, Some(_))]));
+    assert!(section.reduced_size_rtcp);
+    assert_eq!(section.send_ssrcs, None);
+    assert_eq!(spec.dtls.role, DtlsRole::Server);
+    // TCP candidates are passed over; both UDP ones count.
+    assert_eq!(spec.ice.remote_candidates.len(), 2);
+}
+
+// WHIP-12, O-14
+#[tokio::test]
+async fn a_data_channel_is_answered_with_port_0_and_simulcast_without() {
+    let app = App::new(SignalingConfig::default());
+    let reply = app.post("/whip/s", &golden("chromium-simulcast-data")).await;
+    let answer = Sdp::read(&reply.body);
+    let (media, port, _, formats) = media_line(answer.sections.last().unwrap());
+    assert_eq!((media.as_str(), port, formats), ("application", 0, vec!["webrtc-datachannel".to_owned()]));
+    assert!(!has(&answer.sections[1], "rid") && !has(&answer.sections[1], "simulcast"));
+}
+
+// WHIP-27, Q-12, Q-13, SDP-12
+#[tokio::test]
+async fn ffmpeg_makes_the_server_the_dtls_client() {
+    for (name, sections) in [("ffmpeg", 2), ("ffmpeg-video-only", 1)] {
+        let app = App::new(SignalingConfig::default());
+        let reply = app.post("/whip/s", &golden(name)).await;
+        let spec = app.core.last();
+        assert_eq!((spec.dtls.role, spec.sections.len()), (DtlsRole::Client, sections));
+        assert!(spec.ice.remote_candidates.is_empty());
+        // No feedback and no extension was offered, so none is answered.
+        let video = Sdp::read(&reply.body).sections.pop().unwrap();
+        assert!(!has(&video, "rtcp-fb") && !has(&video, "extmap"), "SDP-21");
+        assert_eq!(
+            values(&video, "fmtp"),
+            ["106 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=64001f"]
+        );
+    }
+}
+
+// SDP-04, SDP-05, WHIP-34
+#[tokio::test]
+async fn obs_needs_no_candidates_and_old_libdatachannel_no_media_level_credentials() {
+    let app = App::new(SignalingConfig::default());
+    app.post("/whip/obs", &golden("obs")).await;
+    let obs = app.core.last();
+    assert!(obs.ice.remote_candidates.is_empty());
+    assert_eq!(obs.sections[1].formats[0].rtx_payload_type, None);
+    app.post("/whip/old", &golden("libdatachannel-old")).await;
+    let old = app.core.last();
+    assert_eq!((old.ice.remote.ufrag.as_str(), old.ice.remote.pwd.as_str()), ("p9Kd", "LxV7s2Qm4RnZ8tYb6CwFgA"));
+    assert_eq!(old.dtls.fingerprints.len(), 1);
+    let view = app.signaling.registry().session(old.id).unwrap();
+    assert!(view.stages[0].detail.contains("more may come"), "{}", view.stages[0].detail);
+}
+
+// Q-20, DTLS-06
+#[tokio::test]
+async fn aiortc_fingerprints_are_all_kept() {
+    let app = App::new(SignalingConfig::default());
+    app.post("/whip/s", &golden("aiortc-publish")).await;
+    assert_eq!(app.core.last().dtls.fingerprints.len(), 3);
+    assert_eq!(app.core.last().ice.remote_candidates.len(), 2);
+}
+
+// Q-19, SDP-11, SDP-13
+#[tokio::test]
+async fn gstreamer_bundles_or_is_told_how_to() {
+    let app = App::new(SignalingConfig::default());
+    let offer = golden("gstreamer-whipsink");
+    app.post("/whip/s", &offer).await;
+    assert_eq!(app.core.last().sections.len(), 2);
+    let reply = app.post("/whip/t", &offer.replace("a=group:BUNDLE video0 audio1\r\n", "")).await;
+    assert_eq!(reply.code(), "sdp-bundle");
+    assert!(reply.body.contains("bundle-policy=max-bundle"));
+}
+
+// RFC 9143 §7.1.3: a bundle-only section takes its transport from the tagged one.
+#[tokio::test]
+async fn bundle_only_sections_need_no_transport_of_their_own() {
+    let mut offer = golden("gstreamer-whipsink");
+    let audio = offer.split_off(offer.find("m=audio").unwrap());
+    for line in audio.lines() {
+        if !["a=ice-", "a=fingerprint", "a=setup", "a=rtcp-mux", "a=rtcp-rsize"].iter().any(|of| line.starts_with(of)) {
+            offer.push_str(&format!("{line}\r\n"));
+        }
+    }
+    let app = App::new(SignalingConfig::default());
+    let reply = app.post("/whip/s", &offer).await;
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    assert!(app.core.last().sections.iter().all(|section| section.reduced_size_rtcp));
+}
+
+// WHEP-15, WHEP-14: what the publisher really sends decides.
+#[tokio::test]
+async fn a_viewer_without_the_codec_in_use_gets_no_video_but_audio() {
+    let app = App::new(SignalingConfig::default());
+    app.post("/whip/s", &golden("chromium-publish")).await;
+    let publisher = app.core.last();
+    let number = |codec| {
+        publisher.sections[1].formats.iter().find(|format| format.codec == codec).map(|format| format.payload_type)
+    };
+    let in_use = |codec| {
+        let payload_type = number(codec).unwrap();
+        let event = CoreEvent::FormatInUse { session: publisher.id, kind: MediaKind::Video, payload_type };
+        app.signaling.registry().apply(std::time::Instant::now(), event);
+    };
+    // whepsrc knows VP8, VP9 and H.264.
+    in_use(Codec::Av1);
+    let offer = golden("gstreamer-whepsrc");
+    let reply = app.post("/whep/s", &offer).await;
+    lint(&offer, &reply.body, "sendonly", true);
+    let answer = Sdp::read(&reply.body);
+    assert_eq!(media_line(&answer.sections[0]).1, 0);
+    // The transport moves to the audio section, with the candidates.
+    assert_eq!(values(&answer.sections[1], "candidate").len(), 2);
+    let video_only = &offer[..offer.find("m=audio").unwrap()];
+    let reply = app.post("/whep/s", video_only).await;
+    assert_eq!((reply.status.as_u16(), reply.code().as_str()), (422, "sdp-no-common-codec"));
+    // The codec in use comes first, the others stay.
+    in_use(Codec::Vp9);
+    app.post("/whep/s", &offer).await;
+    let video: Vec<_> = numbers(&app, MediaKind::Video).into_iter().map(|(_, codec)| codec).collect();
+    assert_eq!((video[0], video[1]), (Codec::Vp9, Codec::Vp8));
+}
+
+// WHEP-04
+#[tokio::test]
+async fn a_viewer_gets_what_the_stream_has() {
+    let app = App::new(SignalingConfig::default());
+    app.post("/whip/s", &golden("ffmpeg-video-only").replace("64001f", "42e01f")).await;
+    let reply = app.post("/whep/s", &golden("firefox-watch")).await;
+    assert_eq!(reply.status, 201);
+    let answer = Sdp::read(&reply.body);
+    assert_eq!((media_line(&answer.sections[0]).1, media_line(&answer.sections[1]).1), (0, 9));
+    assert_eq!(answer.of_session("group"), ["BUNDLE 1"]);
+    assert_eq!(numbers(&app, MediaKind::Video), [(126, Codec::H264)]);
+    let spec = app.core.last();
+    let ssrcs = spec.sections[0].send_ssrcs.unwrap();
+    assert!(ssrcs.media != ssrcs.rtx && ssrcs.media != 0);
+    assert!(reply.body.contains(&format!("a=ssrc-group:FID {} {}\r\n", ssrcs.media, ssrcs.rtx)));
+    assert!(reply.body.contains(&format!("a=ssrc:{} cname:{}\r\n", ssrcs.media, spec.cname)));
+}
+
+// EXT-H13: the direction of an extension is respected and mirrored.
+#[tokio::test]
+async fn extensions_with_a_direction_are_answered_only_where_media_goes_that_way() {
+    let app = App::new(SignalingConfig::default());
+    let reply = app.post("/whip/s", &golden("firefox-publish")).await;
+    // `/recvonly` means nothing to a server that only receives.
+    assert!(!reply.body.contains("playout-delay"));
+    let reply = app.post("/whep/s", &golden("firefox-watch")).await;
+    assert!(reply.body.contains("a=extmap:6/sendonly http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\r\n"));
+    // O-12
+    let app = App::new(SignalingConfig { answer_rtcp_mux_only: false, ..SignalingConfig::default() });
+    let reply = app.post("/whip/s", &golden("firefox-publish")).await;
+    assert!(reply.body.contains("a=rtcp-mux\r\n") && !reply.body.contains("rtcp-mux-only"));
+}

@@ -1,0 +1,326 @@
+//! Streams and sessions over their lives: what the admin API shows, what metrics are told, what is forgotten when.
+
+// A test's helpers may panic as the test may.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use media_core::ledger::{Reason, Stage, StageChange, StageEvent, StageState};
+use media_core::media::{MediaKind, Role};
+use media_core::session::{CoreEvent, SessionId, SessionSnapshot, SessionStats};
+use media_core::stats::ShardSnapshot;
+use signaling::{Observer, Resource, SessionState, Signaling, SignalingConfig, router};
+use support::{App, FakeCore, golden};
+
+async fn publish(app: &App) -> SessionId {
+    assert_eq!(app.post("/whip/s", &golden("obs")).await.status, 201);
+    app.core.last().id
+}
+
+async fn watch(app: &App) -> SessionId {
+    assert_eq!(app.post("/whep/s", &golden("chromium-watch")).await.status, 201);
+    app.core.last().id
+}
+
+fn stage(app: &App, session: SessionId, stage: Stage, change: StageChange, detail: &str) {
+    let event = StageEvent { at: Instant::now(), stage, change, detail: detail.to_owned() };
+    app.signaling.registry().apply(Instant::now(), CoreEvent::Stage { session, event });
+}
+
+fn end(app: &App, session: SessionId, reason: Reason) {
+    let stats = SessionStats { rtp_sent: 9, ..SessionStats::default() };
+    app.signaling.registry().apply(Instant::now(), CoreEvent::Ended { session, reason, stats });
+}
+
+// OPS-02, OPS-04
+#[tokio::test]
+async fn states_follow_the_ledger_in_their_one_order() {
+    let app = App::new(SignalingConfig::default());
+    let id = publish(&app).await;
+    let state = || app.signaling.registry().session(id).unwrap().state;
+    let mut seen = vec![state()];
+    for (of, change) in [
+        (Stage::Ice, StageChange::Begin),
+        (Stage::Ice, StageChange::Done),
+        (Stage::Dtls, StageChange::Begin),
+        (Stage::Fingerprint, StageChange::Begin),
+        (Stage::Fingerprint, StageChange::Done),
+        (Stage::Dtls, StageChange::Done),
+        (Stage::Srtp, StageChange::Begin),
+        (Stage::Srtp, StageChange::Done),
+        (Stage::Media, StageChange::Begin),
+        (Stage::Media, StageChange::Done),
+    ] {
+        stage(&app, id, of, change, "");
+        seen.push(state());
+    }
+    app.signaling.close(id, Reason::Shutdown);
+    seen.push(state());
+    end(&app, id, Reason::Shutdown);
+    seen.push(state());
+    assert!(seen.is_sorted(), "{seen:?}");
+    seen.dedup();
+    assert_eq!(seen, SessionState::ALL);
+    for state in SessionState::ALL {
+        assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+    }
+}
+
+// OPS-03: the shape that the admin API and the pages read.
+#[tokio::test]
+async fn a_failed_stage_shows_reason_detail_and_advice() {
+    let app = App::new(SignalingConfig::default());
+    let id = publish(&app).await;
+    stage(&app, id, Stage::Ice, StageChange::Begin, "");
+    stage(&app, id, Stage::Ice, StageChange::Failed(Reason::NoValidCheck), "no check on 198.51.100.1:50001 in 40 s");
+    end(&app, id, Reason::NoValidCheck);
+    let json = serde_json::to_value(app.signaling.registry().session(id).unwrap()).unwrap();
+    assert_eq!(json["id"], id.to_string());
+    assert_eq!((json["stream"].as_str(), json["role"].as_str()), (Some("s"), Some("publisher")));
+    assert_eq!((json["state"].as_str(), json["reason"].as_str()), (Some("closed"), Some("no-valid-check")));
+    assert!(json["created"].as_u64() <= json["ended"].as_u64() && json["created"].as_u64() > Some(1_600_000_000_000));
+    assert_eq!(json["stats"]["rtp_sent"], 9);
+    let stages = json["stages"].as_array().unwrap();
+    let names: Vec<_> = stages.iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
+    assert_eq!(names, ["signaling", "ice", "dtls", "fingerprint", "srtp", "media"]);
+    assert_eq!(stages[0]["state"], "done");
+    assert_eq!((stages[1]["state"].as_str(), stages[1]["reason"].as_str()), (Some("failed"), Some("no-valid-check")));
+    assert_eq!(stages[1]["detail"], "no check on 198.51.100.1:50001 in 40 s");
+    assert!(stages[1]["advice"].as_str().unwrap().contains("--public-ip"));
+    assert!(stages[1]["started_ms"].is_u64() && stages[1]["ended_ms"].is_u64());
+    assert_eq!((stages[2]["state"].as_str(), stages[2]["started_ms"].as_u64()), (Some("waiting"), None));
+}
+
+// WHEP-13: viewers stay with their stream while its publisher is away.
+#[tokio::test]
+async fn a_stream_keeps_its_number_and_viewers_over_a_publisher_restart() {
+    let app = App::new(SignalingConfig::default());
+    let first = publish(&app).await;
+    let stream = app.core.last().stream;
+    let viewer = watch(&app).await;
+    assert_eq!(app.core.last().stream, stream);
+    end(&app, first, Reason::PeerClosed);
+    let view = app.signaling.registry().stream("s").unwrap();
+    assert_eq!((view.publisher, view.viewers, view.live), (None, 1, false));
+    let second = publish(&app).await;
+    assert_eq!(app.core.last().stream, stream);
+    assert_eq!(app.signaling.registry().stream("s").unwrap().publisher, Some(second));
+    // And over a time without any session at all.
+    end(&app, viewer, Reason::Deleted);
+    end(&app, second, Reason::PeerClosed);
+    assert!(app.signaling.registry().streams().is_empty());
+    publish(&app).await;
+    assert_eq!(app.core.last().stream, stream);
+    // Another stream has another number.
+    app.post("/whip/t", &golden("obs")).await;
+    assert_ne!(app.core.last().stream, stream);
+}
+
+#[tokio::test]
+async fn a_stream_shows_what_its_publisher_really_sends() {
+    let app = App::new(SignalingConfig::default());
+    app.post("/whip/s", &golden("chromium-publish")).await;
+    let spec = app.core.last();
+    let track = || serde_json::to_value(app.signaling.registry().stream("s").unwrap()).unwrap()["tracks"][1].clone();
+    assert!(track()["codec"].is_null());
+    assert_eq!(track()["offered"], serde_json::json!(["VP8", "H264", "AV1", "VP9"]));
+    let used = &spec.sections[1].formats[0];
+    let event = CoreEvent::FormatInUse { session: spec.id, kind: MediaKind::Video, payload_type: used.payload_type };
+    app.signaling.registry().apply(Instant::now(), event);
+    assert_eq!(track()["codec"], used.codec.encoding_name());
+    stage(&app, spec.id, Stage::Media, StageChange::Done, "");
+    assert!(app.signaling.registry().stream("s").unwrap().live);
+}
+
+#[tokio::test]
+async fn figures_are_those_of_the_last_snapshot_and_then_the_final_ones() {
+    let app = App::new(SignalingConfig::default());
+    let id = publish(&app).await;
+    let snapshot = |rtp_sent| {
+        let stats = SessionStats { rtp_sent, ..SessionStats::default() };
+        let sessions =
+            vec![SessionSnapshot { id, stats }, SessionSnapshot { id: SessionId(1), stats: SessionStats::default() }];
+        app.signaling.registry().record_snapshots(&[ShardSnapshot { sessions, ..ShardSnapshot::default() }]);
+        app.signaling.registry().session(id).unwrap().stats.rtp_sent
+    };
+    assert_eq!(snapshot(3), 3);
+    end(&app, id, Reason::PeerClosed);
+    assert_eq!(snapshot(4), 9);
+}
+
+// OPS-08
+#[tokio::test]
+async fn ended_sessions_are_kept_for_a_while_and_not_too_many() {
+    let config = SignalingConfig {
+        max_ended: 3,
+        ended_retention: Duration::from_millis(0),
+        stream_retention: Duration::from_millis(0),
+        ..SignalingConfig::default()
+    };
+    for (retention, kept) in [(Duration::from_secs(600), 3), (Duration::ZERO, 0)] {
+        let app = App::new(SignalingConfig { ended_retention: retention, ..config.clone() });
+        for _ in 0..5 {
+            let id = publish(&app).await;
+            end(&app, id, Reason::PeerClosed);
+        }
+        let live = watch_after_publish(&app).await;
+        // The first tick of the registry's own clock prunes.
+        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
+        let run = tokio::spawn(Arc::clone(app.signaling.registry()).run(events));
+        while app.signaling.registry().sessions().len() > kept + live {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(app.signaling.registry().sessions().len(), kept + live);
+        drop(sender);
+        run.await.unwrap();
+    }
+}
+
+async fn watch_after_publish(app: &App) -> usize {
+    publish(app).await;
+    watch(app).await;
+    2
+}
+
+// §16: nothing leaks.
+#[tokio::test]
+async fn counts_return_to_nought_after_many_joins_and_leaves() {
+    let app = App::new(SignalingConfig::default());
+    publish(&app).await;
+    for round in 0..200 {
+        let id = watch(&app).await;
+        if round % 2 == 0 {
+            app.signaling.close(id, Reason::Deleted);
+        }
+        end(&app, id, Reason::Deleted);
+        end(&app, id, Reason::Deleted);
+    }
+    let counts = app.signaling.registry().counts();
+    assert_eq!((counts.streams, counts.publishers, counts.viewers), (1, 1, 0));
+    assert_eq!(app.signaling.registry().stream("s").unwrap().viewers, 0);
+    assert!(!app.signaling.close(SessionId(1), Reason::Deleted));
+}
+
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Observer for Notes {
+    fn session_opened(&self, role: Role) {
+        self.0.lock().unwrap().push(format!("opened {}", role.as_str()));
+    }
+
+    fn stage_ended(&self, role: Role, stage: Stage, state: StageState, reason: Option<Reason>, _: Duration) {
+        self.0.lock().unwrap().push(format!("{} {stage} {state:?} {reason:?}", role.as_str()));
+    }
+
+    fn session_ended(&self, role: Role, reason: Reason, _: Duration) {
+        self.0.lock().unwrap().push(format!("ended {} {reason}", role.as_str()));
+    }
+
+    fn http_response(&self, resource: Resource, method: &'static str, status: u16) {
+        self.0.lock().unwrap().push(format!("{method} {} {status}", resource.as_str()));
+    }
+}
+
+// OPS-05
+#[tokio::test]
+async fn the_observer_hears_of_everything_once() {
+    let notes = Arc::new(Notes::default());
+    let core = FakeCore::default();
+    let signaling = Arc::new(Signaling::with_observer(
+        SignalingConfig::default(),
+        core.clone(),
+        Arc::clone(&notes) as Arc<dyn Observer>,
+    ));
+    let app = App { core, router: router(Arc::clone(&signaling)), signaling };
+    let id = publish(&app).await;
+    stage(&app, id, Stage::Ice, StageChange::Begin, "");
+    stage(&app, id, Stage::Ice, StageChange::Done, "");
+    stage(&app, id, Stage::Ice, StageChange::Done, "");
+    stage(&app, id, Stage::Dtls, StageChange::Failed(Reason::DtlsTimeout), "");
+    end(&app, id, Reason::DtlsTimeout);
+    end(&app, id, Reason::DtlsTimeout);
+    app.send("BREW", "/whep/s/x", &[], "").await;
+    app.send("GET", "/whep/s/x/y/z", &[], "").await;
+    let expected = [
+        "publisher signaling Done None",
+        "opened publisher",
+        "POST whip-endpoint 201",
+        "publisher ice Done None",
+        "publisher dtls Failed Some(DtlsTimeout)",
+        "ended publisher dtls-timeout",
+        "other whep-session 404",
+        "GET unknown 404",
+    ];
+    assert_eq!(*notes.0.lock().unwrap(), expected);
+}
+
+/// Collects log events as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields(String);
+        impl tracing::field::Visit for Fields {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0.push_str(&format!("{}={value:?} ", field.name()));
+            }
+        }
+        let mut fields = Fields(format!("{} ", event.metadata().level()));
+        event.record(&mut fields);
+        self.0.lock().unwrap().push(fields.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+// OPS-03, OPS-10: one line at the end, with the reason and without secrets.
+#[tokio::test]
+async fn a_session_leaves_one_line_in_the_log() {
+    let log = Log::default();
+    let guard = tracing::subscriber::set_default(log.clone());
+    let app = App::new(SignalingConfig::default());
+    let reply = app.post("/whip/s", &golden("obs")).await;
+    let spec = app.core.last();
+    stage(&app, spec.id, Stage::Dtls, StageChange::Failed(Reason::DtlsTimeout), "ClientHello seen, no second flight");
+    end(&app, spec.id, Reason::DtlsTimeout);
+    end(&app, spec.id, Reason::DtlsTimeout);
+    drop(guard);
+    let lines = log.0.lock().unwrap();
+    let ends: Vec<_> = lines.iter().filter(|line| line.contains("session ended")).collect();
+    assert_eq!(ends.len(), 1, "{lines:?}");
+    for part in [
+        "INFO",
+        &format!("session={}", spec.id),
+        "stream=s ",
+        "role=\"publisher\"",
+        "stage=\"dtls\"",
+        "reason=\"dtls-timeout\"",
+        "detail=\"ClientHello seen, no second flight\"",
+        "rtp_sent=9",
+    ] {
+        assert!(ends[0].contains(part), "{part} in {}", ends[0]);
+    }
+    let secret = reply.header("location").rsplit('/').next().unwrap().to_owned();
+    for secret in [secret, spec.ice.local.pwd, spec.ice.remote.pwd] {
+        assert!(!lines.iter().any(|line| line.contains(&secret)));
+    }
+}
