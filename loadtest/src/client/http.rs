@@ -1,0 +1,84 @@
+//! The HTTP side of a session (RFC 9725 §4.2): POST an offer, DELETE the session.
+
+use reqwest::header::{CONTENT_TYPE, LOCATION};
+use reqwest::{Client, StatusCode, Url};
+
+use super::ClientError;
+use crate::sdp::Answer;
+
+/// Characters of an error body that are kept.
+const MAX_BODY: usize = 400;
+
+/// A WHIP or WHEP endpoint.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Shared by all clients.
+    pub http: Client,
+    /// Where offers go.
+    pub url: String,
+    /// Bearer token.
+    pub token: Option<String>,
+}
+
+/// A created session.
+#[derive(Clone, Debug)]
+pub(super) struct Resource {
+    pub(super) url: Url,
+    http: Client,
+    token: Option<String>,
+}
+
+impl Endpoint {
+    /// The stream's name: the last segment of the path.
+    pub fn stream(&self) -> &str {
+        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+    }
+
+    pub(super) async fn offer(&self, sdp: String) -> Result<(Answer, Resource), ClientError> {
+        let http = |error: reqwest::Error| ClientError::Http(error.to_string());
+        let url = Url::parse(&self.url).map_err(|error| ClientError::Http(error.to_string()))?;
+        let mut request = self.http.post(url.clone()).header(CONTENT_TYPE, "application/sdp").body(sdp);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.map_err(http)?;
+        let status = response.status();
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = response.text().await.map_err(http)?;
+        if status != StatusCode::CREATED {
+            return Err(ClientError::Refused { status: status.as_u16(), body: body.chars().take(MAX_BODY).collect() });
+        }
+        let location = location.and_then(|location| url.join(&location).ok());
+        let url = location.ok_or_else(|| ClientError::Answer("the answer has no usable Location".into()))?;
+        Ok((Answer::parse(&body)?, Resource { url, http: self.http.clone(), token: self.token.clone() }))
+    }
+}
+
+impl Resource {
+    /// Ends the session at the server. A server that has forgotten it already is as good.
+    pub(super) async fn delete(&self) -> Result<(), ClientError> {
+        let mut request = self.http.delete(self.url.clone());
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.map_err(|error| ClientError::Http(error.to_string()))?;
+        match response.status() {
+            StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
+            status => Err(ClientError::Refused { status: status.as_u16(), body: String::new() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_is_the_last_segment() {
+        for url in ["http://h/whip/a", "http://h/whip/a/", "http://h/whip/a?x=/y"] {
+            let endpoint = Endpoint { http: Client::new(), url: url.into(), token: None };
+            assert_eq!(endpoint.stream(), "a");
+        }
+    }
+}

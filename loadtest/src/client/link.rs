@@ -1,0 +1,313 @@
+//! One client's transport: a socket of its own, the full ICE agent, DTLS and SRTP, and media on top.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use media_core::demux::{PacketKind, classify};
+use media_core::dtls::{DtlsEndpoint, DtlsEvent};
+use media_core::ice::{AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, IceOutput};
+use media_core::ledger::Stage;
+use media_core::session::{DtlsParameters, DtlsRole, IceCredentials, SessionId};
+use media_core::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
+
+use super::{ClientError, ClientOptions, ClientState, Identity};
+use crate::sdp::Answer;
+
+/// Room for what the server sends while this task waits for its turn.
+const SOCKET_BUFFER: usize = 2 << 20;
+/// Datagrams that are read before timers get their turn.
+const BATCH: usize = 128;
+const DATAGRAM: usize = 1500;
+/// How often checks are repeated: a client in a hurry, since its connect time is measured.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What a client does with its connection.
+pub(super) trait Media: Send + 'static {
+    /// Keys are installed.
+    fn connected(&mut self, now: Instant);
+    /// An authenticated RTP packet.
+    fn rtp(&mut self, now: Instant, packet: &mut [u8]);
+    /// An authenticated compound RTCP packet.
+    fn rtcp(&mut self, now: Instant, packet: &[u8], out: &mut Outgoing);
+    /// A packet whose authentication failed, or that came before.
+    fn refused(&mut self);
+    /// Time passed; returns when to call again.
+    fn tick(&mut self, now: Instant, out: &mut Outgoing) -> Instant;
+    /// When [`Media::tick`] wants to be called at the latest; looked at after received packets.
+    fn deadline(&self) -> Instant;
+}
+
+/// The way out for media.
+pub(super) struct Outgoing {
+    srtp: SrtpSender,
+    corrupt: bool,
+    enabled: bool,
+    packet: Box<[u8]>,
+    queue: Vec<Vec<u8>>,
+}
+
+impl Outgoing {
+    /// Protects an RTP packet and sends it after the current call.
+    pub(super) fn rtp(&mut self, packet: &[u8]) {
+        self.protect(packet, false);
+    }
+
+    /// Protects an RTCP packet and sends it after the current call.
+    pub(super) fn rtcp(&mut self, packet: &[u8]) {
+        self.protect(packet, true);
+    }
+
+    fn protect(&mut self, packet: &[u8], rtcp: bool) {
+        let fits = self.enabled && packet.len() <= DATAGRAM;
+        let Some(room) = self.packet.get_mut(..packet.len()).filter(|_| fits) else { return };
+        room.copy_from_slice(packet);
+        let protected = if rtcp {
+            self.srtp.protect_rtcp(&mut self.packet, packet.len())
+        } else {
+            self.srtp.protect_rtp(&mut self.packet, packet.len())
+        };
+        let Ok(len) = protected else { return };
+        if self.corrupt {
+            // The last byte is part of the authentication tag or of the SRTCP index: the packet never authenticates.
+            self.packet[len - 1] ^= 0x55;
+        }
+        self.queue.push(self.packet[..len].to_vec());
+    }
+}
+
+/// The parts from which a link starts.
+pub(super) struct LinkStart {
+    pub(super) options: ClientOptions,
+    pub(super) identity: Identity,
+    pub(super) local: IceCredentials,
+    pub(super) answer: Answer,
+    pub(super) begun: Instant,
+}
+
+pub(super) struct Link {
+    socket: UdpSocket,
+    options: ClientOptions,
+    agent: Option<FullAgent>,
+    agent_out: mpsc::Receiver<AgentTransmit>,
+    checks: Vec<(SocketAddr, Vec<u8>)>,
+    // Keeps the queue open when there is no agent.
+    _agent_in: mpsc::Sender<AgentTransmit>,
+    dtls: DtlsEndpoint,
+    role: DtlsRole,
+    keys: Option<(SrtpReceiver, Outgoing)>,
+    peer: Option<SocketAddr>,
+    give_up: Instant,
+    dice: u64,
+    state: watch::Sender<ClientState>,
+}
+
+impl Link {
+    /// Opens the socket and starts ICE. Must be called inside a tokio runtime.
+    pub(super) fn start(start: LinkStart, state: watch::Sender<ClientState>) -> Result<Link, ClientError> {
+        let LinkStart { options, identity, local, answer, begun } = start;
+        let bind = options.bind.or_else(|| answer.candidates.first().map(|candidate| local_ip(candidate.address.ip())));
+        let bind = bind.ok_or_else(|| ClientError::Answer("the answer has no usable candidate".into()))?;
+        let socket = open_socket(bind).map_err(|error| ClientError::Socket(error.to_string()))?;
+        let local_address = socket.local_addr().map_err(|error| ClientError::Socket(error.to_string()))?;
+        let role = if answer.active { DtlsRole::Server } else { DtlsRole::Client };
+        let parameters = DtlsParameters { role, fingerprints: answer.fingerprints };
+        let dtls =
+            DtlsEndpoint::new(&identity.context, parameters).map_err(|error| ClientError::Crypto(error.to_string()))?;
+        let (agent_in, agent_out) = mpsc::channel(64);
+        let agent = options.send_checks.then(|| {
+            FullAgent::start(AgentStart {
+                owner: SessionId(0),
+                role: AgentRole::Controlling,
+                local,
+                remote: answer.ice,
+                remote_candidates: answer.candidates,
+                local_address,
+                transmit: agent_in.clone(),
+                options: AgentOptions { check_interval: CHECK_INTERVAL, ..AgentOptions::default() },
+            })
+        });
+        Ok(Link {
+            socket,
+            agent,
+            agent_out,
+            checks: Vec::new(),
+            _agent_in: agent_in,
+            dtls,
+            role,
+            keys: None,
+            peer: None,
+            give_up: begun + options.connect_timeout,
+            dice: u64::from(local_address.port()) | 0x9e37_79b9_0000_0000,
+            options,
+            state,
+        })
+    }
+
+    /// Runs until `stop` is set or the connection ends, then says close_notify.
+    pub(super) async fn run(mut self, mut media: impl Media, mut stop: watch::Receiver<bool>) {
+        let mut buffer = vec![0_u8; 2048 + MAX_TRAILER].into_boxed_slice();
+        let error = loop {
+            let deadline = self.deadline(&media);
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break ClientError::Stopped,
+                Some(transmit) = self.agent_out.recv() => {
+                    self.checks.push((transmit.to, transmit.datagram));
+                }
+                ready = self.socket.readable() => {
+                    if let Err(error) = ready {
+                        break ClientError::Socket(error.to_string());
+                    }
+                    self.receive(&mut buffer, &mut media);
+                }
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+            let now = Instant::now();
+            self.dtls.handle_timeout(now);
+            if let Some(error) = self.advance(now, &mut media) {
+                break error;
+            }
+            if self.keys.is_none() && now >= self.give_up {
+                let stage = if self.peer.is_some() { Stage::Dtls } else { Stage::Ice };
+                break ClientError::Timeout(self.options.connect_timeout, stage);
+            }
+            if let Some((_, out)) = &mut self.keys
+                && now >= media.deadline()
+            {
+                media.tick(now, out);
+            }
+            self.flush().await;
+        };
+        self.dtls.close();
+        self.flush().await;
+        self.state.send_replace(ClientState::Ended(error));
+    }
+
+    fn deadline(&self, media: &impl Media) -> Instant {
+        let phase = if self.keys.is_some() { media.deadline() } else { self.give_up };
+        self.dtls.poll_timeout().map_or(phase, |timeout| timeout.min(phase))
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], media: &mut impl Media) {
+        for _ in 0..BATCH {
+            let Ok((len, source)) = self.socket.try_recv_from(buffer) else { return };
+            let now = Instant::now();
+            if self.is_dropped() {
+                continue;
+            }
+            let Ok(kind) = classify(&buffer[..len]) else { continue };
+            if kind == PacketKind::Stun {
+                self.stun(now, source, &buffer[..len]);
+                continue;
+            }
+            let validated = self.peer == Some(source)
+                || self.agent.as_ref().is_some_and(|agent| agent.validated().any(|address| address == source));
+            if !validated {
+                continue;
+            }
+            match (kind, &mut self.keys) {
+                (PacketKind::Dtls, _) => self.dtls.handle_datagram(now, &buffer[..len]),
+                (PacketKind::Rtp, Some((srtp, _))) => match srtp.unprotect_rtp(buffer, len) {
+                    Ok(len) => media.rtp(now, &mut buffer[..len]),
+                    Err(_) => media.refused(),
+                },
+                (PacketKind::Rtcp, Some((srtp, out))) => match srtp.unprotect_rtcp(buffer, len) {
+                    Ok(len) => media.rtcp(now, &buffer[..len], out),
+                    Err(_) => media.refused(),
+                },
+                _ => {}
+            }
+        }
+    }
+
+    fn stun(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        let Some(agent) = &mut self.agent else { return };
+        let mut out = Vec::new();
+        agent.handle(now, source, datagram, &mut out);
+        for output in out {
+            match output {
+                IceOutput::Transmit { to, datagram } => self.checks.push((to, datagram)),
+                IceOutput::Selected(address) => {
+                    if self.peer.is_none() {
+                        self.state.send_replace(ClientState::Handshaking);
+                    }
+                    self.peer = Some(address);
+                    self.dtls.start(now);
+                }
+                IceOutput::Validated(_) | IceOutput::Forgotten(_) | IceOutput::CheckRefused(_) => {}
+            }
+        }
+    }
+
+    /// Takes what DTLS has to tell; an error ends the link.
+    fn advance(&mut self, now: Instant, media: &mut impl Media) -> Option<ClientError> {
+        while let Some(event) = self.dtls.poll_event() {
+            match event {
+                DtlsEvent::HandshakeStarted => {}
+                DtlsEvent::Connected(connection) => {
+                    let (receiver, srtp) = match connection.keying.contexts(self.role) {
+                        Ok(contexts) => contexts,
+                        Err(error) => return Some(ClientError::Crypto(error.to_string())),
+                    };
+                    let packet = vec![0; DATAGRAM + MAX_TRAILER].into_boxed_slice();
+                    let ClientOptions { corrupt_srtp: corrupt, send_media: enabled, .. } = self.options;
+                    self.keys = Some((receiver, Outgoing { srtp, corrupt, enabled, packet, queue: Vec::new() }));
+                    media.connected(now);
+                    self.state.send_replace(ClientState::Connected(connection.keying.profile()));
+                }
+                DtlsEvent::Failed(failure) => return Some(ClientError::Dtls(failure)),
+                DtlsEvent::PeerClosed => return Some(ClientError::ClosedByServer),
+            }
+        }
+        None
+    }
+
+    /// Sends what waits. Media waits for room in the socket: a load test that loses its own packets measures nothing.
+    ///
+    /// Nothing uses `try_send_to`: a fresh socket says "not ready" until the runtime has looked at it once.
+    async fn flush(&mut self) {
+        for (to, datagram) in self.checks.drain(..) {
+            let _ = self.socket.send_to(&datagram, to).await;
+        }
+        let Some(peer) = self.peer else { return };
+        while let Some(datagram) = self.dtls.poll_transmit() {
+            let _ = self.socket.send_to(&datagram, peer).await;
+        }
+        if let Some((_, out)) = &mut self.keys {
+            for datagram in out.queue.drain(..) {
+                let _ = self.socket.send_to(&datagram, peer).await;
+            }
+        }
+    }
+
+    fn is_dropped(&mut self) -> bool {
+        if self.options.drop_incoming <= 0.0 {
+            return false;
+        }
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        (self.dice >> 11) as f64 / (1_u64 << 53) as f64 <= self.options.drop_incoming
+    }
+}
+
+/// The local address for a server there.
+fn local_ip(server: IpAddr) -> IpAddr {
+    match server {
+        IpAddr::V4(ip) if ip.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(ip) if ip.is_loopback() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+fn open_socket(ip: IpAddr) -> std::io::Result<UdpSocket> {
+    let address = SocketAddr::new(ip, 0);
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None)?;
+    // The system may grant less.
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}

@@ -1,0 +1,171 @@
+//! WHIP and WHEP clients (RFC 9725): a publisher of synthetic media, and a viewer that checks it.
+
+mod http;
+mod link;
+mod publisher;
+mod viewer;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use media_core::dtls::{Certificate, DtlsContext, DtlsFailure};
+use media_core::session::Fingerprint;
+use media_core::srtp::SrtpProfile;
+use tokio::sync::watch;
+
+pub use http::Endpoint;
+pub use publisher::{Publisher, PublisherFigures, PublisherOptions};
+pub use viewer::{SharedHistogram, Viewer, ViewerFigures, ViewerOptions, latency_histogram};
+
+use crate::sdp::{AnswerError, Setup};
+
+/// How a client behaves. The defaults are those of a good client; each other value breaks one thing on purpose.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Makes ICE checks at all.
+    pub send_checks: bool,
+    /// Announces another fingerprint than that of its certificate.
+    pub corrupt_fingerprint: bool,
+    /// SRTP profiles to offer in the handshake, the preferred one first; with none there is no `use_srtp`.
+    pub srtp_profiles: Vec<SrtpProfile>,
+    /// Alters every protected packet that it sends.
+    pub corrupt_srtp: bool,
+    /// Answers the server's certificate and keys, but then sends neither RTP nor RTCP.
+    pub send_media: bool,
+    /// `a=setup` of the offer.
+    pub setup: Setup,
+    /// Local address of the media socket; chosen by the server's candidates if `None`.
+    pub bind: Option<IpAddr>,
+    /// From the POST to the end of the handshake.
+    pub connect_timeout: Duration,
+    /// Of the packets that arrive, this share is thrown away, 0.0..=1.0.
+    pub drop_incoming: f64,
+    /// Sends DELETE when it stops.
+    pub delete: bool,
+}
+
+impl Default for ClientOptions {
+    fn default() -> ClientOptions {
+        ClientOptions {
+            send_checks: true,
+            corrupt_fingerprint: false,
+            srtp_profiles: SrtpProfile::ALL.to_vec(),
+            corrupt_srtp: false,
+            send_media: true,
+            setup: Setup::ActPass,
+            bind: None,
+            connect_timeout: Duration::from_secs(15),
+            drop_incoming: 0.0,
+            delete: true,
+        }
+    }
+}
+
+/// The certificate and the DTLS settings that many clients share.
+#[derive(Clone)]
+pub struct Identity {
+    fingerprint: Fingerprint,
+    context: DtlsContext,
+}
+
+impl Identity {
+    /// A fresh certificate, with the profiles of these options.
+    ///
+    /// # Errors
+    /// [`ClientError::Crypto`] if OpenSSL refuses.
+    pub fn new(options: &ClientOptions) -> Result<Identity, ClientError> {
+        let crypto = |error: media_core::dtls::DtlsError| ClientError::Crypto(error.to_string());
+        let certificate = Certificate::generate().map_err(crypto)?;
+        let context = DtlsContext::with_profiles(&certificate, &options.srtp_profiles).map_err(crypto)?;
+        Ok(Identity { fingerprint: certificate.fingerprint().clone(), context })
+    }
+
+    /// The fingerprint for the offer.
+    fn announced(&self, options: &ClientOptions) -> Fingerprint {
+        let mut fingerprint = self.fingerprint.clone();
+        if options.corrupt_fingerprint {
+            fingerprint.digest.iter_mut().for_each(|byte| *byte ^= 0xff);
+        }
+        fingerprint
+    }
+}
+
+/// Why a client failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No HTTP answer came.
+    #[error("HTTP: {0}")]
+    Http(String),
+    /// The server refused the offer.
+    #[error("the server answered {status}: {body}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Body of the answer, at most some hundred bytes of it.
+        body: String,
+    },
+    /// The answer cannot be used.
+    #[error("{0}")]
+    Answer(String),
+    /// The socket failed.
+    #[error("UDP: {0}")]
+    Socket(String),
+    /// OpenSSL or libsrtp refused.
+    #[error("cryptography: {0}")]
+    Crypto(String),
+    /// ICE found no path, or the handshake did not end in time.
+    #[error("no connection after {0:?}, stage {1}")]
+    Timeout(Duration, media_core::ledger::Stage),
+    /// The handshake failed.
+    #[error("DTLS: {} ({})", .0.reason, .0.detail)]
+    Dtls(DtlsFailure),
+    /// The server said close_notify.
+    #[error("the server closed the session")]
+    ClosedByServer,
+    /// The client's task is gone.
+    #[error("the client stopped")]
+    Stopped,
+}
+
+impl From<AnswerError> for ClientError {
+    fn from(error: AnswerError) -> ClientError {
+        ClientError::Answer(error.to_string())
+    }
+}
+
+/// Where a client stands.
+#[derive(Clone, Debug)]
+pub enum ClientState {
+    /// The answer is there, checks are under way.
+    Connecting,
+    /// A path is validated, the handshake is under way.
+    Handshaking,
+    /// Media flows, under this profile.
+    Connected(SrtpProfile),
+    /// It is over, for this reason.
+    Ended(ClientError),
+}
+
+/// Waits until a client is connected.
+async fn connected(mut state: watch::Receiver<ClientState>) -> Result<SrtpProfile, ClientError> {
+    loop {
+        match &*state.borrow_and_update() {
+            ClientState::Connected(profile) => return Ok(*profile),
+            ClientState::Ended(error) => return Err(error.clone()),
+            ClientState::Connecting | ClientState::Handshaking => {}
+        }
+        state.changed().await.map_err(|_| ClientError::Stopped)?;
+    }
+}
+
+/// Waits until a client is over, and says why.
+async fn ended(mut state: watch::Receiver<ClientState>) -> ClientError {
+    loop {
+        if let ClientState::Ended(error) = &*state.borrow_and_update() {
+            return error.clone();
+        }
+        if state.changed().await.is_err() {
+            return ClientError::Stopped;
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! A WHIP client that sends synthetic media.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use media_core::ice::random_credentials;
+use media_core::media::{Codec, MediaKind};
+use media_core::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
+use media_core::rtp::packet::{HeaderFields, RtpHeader, write_header};
+use media_core::rtp::rtx;
+use media_core::srtp::SrtpProfile;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::http::Resource;
+use super::link::{Link, LinkStart, Media, Outgoing};
+use super::{ClientError, ClientOptions, ClientState, Endpoint, Identity};
+use crate::clock;
+use crate::frames::{Packetizer, Payload};
+use crate::sdp::{AnsweredSection, Offer, OfferedSection, PayloadTypes, Ssrcs};
+use crate::stamp::{Content, STAMP_LEN, Stamp, stream_number};
+
+/// Sent packets that a NACK can still get.
+const HISTORY: usize = 1024;
+/// Packets of a frame that leave at once; the rest follows every [`PACE`].
+const BURST: usize = 16;
+const PACE: Duration = Duration::from_millis(1);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// A keyframe is this much bigger than an interframe.
+const KEYFRAME_FACTOR: f64 = 4.0;
+const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
+const AUDIO_BYTES: usize = 160;
+
+/// What a publisher sends.
+#[derive(Clone, Debug)]
+pub struct PublisherOptions {
+    /// VP8 or H264; `None` for no video.
+    pub video: Option<Codec>,
+    /// Opus, 50 packets a second.
+    pub audio: bool,
+    /// Video, in kbit/s of payload.
+    pub bitrate: u32,
+    /// Video frames a second, at least 1.
+    pub fps: u32,
+    /// Longest RTP payload, in bytes.
+    pub packet_size: usize,
+    /// From one keyframe to the next.
+    pub gop: Duration,
+    /// Sends keyframes at all, on its own and when asked.
+    pub keyframes: bool,
+}
+
+impl Default for PublisherOptions {
+    fn default() -> PublisherOptions {
+        PublisherOptions {
+            video: Some(Codec::Vp8),
+            audio: true,
+            bitrate: 1000,
+            fps: 30,
+            packet_size: 1100,
+            gop: Duration::from_secs(2),
+            keyframes: true,
+        }
+    }
+}
+
+/// What a publisher did.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct PublisherFigures {
+    /// From the POST to the end of the handshake, in seconds.
+    pub connected: Option<f64>,
+    /// RTP packets sent, without retransmissions.
+    pub packets: u64,
+    /// Payload bytes of those.
+    pub bytes: u64,
+    /// Keyframes sent.
+    pub keyframes: u64,
+    /// PLI and FIR received.
+    pub keyframe_requests: u64,
+    /// Packets sent again after a NACK.
+    pub resent: u64,
+    /// SRTP packets of the server that did not authenticate.
+    pub refused: u64,
+}
+
+/// A running publisher. Dropping it ends it without a word; [`Publisher::stop`] ends it well.
+pub struct Publisher {
+    resource: Resource,
+    delete: bool,
+    figures: Arc<Mutex<PublisherFigures>>,
+    state: watch::Receiver<ClientState>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Publisher {
+    /// Posts the offer and starts the session in the background, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// What the HTTP exchange or the answer lacks; all later failures show in [`Publisher::connected`].
+    pub async fn start(
+        endpoint: &Endpoint,
+        identity: &Identity,
+        media: PublisherOptions,
+        options: ClientOptions,
+    ) -> Result<Publisher, ClientError> {
+        let begun = Instant::now();
+        let local = random_credentials();
+        let mut sections = Vec::new();
+        let mut ssrcs = Vec::new();
+        for codec in media.audio.then_some(Codec::Opus).into_iter().chain(media.video) {
+            let pair = Ssrcs { media: random_u32()?, rtx: random_u32()? };
+            sections.push(OfferedSection { codecs: vec![codec], sends: Some(pair) });
+            ssrcs.push((codec, pair));
+        }
+        let fingerprint = identity.announced(&options);
+        let offer = Offer { ice: &local, fingerprint: &fingerprint, setup: options.setup, sections: &sections };
+        let (answer, resource) = endpoint.offer(offer.to_sdp()).await?;
+
+        let figures = Arc::new(Mutex::new(PublisherFigures::default()));
+        let stream = stream_number(endpoint.stream());
+        let mut tracks = Vec::new();
+        for (codec, ssrcs) in ssrcs {
+            let accepted = answer.live(codec.kind()).and_then(|section| {
+                let types = section.codecs.iter().find(|(other, _)| *other == codec)?.1;
+                Some((section.clone(), types))
+            });
+            let (section, types) =
+                accepted.ok_or_else(|| ClientError::Answer(format!("the server does not take {codec}")))?;
+            tracks.push(Track::new(codec, ssrcs, &section, types, stream, &media)?);
+        }
+        let sender = Sender { tracks, media, begun, next_report: begun, figures: Arc::clone(&figures) };
+        let (state_sender, state) = watch::channel(ClientState::Connecting);
+        let (stop, stopped) = watch::channel(false);
+        let delete = options.delete;
+        let start = LinkStart { options, identity: identity.clone(), local, answer, begun };
+        let link = Link::start(start, state_sender)?;
+        let task = tokio::spawn(link.run(sender, stopped));
+        Ok(Publisher { resource, delete, figures, state, stop, task })
+    }
+
+    /// Waits until media flows, and tells the SRTP profile.
+    ///
+    /// # Errors
+    /// Why it never will.
+    pub async fn connected(&self) -> Result<SrtpProfile, ClientError> {
+        super::connected(self.state.clone()).await
+    }
+
+    /// Waits until the session is over, and says why.
+    pub async fn ended(&self) -> ClientError {
+        super::ended(self.state.clone()).await
+    }
+
+    /// Why it is over, if it is.
+    pub fn failure(&self) -> Option<ClientError> {
+        match &*self.state.borrow() {
+            ClientState::Ended(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
+    /// The session resource, absolute.
+    pub fn session_url(&self) -> &str {
+        self.resource.url.as_str()
+    }
+
+    /// The figures so far.
+    pub fn figures(&self) -> PublisherFigures {
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the session: DELETE unless the options say no, then close_notify.
+    ///
+    /// # Errors
+    /// What the DELETE said; the client is gone all the same.
+    pub async fn stop(mut self) -> Result<PublisherFigures, ClientError> {
+        let deleted = if self.delete { self.resource.delete().await } else { Ok(()) };
+        self.stop.send_replace(true);
+        // It fails only if the task panicked, and then the figures say so.
+        let _ = (&mut self.task).await;
+        deleted.map(|()| self.figures())
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn random_u32() -> Result<u32, ClientError> {
+    let mut bytes = [0; 4];
+    openssl::rand::rand_bytes(&mut bytes).map_err(|error| ClientError::Crypto(error.to_string()))?;
+    Ok(u32::from_be_bytes(bytes).max(1))
+}
+
+struct Waiting {
+    payload: Payload,
+    content: Content,
+    marker: bool,
+    timestamp: u32,
+}
+
+struct Track {
+    codec: Codec,
+    ssrcs: Ssrcs,
+    types: PayloadTypes,
+    mid: Option<(u8, String)>,
+    packetizer: Packetizer,
+    stamp: Stamp,
+    interval: Duration,
+    /// Bytes of an interframe and of a keyframe.
+    sizes: (usize, usize),
+    sequence: u16,
+    rtx_sequence: u16,
+    first_timestamp: u32,
+    frames: u64,
+    next_frame: Instant,
+    next_keyframe: Instant,
+    next_burst: Instant,
+    waiting: VecDeque<Waiting>,
+    history: Vec<Vec<u8>>,
+    packets: u32,
+    octets: u32,
+}
+
+impl Track {
+    fn new(
+        codec: Codec,
+        ssrcs: Ssrcs,
+        section: &AnsweredSection,
+        types: PayloadTypes,
+        stream: u32,
+        media: &PublisherOptions,
+    ) -> Result<Track, ClientError> {
+        let video = codec.kind() == MediaKind::Video;
+        let fps = media.fps.max(1);
+        let average = f64::from(media.bitrate) * 125.0 / f64::from(fps);
+        let frames = (media.gop.as_secs_f64() * f64::from(fps)).max(1.0);
+        let interframe = if media.keyframes { average * frames / (frames - 1.0 + KEYFRAME_FACTOR) } else { average };
+        let sizes = ((interframe as usize).max(1), (interframe * KEYFRAME_FACTOR) as usize);
+        let now = Instant::now();
+        let random = random_u32()?;
+        Ok(Track {
+            codec,
+            ssrcs,
+            types,
+            mid: section.mid_extension.map(|id| (id, section.mid.clone())),
+            packetizer: Packetizer::new(codec, media.packet_size),
+            stamp: Stamp { stream, epoch: random_u32()?, content: Content::Audio, counter: 0, sent: 0 },
+            interval: if video { Duration::from_secs(1) / fps } else { AUDIO_INTERVAL },
+            sizes: if video { sizes } else { (AUDIO_BYTES, AUDIO_BYTES) },
+            // SRTP wants to start in the lower half (RFC 3711 §3.3.1).
+            sequence: (random & 0x7fff) as u16,
+            rtx_sequence: (random >> 16 & 0x7fff) as u16,
+            first_timestamp: random.rotate_left(8),
+            frames: 0,
+            next_frame: now,
+            next_keyframe: now,
+            next_burst: now,
+            waiting: VecDeque::new(),
+            history: vec![Vec::new(); HISTORY],
+            packets: 0,
+            octets: 0,
+        })
+    }
+
+    fn clock_rate(&self) -> u32 {
+        if self.codec.kind() == MediaKind::Video { 90_000 } else { 48_000 }
+    }
+
+    fn timestamp(&self) -> u32 {
+        let ticks = self.interval.as_nanos() * u128::from(self.frames) * u128::from(self.clock_rate()) / 1_000_000_000;
+        self.first_timestamp.wrapping_add(ticks as u32)
+    }
+
+    /// Puts the frames that are due into the queue.
+    fn produce(&mut self, now: Instant, media: &PublisherOptions, figures: &mut PublisherFigures) {
+        if now > self.next_frame + Duration::from_secs(1) {
+            // The machine slept or is overloaded: go on from here instead of catching up in a burst.
+            self.next_frame = now;
+        }
+        while now >= self.next_frame {
+            let video = self.codec.kind() == MediaKind::Video;
+            let keyframe = video && media.keyframes && now >= self.next_keyframe;
+            if keyframe {
+                self.next_keyframe = now + media.gop;
+                figures.keyframes += 1;
+            }
+            let size = if keyframe { self.sizes.1 } else { self.sizes.0 };
+            let timestamp = self.timestamp();
+            let payloads = self.packetizer.frame(keyframe, size);
+            let last = payloads.len() - 1;
+            for (index, payload) in payloads.into_iter().enumerate() {
+                let content = match (video, keyframe && index == 0) {
+                    (false, _) => Content::Audio,
+                    (true, true) => Content::KeyframeStart,
+                    (true, false) => Content::Video,
+                };
+                // The marker ends a video frame; audio has it on the first packet of a talkspurt.
+                let marker = if video { index == last } else { self.frames == 0 };
+                self.waiting.push_back(Waiting { payload, content, marker, timestamp });
+            }
+            self.frames += 1;
+            self.next_frame += self.interval;
+        }
+    }
+
+    fn send(&mut self, now: Instant, out: &mut Outgoing, figures: &mut PublisherFigures) {
+        self.next_burst = now + PACE;
+        for _ in 0..BURST {
+            let Some(Waiting { mut payload, content, marker, timestamp }) = self.waiting.pop_front() else { return };
+            self.stamp = Stamp { content, sent: clock::nanos(), ..self.stamp };
+            self.stamp.seal(&mut payload.bytes[payload.body..]);
+            self.stamp.counter += 1;
+            let fields = HeaderFields {
+                marker,
+                padding: false,
+                payload_type: self.types.media,
+                sequence_number: self.sequence,
+                timestamp,
+                ssrc: self.ssrcs.media,
+            };
+            let slot = usize::from(self.sequence) % HISTORY;
+            let mut packet = std::mem::take(&mut self.history[slot]);
+            if write_packet(&mut packet, &fields, &self.mid, &payload.bytes) {
+                out.rtp(&packet);
+                figures.packets += 1;
+                figures.bytes += payload.bytes.len() as u64;
+                self.packets = self.packets.wrapping_add(1);
+                self.octets = self.octets.wrapping_add(payload.bytes.len() as u32);
+            }
+            self.history[slot] = packet;
+            self.sequence = self.sequence.wrapping_add(1);
+        }
+    }
+
+    fn resend(&mut self, sequence: u16, out: &mut Outgoing) -> bool {
+        let packet = &self.history[usize::from(sequence) % HISTORY];
+        let Some(header) = RtpHeader::parse(packet).ok().filter(|header| header.sequence_number == sequence) else {
+            return false;
+        };
+        let Some(payload_type) = self.types.rtx else {
+            out.rtp(packet);
+            return true;
+        };
+        let payload = header.payload(packet);
+        let mut bytes = vec![0; payload.len() + 2];
+        let fields = HeaderFields {
+            marker: header.marker,
+            padding: false,
+            payload_type,
+            sequence_number: self.rtx_sequence,
+            timestamp: header.timestamp,
+            ssrc: self.ssrcs.rtx,
+        };
+        let mut retransmission = Vec::new();
+        let written = rtx::write_payload(&mut bytes, sequence, payload).is_some()
+            && write_packet(&mut retransmission, &fields, &self.mid, &bytes);
+        if written {
+            self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
+            out.rtp(&retransmission);
+        }
+        written
+    }
+
+    fn deadline(&self) -> Instant {
+        if self.waiting.is_empty() { self.next_frame } else { self.next_frame.min(self.next_burst) }
+    }
+}
+
+/// Writes a whole packet into `packet`; false if its header cannot be expressed.
+fn write_packet(packet: &mut Vec<u8>, fields: &HeaderFields, mid: &Option<(u8, String)>, payload: &[u8]) -> bool {
+    packet.clear();
+    packet.resize(64 + payload.len(), 0);
+    let extension = mid.as_ref().map(|(id, mid)| (*id, mid.as_bytes()));
+    let Some(len) = write_header(packet, fields, extension) else {
+        packet.clear();
+        return false;
+    };
+    packet.truncate(len);
+    packet.extend_from_slice(payload);
+    true
+}
+
+struct Sender {
+    tracks: Vec<Track>,
+    media: PublisherOptions,
+    begun: Instant,
+    next_report: Instant,
+    figures: Arc<Mutex<PublisherFigures>>,
+}
+
+impl Sender {
+    fn report(&mut self, out: &mut Outgoing) {
+        let mut buffer = [0; MAX_RTCP_LEN];
+        for track in &self.tracks {
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let info = SenderInfo {
+                ntp: NtpTime::from_unix(since_epoch),
+                rtp_timestamp: track.timestamp(),
+                packet_count: track.packets,
+                octet_count: track.octets,
+            };
+            let mut writer = RtcpWriter::new(&mut buffer);
+            let ssrc = track.ssrcs.media;
+            if writer.sender_report(ssrc, &info, &[]).and_then(|()| writer.sdes_cname(ssrc, "loadtest")).is_ok() {
+                out.rtcp(writer.as_bytes());
+            }
+        }
+    }
+}
+
+impl Media for Sender {
+    fn connected(&mut self, now: Instant) {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).connected =
+            Some(now.duration_since(self.begun).as_secs_f64());
+        for track in &mut self.tracks {
+            track.next_frame = now;
+            track.next_keyframe = now;
+        }
+        self.next_report = now + REPORT_INTERVAL / 4;
+    }
+
+    fn rtp(&mut self, _: Instant, _: &mut [u8]) {}
+
+    fn rtcp(&mut self, now: Instant, packet: &[u8], out: &mut Outgoing) {
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in RtcpPackets::new(packet).flatten() {
+            match message {
+                RtcpPacket::Pli(_) | RtcpPacket::Fir(_) => {
+                    figures.keyframe_requests += 1;
+                    for track in &mut self.tracks {
+                        track.next_keyframe = now;
+                    }
+                }
+                RtcpPacket::Nack(nack) => {
+                    let track = self.tracks.iter_mut().find(|track| track.ssrcs.media == nack.media_ssrc);
+                    if let Some(track) = track {
+                        let resent = nack.sequence_numbers().filter(|&number| track.resend(number, out)).count();
+                        figures.resent += resent as u64;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn refused(&mut self) {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).refused += 1;
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Outgoing) -> Instant {
+        let figures = Arc::clone(&self.figures);
+        let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
+        for track in &mut self.tracks {
+            track.produce(now, &self.media, &mut figures);
+            track.send(now, out, &mut figures);
+        }
+        drop(figures);
+        if now >= self.next_report {
+            self.next_report = now + REPORT_INTERVAL;
+            self.report(out);
+        }
+        self.deadline()
+    }
+
+    fn deadline(&self) -> Instant {
+        let frames = self.tracks.iter().map(Track::deadline).min();
+        frames.map_or(self.next_report, |frame| frame.min(self.next_report))
+    }
+}
+
+const _: () = assert!(STAMP_LEN < AUDIO_BYTES);

@@ -1,0 +1,502 @@
+//! A WHEP client that checks and counts what it receives.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use media_core::ice::random_credentials;
+use media_core::media::{Codec, MediaKind};
+use media_core::rtcp::{MAX_RTCP_LEN, NtpTime, ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter};
+use media_core::rtp::packet::RtpHeader;
+use media_core::rtp::rtx;
+use media_core::rtp::sequence::SequenceExtender;
+use media_core::srtp::SrtpProfile;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::http::Resource;
+use super::link::{Link, LinkStart, Media, Outgoing};
+use super::{ClientError, ClientOptions, ClientState, Endpoint, Identity};
+use crate::clock;
+use crate::frames;
+use crate::sdp::{AnsweredSection, Offer, OfferedSection};
+use crate::stamp::stream_number;
+use crate::tally::{Track, TrackFigures};
+
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// A gap is asked for this often, and this many times.
+const NACK_INTERVAL: Duration = Duration::from_millis(40);
+const NACK_TRIES: u8 = 5;
+/// The first NACK waits this long: most gaps are reordering.
+const NACK_DELAY: Duration = Duration::from_millis(10);
+/// SSRCs of one viewer; a server has no reason for more.
+const MAX_STREAMS: usize = 8;
+/// The longest latency that is told from longer ones, in µs.
+const MAX_LATENCY: u64 = 60_000_000;
+
+/// One-way latencies in µs, shared by as many viewers as you like.
+pub type SharedHistogram = Arc<Mutex<Histogram<u64>>>;
+
+/// An empty histogram for latencies.
+pub fn latency_histogram() -> SharedHistogram {
+    // The bounds are constants that satisfy its conditions.
+    let histogram = Histogram::new_with_bounds(1, MAX_LATENCY, 3).expect("valid bounds");
+    Arc::new(Mutex::new(histogram))
+}
+
+/// What a viewer asks for.
+#[derive(Clone, Debug)]
+pub struct ViewerOptions {
+    /// Video codecs to offer; none for no video.
+    pub video: Vec<Codec>,
+    /// Offers Opus.
+    pub audio: bool,
+    /// Asks for lost packets.
+    pub nack: bool,
+    /// Name of the stream whose stamps it expects; the last segment of the URL if `None`.
+    pub expected_stream: Option<String>,
+    /// Where latencies go.
+    pub latency: SharedHistogram,
+}
+
+impl Default for ViewerOptions {
+    fn default() -> ViewerOptions {
+        ViewerOptions {
+            video: vec![Codec::Vp8, Codec::H264],
+            audio: true,
+            nack: true,
+            expected_stream: None,
+            latency: latency_histogram(),
+        }
+    }
+}
+
+/// What a viewer saw. Times are seconds since its POST.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct ViewerFigures {
+    /// End of the handshake.
+    pub connected: Option<f64>,
+    /// First RTP packet.
+    pub first_rtp: Option<f64>,
+    /// First packet of the first keyframe.
+    pub first_keyframe: Option<f64>,
+    /// Audio.
+    pub audio: TrackFigures,
+    /// Video.
+    pub video: TrackFigures,
+    /// RTP packets with a payload type or SSRC that was not negotiated.
+    pub unexpected: u64,
+    /// SRTP packets that did not authenticate or came twice.
+    pub refused: u64,
+    /// NACKed sequence numbers.
+    pub nacked: u64,
+    /// Sender reports received.
+    pub sender_reports: u64,
+}
+
+impl ViewerFigures {
+    /// Audio and video together.
+    pub fn total(&self) -> TrackFigures {
+        let mut total = self.audio;
+        total.add(&self.video);
+        total
+    }
+
+    /// Everything that came was whole, came once and left no gap, and something came.
+    pub fn is_intact(&self) -> bool {
+        let total = self.total();
+        total.delivered > 0 && total.is_intact() && self.unexpected == 0 && self.refused == 0
+    }
+}
+
+/// A running viewer. Dropping it ends it without a word; [`Viewer::stop`] ends it well.
+pub struct Viewer {
+    resource: Resource,
+    delete: bool,
+    seen: Arc<Mutex<Seen>>,
+    state: watch::Receiver<ClientState>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Viewer {
+    /// Posts the offer and starts the session in the background, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// What the HTTP exchange or the answer lacks; all later failures show in [`Viewer::connected`].
+    pub async fn start(
+        endpoint: &Endpoint,
+        identity: &Identity,
+        media: ViewerOptions,
+        options: ClientOptions,
+    ) -> Result<Viewer, ClientError> {
+        let begun = Instant::now();
+        let local = random_credentials();
+        let mut sections = Vec::new();
+        if media.audio {
+            sections.push(OfferedSection { codecs: vec![Codec::Opus], sends: None });
+        }
+        if !media.video.is_empty() {
+            sections.push(OfferedSection { codecs: media.video.clone(), sends: None });
+        }
+        let fingerprint = identity.announced(&options);
+        let offer = Offer { ice: &local, fingerprint: &fingerprint, setup: options.setup, sections: &sections };
+        let (answer, resource) = endpoint.offer(offer.to_sdp()).await?;
+
+        let stream = stream_number(media.expected_stream.as_deref().unwrap_or(endpoint.stream()));
+        let seen = Arc::new(Mutex::new(Seen { figures: ViewerFigures::default(), streams: Vec::new() }));
+        let receiver = Receiver {
+            sections: answer.sections.iter().filter(|section| !section.rejected).cloned().collect(),
+            stream,
+            nack: media.nack,
+            latency: media.latency,
+            begun,
+            next: begun,
+            next_report: begun,
+            ssrc: 1,
+            seen: Arc::clone(&seen),
+        };
+        let (state_sender, state) = watch::channel(ClientState::Connecting);
+        let (stop, stopped) = watch::channel(false);
+        let delete = options.delete;
+        let start = LinkStart { options, identity: identity.clone(), local, answer, begun };
+        let link = Link::start(start, state_sender)?;
+        let task = tokio::spawn(link.run(receiver, stopped));
+        Ok(Viewer { resource, delete, seen, state, stop, task })
+    }
+
+    /// Waits until the handshake is done, and tells the SRTP profile.
+    ///
+    /// # Errors
+    /// Why it never will.
+    pub async fn connected(&self) -> Result<SrtpProfile, ClientError> {
+        super::connected(self.state.clone()).await
+    }
+
+    /// Waits until the session is over, and says why.
+    pub async fn ended(&self) -> ClientError {
+        super::ended(self.state.clone()).await
+    }
+
+    /// Why it is over, if it is.
+    pub fn failure(&self) -> Option<ClientError> {
+        match &*self.state.borrow() {
+            ClientState::Ended(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
+    /// The session resource, absolute.
+    pub fn session_url(&self) -> &str {
+        self.resource.url.as_str()
+    }
+
+    /// The figures so far.
+    pub fn figures(&self) -> ViewerFigures {
+        lock(&self.seen).figures()
+    }
+
+    /// Ends the session: DELETE unless the options say no, then close_notify.
+    ///
+    /// # Errors
+    /// What the DELETE said; the client is gone all the same.
+    pub async fn stop(mut self) -> Result<ViewerFigures, ClientError> {
+        let deleted = if self.delete { self.resource.delete().await } else { Ok(()) };
+        self.stop.send_replace(true);
+        // It fails only if the task panicked, and then the figures say so.
+        let _ = (&mut self.task).await;
+        deleted.map(|()| self.figures())
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One SSRC.
+struct Stream {
+    ssrc: u32,
+    kind: MediaKind,
+    extender: SequenceExtender,
+    track: Track,
+    clock_rate: f64,
+    transit: Option<f64>,
+    jitter: f64,
+    reported: (u64, u64),
+    last_report: Option<(u32, Instant)>,
+    asked: HashMap<u64, (u8, Instant)>,
+}
+
+struct Seen {
+    figures: ViewerFigures,
+    streams: Vec<Stream>,
+}
+
+impl Seen {
+    fn figures(&self) -> ViewerFigures {
+        let mut figures = self.figures;
+        for stream in &self.streams {
+            match stream.kind {
+                MediaKind::Audio => figures.audio.add(&stream.track.figures()),
+                MediaKind::Video => figures.video.add(&stream.track.figures()),
+            }
+        }
+        figures
+    }
+
+    fn stream(&mut self, ssrc: u32, kind: MediaKind) -> Option<&mut Stream> {
+        let index = match self.streams.iter().position(|stream| stream.ssrc == ssrc) {
+            Some(index) => index,
+            None if self.streams.len() >= MAX_STREAMS => return None,
+            None => {
+                self.streams.push(Stream {
+                    ssrc,
+                    kind,
+                    extender: SequenceExtender::new(),
+                    track: Track::default(),
+                    clock_rate: if kind == MediaKind::Video { 90_000.0 } else { 48_000.0 },
+                    transit: None,
+                    jitter: 0.0,
+                    reported: (0, 0),
+                    last_report: None,
+                    asked: HashMap::new(),
+                });
+                self.streams.len() - 1
+            }
+        };
+        self.streams.get_mut(index).filter(|stream| stream.kind == kind)
+    }
+}
+
+impl Stream {
+    /// RFC 3550 A.8
+    fn note_arrival(&mut self, arrival: f64, timestamp: u32) {
+        let transit = arrival * self.clock_rate - f64::from(timestamp);
+        if let Some(before) = self.transit {
+            let difference = (transit - before).abs();
+            // A wrap of the timestamp is no jitter.
+            if difference < self.clock_rate * 60.0 {
+                self.jitter += (difference - self.jitter) / 16.0;
+            }
+        }
+        self.transit = Some(transit);
+    }
+
+    fn report(&mut self, now: Instant) -> Option<ReportBlock> {
+        let highest = self.track.highest()?;
+        let figures = self.track.figures();
+        let (delivered, lost) = (figures.delivered, figures.lost);
+        let fresh = (delivered.saturating_sub(self.reported.0), lost.saturating_sub(self.reported.1));
+        self.reported = (delivered, lost);
+        let (last_sr, since) = self.last_report.map_or((0, Duration::ZERO), |(sr, at)| (sr, now - at));
+        Some(ReportBlock {
+            ssrc: self.ssrc,
+            fraction_lost: (fresh.1 * 256 / (fresh.0 + fresh.1).max(1)).min(255) as u8,
+            cumulative_lost: i32::try_from(lost).unwrap_or(i32::MAX).min(0x7f_ffff),
+            extended_highest_sequence: highest as u32,
+            jitter: self.jitter as u32,
+            last_sr,
+            delay_since_last_sr: media_core::rtcp::ntp::compact_duration(since),
+        })
+    }
+
+    /// Sequence numbers to ask for now.
+    fn missing(&mut self, now: Instant) -> Vec<u16> {
+        let gaps: Vec<u64> = self.track.gaps().collect();
+        self.asked.retain(|number, _| gaps.binary_search(number).is_ok());
+        let mut ask = Vec::new();
+        for number in gaps {
+            let (tries, at) = self.asked.entry(number).or_insert((0, now + NACK_DELAY));
+            if *tries < NACK_TRIES && now >= *at {
+                *tries += 1;
+                *at = now + NACK_INTERVAL;
+                ask.push(number as u16);
+            }
+        }
+        ask
+    }
+
+    fn waits_for_gaps(&self) -> bool {
+        self.asked.values().any(|(tries, _)| *tries < NACK_TRIES)
+    }
+}
+
+struct Receiver {
+    sections: Vec<AnsweredSection>,
+    stream: u32,
+    nack: bool,
+    latency: SharedHistogram,
+    begun: Instant,
+    next: Instant,
+    next_report: Instant,
+    /// Our own SSRC in RTCP.
+    ssrc: u32,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Receiver {
+    fn since(&self, now: Instant) -> f64 {
+        now.duration_since(self.begun).as_secs_f64()
+    }
+
+    /// The codec and kind of a payload type; true if it is the RTX one, with the media payload type.
+    fn format(&self, payload_type: u8) -> Option<(Codec, Option<u8>, Option<u32>)> {
+        for section in &self.sections {
+            for (codec, types) in &section.codecs {
+                if types.media == payload_type {
+                    return Some((*codec, None, None));
+                }
+                if types.rtx == Some(payload_type) {
+                    return Some((*codec, Some(types.media), section.ssrcs.map(|ssrcs| ssrcs.media)));
+                }
+            }
+        }
+        None
+    }
+
+    fn report(&mut self, now: Instant, out: &mut Outgoing) {
+        let mut seen = lock(&self.seen);
+        let blocks: Vec<ReportBlock> = seen.streams.iter_mut().filter_map(|stream| stream.report(now)).collect();
+        let blind = seen.streams.iter().find(|stream| stream.kind == MediaKind::Video);
+        let blind = blind.filter(|stream| stream.track.figures().keyframes == 0).map(|stream| stream.ssrc);
+        let mut buffer = [0; MAX_RTCP_LEN];
+        let mut writer = RtcpWriter::new(&mut buffer);
+        let mut written = writer.receiver_report(self.ssrc, &blocks);
+        written = written.and_then(|()| writer.sdes_cname(self.ssrc, "loadtest"));
+        if let Some(media) = blind {
+            // Nothing can be decoded before a keyframe.
+            written = written.and_then(|()| writer.pli(self.ssrc, media));
+        }
+        if written.is_ok() {
+            out.rtcp(writer.as_bytes());
+        }
+    }
+
+    fn ask(&mut self, now: Instant, out: &mut Outgoing) -> bool {
+        let mut seen = lock(&self.seen);
+        let mut waiting = false;
+        let mut nacked = 0;
+        for stream in seen.streams.iter_mut().filter(|stream| stream.kind == MediaKind::Video) {
+            let missing = stream.missing(now);
+            waiting |= stream.waits_for_gaps();
+            let mut rest = &missing[..];
+            while !rest.is_empty() {
+                let mut buffer = [0; MAX_RTCP_LEN];
+                let mut writer = RtcpWriter::new(&mut buffer);
+                let taken = writer.nack(self.ssrc, stream.ssrc, rest);
+                if taken == 0 {
+                    break;
+                }
+                out.rtcp(writer.as_bytes());
+                nacked += taken as u64;
+                rest = &rest[taken..];
+            }
+        }
+        seen.figures.nacked += nacked;
+        waiting
+    }
+}
+
+impl Media for Receiver {
+    fn connected(&mut self, now: Instant) {
+        let since = self.since(now);
+        lock(&self.seen).figures.connected = Some(since);
+        self.next_report = now + REPORT_INTERVAL / 4;
+        self.next = self.next_report;
+    }
+
+    fn rtp(&mut self, now: Instant, packet: &mut [u8]) {
+        let since = self.since(now);
+        let arrival = clock::nanos();
+        let mut seen = lock(&self.seen);
+        seen.figures.first_rtp.get_or_insert(since);
+        let header = RtpHeader::parse(packet).ok();
+        let format = header.and_then(|header| Some((header, self.format(header.payload_type)?)));
+        let Some((mut header, (codec, retransmitted, media_ssrc))) = format else {
+            seen.figures.unexpected += 1;
+            return;
+        };
+        let mut packet = packet;
+        if let Some(payload_type) = retransmitted {
+            let known = seen.streams.iter().find(|stream| stream.kind == codec.kind()).map(|stream| stream.ssrc);
+            let Some(ssrc) = media_ssrc.or(known) else {
+                seen.figures.unexpected += 1;
+                return;
+            };
+            // A retransmission without a payload is a probe.
+            let Some(restored) = rtx::restore(packet, &header, payload_type, ssrc) else { return };
+            packet = restored;
+            let Ok(restored_header) = RtpHeader::parse(packet) else { return };
+            header = restored_header;
+        }
+        let Some(stream) = seen.stream(header.ssrc, codec.kind()) else {
+            seen.figures.unexpected += 1;
+            return;
+        };
+        let before = stream.extender.highest();
+        let extended = stream.extender.extend(header.sequence_number);
+        let payload = header.payload(packet);
+        if !stream.track.note_sequence(extended, payload.len(), retransmitted.is_some()) || payload.is_empty() {
+            return;
+        }
+        if self.nack && before.is_some_and(|before| extended > before + 1) {
+            self.next = self.next.min(now + NACK_DELAY);
+        }
+        if retransmitted.is_none() {
+            stream.note_arrival(arrival as f64 / 1e9, header.timestamp);
+        }
+        match frames::open(codec, payload) {
+            Ok(stamp) if stamp.stream == self.stream => {
+                let keyframes = stream.track.figures().keyframes;
+                stream.track.note_stamp(&stamp);
+                if keyframes == 0 && stamp.content == crate::stamp::Content::KeyframeStart {
+                    seen.figures.first_keyframe.get_or_insert(since);
+                }
+                let latency = arrival.saturating_sub(stamp.sent) / 1000;
+                if retransmitted.is_none() {
+                    self.latency.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(latency.max(1));
+                }
+            }
+            _ => stream.track.note_corrupt(),
+        }
+    }
+
+    fn rtcp(&mut self, now: Instant, packet: &[u8], _: &mut Outgoing) {
+        let mut seen = lock(&self.seen);
+        for message in RtcpPackets::new(packet).flatten() {
+            if let RtcpPacket::SenderReport(report) = message {
+                seen.figures.sender_reports += 1;
+                let stream = seen.streams.iter_mut().find(|stream| stream.ssrc == report.sender_ssrc);
+                if let Some(stream) = stream {
+                    stream.last_report = Some((NtpTime::compact(report.info.ntp), now));
+                }
+            }
+        }
+    }
+
+    fn refused(&mut self) {
+        lock(&self.seen).figures.refused += 1;
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Outgoing) -> Instant {
+        if now >= self.next_report {
+            self.next_report = now + REPORT_INTERVAL;
+            self.report(now, out);
+        }
+        let waiting = self.nack && self.ask(now, out);
+        self.next = if waiting { self.next_report.min(now + NACK_DELAY) } else { self.next_report };
+        self.next
+    }
+
+    fn deadline(&self) -> Instant {
+        self.next
+    }
+}

@@ -1,0 +1,140 @@
+//! What every payload carries at its end: who sent it, its number, when, and a checksum over all of it.
+//!
+//! The stamp stands last so that it is found whatever the codec puts in front.
+
+/// Bytes of a stamp.
+pub const STAMP_LEN: usize = 33;
+
+const MAGIC: [u8; 4] = *b"SLte";
+const CHECKSUM_LEN: usize = 4;
+
+/// What a packet is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// An audio packet.
+    Audio,
+    /// A packet of an interframe, or a later one of a keyframe.
+    Video,
+    /// The first packet of a keyframe.
+    KeyframeStart,
+}
+
+/// The stamp of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// [`stream_number`] of the stream's name.
+    pub stream: u32,
+    /// Differs between runs of a publisher: its counters start anew.
+    pub epoch: u32,
+    /// What the packet is part of.
+    pub content: Content,
+    /// Counts the packets of one track, from 0.
+    pub counter: u64,
+    /// [`crate::clock::nanos`] when it was sent.
+    pub sent: u64,
+}
+
+/// Why a payload is not what was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// There is no stamp: the payload is another sender's, or cut.
+    #[error("no stamp")]
+    Foreign,
+    /// The checksum is wrong.
+    #[error("wrong checksum")]
+    Checksum,
+}
+
+impl Stamp {
+    /// Writes the stamp over the last [`STAMP_LEN`] bytes of `body`, which must be that long, and sums up all of it.
+    pub fn seal(&self, body: &mut [u8]) {
+        let Some(at) = body.len().checked_sub(STAMP_LEN) else { return };
+        let content = match self.content {
+            Content::Audio => 0_u8,
+            Content::Video => 1,
+            Content::KeyframeStart => 2,
+        };
+        let (before, stamp) = body.split_at_mut(at);
+        stamp[..4].copy_from_slice(&MAGIC);
+        stamp[4..8].copy_from_slice(&self.stream.to_be_bytes());
+        stamp[8..12].copy_from_slice(&self.epoch.to_be_bytes());
+        stamp[12] = content;
+        stamp[13..21].copy_from_slice(&self.counter.to_be_bytes());
+        stamp[21..29].copy_from_slice(&self.sent.to_be_bytes());
+        let checksum = checksum(before, &stamp[..STAMP_LEN - CHECKSUM_LEN]);
+        stamp[29..].copy_from_slice(&checksum.to_be_bytes());
+    }
+
+    /// Reads the stamp at the end of `body` and verifies the checksum.
+    ///
+    /// # Errors
+    /// See [`Broken`].
+    pub fn open(body: &[u8]) -> Result<Stamp, Broken> {
+        let (before, stamp) = body.split_last_chunk::<STAMP_LEN>().ok_or(Broken::Foreign)?;
+        if stamp[..4] != MAGIC {
+            return Err(Broken::Foreign);
+        }
+        let (summed, sum) = stamp.split_at(STAMP_LEN - CHECKSUM_LEN);
+        if checksum(before, summed).to_be_bytes() != sum {
+            return Err(Broken::Checksum);
+        }
+        Ok(Stamp {
+            stream: u32::from_be_bytes(part(stamp, 4)),
+            epoch: u32::from_be_bytes(part(stamp, 8)),
+            content: match stamp[12] {
+                0 => Content::Audio,
+                1 => Content::Video,
+                _ => Content::KeyframeStart,
+            },
+            counter: u64::from_be_bytes(part(stamp, 13)),
+            sent: u64::from_be_bytes(part(stamp, 21)),
+        })
+    }
+}
+
+/// The number of a stream in its stamps.
+pub fn stream_number(name: &str) -> u32 {
+    crc32fast::hash(name.as_bytes())
+}
+
+fn part<const N: usize>(stamp: &[u8; STAMP_LEN], at: usize) -> [u8; N] {
+    std::array::from_fn(|index| stamp[at + index])
+}
+
+fn checksum(before: &[u8], stamp: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(before);
+    hasher.update(stamp);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: Stamp =
+        Stamp { stream: 7, epoch: 9, content: Content::KeyframeStart, counter: 1 << 40, sent: 123_456 };
+
+    #[test]
+    fn a_stamp_is_read_back() {
+        for len in [STAMP_LEN, STAMP_LEN + 1, 1200] {
+            let mut body = vec![0xa5; len];
+            STAMP.seal(&mut body);
+            assert_eq!(Stamp::open(&body), Ok(STAMP));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let mut body = vec![0x5a; 100];
+        STAMP.seal(&mut body);
+        for bit in 0..body.len() * 8 {
+            let mut altered = body.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert!(Stamp::open(&altered).is_err(), "bit {bit}");
+        }
+        assert_eq!(Stamp::open(&body[..99]), Err(Broken::Foreign));
+        assert_eq!(Stamp::open(&body[..10]), Err(Broken::Foreign));
+        assert_eq!(Stamp::open(&[]), Err(Broken::Foreign));
+    }
+}

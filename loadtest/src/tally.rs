@@ -1,0 +1,273 @@
+//! What a viewer counts: delivered, lost, duplicated, reordered, corrupt.
+
+use serde::Serialize;
+
+use crate::stamp::{Content, Stamp};
+
+/// Numbers that are remembered behind the highest one; later than that a packet is a duplicate or as good as lost.
+const WINDOW: u64 = 8192;
+
+/// Where a number belongs among those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Higher than all before.
+    Next,
+    /// It fills a gap.
+    Late,
+    /// It came before, or belongs in front of the first one.
+    Again,
+}
+
+/// Counts gaps in a run of numbers, from the first to the highest that came.
+#[derive(Clone, Debug)]
+pub struct Run {
+    first: Option<u64>,
+    highest: u64,
+    seen: Box<[u64]>,
+    unique: u64,
+}
+
+impl Default for Run {
+    fn default() -> Run {
+        Run { first: None, highest: 0, seen: vec![0; (WINDOW / 64) as usize].into(), unique: 0 }
+    }
+}
+
+impl Run {
+    /// Notes one number.
+    pub fn note(&mut self, number: u64) -> Place {
+        let Some(first) = self.first else {
+            self.first = Some(number);
+            self.highest = number;
+            self.mark(number);
+            return Place::Next;
+        };
+        if number > self.highest {
+            let gap = number - self.highest;
+            if gap >= WINDOW {
+                self.seen.fill(0);
+            } else {
+                for between in self.highest + 1..number {
+                    self.seen[(between % WINDOW / 64) as usize] &= !(1 << (between % 64));
+                }
+            }
+            self.highest = number;
+            self.mark(number);
+            return Place::Next;
+        }
+        let known = self.seen[(number % WINDOW / 64) as usize] & (1 << (number % 64)) != 0;
+        if number < first || self.highest - number >= WINDOW || known {
+            return Place::Again;
+        }
+        self.mark(number);
+        Place::Late
+    }
+
+    fn mark(&mut self, number: u64) {
+        self.seen[(number % WINDOW / 64) as usize] |= 1 << (number % 64);
+        self.unique += 1;
+    }
+
+    /// Numbers between the first and the highest that did not come.
+    pub fn missing(&self) -> u64 {
+        self.first.map_or(0, |first| self.highest - first + 1 - self.unique)
+    }
+
+    /// The highest number, and the gaps among the `depth` numbers before it, the oldest first.
+    pub fn gaps(&self, depth: u64) -> impl Iterator<Item = u64> + '_ {
+        let from =
+            self.first.map_or(self.highest, |first| first.max(self.highest.saturating_sub(depth.min(WINDOW - 1))));
+        (from..self.highest).filter(|number| self.seen[(number % WINDOW / 64) as usize] & (1 << (number % 64)) == 0)
+    }
+
+    /// The highest number that came.
+    pub fn highest(&self) -> Option<u64> {
+        self.first.map(|_| self.highest)
+    }
+}
+
+/// Figures of one track of one viewer, or sums of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TrackFigures {
+    /// Packets that came, each counted once.
+    pub delivered: u64,
+    /// Payload bytes of those.
+    pub bytes: u64,
+    /// Packets that did not come, by RTP sequence numbers of the server.
+    pub lost: u64,
+    /// Packets of the publisher that did not come, by the counters in the payloads: losses before the server count too.
+    pub missing: u64,
+    /// Packets that came again.
+    pub duplicated: u64,
+    /// Packets that came after a later one.
+    pub reordered: u64,
+    /// Of the delivered, those that came only after a NACK.
+    pub recovered: u64,
+    /// Payloads whose checksum is wrong, or that are no payloads of this stream.
+    pub corrupt: u64,
+    /// Keyframes that began.
+    pub keyframes: u64,
+    /// The publisher started anew.
+    pub restarts: u64,
+}
+
+impl TrackFigures {
+    /// Adds those of another track or viewer.
+    pub fn add(&mut self, other: &TrackFigures) {
+        self.delivered += other.delivered;
+        self.bytes += other.bytes;
+        self.lost += other.lost;
+        self.missing += other.missing;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.recovered += other.recovered;
+        self.corrupt += other.corrupt;
+        self.keyframes += other.keyframes;
+        self.restarts += other.restarts;
+    }
+
+    /// Everything came, once and whole. Reordering is no fault of integrity.
+    pub fn is_intact(&self) -> bool {
+        self.lost == 0 && self.missing == 0 && self.duplicated == 0 && self.corrupt == 0
+    }
+}
+
+/// Counts one track of one viewer.
+#[derive(Clone, Debug, Default)]
+pub struct Track {
+    figures: TrackFigures,
+    sequence: Run,
+    counters: Run,
+    epoch: Option<u32>,
+    missing_before: u64,
+}
+
+impl Track {
+    /// Notes a packet by its extended sequence number. False if it came before and its payload counts no more.
+    pub fn note_sequence(&mut self, extended: u64, payload_len: usize, recovered: bool) -> bool {
+        match self.sequence.note(extended) {
+            Place::Again => {
+                self.figures.duplicated += 1;
+                return false;
+            }
+            Place::Late if recovered => self.figures.recovered += 1,
+            Place::Late => self.figures.reordered += 1,
+            Place::Next => {}
+        }
+        self.figures.delivered += 1;
+        self.figures.bytes += payload_len as u64;
+        true
+    }
+
+    /// Notes the stamp of a packet that came for the first time.
+    pub fn note_stamp(&mut self, stamp: &Stamp) {
+        if self.epoch != Some(stamp.epoch) {
+            if self.epoch.is_some() {
+                self.figures.restarts += 1;
+            }
+            self.missing_before += self.counters.missing();
+            self.counters = Run::default();
+            self.epoch = Some(stamp.epoch);
+        }
+        if self.counters.note(stamp.counter) == Place::Again {
+            // The server sent one payload under two numbers.
+            self.figures.duplicated += 1;
+        }
+        if stamp.content == Content::KeyframeStart {
+            self.figures.keyframes += 1;
+        }
+    }
+
+    /// Notes a payload that is not what was sent.
+    pub fn note_corrupt(&mut self) {
+        self.figures.corrupt += 1;
+    }
+
+    /// Numbers that are missing among the latest ones.
+    pub fn gaps(&self) -> impl Iterator<Item = u64> + '_ {
+        self.sequence.gaps(256)
+    }
+
+    /// The highest extended sequence number.
+    pub fn highest(&self) -> Option<u64> {
+        self.sequence.highest()
+    }
+
+    /// The figures so far.
+    pub fn figures(&self) -> TrackFigures {
+        TrackFigures {
+            lost: self.sequence.missing(),
+            missing: self.missing_before + self.counters.missing(),
+            ..self.figures
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(epoch: u32, counter: u64) -> Stamp {
+        Stamp { stream: 1, epoch, content: Content::Video, counter, sent: 0 }
+    }
+
+    #[test]
+    fn losses_count_from_the_first_packet_to_the_last() {
+        let mut run = Run::default();
+        for number in [100, 101, 103, 107] {
+            assert_eq!(run.note(number), Place::Next);
+        }
+        assert_eq!(run.missing(), 4);
+        assert_eq!(run.gaps(256).collect::<Vec<_>>(), [102, 104, 105, 106]);
+        assert_eq!(run.note(105), Place::Late);
+        assert_eq!(run.note(105), Place::Again);
+        assert_eq!(run.note(99), Place::Again, "before the first one");
+        assert_eq!(run.missing(), 3);
+        assert_eq!(Run::default().missing(), 0);
+    }
+
+    #[test]
+    fn a_gap_wider_than_the_window_is_all_lost() {
+        let mut run = Run::default();
+        run.note(0);
+        run.note(20_000);
+        assert_eq!(run.missing(), 19_999);
+        assert_eq!(run.note(1), Place::Again);
+        assert_eq!(run.note(20_000 - WINDOW + 1), Place::Late);
+        for number in 20_001..60_000 {
+            assert_eq!(run.note(number), Place::Next);
+        }
+        assert_eq!(run.missing(), 19_998);
+    }
+
+    #[test]
+    fn a_track_tells_its_faults_apart() {
+        let mut track = Track::default();
+        for (extended, counter) in [(10, 0), (11, 1), (13, 3)] {
+            assert!(track.note_sequence(extended, 100, false));
+            track.note_stamp(&stamp(1, counter));
+        }
+        assert!(track.note_sequence(12, 100, true));
+        track.note_stamp(&stamp(1, 2));
+        assert!(track.figures().is_intact());
+        assert!(!track.note_sequence(12, 100, false));
+        // Sequence numbers without a gap hide what was lost before the server.
+        assert!(track.note_sequence(14, 100, false));
+        track.note_stamp(&stamp(1, 6));
+        let figures = track.figures();
+        assert_eq!((figures.delivered, figures.lost, figures.missing), (5, 0, 2));
+        assert_eq!((figures.duplicated, figures.recovered, figures.reordered), (1, 1, 0));
+        assert!(!figures.is_intact());
+    }
+
+    #[test]
+    fn a_restarted_publisher_counts_anew() {
+        let mut track = Track::default();
+        for (extended, epoch, counter) in [(1, 1, 500), (2, 1, 502), (3, 2, 0), (4, 2, 1)] {
+            track.note_sequence(extended, 1, false);
+            track.note_stamp(&stamp(epoch, counter));
+        }
+        let figures = track.figures();
+        assert_eq!((figures.missing, figures.restarts, figures.duplicated), (1, 1, 0));
+    }
+}
