@@ -1,0 +1,227 @@
+// What the publish and watch pages share: state, stages, figures, and the loop that keeps a session alive.
+
+import { HttpError, Session } from "./whip.js";
+
+const STAGES = ["signaling", "ice", "dtls", "fingerprint", "srtp", "media"];
+const FIRST_RETRY = 1;
+const LONGEST_RETRY = 10;
+
+export const query = new URLSearchParams(location.search);
+export const streamName = decodeURIComponent(location.pathname.split("/").pop());
+export const element = (id) => document.getElementById(id);
+
+/** What tests and curious people read: `window.sluice`. */
+export const page = {
+  state: "idle",
+  stream: streamName,
+  pc: null,
+  session: null,
+  stages: [],
+  stats: {},
+  error: null,
+  retries: 0,
+};
+window.sluice = page;
+
+document.title = `${streamName} – ${document.title}`;
+element("stream").textContent = streamName;
+
+export function setState(state, text) {
+  page.state = state;
+  document.body.dataset.state = state;
+  element("status").textContent = text;
+}
+
+/** Shows an error, or takes it away. */
+export function setError(error) {
+  page.error = error ? { message: error.message, status: error.status ?? null, code: error.code ?? null } : null;
+  element("alert").hidden = !error;
+  element("alert").textContent = error?.message ?? "";
+}
+
+/** The token: what the field holds, else what the address or this tab's earlier visit says. */
+export function rememberToken() {
+  const key = `sluice-token:${streamName}`;
+  const field = element("token");
+  field.value ||= query.get("token") ?? sessionStorage.getItem(key) ?? "";
+  field.addEventListener("change", () => sessionStorage.setItem(key, field.value));
+  return () => field.value.trim();
+}
+
+function node(tag, text, attributes = {}) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+function describe({ state, started_ms, ended_ms, reason, detail }) {
+  if (state === "failed") return reason ?? "failed";
+  if (state === "done") return `${ended_ms - (started_ms ?? 0)} ms`;
+  return state === "running" ? detail || "under way" : "waiting";
+}
+
+export function showStages(stages) {
+  page.stages = stages;
+  const byName = new Map(stages.map((stage) => [stage.stage, stage]));
+  element("stages").replaceChildren(
+    ...STAGES.map((name) => {
+      const stage = byName.get(name) ?? { state: "waiting" };
+      const item = node("li", "", { "data-stage": name, "data-state": stage.state, title: stage.detail || name });
+      item.append(node("b", name), node("small", describe(stage)));
+      return item;
+    }),
+  );
+  const failed = stages.find((stage) => stage.state === "failed");
+  if (failed) {
+    setError(Object.assign(new Error([`${failed.stage}: ${failed.reason}.`, failed.detail, failed.advice].filter(Boolean).join(" ")), { code: failed.reason }));
+  } else if (page.error?.code && !page.error.status) {
+    setError(null);
+  }
+}
+
+export function showStats(stats) {
+  page.stats = stats;
+  element("stats").replaceChildren(
+    ...Object.entries(stats.shown).map(([name, value]) => {
+      const item = node("div", "");
+      item.append(node("dt", name), node("dd", value));
+      return item;
+    }),
+  );
+}
+
+/** Figures of one second: `read` turns the report and the one before into `{shown, ...}`. */
+function figures(pc, read) {
+  let before = new Map();
+  return async () => {
+    const report = await pc.getStats();
+    showStats(read([...report.values()], (entry) => before.get(entry.id), report));
+    before = new Map(report);
+  };
+}
+
+/** Bits a second between two entries, as text. */
+export function rate(entry, earlier, field) {
+  if (!entry || !earlier) return "–";
+  const seconds = (entry.timestamp - earlier.timestamp) / 1000;
+  const kilobits = (8 * (entry[field] - earlier[field])) / seconds / 1000;
+  if (!(kilobits >= 0)) return "–";
+  return kilobits >= 1000 ? `${(kilobits / 1000).toFixed(2)} Mbit/s` : `${kilobits.toFixed(0)} kbit/s`;
+}
+
+export const codecName = (report, entry) => report.get(entry?.codecId)?.mimeType.split("/")[1] ?? "–";
+
+function sleep(seconds, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+  });
+}
+
+/** Resolves with the reason when the connection or the server's session is over. */
+function untilOver(pc, session, read, connected, signal) {
+  return new Promise((resolve) => {
+    let timer = null;
+    const over = (why) => {
+      clearTimeout(timer);
+      resolve(why);
+    };
+    signal.addEventListener("abort", () => over("stopped"), { once: true });
+    const check = () => {
+      if (pc.connectionState === "connected") connected();
+      if (pc.connectionState === "failed" || pc.connectionState === "closed") over("The connection was lost.");
+    };
+    pc.addEventListener("connectionstatechange", check);
+    check();
+    const tick = figures(pc, read);
+    let beats = 0;
+    const beat = async () => {
+      try {
+        // The ledger moves within the first second and hardly ever later; figures want one look a second.
+        const ledger = await session.stages();
+        if (ledger) showStages(ledger.stages);
+        if (!ledger) return over("The server knows this session no more.");
+        if (ledger.state === "closed" || ledger.state === "closing") return over(`The session ended: ${ledger.reason ?? "closed by the server"}.`);
+      } catch {
+        // The server may be out of reach while media still flows: the connection's state decides.
+      }
+      if (beats % 5 === 0 || page.stages.some((stage) => stage.state === "done" && stage.stage === "media")) await tick().catch(() => {});
+      const settled = page.stages.length > 0 && page.stages.every((stage) => stage.state === "done" || stage.state === "failed");
+      beats += 1;
+      if (!signal.aborted) timer = setTimeout(beat, settled ? 1000 : 200);
+    };
+    beat();
+  });
+}
+
+/**
+ * Opens sessions one after the other until stopped: `setUp(pc)` says what to send or receive, `read` makes figures,
+ * `connected` is called when media may flow. Waits as long as the server asks, else longer each time.
+ */
+export class Keeper {
+  #stop = null;
+
+  constructor({ endpoint, token, setUp, read, connected, fatal, waiting }) {
+    Object.assign(this, { endpoint, token, setUp, read, connected, fatal, waiting });
+    addEventListener("pagehide", () => this.stop());
+  }
+
+  get running() {
+    return this.#stop !== null;
+  }
+
+  stop() {
+    this.#stop?.abort();
+    this.#stop = null;
+  }
+
+  async run() {
+    this.stop();
+    const stop = new AbortController();
+    this.#stop = stop;
+    const { signal } = stop;
+    let retry = FIRST_RETRY;
+    page.retries = 0;
+    while (!signal.aborted) {
+      setError(null);
+      showStages([]);
+      setState(page.retries ? "reconnecting" : "connecting", page.retries ? "Connecting again" : "Connecting");
+      const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+      page.pc = pc;
+      let delay = null;
+      try {
+        await this.setUp(pc);
+        const session = await Session.open(pc, this.endpoint, { token: this.token(), signal });
+        page.session = session;
+        // The page may go while the session opens or lives: nobody else would tell the server.
+        signal.addEventListener("abort", () => session.close(), { once: true });
+        if (signal.aborted) session.close();
+        const why = await untilOver(pc, session, this.read, () => ((retry = FIRST_RETRY), this.connected(pc)), signal);
+        session.close();
+        if (!signal.aborted) setError(page.error ? { ...page.error } : new Error(why));
+      } catch (error) {
+        if (signal.aborted) break;
+        const http = error instanceof HttpError;
+        setError(error);
+        if (http && this.fatal(error)) {
+          pc.close();
+          this.stop();
+          setState("failed", "Failed");
+          return;
+        }
+        delay = http ? error.retryAfter : null;
+      } finally {
+        pc.close();
+      }
+      if (signal.aborted) break;
+      delay ??= retry;
+      retry = Math.min(retry * 2, LONGEST_RETRY);
+      page.retries += 1;
+      this.waiting(delay);
+      await sleep(delay, signal);
+    }
+    // A later run may have begun meanwhile: the state is its own then.
+    if (this.#stop === null || this.#stop === stop) setState("stopped", "Stopped");
+  }
+}

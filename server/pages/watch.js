@@ -1,0 +1,120 @@
+// The watch page: receive, play, and show how far the session came.
+// Parameters for automation: token=…, auto=0 to wait for a click.
+
+import { root } from "./whip.js";
+import { Keeper, codecName, element, page, query, rate, rememberToken, setState, showStages, showStats, streamName } from "./page.js";
+
+const player = element("player");
+const token = rememberToken();
+
+function hint(text) {
+  element("hint").textContent = text;
+}
+
+async function setUp(pc) {
+  const began = performance.now();
+  const stream = new MediaStream();
+  page.firstFrameMs = null;
+  pc.addEventListener("track", ({ track }) => {
+    stream.addTrack(track);
+    if (player.srcObject === stream) return;
+    player.srcObject = stream;
+    player.play().catch(() => {});
+    player.requestVideoFrameCallback?.(() => (page.firstFrameMs ??= Math.round(performance.now() - began)));
+  });
+  for (const kind of ["video", "audio"]) pc.addTransceiver(kind, { direction: "recvonly" });
+  player.controls = false;
+  hint("Connecting");
+}
+
+function read(entries, before, report) {
+  const inbound = (kind) => entries.find((entry) => entry.type === "inbound-rtp" && entry.kind === kind);
+  const [video, audio] = [inbound("video"), inbound("audio")];
+  const transport = entries.find((entry) => entry.type === "transport");
+  const main = video ?? audio;
+  const shown = {};
+  if (video) {
+    shown["Video codec"] = codecName(report, video);
+    shown.Resolution = video.frameWidth ? `${video.frameWidth} × ${video.frameHeight}` : "–";
+    shown["Frame rate"] = video.framesPerSecond === undefined ? "–" : `${video.framesPerSecond} fps`;
+    shown["Video rate"] = rate(video, before(video), "bytesReceived");
+  }
+  if (audio) shown["Audio rate"] = rate(audio, before(audio), "bytesReceived");
+  if (main) {
+    const all = main.packetsReceived + main.packetsLost;
+    shown.Lost = all > 0 ? `${main.packetsLost} (${((100 * main.packetsLost) / all).toFixed(2)} %)` : "–";
+    shown.Jitter = main.jitter === undefined ? "–" : `${(1000 * main.jitter).toFixed(0)} ms`;
+  }
+  if (page.firstFrameMs) shown["First frame"] = `${page.firstFrameMs} ms`;
+  shown.Protection = transport?.srtpCipher ?? "–";
+  return {
+    shown,
+    framesDecoded: video?.framesDecoded ?? 0,
+    packetsReceived: video?.packetsReceived ?? 0,
+    packetsLost: (video?.packetsLost ?? 0) + (audio?.packetsLost ?? 0),
+    audioEnergy: audio?.totalAudioEnergy ?? 0,
+    srtpCipher: transport?.srtpCipher ?? null,
+    codec: video ? codecName(report, video) : null,
+  };
+}
+
+const keeper = new Keeper({
+  endpoint: `${root}whep/${encodeURIComponent(streamName)}`,
+  token,
+  setUp,
+  read,
+  connected: () => page.state !== "playing" && hint("Waiting for the first picture"),
+  fatal: (error) => {
+    element("credentials").hidden = ![401, 403].includes(error.status);
+    return error.status < 500 && ![404, 409, 429].includes(error.status);
+  },
+  waiting: (seconds) => {
+    const absent = [404, 409].includes(page.error?.status);
+    setState(absent ? "waiting" : "reconnecting", absent ? "Not live yet" : "Connecting again");
+    hint(absent ? `The stream is not live. Next look in ${seconds} s.` : `Next try in ${seconds} s.`);
+    // That nobody publishes yet is no error.
+    if (absent) element("alert").hidden = true;
+  },
+});
+
+function playing() {
+  if (!keeper.running || !player.srcObject) return;
+  setState("playing", "Playing");
+  player.controls = true;
+  element("unmute").hidden = !player.muted;
+}
+
+player.addEventListener("playing", playing);
+player.addEventListener("volumechange", () => (element("unmute").hidden = !player.muted || page.state !== "playing"));
+element("unmute").addEventListener("click", () => {
+  player.muted = false;
+  player.play().catch(() => {});
+});
+
+async function start() {
+  element("credentials").hidden = true;
+  element("toggle").textContent = "Stop";
+  await keeper.run();
+  player.srcObject = null;
+  player.controls = false;
+  element("unmute").hidden = true;
+  element("toggle").textContent = "Watch";
+  hint(page.state === "failed" ? "Nothing to show" : "Stopped");
+}
+
+element("toggle").addEventListener("click", () => (keeper.running ? keeper.stop() : start()));
+element("credentials").addEventListener("submit", (event) => {
+  event.preventDefault();
+  start();
+});
+Object.assign(page, { start, stop: () => keeper.stop() });
+
+showStages([]);
+showStats({ shown: { "Video codec": "–", Resolution: "–", "Frame rate": "–", "Video rate": "–", Lost: "–", Jitter: "–" } });
+if (query.get("auto") === "0") {
+  setState("idle", "Ready");
+  element("toggle").textContent = "Watch";
+  hint("Ready");
+} else {
+  start();
+}

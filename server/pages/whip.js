@@ -1,0 +1,125 @@
+// A client for WHIP (RFC 9725) and WHEP: one POST opens a session, PATCH trickles candidates, DELETE ends it.
+
+/** Root of the server's public URLs, with a slash at its end. */
+export const root = new URL("..", import.meta.url).href;
+
+/** An answer of the server that is no success. */
+export class HttpError extends Error {
+  constructor(response, problem) {
+    super(problem?.detail || problem?.title || `the server answered ${response.status}`);
+    this.status = response.status;
+    this.code = problem?.code ?? null;
+    const seconds = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
+    this.retryAfter = seconds > 0 ? seconds : null;
+  }
+
+  static async from(response) {
+    return new HttpError(response, await response.json().catch(() => null));
+  }
+}
+
+/** A session on the server, from the answer to its POST until close(). */
+export class Session {
+  #headers;
+  #etag;
+  #pc;
+  #queue = [];
+  #sending = false;
+  #closed = false;
+
+  constructor(url, etag, headers, pc) {
+    this.url = url;
+    this.#etag = etag;
+    this.#headers = headers;
+    this.#pc = pc;
+  }
+
+  /**
+   * Offers what `pc` holds to an endpoint and applies the answer.
+   * The POST does not wait for candidates: a server with ICE-lite needs none, and for others they follow by PATCH.
+   */
+  static async open(pc, endpoint, { token, signal } = {}) {
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const early = [];
+    let session = null;
+    pc.addEventListener("icecandidate", ({ candidate }) => {
+      if (session) session.#trickle(candidate);
+      else early.push(candidate);
+    });
+    await pc.setLocalDescription(await pc.createOffer());
+    const response = await fetch(endpoint, {
+      method: "POST",
+      headers: { ...headers, "Content-Type": "application/sdp" },
+      body: pc.localDescription.sdp,
+      signal,
+    });
+    if (response.status !== 201) throw await HttpError.from(response);
+    const location = response.headers.get("Location");
+    if (!location) throw new Error("the server named no session URL");
+    const opened = new Session(new URL(location, response.url).href, response.headers.get("ETag"), headers, pc);
+    const answer = await response.text();
+    try {
+      await pc.setRemoteDescription({ type: "answer", sdp: answer });
+    } catch (error) {
+      opened.close();
+      throw error;
+    }
+    if (!/^a=ice-lite\s*$/m.test(answer)) {
+      session = opened;
+      early.forEach((candidate) => opened.#trickle(candidate));
+    }
+    return opened;
+  }
+
+  #trickle(candidate) {
+    this.#queue.push(candidate);
+    if (!this.#sending) this.#flush();
+  }
+
+  async #flush() {
+    this.#sending = true;
+    while (this.#queue.length && !this.#closed) {
+      // Candidates come in bursts: one request carries what a burst brought.
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      const body = this.#fragment(this.#queue.splice(0));
+      const headers = { ...this.#headers, "Content-Type": "application/trickle-ice-sdpfrag" };
+      if (this.#etag) headers["If-Match"] = this.#etag;
+      try {
+        const response = await fetch(this.url, { method: "PATCH", headers, body });
+        // A server without trickle works with what it has.
+        if (!response.ok) break;
+      } catch {
+        break;
+      }
+    }
+    this.#sending = false;
+  }
+
+  #fragment(candidates) {
+    const sdp = this.#pc.localDescription.sdp;
+    const line = (name) => sdp.match(new RegExp(`^a=${name}:.*$`, "m"))?.[0].trim();
+    const lines = [line("ice-ufrag"), line("ice-pwd")];
+    // One transport carries everything: its section is the first.
+    lines.push(`m=${sdp.match(/^m=(\w+)/m)?.[1] ?? "audio"} 9 UDP/TLS/RTP/SAVPF 0`, line("mid"));
+    for (const candidate of candidates) {
+      if (candidate?.candidate) lines.push(`a=${candidate.candidate}`);
+      else lines.push("a=end-of-candidates");
+    }
+    return lines.filter(Boolean).join("\r\n") + "\r\n";
+  }
+
+  /** The server's ledger of this session, or null once the server knows it no more. */
+  async stages() {
+    const response = await fetch(`${this.url}/stages`, { headers: this.#headers, cache: "no-store" });
+    if (response.status === 404) return null;
+    if (!response.ok) throw await HttpError.from(response);
+    return response.json();
+  }
+
+  /** Ends the session; the request outlives the page. */
+  close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    fetch(this.url, { method: "DELETE", headers: this.#headers, keepalive: true }).catch(() => {});
+  }
+}

@@ -1,0 +1,210 @@
+//! The operator's listener: metrics, health, and the admin API. It asks for no credentials; it belongs on a private address.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{HeaderValue, StatusCode, Uri, header};
+use media_core::core::MediaCore;
+use media_core::ledger::Reason;
+use media_core::session::SessionId;
+use media_core::stats::ShardSnapshot;
+use serde::{Deserialize, Serialize};
+use signaling::{SessionState, SessionView, Signaling, StreamView};
+
+use crate::metrics::{Metrics, Population};
+use crate::problem::Problem;
+
+/// Shards answer within milliseconds; one that does not for this long is stuck, and a scrape must not hang with it.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Figures of the shards on demand.
+pub trait Snapshots: Send + Sync + 'static {
+    /// A copy of every shard's figures.
+    fn snapshot(&self) -> Pin<Box<dyn Future<Output = Vec<ShardSnapshot>> + Send + '_>>;
+}
+
+impl Snapshots for MediaCore {
+    fn snapshot(&self) -> Pin<Box<dyn Future<Output = Vec<ShardSnapshot>> + Send + '_>> {
+        Box::pin(MediaCore::snapshot(self))
+    }
+}
+
+/// What the admin API shows and steers.
+pub struct Admin {
+    signaling: Arc<Signaling>,
+    metrics: Arc<Metrics>,
+    shards: Box<dyn Snapshots>,
+    started: Instant,
+    serving: AtomicBool,
+}
+
+impl Admin {
+    /// An admin API that is not ready yet.
+    pub fn new(signaling: Arc<Signaling>, metrics: Arc<Metrics>, shards: impl Snapshots) -> Admin {
+        let serving = AtomicBool::new(false);
+        Admin { signaling, metrics, shards: Box::new(shards), started: Instant::now(), serving }
+    }
+
+    /// From now on `/readyz` says yes, until the registry drains.
+    pub fn set_serving(&self) {
+        self.serving.store(true, Ordering::Relaxed);
+    }
+
+    /// Snapshots of all shards, also handed to the registry; `None` if they do not answer in time.
+    async fn refresh(&self) -> Option<Vec<ShardSnapshot>> {
+        let shards = tokio::time::timeout(SNAPSHOT_TIMEOUT, self.shards.snapshot()).await.ok()?;
+        self.signaling.registry().record_snapshots(&shards);
+        Some(shards)
+    }
+
+    fn population(&self) -> Population {
+        let registry = self.signaling.registry();
+        let mut sessions = HashMap::new();
+        for view in registry.sessions() {
+            if view.state != SessionState::Closed {
+                *sessions.entry((view.role, view.state)).or_insert(0) += 1;
+            }
+        }
+        let live_streams = registry.streams().iter().filter(|stream| stream.live).count() as u64;
+        Population { sessions, live_streams }
+    }
+}
+
+/// `/metrics`, `/healthz`, `/readyz` and `/api/v1`.
+pub fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/api/v1/version", get(version))
+        .route("/api/v1/streams", get(streams))
+        .route("/api/v1/sessions", get(sessions))
+        .route("/api/v1/sessions/{id}", get(session).delete(end_session))
+        .fallback(async |uri: Uri| Problem::not_found(uri.path(), "no such resource"))
+        .method_not_allowed_fallback(async |request: Request| Problem::method_not_allowed(request.uri().path()))
+        .layer(axum::middleware::map_response(async |mut response: Response| {
+            let headers = response.headers_mut();
+            headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            response
+        }))
+        .with_state(admin)
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let shards = admin.refresh().await;
+    match admin.metrics.render(&admin.population(), shards.as_deref()) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be written");
+            Problem::internal("/metrics").into_response()
+        }
+    }
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    if admin.signaling.registry().is_draining() {
+        Problem::unavailable("/readyz", "the server is shutting down").into_response()
+    } else if !admin.serving.load(Ordering::Relaxed) {
+        Problem::unavailable("/readyz", "the server is starting").into_response()
+    } else {
+        "ready\n".into_response()
+    }
+}
+
+/// `/api/v1/version`
+#[derive(Serialize)]
+struct Version {
+    name: &'static str,
+    version: &'static str,
+    uptime_seconds: u64,
+}
+
+async fn version(State(admin): State<Arc<Admin>>) -> Json<Version> {
+    Json(Version {
+        name: "sluice",
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: admin.started.elapsed().as_secs(),
+    })
+}
+
+async fn streams(State(admin): State<Arc<Admin>>) -> Json<Vec<StreamView>> {
+    Json(admin.signaling.registry().streams())
+}
+
+/// `?stream=NAME&state=STATE`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    stream: Option<String>,
+    state: Option<String>,
+}
+
+impl Filter {
+    /// What `state` selects: one state, or `live` for all but `closed`.
+    fn selects(&self) -> Result<impl Fn(&SessionView) -> bool + '_, String> {
+        let state = match self.state.as_deref() {
+            None | Some("live") => None,
+            Some(name) => {
+                Some(SessionState::ALL.into_iter().find(|state| state.as_str() == name).ok_or_else(|| {
+                    let names = SessionState::ALL.map(SessionState::as_str).join(", ");
+                    format!("state: unknown value; allowed: live, {names}")
+                })?)
+            }
+        };
+        let live_only = self.state.as_deref() == Some("live");
+        Ok(move |view: &SessionView| {
+            self.stream.as_ref().is_none_or(|stream| *stream == view.stream)
+                && state.is_none_or(|state| state == view.state)
+                && !(live_only && view.state == SessionState::Closed)
+        })
+    }
+}
+
+async fn sessions(
+    State(admin): State<Arc<Admin>>,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Result<Json<Vec<SessionView>>, Problem> {
+    const INSTANCE: &str = "/api/v1/sessions";
+    let Query(filter) = filter.map_err(|error| Problem::bad_request(INSTANCE, error.body_text()))?;
+    let selects = filter.selects().map_err(|detail| Problem::bad_request(INSTANCE, detail))?;
+    admin.refresh().await;
+    let mut views = admin.signaling.registry().sessions();
+    views.retain(|view| selects(view));
+    Ok(Json(views))
+}
+
+async fn session(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Json<SessionView>, Problem> {
+    let id = parse_id(&id, &uri)?;
+    admin.refresh().await;
+    admin.signaling.registry().session(id).map(Json).ok_or_else(|| no_such_session(&uri))
+}
+
+async fn end_session(State(admin): State<Arc<Admin>>, Path(id): Path<String>, uri: Uri) -> Result<StatusCode, Problem> {
+    let id = parse_id(&id, &uri)?;
+    if !admin.signaling.close(id, Reason::Deleted) {
+        return Err(no_such_session(&uri));
+    }
+    tracing::info!(session = %id, "ended by the operator");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn parse_id(id: &str, uri: &Uri) -> Result<SessionId, Problem> {
+    id.parse().map_err(|_| no_such_session(uri))
+}
+
+fn no_such_session(uri: &Uri) -> Problem {
+    Problem::not_found(uri.path(), "no live or recently ended session has this id")
+}

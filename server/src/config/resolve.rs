@@ -1,0 +1,445 @@
+//! From settings to what the parts of the server want: addresses found, token file read, counts chosen, contradictions refused.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use media_core::session::{CoreConfig, IceMode};
+use signaling::{AllowedOrigins, SignalingConfig, Tokens};
+
+use super::Settings;
+use super::values::{AccessToken, IceImplementation, Origin};
+
+/// Most addresses in an answer: each one is a candidate that clients check, and small clients hold answers of 8 KiB at most.
+pub const MAX_PUBLIC_IPS: usize = 8;
+
+/// One address of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The interface's name.
+    pub interface: String,
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// What the machine offers, as far as the configuration depends on it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Addresses of all interfaces that are up.
+    pub interfaces: Vec<InterfaceAddress>,
+    /// CPUs that this process may use.
+    pub cpus: usize,
+    /// An IPv6 socket can be opened.
+    pub ipv6: bool,
+}
+
+impl Machine {
+    /// Looks at this machine.
+    pub fn look() -> Machine {
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        Machine {
+            interfaces: interfaces
+                .into_iter()
+                .filter(|interface| interface.is_oper_up() || interface.is_loopback())
+                .map(|interface| InterfaceAddress { address: interface.ip(), interface: interface.name })
+                .collect(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            ipv6: std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
+        }
+    }
+}
+
+/// The settings with everything that had to be found out.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The media core's part.
+    pub core: CoreConfig,
+    /// Signalling's part.
+    pub signaling: SignalingConfig,
+    /// Things that are allowed but deserve a word in the log.
+    pub warnings: Vec<String>,
+}
+
+/// Why the settings cannot be served; the text names the keys and the way out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Contradiction(pub String);
+
+/// Resolves the settings on a machine.
+///
+/// # Errors
+///
+/// A setting out of its range, settings that contradict each other, or a token file that cannot be read.
+pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contradiction> {
+    let refuse = |text: String| Err(Contradiction(text));
+    let mut warnings = Vec::new();
+
+    let mut tokens = settings.token.clone();
+    if !settings.token_file.as_os_str().is_empty() {
+        tokens.extend(read_token_file(&settings.token_file)?);
+    }
+    if settings.open && !tokens.is_empty() {
+        return refuse("open: true, and tokens are configured: drop one of the two".to_owned());
+    }
+    if settings.protect_viewers && tokens.is_empty() {
+        return refuse("protect_viewers: true, but no token is configured: add token or token_file".to_owned());
+    }
+    if !is_loopback(settings.http_listen.ip()) && tokens.is_empty() && !settings.open {
+        return refuse(format!(
+            "http_listen: {} can be reached by others, and no token is configured, so anybody could publish.\n  \
+             Either set a token (--token 'STREAM=SECRET', --token '*=SECRET' or --token-file FILE), or allow it with --open.",
+            settings.http_listen
+        ));
+    }
+    if !is_loopback(settings.http_listen.ip()) && settings.public_url.0.is_none() {
+        // Whoever can alter the SDP on its way can sit in the middle of the media (RFC 8826).
+        warnings.push(format!(
+            "http_listen {} speaks clear text: put a proxy with TLS in front and name its address by public_url",
+            settings.http_listen
+        ));
+    }
+    if !is_loopback(settings.admin_listen.ip()) {
+        warnings.push(format!(
+            "admin_listen {} can be reached by others and asks for no token: guard it by a firewall",
+            settings.admin_listen
+        ));
+    }
+    if settings.http_listen.port() != 0 && settings.http_listen == settings.admin_listen {
+        return refuse(format!("http_listen and admin_listen: both are {}", settings.http_listen));
+    }
+
+    if settings.shards > 256 {
+        return refuse(format!("shards: bad value {}\n  allowed: 0 to 256", settings.shards));
+    }
+    if settings.handshake_threads > 64 {
+        return refuse(format!("handshake_threads: bad value {}\n  allowed: 0 to 64", settings.handshake_threads));
+    }
+    if settings.max_sessions == 0 {
+        return refuse("max_sessions: bad value 0\n  allowed: 1 or more".to_owned());
+    }
+    // One shard forwards some 250,000 packets a second, so four fill a 10 Gbit/s link; each also wants a UDP port in the firewall.
+    let shards = if settings.shards == 0 { machine.cpus.clamp(1, 4) } else { settings.shards };
+    if settings.media_port != 0 && usize::from(settings.media_port) + shards - 1 > usize::from(u16::MAX) {
+        return refuse(format!(
+            "media_port: {} with {shards} shards passes 65535; at most {} fits",
+            settings.media_port,
+            usize::from(u16::MAX) - (shards - 1)
+        ));
+    }
+    // Handshakes come in bursts and must not take the CPUs from running media.
+    let handshake_threads =
+        if settings.handshake_threads == 0 { (machine.cpus / 2).max(1) } else { settings.handshake_threads };
+
+    let media_ip = match settings.media_ip {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) if !machine.ipv6 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        ip => ip,
+    };
+    let public_ips = if settings.public_ip.is_empty() {
+        advertised_addresses(&machine.interfaces, media_ip, is_loopback(settings.http_listen.ip()))
+    } else {
+        let mut seen = Vec::new();
+        for ip in &settings.public_ip {
+            if ip.is_unspecified() || ip.is_multicast() {
+                return refuse(format!("public_ip: {ip} is no address that a client can send to"));
+            }
+            if !serves(media_ip, *ip) {
+                return refuse(format!(
+                    "public_ip: {ip} and media_ip {media_ip} are of different families: nothing would arrive there"
+                ));
+            }
+            if !seen.contains(ip) {
+                seen.push(*ip);
+            }
+        }
+        if seen.len() > MAX_PUBLIC_IPS {
+            return refuse(format!("public_ip: {} addresses\n  allowed: at most {MAX_PUBLIC_IPS}", seen.len()));
+        }
+        seen
+    };
+
+    let core = CoreConfig {
+        shards,
+        media_ip,
+        media_port: settings.media_port,
+        public_ips,
+        handshake_threads,
+        ice_timeout: settings.ice_timeout.0,
+        dtls_timeout: settings.dtls_timeout.0,
+        liveness_timeout: settings.liveness_timeout.0,
+        media_timeout: settings.media_timeout.0,
+        keyframe_timeout: settings.keyframe_timeout.0,
+        publisher_wait: settings.publisher_wait.0,
+        keyframe_request_interval: settings.keyframe_request_interval.0,
+    };
+    let mut checked = Tokens::default();
+    for AccessToken { stream, token } in &tokens {
+        checked
+            .add(stream.as_deref().unwrap_or("*"), token)
+            .map_err(|error| Contradiction(format!("token: {error}")))?;
+    }
+    let signaling = SignalingConfig {
+        tokens: checked,
+        protect_viewers: settings.protect_viewers,
+        ice_mode: match settings.ice {
+            IceImplementation::Lite => IceMode::Lite,
+            IceImplementation::Full => IceMode::Full,
+        },
+        public_base_url: settings.public_url.0.clone(),
+        problem_base_url: settings.public_url.0.clone(),
+        allowed_origins: if settings.cors_origins.contains(&Origin::any()) {
+            AllowedOrigins::Any
+        } else {
+            AllowedOrigins::List(settings.cors_origins.iter().map(|origin| origin.0.clone()).collect())
+        },
+        max_sessions: settings.max_sessions,
+        lenient_if_match: settings.lenient_if_match,
+        ..SignalingConfig::default()
+    };
+    Ok(Resolved { core, signaling, warnings })
+}
+
+/// The addresses to advertise where none is configured: those that a socket on `media_ip` serves, without loopback,
+/// link-local, container and tunnel addresses; IPv4 first, since some clients try only the first one. Where the pages are
+/// only for this machine, or where nothing else is left, loopback follows.
+pub fn advertised_addresses(interfaces: &[InterfaceAddress], media_ip: IpAddr, with_loopback: bool) -> Vec<IpAddr> {
+    if !media_ip.is_unspecified() {
+        return vec![media_ip];
+    }
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    let mut loopback: Vec<IpAddr> = Vec::new();
+    for InterfaceAddress { interface, address } in interfaces {
+        if !serves(media_ip, *address) || addresses.contains(address) || loopback.contains(address) {
+            continue;
+        }
+        if address.is_loopback() {
+            loopback.push(*address);
+        } else if !is_link_local(*address) && !is_virtual(interface) {
+            addresses.push(*address);
+        }
+    }
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    loopback.sort_by_key(IpAddr::is_ipv6);
+    addresses.truncate(MAX_PUBLIC_IPS - loopback.len().min(2));
+    if with_loopback || addresses.is_empty() {
+        addresses.extend(loopback.into_iter().take(2));
+    }
+    if addresses.is_empty() {
+        addresses.push(match media_ip {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    addresses
+}
+
+/// A socket bound to `media_ip` receives what is sent to `address`, perhaps through a NAT.
+fn serves(media_ip: IpAddr, address: IpAddr) -> bool {
+    media_ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || media_ip.is_ipv4() == address.is_ipv4()
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// Interfaces of containers, virtual machines and tunnels: clients elsewhere do not reach their addresses.
+fn is_virtual(interface: &str) -> bool {
+    const PREFIXES: &[&str] = &[
+        "docker",
+        "br-",
+        "veth",
+        "cni",
+        "virbr",
+        "flannel",
+        "cali",
+        "cilium",
+        "podman",
+        "lxc",
+        "lxdbr",
+        "vmnet",
+        "vboxnet",
+        "tun",
+        "tap",
+        "utun",
+        "wg",
+        "tailscale",
+        "zt",
+        "ipsec",
+        "nebula",
+        "ppp",
+    ];
+    PREFIXES.iter().any(|prefix| interface.starts_with(prefix))
+}
+
+fn read_token_file(path: &Path) -> Result<Vec<AccessToken>, Contradiction> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Contradiction(format!("token_file: cannot read {}: {error}", path.display())))?;
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(number, line)| {
+            line.parse().map_err(|error| {
+                Contradiction(format!(
+                    "token_file: {}, line {number}: {error}\n  allowed: STREAM=TOKEN or *=TOKEN, one a line",
+                    path.display()
+                ))
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::values::Seconds;
+
+    fn interfaces(list: &[(&str, &str)]) -> Vec<InterfaceAddress> {
+        list.iter()
+            .map(|(name, address)| InterfaceAddress { interface: (*name).into(), address: address.parse().unwrap() })
+            .collect()
+    }
+
+    fn addresses(list: &[&str]) -> Vec<IpAddr> {
+        list.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    fn machine() -> Machine {
+        Machine { interfaces: interfaces(&[("lo", "127.0.0.1"), ("eth0", "192.0.2.7")]), cpus: 8, ipv6: true }
+    }
+
+    fn refused(settings: Settings) -> String {
+        resolve(&settings, &machine()).unwrap_err().0
+    }
+
+    const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+    // SDP-31
+    #[test]
+    fn container_tunnel_link_local_and_loopback_addresses_are_not_advertised() {
+        let list = interfaces(&[
+            ("lo", "127.0.0.1"),
+            ("lo", "::1"),
+            ("docker0", "172.17.0.1"),
+            ("br-4f2a", "172.18.0.1"),
+            ("veth12", "172.19.0.1"),
+            ("cni0", "10.42.0.1"),
+            ("virbr0", "192.168.122.1"),
+            ("tun0", "10.8.0.2"),
+            ("wg0", "10.9.0.2"),
+            ("tailscale0", "100.64.0.9"),
+            ("eth0", "fe80::1"),
+            ("eth0", "2001:db8::7"),
+            ("eth0", "192.0.2.7"),
+            ("eth1", "169.254.3.4"),
+        ]);
+        assert_eq!(advertised_addresses(&list, ANY6, false), addresses(&["192.0.2.7", "2001:db8::7"]));
+        assert_eq!(advertised_addresses(&list, ANY4, false), addresses(&["192.0.2.7"]));
+    }
+
+    #[test]
+    fn loopback_follows_where_the_pages_are_for_this_machine() {
+        let list = interfaces(&[("lo", "127.0.0.1"), ("lo", "::1"), ("eth0", "fd00::2"), ("eth0", "192.0.2.7")]);
+        let expected = addresses(&["192.0.2.7", "fd00::2", "127.0.0.1", "::1"]);
+        assert_eq!(advertised_addresses(&list, ANY6, true), expected);
+    }
+
+    #[test]
+    fn a_machine_without_network_advertises_loopback() {
+        let list = interfaces(&[("lo", "127.0.0.1"), ("docker0", "172.17.0.1")]);
+        assert_eq!(advertised_addresses(&list, ANY6, false), addresses(&["127.0.0.1"]));
+        assert_eq!(advertised_addresses(&[], ANY4, false), addresses(&["127.0.0.1"]));
+    }
+
+    #[test]
+    fn a_given_media_address_is_the_advertised_one() {
+        let ip: IpAddr = "192.0.2.9".parse().unwrap();
+        assert_eq!(advertised_addresses(&machine().interfaces, ip, true), [ip]);
+    }
+
+    #[test]
+    fn the_number_of_advertised_addresses_is_bounded() {
+        let mut list = interfaces(&[("lo", "127.0.0.1"), ("lo", "::1")]);
+        list.extend(
+            (1..40).map(|n| InterfaceAddress { interface: "eth0".into(), address: Ipv4Addr::new(192, 0, 2, n).into() }),
+        );
+        assert_eq!(advertised_addresses(&list, ANY6, true).len(), MAX_PUBLIC_IPS);
+    }
+
+    #[test]
+    fn an_address_that_others_reach_wants_a_token_or_leave() {
+        let mut settings = Settings { http_listen: "0.0.0.0:8080".parse().unwrap(), ..Settings::default() };
+        let message = refused(settings.clone());
+        assert!(message.contains("--token") && message.contains("--open"), "{message}");
+        settings.open = true;
+        assert!(resolve(&settings, &machine()).is_ok());
+        settings.open = false;
+        settings.token = vec!["*=x".parse().unwrap()];
+        assert!(resolve(&settings, &machine()).is_ok());
+        settings.open = true;
+        assert!(refused(settings).starts_with("open: "));
+    }
+
+    #[test]
+    fn protected_viewers_without_any_token_are_refused() {
+        assert!(refused(Settings { protect_viewers: true, ..Settings::default() }).starts_with("protect_viewers: "));
+    }
+
+    #[test]
+    fn counts_follow_the_machine_unless_given() {
+        let resolved = resolve(&Settings::default(), &machine()).unwrap();
+        assert_eq!((resolved.core.shards, resolved.core.handshake_threads), (4, 4));
+        let settings = Settings { shards: 6, handshake_threads: 1, ..Settings::default() };
+        let resolved = resolve(&settings, &machine()).unwrap();
+        assert_eq!((resolved.core.shards, resolved.core.handshake_threads), (6, 1));
+    }
+
+    #[test]
+    fn the_ports_of_all_shards_must_exist() {
+        let message = refused(Settings { media_port: 65_534, shards: 3, ..Settings::default() });
+        assert!(message.contains("at most 65533"), "{message}");
+        assert!(resolve(&Settings { media_port: 65_533, shards: 3, ..Settings::default() }, &machine()).is_ok());
+    }
+
+    #[test]
+    fn without_ipv6_the_media_sockets_are_ipv4() {
+        let resolved = resolve(&Settings::default(), &Machine { ipv6: false, ..machine() }).unwrap();
+        assert_eq!(resolved.core.media_ip, ANY4);
+    }
+
+    #[test]
+    fn a_public_address_of_another_family_is_refused() {
+        let settings = Settings { media_ip: ANY4, public_ip: addresses(&["2001:db8::1"]), ..Settings::default() };
+        assert!(refused(settings).starts_with("public_ip: "));
+        assert!(refused(Settings { public_ip: addresses(&["0.0.0.0"]), ..Settings::default() }).contains("0.0.0.0"));
+    }
+
+    #[test]
+    fn token_files_have_comments_and_their_errors_name_the_line_without_the_secret() {
+        let path = std::env::temp_dir().join(format!("sluice-{}-tokens", std::process::id()));
+        std::fs::write(&path, "# ours\n\ncam=abc\n *=def \n").unwrap();
+        let settings = Settings { token_file: path.clone(), ..Settings::default() };
+        let tokens = resolve(&settings, &machine()).unwrap().signaling.tokens;
+        assert!(tokens.names("cam"));
+        assert_eq!(
+            tokens.check("other", Some(b"Bearer def")),
+            signaling::Access::Granted(signaling::Identity::Token(1))
+        );
+        std::fs::write(&path, "cam=abc\nhunter2\n").unwrap();
+        let message = refused(settings.clone());
+        assert!(message.contains("line 2") && !message.contains("hunter2"), "{message}");
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused(settings).starts_with("token_file: cannot read"));
+    }
+
+    #[test]
+    fn timeouts_reach_the_core() {
+        let settings = Settings { ice_timeout: Seconds(std::time::Duration::from_secs(7)), ..Settings::default() };
+        assert_eq!(resolve(&settings, &machine()).unwrap().core.ice_timeout.as_secs(), 7);
+    }
+}

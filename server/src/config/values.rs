@@ -1,0 +1,371 @@
+//! Types of settings whose text form is their own.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tracing_subscriber::EnvFilter;
+
+/// A value that does not fit its setting; the text says what is wrong, never the value of a token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadValue(pub String);
+
+fn bad(text: impl Into<String>) -> BadValue {
+    BadValue(text.into())
+}
+
+/// Lets serde read a type from its text form, and write it so.
+macro_rules! by_text {
+    ($($type:ty),+) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )+};
+}
+
+by_text!(BaseUrl, Origin, AccessToken, IceImplementation, LogFilter, LogFormat);
+
+/// Reads a value of the file. Where a list is wanted, a single value stands for a list of one.
+pub fn lenient<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let value = toml::Value::deserialize(deserializer)?;
+    let alone = !value.is_array();
+    match T::deserialize(value.clone()) {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if alone => match T::deserialize(toml::Value::Array(vec![value])) {
+            Ok(read) => Ok(Some(read)),
+            Err(in_list) if in_list.message().starts_with("invalid type: sequence") => Err(plain(&error)),
+            Err(in_list) => Err(plain(&in_list)),
+        },
+        Err(error) => Err(plain(&error)),
+    }
+}
+
+fn plain<E: serde::de::Error>(error: &toml::de::Error) -> E {
+    E::custom(error.message())
+}
+
+/// A time span. Text: a number of seconds, or a number with `ms`, `s`, `m` or `h`. Above 0, up to 24 hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds(pub Duration);
+
+impl FromStr for Seconds {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Seconds, BadValue> {
+        let text = text.trim();
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor = match &text[digits.len()..] {
+            "" | "s" => 1.0,
+            "ms" => 0.001,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            unit => return Err(bad(format!("unknown unit {unit:?}"))),
+        };
+        let number: f64 = digits.trim().parse().map_err(|_| bad("not a time"))?;
+        Seconds::checked(number * factor)
+    }
+}
+
+impl Seconds {
+    fn checked(seconds: f64) -> Result<Seconds, BadValue> {
+        let span = Duration::try_from_secs_f64(seconds).map_err(|_| bad("not a time"))?;
+        if span < Duration::from_millis(1) || span > Duration::from_secs(86_400) {
+            return Err(bad("out of range"));
+        }
+        // Whole milliseconds: what is finer is an artefact of binary fractions.
+        Ok(Seconds(Duration::from_millis((seconds * 1000.0).round() as u64)))
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_millis() {
+            millis if millis % 1000 == 0 => write!(f, "{}s", millis / 1000),
+            millis => write!(f, "{millis}ms"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Number(f64),
+            Text(String),
+        }
+        match Form::deserialize(deserializer).map_err(|_| D::Error::custom("not a time"))? {
+            Form::Number(number) => Seconds::checked(number),
+            Form::Text(text) => text.parse(),
+        }
+        .map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An absolute http or https URL without query and without a slash at its end, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BaseUrl(pub Option<String>);
+
+impl FromStr for BaseUrl {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<BaseUrl, BadValue> {
+        if text.is_empty() {
+            return Ok(BaseUrl(None));
+        }
+        let uri: http::Uri = text.parse().map_err(|_| bad("not a URL"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
+            return Err(bad("not an http or https URL"));
+        }
+        if uri.query().is_some() || text.contains('#') {
+            return Err(bad("a base URL has no query and no fragment"));
+        }
+        Ok(BaseUrl(Some(text.trim_end_matches('/').to_owned())))
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_deref().unwrap_or_default())
+    }
+}
+
+/// `*`, or a web origin: scheme, host and port, without a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(pub String);
+
+impl Origin {
+    /// Every origin.
+    pub fn any() -> Origin {
+        Origin("*".to_owned())
+    }
+}
+
+impl FromStr for Origin {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Origin, BadValue> {
+        if text == "*" || text == "null" {
+            return Ok(Origin(text.to_owned()));
+        }
+        let uri: http::Uri = text.parse().map_err(|_| bad("not an origin"))?;
+        match (uri.scheme_str(), uri.authority()) {
+            (Some("http" | "https"), Some(authority)) if !text.ends_with('/') && uri.path() == "/" => {
+                // Browsers send origins in lower case.
+                Ok(Origin(format!("{}://{authority}", uri.scheme_str().unwrap_or_default()).to_ascii_lowercase()))
+            }
+            _ => Err(bad("not an origin: scheme://host or scheme://host:port, no path")),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `stream=token` or `*=token`. Its text and debug forms hide the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessToken {
+    /// The stream, `None` for all streams.
+    pub stream: Option<String>,
+    /// The secret (RFC 6750 §2.1 `b64token`).
+    pub token: String,
+}
+
+impl FromStr for AccessToken {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<AccessToken, BadValue> {
+        let (stream, token) = text.split_once('=').ok_or_else(|| bad("no = between stream and token"))?;
+        let (stream, token) = (stream.trim(), token.trim());
+        if stream.is_empty() {
+            return Err(bad("no stream before the ="));
+        }
+        if stream != "*" && !stream.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-:".contains(&b)) {
+            return Err(bad("a stream name has letters, digits and ._~-: only"));
+        }
+        let body = token.trim_end_matches('=');
+        if body.is_empty() || !body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b)) {
+            return Err(bad("a token has letters, digits and -._~+/ only, and = at its end"));
+        }
+        Ok(AccessToken { stream: (stream != "*").then(|| stream.to_owned()), token: token.to_owned() })
+    }
+}
+
+impl fmt::Display for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=<redacted>", self.stream.as_deref().unwrap_or("*"))
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which ICE implementation serves the sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IceImplementation {
+    /// RFC 8445 §2.5
+    Lite,
+    /// The full agent.
+    Full,
+}
+
+impl FromStr for IceImplementation {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<IceImplementation, BadValue> {
+        match text {
+            "lite" => Ok(IceImplementation::Lite),
+            "full" => Ok(IceImplementation::Full),
+            _ => Err(bad("unknown ICE implementation")),
+        }
+    }
+}
+
+impl fmt::Display for IceImplementation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IceImplementation::Lite => "lite",
+            IceImplementation::Full => "full",
+        })
+    }
+}
+
+/// A filter of tracing-subscriber, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(pub String);
+
+impl Default for LogFilter {
+    fn default() -> LogFilter {
+        LogFilter("info".to_owned())
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<LogFilter, BadValue> {
+        // A single word that is no level would be taken for a target, and silence everything else: a misspelt level.
+        let word = !text.contains(['=', ',', ':']);
+        if text.is_empty() || (word && text.parse::<tracing_subscriber::filter::LevelFilter>().is_err()) {
+            return Err(bad("not a log level"));
+        }
+        EnvFilter::builder().parse(text).map_err(|error| bad(error.to_string()))?;
+        Ok(LogFilter(text.to_owned()))
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people; coloured on a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<LogFormat, BadValue> {
+        match text {
+            "human" => Ok(LogFormat::Human),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(bad("unknown log format")),
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogFormat::Human => "human",
+            LogFormat::Json => "json",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_and_without_units() {
+        let read = |text: &str| text.parse::<Seconds>().map(|seconds| seconds.0);
+        assert_eq!(read("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(read("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(read("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(read("1.5 m"), Ok(Duration::from_secs(90)));
+        for text in ["", "s", "0", "-1", "25h", "NaN", "inf", "3 weeks", "1e400"] {
+            assert!(read(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_they_are_read() {
+        for text in ["30s", "500ms", "1500ms", "86400s"] {
+            assert_eq!(text.parse::<Seconds>().map(|seconds| seconds.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn tokens_are_checked_and_never_shown() {
+        let token: AccessToken = "cam=s3cr3t==".parse().unwrap();
+        assert_eq!((token.stream.as_deref(), token.token.as_str()), (Some("cam"), "s3cr3t=="));
+        assert_eq!("*=x".parse::<AccessToken>().unwrap().stream, None);
+        assert_eq!(format!("{token} {token:?}"), "cam=<redacted> cam=<redacted>");
+        for text in ["", "secret", "=secret", "cam=", "cam==", "a b=secret", "cam=sec ret", "cam=s\u{e9}cret"] {
+            let error = text.parse::<AccessToken>().unwrap_err().to_string();
+            assert!(!error.contains("sec"), "{error}");
+        }
+    }
+
+    #[test]
+    fn base_urls_and_origins_are_checked() {
+        assert_eq!("https://a.example/x/".parse(), Ok(BaseUrl(Some("https://a.example/x".into()))));
+        assert_eq!("".parse(), Ok(BaseUrl(None)));
+        for text in ["a.example", "ftp://a.example", "https://a.example/?q", "/path"] {
+            assert!(text.parse::<BaseUrl>().is_err(), "{text}");
+        }
+        assert_eq!("HTTPS://App.example:8443".parse(), Ok(Origin("https://app.example:8443".into())));
+        for text in ["app.example", "https://app.example/", "https://app.example/x", ""] {
+            assert!(text.parse::<Origin>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_log_level_is_refused() {
+        assert!("info".parse::<LogFilter>().is_ok());
+        assert!("warn,signaling=debug".parse::<LogFilter>().is_ok());
+        for text in ["inof", "", "signaling=loud"] {
+            assert!(text.parse::<LogFilter>().is_err(), "{text}");
+        }
+    }
+}

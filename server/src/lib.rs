@@ -1,0 +1,12 @@
+//! Sluice, the server around the media core: configuration, HTTP listeners, admin API, metrics and web pages.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod config;
+pub mod listener;
+pub mod metrics;
+pub mod pages;
+pub mod problem;
+pub mod run;
+pub mod telemetry;

@@ -1,0 +1,66 @@
+//! `sluice`: the server's command.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use server::config::load::{LoadError, Loaded, load};
+use server::config::render;
+use server::config::resolve::{Machine, Resolved, resolve};
+use server::{run, telemetry};
+
+/// The configuration is wrong.
+const WRONG_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let loaded = match load(std::env::args_os(), std::env::vars_os()) {
+        Ok(loaded) => loaded,
+        Err(LoadError::Information(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(LoadError::Wrong(text)) => return complain(&text, WRONG_CONFIGURATION),
+    };
+    let resolved = match resolve(&loaded.settings, &Machine::look()) {
+        Ok(resolved) => resolved,
+        Err(error) => return complain(&error.to_string(), WRONG_CONFIGURATION),
+    };
+    if loaded.check_only {
+        show(&loaded, &resolved);
+        return ExitCode::SUCCESS;
+    }
+    telemetry::start(&loaded.settings.log, loaded.settings.log_format);
+    for warning in &resolved.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("cannot start the control threads: {error}"), 1),
+    };
+    let result = runtime.block_on(run::run(&loaded.settings, resolved));
+    // What still waits for a client must not hold the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error.to_string(), 1),
+    }
+}
+
+fn complain(text: &str, code: u8) -> ExitCode {
+    eprintln!("sluice: {text}");
+    ExitCode::from(code)
+}
+
+fn show(loaded: &Loaded, resolved: &Resolved) {
+    let addresses: Vec<_> = resolved.core.public_ips.iter().map(ToString::to_string).collect();
+    print!("{}", render::effective(loaded));
+    println!(
+        "\n# On this machine: {} shards, media on {}, advertised {}.",
+        resolved.core.shards,
+        resolved.core.media_ip,
+        addresses.join(", ")
+    );
+    for warning in &resolved.warnings {
+        println!("# Warning: {warning}.");
+    }
+}

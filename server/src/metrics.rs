@@ -1,0 +1,452 @@
+//! Every metric of Sluice, declared in this one file. No label has unbounded values: streams, sessions and addresses are none.
+//!
+//! Figures of the shards are copied from their snapshots at a scrape; everything else is counted as it happens.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use media_core::ledger::{Reason, Stage, StageState};
+use media_core::media::Role;
+use media_core::session::SessionStats;
+use media_core::stats::{DropReason, ShardCounters, ShardSnapshot};
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use signaling::{Observer, Resource, SessionState};
+
+/// Both roles, as labels.
+const ROLES: [Role; 2] = [Role::Publisher, Role::Viewer];
+
+/// Shares of the viewers that the round-trip and loss gauges describe.
+const QUANTILES: [(&str, f64); 3] = [("0.5", 0.5), ("0.95", 0.95), ("1", 1.0)];
+
+/// One counter of [`ShardCounters`]: name, help, field.
+type ShardCounter = (&'static str, &'static str, fn(&ShardCounters) -> u64);
+
+const SHARD_COUNTERS: &[ShardCounter] = &[
+    ("datagrams_received_total", "UDP datagrams that came in.", |c| c.datagrams_received),
+    ("received_bytes_total", "UDP payload bytes that came in.", |c| c.bytes_received),
+    ("receive_calls_total", "Calls of recvmmsg that returned something.", |c| c.receive_calls),
+    ("datagrams_sent_total", "UDP datagrams that the socket took.", |c| c.datagrams_sent),
+    ("sent_bytes_total", "UDP payload bytes that the socket took.", |c| c.bytes_sent),
+    ("send_calls_total", "Calls of sendmmsg.", |c| c.send_calls),
+    ("segmented_runs_total", "Messages that carried several datagrams by UDP_SEGMENT.", |c| c.segmented_runs),
+    ("send_dropped_datagrams_total", "UDP datagrams that the socket refused; they are gone.", |c| c.send_dropped),
+    ("rtp_received_packets_total", "Authenticated RTP packets from publishers.", |c| c.rtp_received),
+    ("rtp_forwarded_packets_total", "RTP packets sent to viewers, without retransmissions.", |c| c.rtp_forwarded),
+    ("rtp_retransmitted_packets_total", "RTP packets sent to viewers again after a NACK.", |c| c.rtp_retransmitted),
+    ("rtp_lost_packets_total", "RTP packets of publishers that never came.", |c| c.rtp_lost),
+    ("nacks_sent_total", "Sequence numbers asked for again at publishers.", |c| c.nacks_sent),
+    ("nacks_received_total", "Sequence numbers that viewers asked for again.", |c| c.nacks_received),
+    ("keyframe_requests_sent_total", "PLI and FIR sent to publishers.", |c| c.keyframe_requests_sent),
+    ("keyframe_requests_received_total", "PLI and FIR received from viewers.", |c| c.keyframe_requests_received),
+    ("stun_checks_answered_total", "Valid connectivity checks answered.", |c| c.stun_checks_answered),
+    ("dtls_handshakes_completed_total", "DTLS handshakes that ended well.", |c| c.handshakes_completed),
+    ("batches_handed_over_total", "Batches of packets handed to other shards.", |c| c.batches_handed_over),
+    ("batches_refused_total", "Batches of packets that another shard's full queue refused.", |c| c.batches_refused),
+];
+
+/// Sessions and streams at the moment of a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Population {
+    /// Live sessions by role and state.
+    pub sessions: HashMap<(Role, SessionState), u64>,
+    /// Streams with a live publisher.
+    pub live_streams: u64,
+}
+
+/// All metrics.
+pub struct Metrics {
+    registry: Registry,
+    names: Vec<String>,
+    /// One scrape at a time turns snapshots into increments.
+    scrape: Mutex<()>,
+    sessions: IntGaugeVec,
+    publishers: IntGauge,
+    viewers: IntGauge,
+    streams: IntGauge,
+    draining: IntGauge,
+    sessions_opened: IntCounterVec,
+    sessions_ended: IntCounterVec,
+    session_seconds: HistogramVec,
+    stage_seconds: HistogramVec,
+    stage_failures: IntCounterVec,
+    http_responses: IntCounterVec,
+    shard_sessions: IntGaugeVec,
+    shard_drops: IntCounterVec,
+    shard_counters: Vec<IntCounterVec>,
+    srtp_profiles: IntGaugeVec,
+    round_trip: GaugeVec,
+    reported_loss: GaugeVec,
+    snapshot_timeouts: IntCounter,
+}
+
+/// Registers metrics and remembers their names.
+struct Declare {
+    registry: Registry,
+    names: Vec<String>,
+}
+
+impl Declare {
+    fn add<C: Collector + Clone + 'static>(&mut self, collector: prometheus::Result<C>) -> prometheus::Result<C> {
+        let collector = collector?;
+        self.names.extend(collector.desc().iter().map(|desc| desc.fq_name.clone()));
+        self.registry.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+}
+
+impl Metrics {
+    /// Declares all metrics.
+    ///
+    /// # Errors
+    ///
+    /// Two metrics of one name: a bug that a test finds.
+    pub fn new() -> prometheus::Result<Metrics> {
+        let mut declare = Declare { registry: Registry::new(), names: Vec::new() };
+        let d = &mut declare;
+
+        let build = d.add(Gauge::with_opts(
+            Opts::new("sluice_build_info", "Always 1; the label tells the version.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
+        ))?;
+        build.set(1.0);
+        let streams = d.add(IntGauge::new("sluice_streams", "Streams with a live publisher."))?;
+        let publishers = d.add(IntGauge::new("sluice_publishers", "Sessions that publish."))?;
+        let viewers = d.add(IntGauge::new("sluice_viewers", "Sessions that watch."))?;
+        let draining =
+            d.add(IntGauge::new("sluice_draining", "1 while the server shuts down and takes no new session."))?;
+        let sessions = d.add(IntGaugeVec::new(
+            Opts::new("sluice_sessions", "Live sessions by role and by where they stand."),
+            &["role", "state"],
+        ))?;
+        let sessions_opened = d.add(IntCounterVec::new(
+            Opts::new("sluice_sessions_opened_total", "Sessions that were answered with 201."),
+            &["role"],
+        ))?;
+        let sessions_ended = d.add(IntCounterVec::new(
+            Opts::new("sluice_sessions_ended_total", "Sessions that ended, by reason code."),
+            &["role", "reason"],
+        ))?;
+        let session_seconds = d.add(HistogramVec::new(
+            HistogramOpts::new("sluice_session_seconds", "Length of sessions, from the POST to the end.")
+                .buckets(vec![1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0]),
+            &["role"],
+        ))?;
+        let stage_seconds = d.add(HistogramVec::new(
+            HistogramOpts::new(
+                "sluice_session_stage_seconds",
+                "Time that a stage of a session took when it ended well.",
+            )
+            .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+            &["role", "stage"],
+        ))?;
+        let stage_failures = d.add(IntCounterVec::new(
+            Opts::new("sluice_session_stage_failures_total", "Stages of sessions that failed, by reason code."),
+            &["role", "stage", "reason"],
+        ))?;
+        let http_responses = d.add(IntCounterVec::new(
+            Opts::new("sluice_http_responses_total", "Answers of the public HTTP listener."),
+            &["resource", "method", "status"],
+        ))?;
+        let shard_sessions =
+            d.add(IntGaugeVec::new(Opts::new("sluice_shard_sessions", "Sessions that a shard carries."), &["shard"]))?;
+        let shard_drops = d.add(IntCounterVec::new(
+            Opts::new("sluice_shard_dropped_datagrams_total", "Received datagrams that a shard dropped, by reason."),
+            &["shard", "reason"],
+        ))?;
+        let mut shard_counters = Vec::with_capacity(SHARD_COUNTERS.len());
+        for (name, help, _) in SHARD_COUNTERS {
+            shard_counters
+                .push(d.add(IntCounterVec::new(Opts::new(format!("sluice_shard_{name}"), *help), &["shard"]))?);
+        }
+        let srtp_profiles = d.add(IntGaugeVec::new(
+            Opts::new("sluice_sessions_by_srtp_profile", "Live sessions by negotiated SRTP protection profile."),
+            &["profile"],
+        ))?;
+        let round_trip = d.add(GaugeVec::new(
+            Opts::new("sluice_round_trip_seconds", "Round-trip time of the live sessions, by quantile."),
+            &["quantile"],
+        ))?;
+        let reported_loss = d.add(GaugeVec::new(
+            Opts::new("sluice_reported_loss_ratio", "Loss that viewers last reported, 0 to 1, by quantile."),
+            &["quantile"],
+        ))?;
+        let snapshot_timeouts = d.add(IntCounter::new(
+            "sluice_snapshot_timeouts_total",
+            "Scrapes to which the shards did not answer in time; their figures are those of the scrape before.",
+        ))?;
+
+        let process = ProcessCollector::for_self();
+        declare.names.extend(process.desc().iter().map(|desc| desc.fq_name.clone()));
+        declare.registry.register(Box::new(process))?;
+
+        let metrics = Metrics {
+            registry: declare.registry,
+            names: declare.names,
+            scrape: Mutex::new(()),
+            sessions,
+            publishers,
+            viewers,
+            streams,
+            draining,
+            sessions_opened,
+            sessions_ended,
+            session_seconds,
+            stage_seconds,
+            stage_failures,
+            http_responses,
+            shard_sessions,
+            shard_drops,
+            shard_counters,
+            srtp_profiles,
+            round_trip,
+            reported_loss,
+            snapshot_timeouts,
+        };
+        metrics.begin_at_zero();
+        Ok(metrics)
+    }
+
+    /// Shows the counters that alerts watch from the start: a rate needs a value before the first event.
+    fn begin_at_zero(&self) {
+        for role in ROLES {
+            self.sessions_opened.with_label_values(&[role.as_str()]);
+            for reason in Reason::ALL {
+                self.sessions_ended.with_label_values(&[role.as_str(), reason.code()]);
+            }
+        }
+    }
+
+    /// Names of all metrics as Prometheus sees them, without the suffixes of histograms.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Says that the server takes no new session.
+    pub fn set_draining(&self) {
+        self.draining.set(1);
+    }
+
+    /// Counts an answer of a page or asset.
+    pub fn page_response(&self, method: &'static str, status: u16) {
+        self.count_response("page", method, status);
+    }
+
+    fn count_response(&self, resource: &str, method: &str, status: u16) {
+        self.http_responses.with_label_values(&[resource, method, &status.to_string()]).inc();
+    }
+
+    /// Writes everything in the text format of Prometheus. `shards` is `None` if they did not answer in time.
+    ///
+    /// # Errors
+    ///
+    /// The encoder's: a bug.
+    pub fn render(&self, population: &Population, shards: Option<&[ShardSnapshot]>) -> prometheus::Result<String> {
+        let _one_at_a_time = self.scrape.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.take_population(population);
+        match shards {
+            Some(shards) => self.take_shards(shards),
+            None => self.snapshot_timeouts.inc(),
+        }
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    fn take_population(&self, population: &Population) {
+        let mut total = HashMap::new();
+        for role in ROLES {
+            // A closed session is no session any more.
+            for state in SessionState::ALL.into_iter().filter(|state| *state != SessionState::Closed) {
+                let count = population.sessions.get(&(role, state)).copied().unwrap_or(0);
+                self.sessions.with_label_values(&[role.as_str(), state.as_str()]).set(signed(count));
+                *total.entry(role).or_insert(0) += count;
+            }
+        }
+        self.publishers.set(signed(total.get(&Role::Publisher).copied().unwrap_or(0)));
+        self.viewers.set(signed(total.get(&Role::Viewer).copied().unwrap_or(0)));
+        self.streams.set(signed(population.live_streams));
+    }
+
+    fn take_shards(&self, shards: &[ShardSnapshot]) {
+        for snapshot in shards {
+            let shard = snapshot.shard.to_string();
+            let shard = shard.as_str();
+            self.shard_sessions.with_label_values(&[shard]).set(signed(snapshot.sessions.len() as u64));
+            for ((_, _, read), counter) in SHARD_COUNTERS.iter().zip(&self.shard_counters) {
+                raise(&counter.with_label_values(&[shard]), read(&snapshot.counters));
+            }
+            for reason in DropReason::ALL {
+                let dropped = snapshot.counters.dropped[reason as usize];
+                raise(&self.shard_drops.with_label_values(&[shard, reason.as_str()]), dropped);
+            }
+        }
+        self.take_sessions(shards.iter().flat_map(|shard| &shard.sessions).map(|session| &session.stats));
+    }
+
+    fn take_sessions<'a>(&self, sessions: impl Iterator<Item = &'a SessionStats>) {
+        let (mut profiles, mut round_trips, mut losses) = (HashMap::new(), Vec::new(), Vec::new());
+        for stats in sessions {
+            if let Some(profile) = stats.srtp_profile {
+                *profiles.entry(profile).or_insert(0u64) += 1;
+            }
+            round_trips.extend(stats.round_trip_time);
+            losses.extend(stats.reported_loss);
+        }
+        self.srtp_profiles.reset();
+        for (profile, count) in profiles {
+            self.srtp_profiles.with_label_values(&[profile]).set(signed(count));
+        }
+        set_quantiles(&self.round_trip, round_trips);
+        set_quantiles(&self.reported_loss, losses);
+    }
+}
+
+impl Observer for Metrics {
+    fn session_opened(&self, role: Role) {
+        self.sessions_opened.with_label_values(&[role.as_str()]).inc();
+    }
+
+    fn stage_ended(&self, role: Role, stage: Stage, state: StageState, reason: Option<Reason>, duration: Duration) {
+        match (state, reason) {
+            (StageState::Failed, Some(reason)) => {
+                self.stage_failures.with_label_values(&[role.as_str(), stage.as_str(), reason.code()]).inc();
+            }
+            (StageState::Done, _) => {
+                self.stage_seconds.with_label_values(&[role.as_str(), stage.as_str()]).observe(duration.as_secs_f64());
+            }
+            _ => {}
+        }
+    }
+
+    fn session_ended(&self, role: Role, reason: Reason, duration: Duration) {
+        self.sessions_ended.with_label_values(&[role.as_str(), reason.code()]).inc();
+        self.session_seconds.with_label_values(&[role.as_str()]).observe(duration.as_secs_f64());
+    }
+
+    fn http_response(&self, resource: Resource, method: &'static str, status: u16) {
+        self.count_response(resource.as_str(), method, status);
+    }
+}
+
+/// Raises a counter to the value that a shard counted.
+fn raise(counter: &IntCounter, value: u64) {
+    counter.inc_by(value.saturating_sub(counter.get()));
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Sets a gauge per quantile (nearest rank); without values the gauge vanishes, so that nobody reads a stale one.
+fn set_quantiles(gauge: &GaugeVec, mut values: Vec<f64>) {
+    gauge.reset();
+    values.retain(|value| value.is_finite());
+    values.sort_by(f64::total_cmp);
+    for (label, share) in QUANTILES {
+        let rank = (share * values.len() as f64).ceil() as usize;
+        if let Some(value) = values.get(rank.saturating_sub(1)) {
+            gauge.with_label_values(&[label]).set(*value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use media_core::session::{SessionId, SessionSnapshot};
+
+    fn value(text: &str, series: &str) -> Option<f64> {
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    fn snapshot(rtp_received: u64) -> ShardSnapshot {
+        let mut counters = ShardCounters { rtp_received, ..ShardCounters::default() };
+        counters.drop(DropReason::NoKeys);
+        ShardSnapshot { shard: 1, counters, sessions: Vec::new() }
+    }
+
+    #[test]
+    fn shard_counters_follow_their_snapshots() {
+        let metrics = Metrics::new().unwrap();
+        metrics.render(&Population::default(), Some(&[snapshot(5)])).unwrap();
+        let text = metrics.render(&Population::default(), Some(&[snapshot(7)])).unwrap();
+        assert_eq!(value(&text, "sluice_shard_rtp_received_packets_total{shard=\"1\"}"), Some(7.0));
+        assert_eq!(value(&text, "sluice_shard_dropped_datagrams_total{reason=\"no-keys\",shard=\"1\"}"), Some(1.0));
+        let text = metrics.render(&Population::default(), None).unwrap();
+        assert_eq!(value(&text, "sluice_shard_rtp_received_packets_total{shard=\"1\"}"), Some(7.0));
+        assert_eq!(value(&text, "sluice_snapshot_timeouts_total"), Some(1.0));
+    }
+
+    // OPS-05
+    #[test]
+    fn sessions_are_counted_by_role_and_state() {
+        let metrics = Metrics::new().unwrap();
+        let mut population = Population { live_streams: 1, ..Population::default() };
+        population.sessions.insert((Role::Publisher, SessionState::Media), 1);
+        population.sessions.insert((Role::Viewer, SessionState::Media), 2);
+        population.sessions.insert((Role::Viewer, SessionState::IceChecking), 3);
+        let text = metrics.render(&population, Some(&[])).unwrap();
+        assert_eq!(value(&text, "sluice_sessions{role=\"viewer\",state=\"ice-checking\"}"), Some(3.0));
+        assert_eq!(value(&text, "sluice_sessions{role=\"viewer\",state=\"new\"}"), Some(0.0));
+        assert_eq!(value(&text, "sluice_viewers"), Some(5.0));
+        assert_eq!(value(&text, "sluice_publishers"), Some(1.0));
+        assert_eq!(value(&text, "sluice_streams"), Some(1.0));
+    }
+
+    // OPS-03, OPS-05
+    #[test]
+    fn stages_are_timed_when_they_end_well_and_counted_by_reason_when_they_fail() {
+        let metrics = Metrics::new().unwrap();
+        let time = Duration::from_millis(20);
+        metrics.stage_ended(Role::Viewer, Stage::Dtls, StageState::Done, None, time);
+        metrics.stage_ended(Role::Viewer, Stage::Ice, StageState::Failed, Some(Reason::NoValidCheck), time);
+        metrics.session_ended(Role::Viewer, Reason::NoValidCheck, time);
+        let text = metrics.render(&Population::default(), Some(&[])).unwrap();
+        assert_eq!(value(&text, "sluice_session_stage_seconds_count{role=\"viewer\",stage=\"dtls\"}"), Some(1.0));
+        let failures = "sluice_session_stage_failures_total{reason=\"no-valid-check\",role=\"viewer\",stage=\"ice\"}";
+        assert_eq!(value(&text, failures), Some(1.0));
+        let ended = |reason| format!("sluice_sessions_ended_total{{reason=\"{reason}\",role=\"viewer\"}}");
+        assert_eq!(value(&text, &ended("no-valid-check")), Some(1.0));
+        assert_eq!(value(&text, &ended("deleted")), Some(0.0));
+    }
+
+    #[test]
+    fn round_trips_and_losses_are_shown_by_quantile() {
+        let metrics = Metrics::new().unwrap();
+        let sessions = (1..=100)
+            .map(|n| SessionSnapshot {
+                id: SessionId(n),
+                stats: SessionStats {
+                    round_trip_time: Some(n as f64 / 1000.0),
+                    srtp_profile: Some("SRTP_AEAD_AES_128_GCM"),
+                    ..SessionStats::default()
+                },
+            })
+            .collect();
+        let shard = ShardSnapshot { sessions, ..ShardSnapshot::default() };
+        let text = metrics.render(&Population::default(), Some(&[shard])).unwrap();
+        assert_eq!(value(&text, "sluice_round_trip_seconds{quantile=\"0.5\"}"), Some(0.05));
+        assert_eq!(value(&text, "sluice_round_trip_seconds{quantile=\"1\"}"), Some(0.1));
+        assert_eq!(value(&text, "sluice_reported_loss_ratio{quantile=\"1\"}"), None);
+        let profile = "sluice_sessions_by_srtp_profile{profile=\"SRTP_AEAD_AES_128_GCM\"}";
+        assert_eq!(value(&text, profile), Some(100.0));
+    }
+
+    #[test]
+    fn names_say_whose_they_are_and_counters_say_that_they_count() {
+        let metrics = Metrics::new().unwrap();
+        let text = metrics.render(&Population::default(), Some(&[snapshot(1)])).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+            let mut words = line.split(' ').skip(2);
+            let (name, kind) = (words.next().unwrap(), words.next().unwrap());
+            assert!(name.starts_with("sluice_") || name.starts_with("process_"), "{name}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+            assert!(metrics.names().iter().any(|known| known == name), "{name}");
+        }
+        assert!(value(&text, &format!("sluice_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))).is_some());
+    }
+}

@@ -1,0 +1,194 @@
+//! The web pages, built into the binary, and the list of streams that the first page shows.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use serde::Serialize;
+use signaling::{Access, AllowedOrigins, Signaling, Slug};
+
+use crate::metrics::Metrics;
+use crate::problem::Problem;
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+/// A file of the pages.
+#[derive(Clone, Copy, Debug)]
+struct Asset {
+    name: &'static str,
+    content_type: &'static str,
+    text: &'static str,
+}
+
+const INDEX: Asset = Asset { name: "index.html", content_type: HTML, text: include_str!("../pages/index.html") };
+const PUBLISH: Asset = Asset { name: "publish.html", content_type: HTML, text: include_str!("../pages/publish.html") };
+const WATCH: Asset = Asset { name: "watch.html", content_type: HTML, text: include_str!("../pages/watch.html") };
+
+const ICON: Asset = Asset { name: "icon.svg", content_type: SVG, text: include_str!("../pages/icon.svg") };
+
+const ASSETS: &[Asset] = &[
+    Asset { name: "sluice.css", content_type: CSS, text: include_str!("../pages/sluice.css") },
+    ICON,
+    Asset { name: "whip.js", content_type: SCRIPT, text: include_str!("../pages/whip.js") },
+    Asset { name: "page.js", content_type: SCRIPT, text: include_str!("../pages/page.js") },
+    Asset { name: "pattern.js", content_type: SCRIPT, text: include_str!("../pages/pattern.js") },
+    Asset { name: "ticker.js", content_type: SCRIPT, text: include_str!("../pages/ticker.js") },
+    Asset { name: "index.js", content_type: SCRIPT, text: include_str!("../pages/index.js") },
+    Asset { name: "publish.js", content_type: SCRIPT, text: include_str!("../pages/publish.js") },
+    Asset { name: "watch.js", content_type: SCRIPT, text: include_str!("../pages/watch.js") },
+];
+
+/// What the pages need to know.
+struct Pages {
+    signaling: Arc<Signaling>,
+    metrics: Arc<Metrics>,
+    content_security_policy: HeaderValue,
+}
+
+/// The public listener's routes: WHIP and WHEP, the pages, and problem+json for everything else.
+pub fn router(signaling: Arc<Signaling>, metrics: Arc<Metrics>) -> Router {
+    let content_security_policy = content_security_policy(signaling.config().public_base_url.as_deref());
+    let pages = Arc::new(Pages { signaling: Arc::clone(&signaling), metrics, content_security_policy });
+    let own = Router::new()
+        .route("/", get(async |headers: HeaderMap| send(&INDEX, &headers)))
+        .route("/publish/{stream}", get(async |headers: HeaderMap| send(&PUBLISH, &headers)))
+        .route("/watch/{stream}", get(async |headers: HeaderMap| send(&WATCH, &headers)))
+        .route("/assets/{name}", get(asset))
+        .route("/favicon.ico", get(async |headers: HeaderMap| send(&ICON, &headers)))
+        .route("/streams.json", get(streams))
+        .route("/problems/{slug}", get(problem))
+        .fallback(not_found)
+        .method_not_allowed_fallback(async |request: Request| Problem::method_not_allowed(request.uri().path()))
+        .layer(from_fn_with_state(Arc::clone(&pages), dress))
+        .with_state(pages);
+    signaling::router(signaling).merge(own)
+}
+
+/// Scripts, styles and connections from this server only; the origin of a configured public URL is this server too.
+fn content_security_policy(public_url: Option<&str>) -> HeaderValue {
+    let origin = public_url.and_then(|url| url.parse::<Uri>().ok()).and_then(|uri| {
+        let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+        Some(format!(" {scheme}://{authority}"))
+    });
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; \
+         connect-src 'self'{}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        origin.unwrap_or_default()
+    );
+    HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+}
+
+/// Adds the headers that every page carries, and counts the answer.
+async fn dress(State(pages): State<Arc<Pages>>, request: Request, next: Next) -> Response {
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    };
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, pages.content_security_policy.clone());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // A token may stand in a page's own address.
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(
+        "permissions-policy",
+        HeaderValue::from_static("camera=(self), microphone=(self), display-capture=(self), autoplay=(self)"),
+    );
+    // Scripts of other origins may read errors, else a mistyped endpoint shows as a network failure (ERR-05).
+    if !response.status().is_success() {
+        allow_origin(response.headers_mut(), &pages.signaling.config().allowed_origins, origin);
+    }
+    pages.metrics.page_response(method, response.status().as_u16());
+    response
+}
+
+fn allow_origin(headers: &mut HeaderMap, allowed: &AllowedOrigins, origin: Option<HeaderValue>) {
+    match (allowed, origin) {
+        (AllowedOrigins::Any, _) => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+        (AllowedOrigins::List(list), Some(origin))
+            if list.iter().any(|known| known.as_bytes() == origin.as_bytes()) =>
+        {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        _ => {}
+    }
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::not_found(
+        uri.path(),
+        "no such page; / lists the streams, WHIP is at /whip/{stream}, WHEP at /whep/{stream}",
+    )
+}
+
+async fn asset(Path(name): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
+    match ASSETS.iter().find(|asset| asset.name == name) {
+        Some(asset) => send(asset, &headers),
+        None => not_found(uri).await.into_response(),
+    }
+}
+
+/// What the `type` of a problem leads to.
+async fn problem(Path(slug): Path<String>, uri: Uri) -> Response {
+    match Slug::ALL.into_iter().find(|known| known.as_str() == slug) {
+        Some(slug) => format!("{} ({}): {}\n", slug.as_str(), slug.status(), slug.title()).into_response(),
+        None => not_found(uri).await.into_response(),
+    }
+}
+
+/// Sends a file, or 304 if the browser has it already.
+fn send(asset: &Asset, request: &HeaderMap) -> Response {
+    let mut hasher = DefaultHasher::new();
+    asset.text.hash(&mut hasher);
+    let etag = format!("\"{:016x}\"", hasher.finish());
+    let known = request.get(header::IF_NONE_MATCH).is_some_and(|tags| tags.as_bytes() == etag.as_bytes());
+    let headers = [
+        (header::CONTENT_TYPE, asset.content_type),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::ETAG, etag.as_str()),
+    ];
+    match known {
+        true => (StatusCode::NOT_MODIFIED, headers, Body::empty()).into_response(),
+        false => (headers, asset.text).into_response(),
+    }
+}
+
+/// One stream in `/streams.json`.
+#[derive(Serialize)]
+struct ListedStream {
+    stream: String,
+    live: bool,
+    viewers: usize,
+}
+
+/// The names of the streams. Where no token is configured everything is public, and so is this list; else it takes a token
+/// that is good for all streams, since a name may be all that a viewer needs.
+async fn streams(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Response {
+    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    // No stream has the name `*`: only tokens for all streams cover it.
+    match pages.signaling.config().tokens.check("*", authorization) {
+        Access::Granted(_) => {}
+        refused => {
+            let detail = "the list of streams takes a token that is good for all streams";
+            return Problem::unauthorized("/streams.json", detail, refused != Access::Missing).into_response();
+        }
+    }
+    let views = pages.signaling.registry().streams().into_iter();
+    let list: Vec<_> =
+        views.map(|view| ListedStream { stream: view.stream, live: view.live, viewers: view.viewers }).collect();
+    ([(header::CACHE_CONTROL, "no-store")], Json(list)).into_response()
+}

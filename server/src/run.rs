@@ -1,0 +1,188 @@
+//! The server from start to end: sockets, core, signalling, listeners, drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use media_core::core::{MediaCore, StartError};
+use media_core::session::IceMode;
+use signaling::Signaling;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::admin::{self, Admin};
+use crate::config::Settings;
+use crate::config::resolve::Resolved;
+use crate::metrics::Metrics;
+use crate::{listener, pages};
+
+/// Sessions get this long to hear close_notify; with [`LAST_WORDS`] a stop takes at most 5 s (OPS-06).
+const CLOSE_TIME: Duration = Duration::from_secs(3);
+
+/// HTTP requests under way get this long to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why the server could not start. The text names the setting to change.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An HTTP listener.
+    #[error("cannot listen on {key} {address}: {source}\n  choose another address with {flag}")]
+    Http {
+        /// The setting.
+        key: &'static str,
+        /// Its flag.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The media core.
+    #[error("{0}\n  the media sockets follow --media-ip, --media-port and --shards")]
+    MediaSocket(StartError),
+    /// The media core, otherwise.
+    #[error(transparent)]
+    Core(StartError),
+    /// Signals of the operating system.
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
+    /// Two metrics of one name.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> Result<StopSignals, RunError> {
+        let open = |kind| signal(kind).map_err(RunError::Signals);
+        Ok(StopSignals { terminate: open(SignalKind::terminate())?, interrupt: open(SignalKind::interrupt())? })
+    }
+
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Runs the server until SIGTERM or SIGINT, then drains it. A second signal ends it at once.
+///
+/// # Errors
+///
+/// [`RunError`] if it cannot start.
+pub async fn run(settings: &Settings, resolved: Resolved) -> Result<(), RunError> {
+    let mut stop = StopSignals::new()?;
+    let public = listen("http_listen", "--http-listen", settings.http_listen).await?;
+    let operator = listen("admin_listen", "--admin-listen", settings.admin_listen).await?;
+
+    let shards = resolved.core.shards;
+    let ice_mode = resolved.signaling.ice_mode;
+    let (core, events) = MediaCore::start(resolved.core).map_err(|error| match error {
+        StartError::Listen { .. } => RunError::MediaSocket(error),
+        other => RunError::Core(other),
+    })?;
+    let metrics = Arc::new(Metrics::new()?);
+    let signaling =
+        Arc::new(Signaling::with_observer(resolved.signaling, core.clone(), Arc::<Metrics>::clone(&metrics)));
+    let registry = tokio::spawn(Arc::clone(signaling.registry()).run(events));
+
+    let admin = Arc::new(Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone()));
+    let (stop_http, stopped) = watch::channel(false);
+    let http_address = listener::address(&public, settings.http_listen);
+    let operator_address = listener::address(&operator, settings.admin_listen);
+    let servers = [
+        listener::spawn(public, pages::router(Arc::clone(&signaling), Arc::clone(&metrics)), stopped.clone()),
+        listener::spawn(operator, admin::router(Arc::clone(&admin)), stopped),
+    ];
+    admin.set_serving();
+    announce(&core, shards, ice_mode, http_address, operator_address, settings.public_url.0.as_deref());
+
+    let name = stop.recv().await;
+    let counts = signaling.registry().counts();
+    tracing::info!(signal = name, publishers = counts.publishers, viewers = counts.viewers, "shutting down");
+    tokio::select! {
+        () = drain(&signaling, &metrics, &core, registry, stop_http, servers) => tracing::info!("stopped"),
+        name = stop.recv() => tracing::warn!(signal = name, "stopped before all sessions were closed"),
+    }
+    Ok(())
+}
+
+async fn listen(key: &'static str, flag: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Http { key, flag, address, source })
+}
+
+/// Refuses new sessions, closes all others, lets the registry write their ends down, and stops the listeners.
+async fn drain(
+    signaling: &Signaling,
+    metrics: &Metrics,
+    core: &MediaCore,
+    registry: JoinHandle<()>,
+    stop_http: watch::Sender<bool>,
+    servers: [JoinHandle<()>; 2],
+) {
+    signaling.registry().drain();
+    metrics.set_draining();
+    let close = async {
+        core.shutdown().await;
+        // The core's events end with it; after the last one the registry returns.
+        let _ = registry.await;
+    };
+    if tokio::time::timeout(CLOSE_TIME, close).await.is_err() {
+        tracing::warn!("some sessions did not close in time");
+    }
+    stop_http.send_replace(true);
+    let ended = async {
+        for server in servers {
+            let _ = server.await;
+        }
+    };
+    // Connections that a client keeps open without a request end with the process.
+    let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+}
+
+/// The one line that tells what runs where.
+fn announce(
+    core: &MediaCore,
+    shards: usize,
+    ice_mode: IceMode,
+    public: SocketAddr,
+    operator: SocketAddr,
+    public_url: Option<&str>,
+) {
+    let candidates: Vec<String> = (0..shards)
+        .flat_map(|shard| core.local_candidates(shard))
+        .map(|candidate| candidate.address.to_string())
+        .collect();
+    let base = public_url.map_or_else(|| format!("http://{}", reachable(public)), str::to_owned);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pages = %format_args!("{base}/"),
+        whip = %format_args!("{base}/whip/{{stream}}"),
+        whep = %format_args!("{base}/whep/{{stream}}"),
+        admin = %format_args!("http://{}/", reachable(operator)),
+        shards,
+        ice = match ice_mode {
+            IceMode::Lite => "lite",
+            IceMode::Full => "full",
+        },
+        candidates = %candidates.join(" "),
+        "sluice is ready"
+    );
+}
+
+/// A wildcard address is none to open: loopback leads there.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip().is_unspecified() {
+        true if address.is_ipv4() => SocketAddr::from(([127, 0, 0, 1], address.port())),
+        true => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, address.port())),
+        false => address,
+    }
+}

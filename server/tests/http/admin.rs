@@ -1,0 +1,127 @@
+//! The operator's listener.
+
+use axum::body::Body;
+use http::Request;
+use media_core::ledger::Reason;
+use media_core::session::{CoreEvent, SessionStats};
+use signaling::SignalingConfig;
+
+use crate::common::{OFFER, get, rig, send};
+
+#[tokio::test]
+async fn metrics_are_text_of_prometheus() {
+    let rig = rig(SignalingConfig::default());
+    let reply = get(&rig.operator, "/metrics").await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.header("content-type").starts_with("text/plain; version=0.0.4"));
+    for line in ["sluice_streams 0", "sluice_shard_sessions{shard=\"0\"} 0", "process_threads "] {
+        assert!(reply.body.contains(line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn readiness_follows_start_and_drain() {
+    let rig = rig(SignalingConfig::default());
+    assert_eq!(get(&rig.operator, "/healthz").await.status, 200);
+    get(&rig.operator, "/readyz").await.assert_problem(503, "overloaded");
+    rig.admin.set_serving();
+    assert_eq!(get(&rig.operator, "/readyz").await.status, 200);
+    rig.signaling.registry().drain();
+    let reply = get(&rig.operator, "/readyz").await;
+    reply.assert_problem(503, "overloaded");
+    assert_eq!(reply.header("retry-after"), "5"); // ERR-06
+    assert_eq!(get(&rig.operator, "/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_empty_server_lists_nothing() {
+    let rig = rig(SignalingConfig::default());
+    for path in ["/api/v1/sessions", "/api/v1/sessions?state=live&stream=a", "/api/v1/streams"] {
+        let reply = get(&rig.operator, path).await;
+        assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "[]"), "{path}");
+        assert_eq!(reply.header("cache-control"), "no-store");
+    }
+    let version = get(&rig.operator, "/api/v1/version").await.json();
+    assert_eq!(version["name"], "sluice");
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn a_bad_filter_says_what_is_allowed() {
+    let rig = rig(SignalingConfig::default());
+    let reply = get(&rig.operator, "/api/v1/sessions?state=happy").await;
+    reply.assert_problem(400, "bad-request");
+    assert!(reply.body.contains("ice-checking"));
+    get(&rig.operator, "/api/v1/sessions?name=a").await.assert_problem(400, "bad-request");
+}
+
+// ERR-01, HTTP-05
+#[tokio::test]
+async fn errors_of_the_router_are_problems_too() {
+    let rig = rig(SignalingConfig::default());
+    for path in ["/", "/api/v2", "/api/v1/sessions/0000000000000001", "/api/v1/sessions/not-an-id"] {
+        get(&rig.operator, path).await.assert_problem(404, "not-found");
+    }
+    let reply = send(&rig.operator, Request::post("/api/v1/sessions").body(Body::empty()).unwrap()).await;
+    reply.assert_problem(405, "method-not-allowed");
+    assert_eq!(reply.header("allow"), "GET,HEAD");
+    let reply = send(&rig.operator, Request::delete("/api/v1/sessions/01").body(Body::empty()).unwrap()).await;
+    reply.assert_problem(404, "not-found");
+}
+
+#[tokio::test]
+async fn a_session_is_shown_with_its_stages_until_the_operator_ends_it() {
+    let rig = rig(SignalingConfig::default());
+    let post = Request::post("/whip/cam").header("content-type", "application/sdp").body(Body::from(OFFER)).unwrap();
+    let reply = send(&rig.public, post).await;
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    let secret = reply.header("location").rsplit('/').next().unwrap().to_owned();
+
+    let list = get(&rig.operator, "/api/v1/sessions?stream=cam&state=live").await;
+    assert!(!list.body.contains(&secret), "the secret of the URL is none of the API's");
+    let list = list.json();
+    let session = &list[0];
+    assert_eq!((&session["stream"], &session["role"]), (&"cam".into(), &"publisher".into()));
+    let stages: Vec<_> = session["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["signaling", "ice", "dtls", "fingerprint", "srtp", "media"]);
+    for member in ["stage", "state", "started_ms", "ended_ms", "reason", "detail", "advice"] {
+        assert!(session["stages"][0].get(member).is_some(), "{member}");
+    }
+    assert_eq!(get(&rig.operator, "/api/v1/sessions?stream=other").await.body, "[]");
+    let stream = get(&rig.operator, "/api/v1/streams").await.json();
+    assert_eq!((&stream[0]["stream"], &stream[0]["live"]), (&"cam".into(), &false.into()));
+    assert!(get(&rig.operator, "/metrics").await.body.contains("sluice_publishers 1\n"));
+
+    let path = format!("/api/v1/sessions/{}", session["id"].as_str().unwrap());
+    assert_eq!(get(&rig.operator, &path).await.json()["stream"], "cam");
+    let delete = || Request::delete(&path).body(Body::empty()).unwrap();
+    assert_eq!(send(&rig.operator, delete()).await.status, 204);
+    let (id, reason) = rig.core.closed.lock().unwrap()[0];
+    assert_eq!(reason, Reason::Deleted);
+    send(&rig.operator, delete()).await.assert_problem(404, "not-found");
+
+    let ended = CoreEvent::Ended { session: id, reason, stats: SessionStats::default() };
+    rig.signaling.registry().apply(std::time::Instant::now(), ended);
+    let view = get(&rig.operator, &path).await.json();
+    assert_eq!((&view["state"], &view["reason"]), (&"closed".into(), &"deleted".into()));
+    assert_eq!(get(&rig.operator, "/api/v1/sessions?state=live").await.body, "[]");
+    assert_eq!(get(&rig.operator, "/api/v1/sessions?state=closed").await.json().as_array().unwrap().len(), 1);
+    let metrics = get(&rig.operator, "/metrics").await.body;
+    for line in [
+        "sluice_publishers 0",
+        "sluice_sessions_opened_total{role=\"publisher\"} 1",
+        "sluice_sessions_ended_total{reason=\"deleted\",role=\"publisher\"} 1",
+        "sluice_http_responses_total{method=\"POST\",resource=\"whip-endpoint\",status=\"201\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}");
+    }
+}
+
+// OPS-06
+#[tokio::test]
+async fn a_draining_server_takes_no_session() {
+    let rig = rig(SignalingConfig::default());
+    rig.signaling.registry().drain();
+    let post = Request::post("/whip/cam").header("content-type", "application/sdp").body(Body::from(OFFER)).unwrap();
+    send(&rig.public, post).await.assert_problem(503, "overloaded");
+}
