@@ -1,0 +1,78 @@
+# Sluice's commands. Each installs what it lacks (Debian packages by apt-get, as root or through sudo) and builds what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+CARGO := cargo
+# Arguments for the server of `make run`, such as ARGS='--shards 2 --media-port 40000'.
+ARGS ?=
+# Arguments for the load test of `make demo`.
+DEMO_ARGS ?= --publishers 1 --viewers 20 --seconds 10
+
+.PHONY: help
+help: ## List these commands
+	@echo 'Sluice: WHIP in, WHEP out. Commands:'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do \
+	    printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+.PHONY: run
+run: ## Build the server (release) and run it; ARGS='--shards 2' passes arguments on
+	@.ci/install build
+	$(CARGO) build --release --locked --package server
+	target/release/sluice $(ARGS)
+
+.PHONY: demo
+demo: ## Run a server with 1 publisher and 20 viewers for 10 s and print the report
+	@.ci/install build
+	$(CARGO) build --release --locked --package server --package loadtest
+	@.ci/demo $(DEMO_ARGS)
+
+.PHONY: test
+test: lint test-rust test-browser test-aiortc test-deploy ## Run everything that must pass before a change lands
+	@echo '== every step passed'
+
+.PHONY: lint
+lint: ## Check formatting, clippy, the scripts, the docs' links, and the dependencies' licences
+	@.ci/install build lint
+	$(CARGO) fmt --all --check
+	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/deny
+	@.ci/deny
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+
+# One build for the tests of every kind: the browser and aiortc tests run target/debug/sluice. Building all targets at once
+# keeps one set of crate features, so that nothing is compiled twice.
+.PHONY: build-tests
+build-tests:
+	@.ci/install build
+	$(CARGO) build --locked --workspace --all-targets
+
+.PHONY: test-rust
+test-rust: build-tests ## Run the Rust tests only
+	$(CARGO) test --locked --workspace
+
+.PHONY: test-browser
+test-browser: build-tests ## Run the end-to-end tests in headless Chromium only
+	@.ci/install browser
+	node --test --test-concurrency=1 $(wildcard server/tests/browser/*.test.js)
+
+.PHONY: test-aiortc
+test-aiortc: build-tests ## Run the end-to-end tests with aiortc only
+	@.ci/install python
+	target/venv/bin/python -m pytest -q -p no:cacheprovider server/tests/aiortc
+
+.PHONY: test-deploy
+test-deploy: build-tests ## Check the files under deploy/ only
+	@.ci/install deploy
+	target/venv/bin/python .ci/check_deploy.py
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: clean
+clean: ## Remove everything that was built or installed inside this folder
+	$(CARGO) clean
+	rm -rf target server/tests/browser/node_modules

@@ -1,0 +1,111 @@
+"""Starts the server under test on free loopback ports, and asks its admin API."""
+
+import collections
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+BINARY = os.environ.get("SLUICE_BIN", str(ROOT / "target/debug/sluice"))
+SHARDS = 2
+START_SECONDS = 10
+STOP_SECONDS = 5
+
+
+def free_port(kind, count=1):
+    """The first of `count` neighbouring loopback ports that are all free."""
+    for _ in range(50):
+        sockets = [socket.socket(socket.AF_INET, kind) for _ in range(count)]
+        try:
+            sockets[0].bind(("127.0.0.1", 0))
+            first = sockets[0].getsockname()[1]
+            for offset, neighbour in enumerate(sockets[1:], start=1):
+                neighbour.bind(("127.0.0.1", first + offset))
+            return first
+        except (OSError, OverflowError):
+            continue
+        finally:
+            for each in sockets:
+                each.close()
+    raise RuntimeError(f"no {count} neighbouring ports are free")
+
+
+class Server:
+    """A running `sluice`, with the last lines of its log."""
+
+    def __init__(self, process, http, admin):
+        self.process = process
+        self.http = http
+        self.admin = admin
+        self._lines = collections.deque(maxlen=200)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @classmethod
+    def start(cls, ice):
+        http, admin = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_STREAM)
+        media = free_port(socket.SOCK_DGRAM, SHARDS)
+        command = [BINARY, "--http-listen", f"127.0.0.1:{http}", "--admin-listen", f"127.0.0.1:{admin}"]
+        command += ["--media-ip", "127.0.0.1", "--public-ip", "127.0.0.1", "--media-port", str(media)]
+        command += ["--shards", str(SHARDS), "--ice", ice]
+        # The settings under test come from the flags alone.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        server = cls(process, f"http://127.0.0.1:{http}", f"http://127.0.0.1:{admin}")
+        deadline = time.monotonic() + START_SECONDS
+        while not server._ready():
+            ended = process.poll()
+            if ended is not None or time.monotonic() > deadline:
+                process.kill()
+                server._reader.join()
+                raise RuntimeError(f"the server is not ready (status {ended}): {' '.join(command)}\n{server.log()}")
+            time.sleep(0.05)
+        return server
+
+    def stop(self):
+        """Asks for an orderly end by SIGTERM, and demands it."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise RuntimeError(f"SIGTERM did not end the server in {STOP_SECONDS} s\n{self.log()}") from None
+        if status != 0:
+            raise RuntimeError(f"after SIGTERM the server ended with status {status}\n{self.log()}")
+
+    def sessions(self, stream, role):
+        """The sessions of one stream in one role, oldest first."""
+        with urllib.request.urlopen(f"{self.admin}/api/v1/sessions", timeout=5) as reply:
+            body = json.load(reply)
+        found = [session for session in body if session["stream"] == stream and session["role"] == role]
+        return sorted(found, key=lambda session: session["created"])
+
+    def describe_sessions(self):
+        try:
+            with urllib.request.urlopen(f"{self.admin}/api/v1/sessions", timeout=5) as reply:
+                return json.dumps(json.load(reply), indent=1)
+        except (OSError, ValueError) as error:
+            return str(error)
+
+    def log(self):
+        return "\n".join(self._lines)
+
+    def _read(self):
+        for line in self.process.stdout:
+            self._lines.append(line.rstrip("\n"))
+
+    def _ready(self):
+        try:
+            with urllib.request.urlopen(f"{self.admin}/readyz", timeout=1) as reply:
+                return reply.status == 200
+        except OSError:
+            return False

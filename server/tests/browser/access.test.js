@@ -1,0 +1,53 @@
+// Who gets in, and what the pages say to those who do not.
+
+import assert from 'node:assert/strict';
+
+import { expectFlow } from './expect.js';
+import { poll } from './poll.js';
+import { suite } from './scenario.js';
+
+suite('tokens', { ice: 'lite', args: ['--token', 'guarded=right', '--protect-viewers'] }, (test) => {
+  test('a publisher with a wrong token is told so', async (scenario) => {
+    const publisher = await scenario.publish('guarded', { token: 'wrong' });
+    const error = await publisher.refused();
+    assert.equal(error.status, 401);
+    assert.equal(error.code, 'unauthorized');
+    assert.equal(error.state, 'failed');
+    assert.match(error.text, /token/i);
+    assert.equal((await scenario.server.sessionsOf('guarded', 'publisher')).length, 0);
+  });
+
+  test('a viewer with a wrong token is told so', async (scenario) => {
+    const publisher = await scenario.publish('guarded', { token: 'right' });
+    await scenario.publishing(publisher);
+    const viewer = await scenario.watch('guarded', { token: 'wrong' });
+    const error = await viewer.refused();
+    assert.equal(error.status, 401);
+    assert.equal(error.code, 'unauthorized');
+    assert.equal(error.state, 'failed');
+    assert.match(error.text, /token/i);
+  });
+
+  test('the right token opens both pages', async (scenario) => {
+    const publisher = await scenario.publish('guarded', { token: 'right' });
+    await scenario.publishing(publisher);
+    const viewer = await scenario.watch('guarded', { token: 'right' });
+    await scenario.firstFrame(viewer);
+  });
+});
+
+suite('missing streams', { ice: 'lite' }, (test) => {
+  test('a viewer of a stream that nobody publishes is told so, and has it once somebody does', async (scenario) => {
+    // WHEP-05, WHEP-06
+    const viewer = await scenario.watch('nobody');
+    const error = await viewer.refused();
+    assert.ok([404, 409].includes(error.status), `status ${error.status}`);
+    assert.match(error.text, /not live/i);
+
+    const publisher = await scenario.publish('nobody');
+    await scenario.publishing(publisher);
+    // The server asks for some seconds between tries.
+    await poll('the viewer to play', async () => (await viewer.said()).state === 'playing', { timeout: 20_000 });
+    await expectFlow(publisher, viewer, 2000);
+  });
+});

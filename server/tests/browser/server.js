@@ -1,0 +1,127 @@
+// Starts the server under test on free loopback ports, waits until it is ready, and keeps its log.
+
+import { spawn } from 'node:child_process';
+import { createServer } from 'node:net';
+import { createSocket } from 'node:dgram';
+import { fileURLToPath } from 'node:url';
+
+import { poll } from './poll.js';
+
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+const BINARY = process.env.SLUICE_BIN ?? `${ROOT}target/debug/sluice`;
+const LOG_LINES = 400;
+
+/** A TCP port of the loopback address that nobody listens on. */
+function freeTcpPort() {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => resolve(port));
+    });
+  });
+}
+
+function bindUdp(port) {
+  return new Promise((resolve, reject) => {
+    const socket = createSocket('udp4');
+    socket.once('error', reject);
+    socket.bind(port, '127.0.0.1', () => resolve(socket));
+  });
+}
+
+/** The first of `count` neighbouring UDP ports that are all free: each shard takes one. */
+async function freeUdpPorts(count) {
+  for (let tries = 0; tries < 50; tries += 1) {
+    const sockets = [await bindUdp(0)];
+    try {
+      const first = sockets[0].address().port;
+      while (sockets.length < count) sockets.push(await bindUdp(first + sockets.length));
+      return first;
+    } catch {
+      // A neighbour is taken: try from elsewhere.
+    } finally {
+      await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.close(resolve))));
+    }
+  }
+  throw new Error(`no ${count} neighbouring UDP ports are free`);
+}
+
+export class Server {
+  #child;
+  #ended;
+  #lines = [];
+
+  constructor(child, http, admin) {
+    this.#child = child;
+    this.http = http;
+    this.admin = admin;
+    for (const stream of [child.stdout, child.stderr]) {
+      let rest = '';
+      stream.setEncoding('utf8').on('data', (text) => {
+        const lines = (rest + text).split('\n');
+        rest = lines.pop();
+        this.#lines.push(...lines);
+        this.#lines.splice(0, this.#lines.length - LOG_LINES);
+      });
+    }
+    this.#ended = new Promise((resolve) => {
+      child.once('error', (error) => resolve(`could not be started: ${error.message}`));
+      child.once('exit', (code, signal) => resolve(signal ? `was ended by ${signal}` : `ended with status ${code}`));
+    });
+  }
+
+  /** Starts `sluice` with two shards by default and resolves once `/readyz` says 200. */
+  static async start({ ice = 'lite', shards = 2, args = [] } = {}) {
+    const [http, admin, media] = [await freeTcpPort(), await freeTcpPort(), await freeUdpPorts(shards)];
+    const flags = [
+      ...['--http-listen', `127.0.0.1:${http}`, '--admin-listen', `127.0.0.1:${admin}`],
+      ...['--media-ip', '127.0.0.1', '--public-ip', '127.0.0.1', '--media-port', `${media}`],
+      ...['--shards', `${shards}`, '--ice', ice, ...args],
+    ];
+    // The settings under test come from the flags alone.
+    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('SLUICE_')));
+    const child = spawn(BINARY, flags, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const server = new Server(child, `http://127.0.0.1:${http}`, `http://127.0.0.1:${admin}`);
+    let ended;
+    server.#ended.then((how) => (ended = how));
+    try {
+      await poll('the server to become ready', async () => {
+        if (ended) throw Object.assign(new Error(`the server ${ended}`), { final: true });
+        return (await fetch(`${server.admin}/readyz`)).status === 200;
+      });
+    } catch (error) {
+      child.kill('SIGKILL');
+      throw new Error(`${error.message}\n${BINARY} ${flags.join(' ')}\n${server.log()}`);
+    }
+    return server;
+  }
+
+  /** The last lines of the server's log. */
+  log(lines = 60) {
+    return this.#lines.slice(-lines).join('\n');
+  }
+
+  /** All sessions that the admin API shows, live and recently ended. */
+  async sessions() {
+    const response = await fetch(`${this.admin}/api/v1/sessions`);
+    if (response.status !== 200) throw new Error(`/api/v1/sessions answers ${response.status}`);
+    return response.json();
+  }
+
+  /** The sessions of one stream in one role, oldest first. */
+  async sessionsOf(stream, role) {
+    const all = await this.sessions();
+    return all.filter((session) => session.stream === stream && session.role === role).sort((a, b) => a.created - b.created);
+  }
+
+  /** Asks for an orderly end by SIGTERM; an error if the server does not end well within five seconds. */
+  async stop() {
+    this.#child.kill('SIGTERM');
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 5000);
+    const how = await this.#ended;
+    clearTimeout(timer);
+    if (how !== 'ended with status 0') throw new Error(`after SIGTERM the server ${how}\n${this.log()}`);
+  }
+}
