@@ -112,6 +112,9 @@ export function rate(entry, earlier, field) {
 
 export const codecName = (report, entry) => report.get(entry?.codecId)?.mimeType.split("/")[1] ?? "–";
 
+/** The SRTP cipher, in words that can wrap. */
+export const cipherName = (transport) => transport?.srtpCipher?.replace(/^SRTP_/, "").replaceAll("_", " ") ?? "–";
+
 function sleep(seconds, signal) {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, seconds * 1000);

@@ -2,7 +2,7 @@
 // Parameters for automation: auto=1, source=camera|screen|microphone|pattern, codec=VP8|…, bitrate=KBIT, token=….
 
 import { root } from "./whip.js";
-import { Keeper, codecName, element, page, query, rate, rememberToken, setError, setState, showStages, showStats, streamName } from "./page.js";
+import { Keeper, cipherName, codecName, element, page, query, rate, rememberToken, setError, setState, showStages, showStats, streamName } from "./page.js";
 import { testPattern } from "./pattern.js";
 
 const WANTED_CODECS = ["VP8", "VP9", "H264", "AV1", "H265"];
@@ -48,7 +48,12 @@ async function setUp(pc) {
     const sendEncodings = video ? [{ maxBitrate: 1000 * Math.max(50, Number(element("bitrate").value) || 2500) }] : undefined;
     const init = { direction: "sendonly", streams: [capture.stream] };
     const transceiver = pc.addTransceiver(track, sendEncodings ? { ...init, sendEncodings } : init);
-    if (video) prefer(transceiver, element("codec").value);
+    if (!video) continue;
+    prefer(transceiver, element("codec").value);
+    // Drop frames rather than detail: a browser that shrinks the picture at the start takes long to grow it again.
+    const parameters = transceiver.sender.getParameters();
+    parameters.degradationPreference = "maintain-resolution";
+    await transceiver.sender.setParameters(parameters).catch(() => {});
   }
 }
 
@@ -65,11 +70,11 @@ function read(entries, before, report) {
     shown.Resolution = video.frameWidth ? `${video.frameWidth} × ${video.frameHeight}` : "–";
     shown["Frame rate"] = video.framesPerSecond === undefined ? "–" : `${video.framesPerSecond} fps`;
     shown["Video rate"] = rate(video, before(video), "bytesSent");
-    shown["Limited by"] = video.qualityLimitationReason ?? "–";
+    shown["Limited by"] = video.qualityLimitationReason === "none" ? "nothing" : (video.qualityLimitationReason ?? "–");
   }
   if (audio) shown["Audio rate"] = rate(audio, before(audio), "bytesSent");
   shown["Round trip"] = trip === undefined ? "–" : `${(1000 * trip).toFixed(0)} ms`;
-  shown.Protection = transport?.srtpCipher ?? "–";
+  shown.Protection = cipherName(transport);
   return {
     shown,
     framesEncoded: video?.framesEncoded ?? 0,

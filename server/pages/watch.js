@@ -2,7 +2,7 @@
 // Parameters for automation: token=…, auto=0 to wait for a click.
 
 import { root } from "./whip.js";
-import { Keeper, codecName, element, page, query, rate, rememberToken, setState, showStages, showStats, streamName } from "./page.js";
+import { Keeper, cipherName, codecName, element, page, query, rate, rememberToken, setState, showStages, showStats, streamName } from "./page.js";
 
 const player = element("player");
 const token = rememberToken();
@@ -20,7 +20,8 @@ async function setUp(pc) {
     if (player.srcObject === stream) return;
     player.srcObject = stream;
     player.play().catch(() => {});
-    player.requestVideoFrameCallback?.(() => (page.firstFrameMs ??= Math.round(performance.now() - began)));
+    // Fires for the first decoded frame, in a hidden page too.
+    player.addEventListener("loadeddata", () => (page.firstFrameMs = Math.round(performance.now() - began)), { once: true });
   });
   for (const kind of ["video", "audio"]) pc.addTransceiver(kind, { direction: "recvonly" });
   player.controls = false;
@@ -46,7 +47,7 @@ function read(entries, before, report) {
     shown.Jitter = main.jitter === undefined ? "–" : `${(1000 * main.jitter).toFixed(0)} ms`;
   }
   if (page.firstFrameMs) shown["First frame"] = `${page.firstFrameMs} ms`;
-  shown.Protection = transport?.srtpCipher ?? "–";
+  shown.Protection = cipherName(transport);
   return {
     shown,
     framesDecoded: video?.framesDecoded ?? 0,

@@ -3,8 +3,10 @@
 // Helpers of tests fail by panic, as tests do.
 #![allow(clippy::unwrap_used)]
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn sluice(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
@@ -65,4 +67,25 @@ fn an_address_in_use_is_named_with_the_setting_to_change() {
         assert_eq!(code, Some(1));
         assert!(err.contains(&format!("cannot listen on {key} {address}")) && err.contains(flag), "{err}");
     }
+}
+
+// OPS-06
+#[test]
+fn a_started_server_says_where_it_is_and_stops_in_order_on_sigterm() {
+    let args =
+        ["--http-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--media-port", "0", "--log-format", "json"];
+    let mut child = sluice(&args).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let ready: serde_json::Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+    assert_eq!(ready["message"], "sluice is ready");
+    assert!(ready["pages"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{ready}");
+    assert!(ready["candidates"].as_str().unwrap().contains("127.0.0.1:"), "{ready}");
+
+    let began = Instant::now();
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let last = lines.last().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{last}");
+    assert!(last.contains("\"stopped\""), "{last}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
