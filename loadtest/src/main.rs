@@ -142,6 +142,10 @@ fn run(args: &RunArgs) -> Result<bool, RunError> {
     if plan.publishers + plan.viewers == 0 {
         return Err(RunError::Plan("nothing to do: give --whip, --whep or both"));
     }
+    let files = loadtest::process::raise_file_limit();
+    if files.is_some_and(|files| files < 2 * (plan.publishers + plan.viewers) as u64 + 50) {
+        return Err(RunError::Plan("too many clients for the limit of open files; raise it with `ulimit -n`"));
+    }
     let start = |error: std::io::Error| RunError::Start(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(start)?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(1) } else { ProgressBar::hidden() };

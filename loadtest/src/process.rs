@@ -19,6 +19,18 @@ impl Usage {
     }
 }
 
+/// Lifts this process's limit of open files to what the system lets it have: every client has a socket, and while it
+/// joins an HTTP connection. Returns the limit, `None` if there is none.
+pub fn raise_file_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // A refusal leaves the old limit, and the number says which it is.
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
+}
+
 /// The fields of proc(5): utime 14, stime 15, rss 24. The name, field 2, may hold anything but ends with the last `)`.
 fn parse(stat: &str, ticks_per_second: u64, page: u64) -> Option<Usage> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
@@ -39,6 +51,13 @@ mod tests {
         let usage = Usage { cpu: Duration::from_secs(2), resident: 256 * 4096 };
         assert_eq!(parse(stat, 100, 4096), Some(usage));
         assert_eq!(parse("42 (a) S", 100, 4096), None);
+    }
+
+    #[test]
+    fn the_file_limit_only_grows() {
+        let before = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let after = raise_file_limit();
+        assert!(after.is_none_or(|after| before.is_some_and(|before| after >= before)));
     }
 
     #[test]
