@@ -63,10 +63,10 @@ impl Shard {
         match packet {
             RtcpPacket::ReceiverReport(report) => self.on_report_blocks(now, key, report.blocks()),
             RtcpPacket::SenderReport(report) => self.on_report_blocks(now, key, report.blocks()),
-            RtcpPacket::Pli(pli) => {
-                if self.streams[session.stream].viewers[index].kind_of(pli.media_ssrc) == Some(MediaKind::Video) {
-                    self.on_keyframe_wish(now, key);
-                }
+            RtcpPacket::Pli(pli)
+                if self.streams[session.stream].viewers[index].kind_of(pli.media_ssrc) == Some(MediaKind::Video) =>
+            {
+                self.on_keyframe_wish(now, key);
             }
             RtcpPacket::Fir(fir) => {
                 let viewer = &self.streams[session.stream].viewers[index];

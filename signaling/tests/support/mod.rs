@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use media_core::ledger::Reason;
+use media_core::media::Role;
 use media_core::session::{
     Fingerprint, FingerprintHash, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
 };
@@ -53,7 +54,7 @@ impl Core for FakeCore {
         vec![candidate("[2001:db8::1]", 2_130_706_431, 1), candidate("198.51.100.1", 2_130_706_175, 2)]
     }
 
-    fn shard_for(&self, stream: StreamId) -> ShardIndex {
+    fn shard_for(&self, stream: StreamId, _: Role) -> ShardIndex {
         (stream.0 % 2) as usize
     }
 
