@@ -221,7 +221,7 @@ pub struct SessionStats {
     pub rtp_received_bytes: u64,
     /// RTP packets sent, retransmissions included.
     pub rtp_sent: u64,
-    /// Bytes of those, header and payload.
+    /// Bytes of those: header, payload and SRTP tag.
     pub rtp_sent_bytes: u64,
     /// RTP packets sent again after a NACK.
     pub retransmitted: u64,

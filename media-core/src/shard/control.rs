@@ -11,9 +11,11 @@ use crate::media::{MediaKind, Role};
 use crate::net::Path;
 use crate::publication::Publication;
 use crate::router::{Feed, PublisherFormats, ShardMessage, Stream};
-use crate::session::{CoreEvent, DtlsRole, SessionId, SessionSnapshot, SessionSpec, ShardIndex, StreamId};
+use crate::session::{
+    CoreEvent, DtlsRole, SessionId, SessionSnapshot, SessionSpec, SessionStats, ShardIndex, StreamId,
+};
 use crate::stats::{DropReason, ShardSnapshot};
-use crate::subscription::{Outgoing, PACKET_ROOM, Subscription};
+use crate::subscription::{Outgoing, PACKET_ROOM, Sent, Subscription};
 
 use super::session::Session;
 use super::{SLOW_TICK, Shard, send};
@@ -141,6 +143,7 @@ impl Shard {
     /// Ends a session and frees everything of it.
     pub(super) fn end(&mut self, now: Instant, key: usize, reason: Reason) {
         self.publish_events(key);
+        let stats = self.stats_of(&self.sessions[key]);
         let mut session = self.sessions.remove(key);
         self.by_id.remove(&session.id);
         self.by_ufrag.remove(&session.local_ufrag);
@@ -173,7 +176,7 @@ impl Shard {
         }
         self.forget_unused_stream(session.stream);
         self.session_count.fetch_sub(1, Ordering::Relaxed);
-        let event = CoreEvent::Ended { session: session.id, reason, stats: session.stats };
+        let event = CoreEvent::Ended { session: session.id, reason, stats };
         let _ = self.events.send(event);
     }
 
@@ -339,6 +342,7 @@ impl Shard {
                     outgoing,
                     next_report: now,
                     round_trip_time: None,
+                    sent: Sent::default(),
                 });
                 self.want_keyframe(now, stream_key);
             }
@@ -407,8 +411,14 @@ impl Shard {
         ShardSnapshot {
             shard: self.index,
             counters: self.counters.clone(),
-            sessions: sessions.map(|(_, s)| SessionSnapshot { id: s.id, stats: s.stats.clone() }).collect(),
+            sessions: sessions.map(|(_, s)| SessionSnapshot { id: s.id, stats: self.stats_of(s) }).collect(),
         }
+    }
+
+    /// A session's figures, with those that its stream keeps for it.
+    fn stats_of(&self, session: &Session) -> SessionStats {
+        let sent = session.viewer.map(|index| self.streams[session.stream].viewers[index].sent).unwrap_or_default();
+        SessionStats { rtp_sent: sent.packets, rtp_sent_bytes: sent.bytes, ..session.stats.clone() }
     }
 }
 

@@ -88,11 +88,9 @@ impl Shard {
                     if self.outbox.room() < PACKET_ROOM {
                         send(&self.socket, &mut self.outbox, &mut self.counters);
                     }
-                    if let Some(bytes) = viewer.resend(now, kind, sequence_number, cache, &mut self.outbox) {
+                    if viewer.resend(now, kind, sequence_number, cache, &mut self.outbox) {
                         self.counters.rtp_retransmitted += 1;
                         session.stats.retransmitted += 1;
-                        session.stats.rtp_sent += 1;
-                        session.stats.rtp_sent_bytes += bytes as u64;
                     }
                 }
             }

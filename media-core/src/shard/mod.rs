@@ -272,7 +272,7 @@ impl Shard {
                 hand_over(stream, &self.shards, &mut self.counters);
             }
             for viewer in &mut stream.viewers {
-                let mut sent = (0, 0);
+                let before = viewer.sent.packets;
                 for kind in [MediaKind::Audio, MediaKind::Video] {
                     let cache = &stream.tracks[kind.index()].cache;
                     for &sequence in &stream.fresh[kind.index()] {
@@ -280,19 +280,14 @@ impl Shard {
                         if self.outbox.room() < PACKET_ROOM {
                             send(&self.socket, &mut self.outbox, &mut self.counters);
                         }
-                        match viewer.forward(kind, &packet, &mut self.outbox) {
-                            Ok(bytes) => sent = (sent.0 + 1, sent.1 + bytes as u64),
-                            Err(WriteError::NotForThisViewer) => {}
-                            Err(WriteError::Refused) => self.counters.send_dropped += 1,
+                        if viewer.forward(kind, &packet, &mut self.outbox) == Err(WriteError::Refused) {
+                            self.counters.send_dropped += 1;
                         }
                     }
                 }
-                if sent.0 > 0 {
-                    self.counters.rtp_forwarded += sent.0;
-                    let session = &mut self.sessions[viewer.session];
-                    session.stats.rtp_sent += sent.0;
-                    session.stats.rtp_sent_bytes += sent.1;
-                    session.transport.on_rtp_sent(now);
+                self.counters.rtp_forwarded += viewer.sent.packets - before;
+                if before == 0 && viewer.sent.packets > 0 {
+                    self.sessions[viewer.session].transport.on_rtp_sent(now);
                 }
             }
             for fresh in &mut stream.fresh {

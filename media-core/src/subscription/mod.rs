@@ -39,6 +39,24 @@ pub struct Subscription {
     pub next_report: Instant,
     /// Round-trip time that its last receiver report showed.
     pub round_trip_time: Option<Duration>,
+    /// What went out so far. It stands here and not in the session, whose memory the fan-out does not touch.
+    pub sent: Sent,
+}
+
+/// RTP packets and bytes sent to one viewer, retransmissions included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Packets.
+    pub packets: u64,
+    /// SRTP bytes.
+    pub bytes: u64,
+}
+
+impl Sent {
+    fn add(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
 }
 
 /// One section of a viewer.
@@ -69,7 +87,8 @@ pub struct Outgoing {
     pub packets: u64,
     /// Their payload bytes.
     pub octets: u64,
-    resent: [(u64, Option<Instant>); RESEND_MEMORY],
+    /// Boxed, so that the fan-out walks over little memory.
+    resent: Box<[(u64, Option<Instant>); RESEND_MEMORY]>,
     resent_next: usize,
 }
 
@@ -108,7 +127,7 @@ impl Outgoing {
             mid_until: u64::MAX,
             packets: 0,
             octets: 0,
-            resent: [(0, None); RESEND_MEMORY],
+            resent: Box::new([(0, None); RESEND_MEMORY]),
             resent_next: 0,
         })
     }
@@ -271,22 +290,22 @@ impl Outgoing {
 }
 
 impl Subscription {
-    /// Writes one packet of the stream into `out`, rewritten and protected, and returns its bytes. The caller sees to
-    /// [`PACKET_ROOM`].
+    /// Writes one packet of the stream into `out`, rewritten and protected. The caller sees to [`PACKET_ROOM`].
     #[inline]
     pub fn forward(
         &mut self,
         kind: MediaKind,
         packet: &CachedPacket<'_>,
         out: &mut SendBatch,
-    ) -> Result<usize, WriteError> {
+    ) -> Result<(), WriteError> {
         let outgoing = self.outgoing[kind.index()].as_mut().ok_or(WriteError::NotForThisViewer)?;
         let length = outgoing.forward(packet, &mut self.sender, out.spare())?;
         out.commit(self.path, length);
-        Ok(length)
+        self.sent.add(length);
+        Ok(())
     }
 
-    /// Answers one NACKed sequence number from the cache. Returns the bytes of the packet if one was written.
+    /// Answers one NACKed sequence number from the cache. Returns true if a packet was written.
     pub fn resend(
         &mut self,
         now: Instant,
@@ -294,17 +313,18 @@ impl Subscription {
         sequence_number: u16,
         cache: &PacketCache,
         out: &mut SendBatch,
-    ) -> Option<usize> {
+    ) -> bool {
         let interval = self.round_trip_time.unwrap_or_default().max(RESEND_INTERVAL);
-        let outgoing = self.outgoing[kind.index()].as_mut()?;
-        let sequence = outgoing.stream_sequence(sequence_number)?;
-        let packet = cache.get(sequence)?;
+        let Some(outgoing) = self.outgoing[kind.index()].as_mut() else { return false };
+        let Some(sequence) = outgoing.stream_sequence(sequence_number) else { return false };
+        let Some(packet) = cache.get(sequence) else { return false };
         if !outgoing.may_resend(now, sequence, interval) {
-            return None;
+            return false;
         }
-        let length = outgoing.resend(&packet, &mut self.sender, out.spare()).ok()?;
+        let Ok(length) = outgoing.resend(&packet, &mut self.sender, out.spare()) else { return false };
         out.commit(self.path, length);
-        Some(length)
+        self.sent.add(length);
+        true
     }
 
     /// The section that sends with this SSRC.

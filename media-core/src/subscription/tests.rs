@@ -46,6 +46,7 @@ fn viewer(rtx_payload_type: Option<u8>) -> (Subscription, SrtpReceiver) {
         outgoing: [None, Some(outgoing)],
         next_report: Instant::now(),
         round_trip_time: None,
+        sent: Sent::default(),
     };
     (subscription, receiver)
 }
@@ -71,14 +72,13 @@ impl Published {
 fn forward(viewer: &mut Subscription, published: &Published, sequence: u64) -> Result<Vec<u8>, WriteError> {
     let mut out = SendBatch::new(false);
     let packet = published.cache.get(sequence).unwrap();
-    let length = viewer.forward(MediaKind::Video, &packet, &mut out)?;
-    Ok(out.written()[..length].to_vec())
+    viewer.forward(MediaKind::Video, &packet, &mut out)?;
+    Ok(out.written().to_vec())
 }
 
 fn resend(viewer: &mut Subscription, published: &Published, now: Instant, number: u16) -> Option<Vec<u8>> {
     let mut out = SendBatch::new(false);
-    let length = viewer.resend(now, MediaKind::Video, number, &published.cache, &mut out)?;
-    Some(out.written()[..length].to_vec())
+    viewer.resend(now, MediaKind::Video, number, &published.cache, &mut out).then(|| out.written().to_vec())
 }
 
 fn open(receiver: &mut SrtpReceiver, mut packet: Vec<u8>) -> (RtpHeader, Vec<u8>) {
