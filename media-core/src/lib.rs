@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod media;
 pub mod net;
 pub mod publication;
+mod rate;
 mod router;
 pub mod rtcp;
 pub mod rtp;

@@ -4,6 +4,8 @@
 //! SSRCs, payload types and header-extension ids. What a packet looks like depends on nothing but its sequence number,
 //! so that a packet made a second time is the same to the last bit, and no nonce is ever used for two (SRTP-09).
 
+mod resends;
+
 use std::time::{Duration, Instant};
 
 use crate::media::{Extension, ExtensionMap, Format, MediaKind, MediaSection};
@@ -16,12 +18,15 @@ use crate::rtp::compat::compatible;
 use crate::rtp::{HeaderFields, rtx, write_header};
 use crate::srtp::{MAX_TRAILER, SrtpSender};
 
+use resends::Resends;
+
 /// Room that one outgoing packet may need: the largest datagram, a rewritten header and the SRTP trailer.
 pub const PACKET_ROOM: usize = 1500 + 64 + MAX_TRAILER;
 /// The payload type table's mark for "not negotiated".
 const NONE: u8 = 0xff;
-/// Resent packets that are remembered, to answer each at most once per [`RESEND_INTERVAL`].
-const RESEND_MEMORY: usize = 64;
+/// After a longer gap the viewer's numbers go on without it: a receiver could take a step of half the circle for a step
+/// back, and so could our own SRTP, which would then use an index twice (SRTP-08, SRTP-09).
+const MAX_GAP: u64 = 1 << 14;
 /// The least time between two retransmissions of one packet to one viewer; the round-trip time if that is longer.
 const RESEND_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -74,22 +79,24 @@ pub struct Outgoing {
     payload_types: [u8; 128],
     /// The viewer's payload type → its RTX payload type.
     rtx_payload_types: [u8; 128],
-    /// Random; below 2^15, so that loss of the first packets cannot mislead the receiver's rollover count (SRTP-07).
+    /// The viewer's number of `first`. The first of all is random and below 2^15, so that loss of the first packets
+    /// cannot mislead the receiver's rollover count (SRTP-07).
     initial_sequence: u16,
     rtx_sequence: u16,
-    /// First stream sequence number that was sent; nothing below it ever is.
+    /// Stream sequence number where the present run began; nothing below it is sent any more.
     first: Option<u64>,
     /// Behind the highest stream sequence number that was sent.
     next: u64,
+    /// Packets were withheld since `next`, as the viewer has no format for them: the next one begins a new run.
+    withheld: bool,
     /// Packets from this one on carry no MID: the viewer has reported receipt (EXT-H03).
     mid_until: u64,
     /// RTP packets sent, RTX not counted.
     pub packets: u64,
     /// Their payload bytes.
     pub octets: u64,
-    /// Boxed, so that the fan-out walks over little memory.
-    resent: Box<[(u64, Option<Instant>); RESEND_MEMORY]>,
-    resent_next: usize,
+    /// Boxed inside, so that the fan-out walks over little memory.
+    resends: Resends,
 }
 
 /// A failed attempt to write a packet.
@@ -124,11 +131,11 @@ impl Outgoing {
             rtx_sequence: ((random >> 16) & 0x7fff) as u16,
             first: None,
             next: 0,
+            withheld: false,
             mid_until: u64::MAX,
             packets: 0,
             octets: 0,
-            resent: Box::new([(0, None); RESEND_MEMORY]),
-            resent_next: 0,
+            resends: Resends::default(),
         })
     }
 
@@ -178,20 +185,30 @@ impl Outgoing {
         out: &mut [u8],
     ) -> Result<usize, WriteError> {
         let sequence = packet.info.sequence;
-        let first = match self.first {
-            Some(first) => first,
-            // Video begins where a decoder can begin.
-            None if packet.info.keyframe || self.kind == MediaKind::Audio => sequence,
-            None => return Err(WriteError::NotForThisViewer),
-        };
-        if sequence < first {
-            return Err(WriteError::NotForThisViewer);
-        }
         let payload_type = self.payload_types[usize::from(packet.info.payload_type & 0x7f)];
         if payload_type == NONE {
+            self.withheld |= sequence >= self.next;
             return Err(WriteError::NotForThisViewer);
         }
+        let first = match self.first {
+            Some(first) if sequence < first => return Err(WriteError::NotForThisViewer),
+            Some(first) if !self.withheld && sequence <= self.next + MAX_GAP => first,
+            // A late packet from before the withheld ones: behind it the numbers go on.
+            Some(_) if sequence < self.next => return Err(WriteError::NotForThisViewer),
+            Some(first) => {
+                self.initial_sequence = self.sequence_number(first, self.next);
+                self.next = sequence;
+                sequence
+            }
+            // Video begins where a decoder can begin.
+            None if packet.info.keyframe || self.kind == MediaKind::Audio => {
+                self.next = sequence;
+                sequence
+            }
+            None => return Err(WriteError::NotForThisViewer),
+        };
         self.first = Some(first);
+        self.withheld = false;
         let length = self.write(packet, payload_type, first, sender, out)?;
         self.next = self.next.max(sequence + 1);
         self.packets += 1;
@@ -262,7 +279,7 @@ impl Outgoing {
     }
 
     fn sequence_number(&self, first: u64, sequence: u64) -> u16 {
-        self.initial_sequence.wrapping_add((sequence - first) as u16)
+        self.initial_sequence.wrapping_add(sequence.wrapping_sub(first) as u16)
     }
 
     /// The stream's sequence number behind one that the viewer names, if it was sent.
@@ -271,21 +288,6 @@ impl Outgoing {
         let highest = self.next.checked_sub(1)?;
         let behind = self.sequence_number(first, highest).wrapping_sub(sequence_number);
         highest.checked_sub(u64::from(behind)).filter(|&sequence| sequence >= first)
-    }
-
-    /// True if this packet may be resent now; notes that it was.
-    fn may_resend(&mut self, now: Instant, sequence: u64, interval: Duration) -> bool {
-        let recent = self.resent.iter_mut().find(|(known, at)| *known == sequence && at.is_some());
-        if let Some((_, Some(at))) = recent {
-            if now.saturating_duration_since(*at) < interval {
-                return false;
-            }
-            *at = now;
-            return true;
-        }
-        self.resent[self.resent_next] = (sequence, Some(now));
-        self.resent_next = (self.resent_next + 1) % RESEND_MEMORY;
-        true
     }
 }
 
@@ -318,7 +320,7 @@ impl Subscription {
         let Some(outgoing) = self.outgoing[kind.index()].as_mut() else { return false };
         let Some(sequence) = outgoing.stream_sequence(sequence_number) else { return false };
         let Some(packet) = cache.get(sequence) else { return false };
-        if !outgoing.may_resend(now, sequence, interval) {
+        if !outgoing.resends.allow(now, sequence, interval) {
             return false;
         }
         let Ok(length) = outgoing.resend(&packet, &mut self.sender, out.spare()) else { return false };

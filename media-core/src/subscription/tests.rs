@@ -210,3 +210,61 @@ fn rtx_carries_the_viewers_own_number_and_each_packet_at_most_once_per_round_tri
     assert_eq!(resend(&mut viewer, &published, start, 0x7fff_u16.wrapping_add(10)), None);
     assert_eq!(resend(&mut viewer, &published, start, 0x7ffe), None);
 }
+
+// SRTP-08, SRTP-09, RTP-05: a codec that the viewer does not know is on air for a while.
+#[test]
+fn packets_that_are_withheld_leave_no_gap_and_bring_no_index_back() {
+    let (mut viewer, mut receiver) = viewer(None);
+    let mut published = Published::new();
+    let mut expected = 0x7fff_u16;
+    // Over half the circle, a whole circle, and a little less than one.
+    for (round, withheld) in [40_000_u64, 65_536, 65_000, 1].into_iter().enumerate() {
+        let start = viewer.outgoing[1].as_ref().unwrap().next + withheld;
+        if round > 0 {
+            published.packet(start - 1, 97, true);
+            assert_eq!(forward(&mut viewer, &published, start - 1), Err(WriteError::NotForThisViewer));
+        }
+        for sequence in start..start + 600 {
+            published.packet(sequence, 96, sequence == start);
+            let (header, _) = open(&mut receiver, forward(&mut viewer, &published, sequence).unwrap());
+            assert_eq!(header.sequence_number, expected, "round {round}");
+            expected = expected.wrapping_add(1);
+        }
+    }
+}
+
+// SRTP-09: the number of a packet from before the withheld ones may stand for another packet now.
+#[test]
+fn nothing_from_before_withheld_packets_is_sent_or_resent() {
+    let (mut viewer, mut receiver) = viewer(None);
+    let mut published = Published::new();
+    for sequence in [0, 1, 2, 4] {
+        published.packet(sequence, 96, sequence == 0);
+        open(&mut receiver, forward(&mut viewer, &published, sequence).unwrap());
+    }
+    published.packet(5, 97, true);
+    assert_eq!(forward(&mut viewer, &published, 5), Err(WriteError::NotForThisViewer));
+    published.packet(3, 96, false);
+    assert_eq!(forward(&mut viewer, &published, 3), Err(WriteError::NotForThisViewer));
+    published.packet(6, 96, true);
+    let (header, _) = open(&mut receiver, forward(&mut viewer, &published, 6).unwrap());
+    assert_eq!(header.sequence_number, 0x7fff_u16.wrapping_add(5));
+    assert_eq!(forward(&mut viewer, &published, 3), Err(WriteError::NotForThisViewer));
+    for behind in 1..=5 {
+        let number = header.sequence_number.wrapping_sub(behind);
+        assert_eq!(resend(&mut viewer, &published, Instant::now(), number), None);
+    }
+    assert!(resend(&mut viewer, &published, Instant::now(), header.sequence_number).is_some());
+}
+
+// SRTP-08: a shard that lost the stream for long.
+#[test]
+fn a_gap_beyond_a_quarter_of_the_circle_is_closed() {
+    let (mut viewer, mut receiver) = viewer(None);
+    let mut published = Published::new();
+    for (sequence, number) in [(10, 0x7fff), (10 + 16_385, 0xc000), (10 + 16_385 + 16_386, 0xc001)] {
+        published.packet(sequence, 96, true);
+        let (header, _) = open(&mut receiver, forward(&mut viewer, &published, sequence).unwrap());
+        assert_eq!(header.sequence_number, number);
+    }
+}

@@ -1,0 +1,46 @@
+//! A token bucket in the caller's time.
+
+use std::time::{Duration, Instant};
+
+/// So many a second, and so many at once.
+#[derive(Debug)]
+pub(crate) struct TokenBucket {
+    per_second: f64,
+    burst: f64,
+    tokens: f64,
+    filled: Option<Instant>,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    pub(crate) fn new(per_second: f64, burst: f64) -> TokenBucket {
+        TokenBucket { per_second, burst, tokens: burst, filled: None }
+    }
+
+    /// Takes one token; false if there is none.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let since = self.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
+        self.filled = Some(self.filled.map_or(now, |filled| filled.max(now)));
+        self.tokens = (self.tokens + since.as_secs_f64() * self.per_second).min(self.burst);
+        let enough = self.tokens >= 1.0;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_the_steady_rate() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(50.0, 100.0);
+        assert_eq!((0..500).filter(|_| bucket.take(start)).count(), 100);
+        let second = start + Duration::from_secs(1);
+        assert_eq!((0..500).filter(|_| bucket.take(second)).count(), 50);
+        assert!(!bucket.take(start), "time that steps back gives nothing");
+    }
+}
