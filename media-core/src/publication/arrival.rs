@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::rtp::sequence::sequence_is_newer;
+
 /// How often feedback goes out; draft-holmer-01 §3 leaves it open, clients expect 50 to 100 ms.
 pub const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);
 /// Packets that one report may span; at the interval above this is 40,000 packets a second.
@@ -31,11 +33,17 @@ impl ArrivalLog {
 
     /// A packet with this wide sequence number arrived. What is older than the last report is not reported again.
     pub fn on_packet(&mut self, now: Instant, wide_sequence: u16) {
-        let base = *self.base.get_or_insert(wide_sequence);
-        let offset = usize::from(wide_sequence.wrapping_sub(base));
-        if offset >= MAX_SPAN {
+        let mut base = *self.base.get_or_insert(wide_sequence);
+        if sequence_is_newer(base, wide_sequence) {
             return;
         }
+        if usize::from(wide_sequence.wrapping_sub(base)) >= MAX_SPAN {
+            // An outage took more than one report can tell of. The sender knows what it lost; we go on from here.
+            self.arrivals.clear();
+            base = wide_sequence;
+            self.base = Some(base);
+        }
+        let offset = usize::from(wide_sequence.wrapping_sub(base));
         while self.arrivals.len() <= offset {
             self.arrivals.push((base.wrapping_add(self.arrivals.len() as u16), None));
         }
@@ -80,5 +88,20 @@ mod tests {
         log.on_packet(at(120), 3);
         assert_eq!(report(&mut log, at(200)), Some(vec![(2, None), (3, Some(120_000))]));
         assert_eq!(report(&mut log, at(300)), None);
+    }
+
+    // RTCP-14
+    #[test]
+    fn feedback_goes_on_after_an_outage_longer_than_a_report_can_tell() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut log = ArrivalLog::new(start);
+        log.on_packet(at(1), 10);
+        assert!(report(&mut log, at(100)).is_some());
+        log.on_packet(at(150), 11 + MAX_SPAN as u16);
+        log.on_packet(at(151), 9);
+        assert_eq!(report(&mut log, at(200)), Some(vec![(11 + MAX_SPAN as u16, Some(150_000))]));
+        log.on_packet(at(250), 12 + MAX_SPAN as u16);
+        assert_eq!(report(&mut log, at(300)).map(|arrivals| arrivals.len()), Some(1));
     }
 }

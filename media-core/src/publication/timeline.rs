@@ -79,8 +79,7 @@ impl Timeline {
         }
         let source = self.source.as_mut()?;
         let distance = extended.checked_sub(source.first)?;
-        let skipped_before =
-            source.forgotten + source.skipped.iter().take_while(|&&skipped| skipped < extended).count() as u64;
+        let skipped_before = source.forgotten + source.skipped.partition_point(|&skipped| skipped < extended) as u64;
         let place = Place {
             // A late packet from before the forgotten ones may not fit.
             sequence: source.base + distance.checked_sub(skipped_before)?,
