@@ -15,6 +15,11 @@ const BUFFER: usize = 256 << 10;
 const MESSAGES: usize = 64;
 /// The kernel's UDP_MAX_SEGMENTS.
 const MAX_SEGMENTS: usize = 64;
+/// Larger datagrams travel alone: where a segment does not fit the path's MTU the kernel refuses the whole message, and
+/// 1452 bytes fit an Ethernet frame in IPv6.
+const MAX_SEGMENT: usize = 1452;
+/// So many refused messages in a row, and none that passed, mean that segmentation does not work here at all.
+const MAX_REFUSALS: u32 = 16;
 /// Largest UDP payload of one message, segments together.
 const MAX_MESSAGE: usize = 65_507;
 /// Room for a UDP_SEGMENT and a packet-info control message.
@@ -58,6 +63,8 @@ pub struct SendBatch {
     ipv6: bool,
     /// Off for good once the kernel or the device refused UDP_SEGMENT.
     segmentation: bool,
+    /// Messages of several segments that were refused since the last one that passed.
+    refusals: u32,
     names: Box<[RawAddress]>,
     controls: Box<[Control]>,
     iovecs: Box<[libc::iovec]>,
@@ -75,6 +82,7 @@ impl SendBatch {
             runs: Vec::with_capacity(BUFFER / 64),
             ipv6: ipv6_socket,
             segmentation: true,
+            refusals: 0,
             names: vec![RawAddress::zeroed(); MESSAGES].into_boxed_slice(),
             controls: vec![Control([0; CONTROL]); MESSAGES].into_boxed_slice(),
             iovecs: vec![iovec; MESSAGES].into_boxed_slice(),
@@ -108,6 +116,7 @@ impl SendBatch {
             // A shorter datagram has closed the run.
             && run.length == run.segment * run.count
             && length <= run.segment
+            && run.segment <= MAX_SEGMENT
             && run.count < MAX_SEGMENTS
             && run.length + length <= MAX_MESSAGE
         {
@@ -140,6 +149,9 @@ impl SendBatch {
             report.calls += 1;
             if let Ok(sent) = usize::try_from(sent) {
                 for run in &self.runs[next..next + sent] {
+                    if run.count > 1 {
+                        self.refusals = 0;
+                    }
                     report.sent += run.count as u64;
                     report.bytes += run.length as u64;
                     report.segmented += u64::from(run.count > 1);
@@ -151,10 +163,16 @@ impl SendBatch {
             let refused = self.runs[next];
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
-                Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) if refused.count > 1 => {
-                    tracing::warn!(%error, "UDP segmentation is refused here; datagrams leave one by one from now on");
-                    self.segmentation = false;
-                    self.split_runs(next);
+                // The device cannot do it.
+                Some(libc::EIO | libc::EOPNOTSUPP) if refused.count > 1 => self.stop_segmentation(next, &error),
+                // Usually the MTU of this one path is smaller than the segments: its datagrams leave one by one.
+                Some(libc::EINVAL | libc::EMSGSIZE) if refused.count > 1 => {
+                    self.refusals += 1;
+                    if self.refusals >= MAX_REFUSALS {
+                        self.stop_segmentation(next, &error);
+                    } else {
+                        self.split_runs(next, next + 1);
+                    }
                 }
                 Some(libc::EAGAIN | libc::ENOBUFS) => {
                     // The socket is full: later runs would only wait longer than they are worth.
@@ -194,18 +212,27 @@ impl SendBatch {
         runs.len()
     }
 
-    /// Turns the runs from `first` on into single datagrams.
-    fn split_runs(&mut self, first: usize) {
-        let runs: Vec<Run> = self.runs.drain(first..).collect();
-        for run in runs {
-            let mut offset = run.offset;
-            let end = run.offset + run.length;
-            while offset < end {
-                let length = run.segment.min(end - offset);
-                self.runs.push(Run { path: run.path, offset, length, segment: length, count: 1 });
-                offset += length;
-            }
-        }
+    fn stop_segmentation(&mut self, next: usize, error: &io::Error) {
+        tracing::warn!(%error, "UDP segmentation is refused here; datagrams leave one by one from now on");
+        self.segmentation = false;
+        self.split_runs(next, self.runs.len());
+    }
+
+    /// Turns the runs from `first` to before `end` into single datagrams.
+    fn split_runs(&mut self, first: usize, end: usize) {
+        let singles: Vec<Run> = self.runs[first..end].iter().flat_map(Run::datagrams).collect();
+        self.runs.splice(first..end, singles);
+    }
+}
+
+impl Run {
+    /// The run as runs of one datagram each.
+    fn datagrams(&self) -> impl Iterator<Item = Run> + use<> {
+        let run = *self;
+        (0..run.length).step_by(run.segment.max(1)).map(move |offset| {
+            let length = run.segment.min(run.length - offset);
+            Run { offset: run.offset + offset, length, segment: length, count: 1, ..run }
+        })
     }
 }
 
@@ -321,11 +348,36 @@ mod tests {
             batch.push(path, &vec![7; size]);
         }
         batch.segmentation = false;
-        batch.split_runs(0);
+        batch.split_runs(0, batch.runs.len());
         let report = socket.send(&mut batch);
         assert_eq!((report.sent, report.segmented), (3, 0));
         let sizes: Vec<usize> = receive_all(&peer, 3).iter().map(Vec::len).collect();
         assert_eq!(sizes, [500, 500, 120]);
+    }
+
+    // What one peer sends or one path takes decides nothing for the others.
+    #[tokio::test]
+    async fn one_refused_run_is_split_and_the_others_stay_segmented() {
+        let socket = MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let socket = MediaSocket::register(socket).unwrap();
+        let peers: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let mut batch = SendBatch::new(false);
+        for peer in &peers {
+            for size in [500, 500, 120] {
+                batch.push(Path { remote: peer.local_addr().unwrap(), local: None }, &vec![7; size]);
+            }
+        }
+        batch.split_runs(1, 2);
+        let report = socket.send(&mut batch);
+        assert_eq!((report.sent, report.segmented), (9, 2));
+        for peer in &peers {
+            assert_eq!(receive_all(peer, 3).iter().map(Vec::len).collect::<Vec<_>>(), [500, 500, 120]);
+        }
+        let path = Path { remote: peers[0].local_addr().unwrap(), local: None };
+        batch.push(path, &[1; 1453]);
+        batch.push(path, &[1; 1453]);
+        assert_eq!(batch.runs.len(), 2);
+        socket.send(&mut batch);
     }
 
     // ICE-21: on a wildcard socket a reply leaves from the address that the request reached.
