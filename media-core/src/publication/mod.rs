@@ -14,6 +14,7 @@ use crate::rtp::nack::NackGenerator;
 use crate::rtp::receive::ReceiveStats;
 use crate::rtp::sequence::SequenceExtender;
 use crate::rtp::{RtpHeader, codec, extension, rtx};
+use crate::srtp::MAX_INBOUND_SSRCS;
 use crate::stats::DropReason;
 
 use arrival::ArrivalLog;
@@ -21,9 +22,10 @@ use cache::{PacketCache, PacketInfo};
 use clock::{ClockPoint, PublicationClock};
 use timeline::Timeline;
 
-/// SSRCs of one publisher that are told apart; media and RTX of two sections are four.
-const MAX_SOURCES: usize = 16;
-/// A section takes a new SSRC without MID only when the old one has been silent this long (RTP-03).
+/// SSRCs of one publisher that are told apart, as many as SRTP lets in; media and RTX of two sections are four.
+const MAX_SOURCES: usize = MAX_INBOUND_SSRCS;
+/// A section takes a new SSRC without MID, or an old one again, only when the present one has been silent this long
+/// (RTP-03).
 const SOURCE_SILENCE: Duration = Duration::from_millis(200);
 /// Extensions that go on to viewers; the others end here.
 const FORWARDED: [Extension; 5] = [
@@ -65,7 +67,7 @@ pub enum Accepted {
         kind: MediaKind,
         /// The stream's sequence number.
         sequence: u64,
-        /// A decoder can start here.
+        /// The first packet of a keyframe.
         keyframe: bool,
         /// The first packet in another payload type than before.
         new_format: Option<u8>,
@@ -89,6 +91,9 @@ pub struct Publication {
 struct KnownSource {
     ssrc: u32,
     kind: MediaKind,
+    /// It was its section's source before: a MID alone does not bring it back, else two SSRCs that both send would take
+    /// the section from each other with every packet.
+    was_adopted: bool,
 }
 
 /// What a payload type of a section means.
@@ -107,6 +112,10 @@ struct Incoming {
     payload_uses: [PayloadUse; 128],
     source: Option<Source>,
     payload_type: Option<u8>,
+    /// Losses of the sources before the present one.
+    lost_before: i64,
+    /// RTP time of the last keyframe: it may begin in several packets (parameter sets, then the picture).
+    keyframe: Option<u32>,
 }
 
 /// The present source of a section.
@@ -130,7 +139,7 @@ impl Publication {
             for &(media, rtx) in &section.declared_ssrcs {
                 for ssrc in std::iter::once(media).chain(rtx) {
                     if sources.len() < MAX_SOURCES {
-                        sources.push(KnownSource { ssrc, kind: section.kind });
+                        sources.push(KnownSource { ssrc, kind: section.kind, was_adopted: false });
                     }
                 }
             }
@@ -172,7 +181,9 @@ impl Publication {
         tracks: &mut [Track; 2],
     ) -> Result<Accepted, DropReason> {
         let header = RtpHeader::parse(packet).map_err(|_| DropReason::MalformedRtp)?;
-        let kind = self.section_of(&header, packet)?;
+        let known = self.source_of(&header, packet)?;
+        let known = &mut self.sources[known];
+        let kind = known.kind;
         let incoming = self.sections[kind.index()].as_mut().ok_or(DropReason::UnknownRtpStream)?;
         if let (Some(arrivals), Some(id)) = (&mut self.arrivals, incoming.section.extensions.id(Extension::TransportCc))
             && let Some(wide) = header.extension(packet, id).and_then(extension::transport_cc)
@@ -183,7 +194,7 @@ impl Publication {
             PayloadUse::Unknown => Err(DropReason::UnknownRtpStream),
             PayloadUse::Media(format) => {
                 let payload = header.payload(packet);
-                let fresh = incoming.adopt(now, &header, packet)?;
+                let fresh = incoming.adopt(now, &header, packet, known)?;
                 let source = incoming.source.as_mut().ok_or(DropReason::UnknownRtpStream)?;
                 let clock_rate = incoming.section.formats[usize::from(format)].clock_rate;
                 source.last_packet = now;
@@ -201,7 +212,10 @@ impl Publication {
                 Ok(incoming.take(&arrived, track, &mut self.clock))
             }
             PayloadUse::Rtx(format) => {
-                let Some(source) = &mut incoming.source else { return Ok(Accepted::Consumed) };
+                let repairs_another = incoming.repairs_another(header.ssrc);
+                let Some(source) = incoming.source.as_mut().filter(|_| !repairs_another) else {
+                    return Ok(Accepted::Consumed);
+                };
                 // An RTX packet without a whole OSN is a probe (RTCP-10).
                 let Some((original, payload)) = rtx::split_payload(header.payload(packet)) else {
                     return Ok(Accepted::Consumed);
@@ -243,7 +257,9 @@ impl Publication {
     /// The publisher said BYE for a source: the next packet may be of another one.
     pub fn on_bye(&mut self, ssrc: u32) {
         for incoming in self.sections.iter_mut().flatten() {
-            incoming.source.take_if(|source| source.ssrc == ssrc);
+            if incoming.source.as_ref().is_some_and(|source| source.ssrc == ssrc) {
+                incoming.end_source();
+            }
         }
     }
 
@@ -256,14 +272,12 @@ impl Publication {
         }
     }
 
-    /// Packets lost so far, over all present sources.
+    /// Packets lost so far, over all sources.
     pub fn packets_lost(&self) -> i64 {
-        self.sections
-            .iter()
-            .flatten()
-            .filter_map(|incoming| incoming.source.as_ref())
-            .map(|source| source.stats.packets_lost())
-            .sum()
+        let lost = |incoming: &Incoming| {
+            incoming.lost_before + incoming.source.as_ref().map_or(0, |source| source.stats.packets_lost())
+        };
+        self.sections.iter().flatten().map(lost).sum()
     }
 
     /// The sequence numbers to ask for again, source by source. Returns true if a gap is too old to be repaired: only a
@@ -305,9 +319,11 @@ impl Publication {
     }
 
     /// MID, then known SSRC, then payload type (RTP-02).
-    fn section_of(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<MediaKind, DropReason> {
-        if let Some(known) = self.sources.iter().find(|known| known.ssrc == header.ssrc) {
-            return Ok(known.kind);
+    ///
+    /// Returns the index of the packet's source.
+    fn source_of(&mut self, header: &RtpHeader, packet: &[u8]) -> Result<usize, DropReason> {
+        if let Some(index) = self.sources.iter().position(|known| known.ssrc == header.ssrc) {
+            return Ok(index);
         }
         let by_mid = self.sections.iter().flatten().find(|incoming| incoming.names(header, packet));
         let kind = match by_mid {
@@ -325,8 +341,8 @@ impl Publication {
         if self.sources.len() == MAX_SOURCES {
             self.sources.remove(0);
         }
-        self.sources.push(KnownSource { ssrc: header.ssrc, kind });
-        Ok(kind)
+        self.sources.push(KnownSource { ssrc: header.ssrc, kind, was_adopted: false });
+        Ok(self.sources.len() - 1)
     }
 }
 
@@ -366,7 +382,7 @@ impl Incoming {
                 payload_uses[usize::from(rtx & 0x7f)] = PayloadUse::Rtx(index as u8);
             }
         }
-        Incoming { section, payload_uses, source: None, payload_type: None }
+        Incoming { section, payload_uses, source: None, payload_type: None, lost_before: 0, keyframe: None }
     }
 
     /// The format in use, or the first one before anything came.
@@ -381,17 +397,32 @@ impl Incoming {
         id.and_then(|id| header.extension(packet, id)) == Some(self.section.mid.as_bytes())
     }
 
+    /// True if the description says that this RTX source repairs another source than the present one.
+    fn repairs_another(&self, rtx_ssrc: u32) -> bool {
+        let present = self.source.as_ref().map(|source| source.ssrc);
+        let mut pairs = self.section.declared_ssrcs.iter();
+        pairs.any(|&(media, rtx)| rtx == Some(rtx_ssrc) && Some(media) != present)
+    }
+
     /// Makes the packet's SSRC the section's source if it may be; true if it is a new one.
-    fn adopt(&mut self, now: Instant, header: &RtpHeader, packet: &[u8]) -> Result<bool, DropReason> {
+    fn adopt(
+        &mut self,
+        now: Instant,
+        header: &RtpHeader,
+        packet: &[u8],
+        known: &mut KnownSource,
+    ) -> Result<bool, DropReason> {
         if let Some(source) = &self.source {
             if source.ssrc == header.ssrc {
                 return Ok(false);
             }
             let silent = now.saturating_duration_since(source.last_packet) >= SOURCE_SILENCE;
-            if !silent && !self.names(header, packet) {
+            if !silent && (known.was_adopted || !self.names(header, packet)) {
                 return Err(DropReason::UnknownRtpStream);
             }
         }
+        known.was_adopted = true;
+        self.end_source();
         let nack = self.section.formats.iter().any(|format| format.feedback.nack);
         self.source = Some(Source {
             ssrc: header.ssrc,
@@ -401,6 +432,12 @@ impl Incoming {
             last_packet: now,
         });
         Ok(true)
+    }
+
+    fn end_source(&mut self) {
+        if let Some(source) = self.source.take() {
+            self.lost_before += source.stats.packets_lost();
+        }
     }
 
     fn take(&mut self, arrived: &Arrived<'_>, track: &mut Track, clock: &mut PublicationClock) -> Accepted {
@@ -414,6 +451,8 @@ impl Incoming {
         let new_format = (self.payload_type != Some(format.payload_type)).then_some(format.payload_type);
         // A new source or another codec is of no use to any decoder before its first keyframe.
         if kind == MediaKind::Video && !keyframe && (track.timeline.is_between_sources() || new_format.is_some()) {
+            // What is withheld on purpose leaves no gap (RTP-05).
+            track.timeline.skip(extended);
             return Accepted::AwaitingKeyframe;
         }
         let begins = track.timeline.is_between_sources();
@@ -434,7 +473,8 @@ impl Incoming {
         if !track.cache.insert(info, &elements[..length], payload) {
             return Accepted::Consumed;
         }
-        Accepted::Forward { kind, sequence: place.sequence, keyframe, new_format }
+        let begins_keyframe = keyframe && self.keyframe.replace(place.timestamp) != Some(place.timestamp);
+        Accepted::Forward { kind, sequence: place.sequence, keyframe: begins_keyframe, new_format }
     }
 
     /// Copies the elements that viewers may get, under their numbers in [`Extension`] instead of negotiated ids.
@@ -465,3 +505,6 @@ pub fn stored_extensions(mut stored: &[u8]) -> impl Iterator<Item = (Extension, 
         Some((*Extension::ALL.get(usize::from(number))?, data))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -271,7 +271,7 @@ impl Outgoing {
     }
 
     fn elements<'a>(&'a self, packet: &CachedPacket<'a>) -> impl Iterator<Item = (u8, &'a [u8])> + Clone {
-        let with_mid = packet.info.keyframe || packet.info.sequence < self.mid_until;
+        let with_mid = (packet.info.keyframe && self.kind == MediaKind::Video) || packet.info.sequence < self.mid_until;
         let mid = self.extensions.id(Extension::Mid).filter(|_| with_mid).map(|id| (id, &*self.mid));
         let map = &self.extensions;
         let forwarded = stored_extensions(packet.extensions);

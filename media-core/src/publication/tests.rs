@@ -1,0 +1,373 @@
+use super::*;
+use crate::media::{Codec, ExtensionMap, Feedback};
+use crate::rtp::{HeaderFields, write_header};
+
+const START_UNIX: Duration = Duration::from_secs(1_800_000_000);
+/// VP8: a payload descriptor with S=1, then the first byte of a keyframe or of another frame.
+const KEYFRAME: &[u8] = &[0x10, 0x00, 1, 2, 3];
+const DELTA: &[u8] = &[0x10, 0x01, 4, 5];
+const MID: u8 = 4;
+const WIDE: u8 = 5;
+const ROTATION: u8 = 9;
+
+fn format(payload_type: u8, codec: Codec, rtx_payload_type: Option<u8>) -> Format {
+    let video = codec.kind() == MediaKind::Video;
+    Format {
+        payload_type,
+        codec,
+        clock_rate: if video { 90_000 } else { 48_000 },
+        channels: if video { 0 } else { 2 },
+        fmtp: String::new(),
+        rtx_payload_type,
+        feedback: Feedback { nack: video, pli: video, transport_cc: true, ..Feedback::default() },
+    }
+}
+
+fn section(kind: MediaKind, formats: Vec<Format>) -> MediaSection {
+    let mut extensions = ExtensionMap::default();
+    extensions.set(Extension::Mid, MID);
+    extensions.set(Extension::TransportCc, WIDE);
+    extensions.set(Extension::VideoOrientation, ROTATION);
+    MediaSection {
+        mid: kind.as_str().into(),
+        kind,
+        formats,
+        extensions,
+        reduced_size_rtcp: true,
+        declared_ssrcs: Vec::new(),
+        send_ssrcs: None,
+    }
+}
+
+fn audio() -> MediaSection {
+    section(MediaKind::Audio, vec![format(111, Codec::Opus, None)])
+}
+
+fn video() -> MediaSection {
+    section(MediaKind::Video, vec![format(96, Codec::Vp8, Some(97)), format(98, Codec::Vp8, None)])
+}
+
+struct Packet<'a> {
+    ssrc: u32,
+    payload_type: u8,
+    sequence: u16,
+    timestamp: u32,
+    elements: &'a [(u8, &'a [u8])],
+    payload: &'a [u8],
+}
+
+impl<'a> Packet<'a> {
+    fn video(ssrc: u32, sequence: u16, payload: &'a [u8]) -> Packet<'a> {
+        Packet {
+            ssrc,
+            payload_type: 96,
+            sequence,
+            timestamp: u32::from(sequence).wrapping_mul(3_000),
+            elements: &[],
+            payload,
+        }
+    }
+
+    fn audio(ssrc: u32, sequence: u16) -> Packet<'a> {
+        let timestamp = u32::from(sequence) * 960;
+        Packet { ssrc, payload_type: 111, sequence, timestamp, elements: &[], payload: b"opus" }
+    }
+
+    fn with(self, elements: &'a [(u8, &'a [u8])]) -> Packet<'a> {
+        Packet { elements, ..self }
+    }
+}
+
+struct Stage {
+    publication: Publication,
+    tracks: [Track; 2],
+    start: Instant,
+    ms: u64,
+}
+
+impl Stage {
+    fn new(sections: &[MediaSection]) -> Stage {
+        let start = Instant::now();
+        let tracks = [Track::new(MediaKind::Audio), Track::new(MediaKind::Video)];
+        Stage { publication: Publication::new(start, sections), tracks, start, ms: 0 }
+    }
+
+    /// Another publisher takes the stream over.
+    fn restart(&mut self, sections: &[MediaSection]) {
+        self.publication = Publication::new(self.now(), sections);
+        for track in &mut self.tracks {
+            track.end_publication();
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_millis(self.ms)
+    }
+
+    fn unix(&self) -> Duration {
+        START_UNIX + Duration::from_millis(self.ms)
+    }
+
+    fn receive(&mut self, packet: &Packet<'_>) -> Result<Accepted, DropReason> {
+        let mut bytes = vec![0; 1500];
+        let fields = HeaderFields {
+            marker: true,
+            padding: false,
+            payload_type: packet.payload_type,
+            sequence_number: packet.sequence,
+            timestamp: packet.timestamp,
+            ssrc: packet.ssrc,
+        };
+        let header = write_header(&mut bytes, &fields, packet.elements.iter().copied()).unwrap();
+        bytes.truncate(header);
+        bytes.extend_from_slice(packet.payload);
+        let (now, unix) = (self.now(), self.unix());
+        self.publication.on_rtp(now, unix, &bytes, &mut self.tracks)
+    }
+
+    /// The stream's number and time of a packet that is forwarded.
+    fn forwarded(&mut self, packet: &Packet<'_>) -> (u64, u32) {
+        let accepted = self.receive(packet);
+        let Ok(Accepted::Forward { kind, sequence, .. }) = accepted else { panic!("not forwarded: {accepted:?}") };
+        let cached = self.tracks[kind.index()].cache.get(sequence).unwrap();
+        assert_eq!(cached.payload, packet.payload);
+        (sequence, cached.info.timestamp)
+    }
+
+    fn nacks(&mut self) -> Vec<(u32, Vec<u16>)> {
+        let mut asked = Vec::new();
+        let now = self.now();
+        self.publication.poll_nack(now, |ssrc, numbers| asked.push((ssrc, numbers.to_vec())));
+        asked
+    }
+
+    fn arrivals(&mut self) -> Vec<u16> {
+        let mut numbers = Vec::new();
+        let now = self.now();
+        self.publication
+            .poll_arrivals(now, |_, arrivals| numbers = arrivals.iter().map(|&(number, _)| number).collect());
+        numbers
+    }
+}
+
+// WHEP-16, RTP-07
+#[test]
+fn video_begins_at_its_first_keyframe_and_audio_at_once() {
+    let mut stage = Stage::new(&[audio(), video()]);
+    assert_eq!(stage.receive(&Packet::video(1, 10, DELTA)), Ok(Accepted::AwaitingKeyframe));
+    assert_eq!(stage.forwarded(&Packet::audio(2, 500)).0, 0);
+    let first = Accepted::Forward { kind: MediaKind::Video, sequence: 0, keyframe: true, new_format: Some(96) };
+    assert_eq!(stage.receive(&Packet::video(1, 11, KEYFRAME)), Ok(first));
+    assert_eq!(stage.forwarded(&Packet::video(1, 12, DELTA)).0, 1);
+}
+
+// RTP-02
+#[test]
+fn packets_find_their_section_by_mid_then_ssrc_then_payload_type() {
+    let mut odd = video();
+    odd.formats[0].payload_type = 111;
+    let mut stage = Stage::new(&[audio(), odd]);
+    let ambiguous = Packet { payload_type: 111, ..Packet::video(7, 1, KEYFRAME) };
+    assert_eq!(stage.receive(&ambiguous), Err(DropReason::UnknownRtpStream));
+    let named = Packet { payload_type: 111, ..Packet::video(7, 2, KEYFRAME) }.with(&[(MID, b"video")]);
+    assert!(matches!(stage.receive(&named), Ok(Accepted::Forward { kind: MediaKind::Video, .. })));
+    let known = Packet { payload_type: 111, ..Packet::video(7, 3, DELTA) };
+    assert!(matches!(stage.receive(&known), Ok(Accepted::Forward { kind: MediaKind::Video, .. })));
+    assert_eq!(stage.receive(&Packet { payload_type: 50, ..known }), Err(DropReason::UnknownRtpStream));
+}
+
+#[test]
+fn a_publisher_of_one_kind_is_taken_and_the_other_kind_is_nobodys() {
+    let mut stage = Stage::new(&[audio()]);
+    assert_eq!(stage.forwarded(&Packet::audio(2, 1)).0, 0);
+    assert_eq!(stage.receive(&Packet::video(1, 1, KEYFRAME)), Err(DropReason::UnknownRtpStream));
+    assert!(stage.publication.keyframe_request().is_none());
+    let mut stage = Stage::new(&[video()]);
+    assert_eq!(stage.forwarded(&Packet::video(1, 1, KEYFRAME)).0, 0);
+    assert_eq!(stage.receive(&Packet::audio(2, 1)), Err(DropReason::UnknownRtpStream));
+    assert_eq!(stage.publication.keyframe_request(), Some(KeyframeRequest::Pli { ssrc: 1 }));
+}
+
+// RTP-15, RTP-06
+#[test]
+fn a_restarted_publisher_goes_on_in_numbers_and_time() {
+    let mut stage = Stage::new(&[video()]);
+    assert_eq!(stage.forwarded(&Packet::video(1, 65_535, KEYFRAME)).0, 0);
+    let (last, time) = stage.forwarded(&Packet::video(1, 0, DELTA));
+    assert_eq!(last, 1);
+    stage.restart(&[video()]);
+    assert!(stage.tracks[1].cache.get(1).is_none());
+    stage.ms += 2_000;
+    assert_eq!(stage.receive(&Packet::video(9, 40_000, DELTA)), Ok(Accepted::AwaitingKeyframe));
+    let next = stage.forwarded(&Packet::video(9, 40_001, KEYFRAME));
+    assert_eq!(next, (2, time.wrapping_add(180_000)));
+}
+
+// RTP-03
+#[test]
+fn a_new_source_is_taken_by_its_mid_or_after_silence_of_the_old_one() {
+    let mut stage = Stage::new(&[video()]);
+    stage.forwarded(&Packet::video(1, 10, KEYFRAME));
+    assert_eq!(stage.receive(&Packet::video(2, 900, KEYFRAME)), Err(DropReason::UnknownRtpStream));
+    assert_eq!(stage.forwarded(&Packet::video(3, 7, KEYFRAME).with(&[(MID, b"video")])).0, 1);
+    stage.ms += 200;
+    assert_eq!(stage.forwarded(&Packet::video(2, 901, KEYFRAME)).0, 2);
+}
+
+// RTP-03: simulcast that nobody negotiated, or two encoders on one section.
+#[test]
+fn two_sources_that_both_send_do_not_take_the_section_from_each_other() {
+    let mut stage = Stage::new(&[video()]);
+    let mid: &[(u8, &[u8])] = &[(MID, b"video")];
+    stage.forwarded(&Packet::video(1, 0, KEYFRAME).with(mid));
+    stage.forwarded(&Packet::video(2, 0, KEYFRAME).with(mid));
+    for sequence in 1..100 {
+        stage.ms += 10;
+        let old = Packet::video(1, sequence, KEYFRAME).with(mid);
+        assert_eq!(stage.receive(&old), Err(DropReason::UnknownRtpStream));
+        assert_eq!(stage.forwarded(&Packet::video(2, sequence, DELTA).with(mid)).0, u64::from(sequence) + 1);
+    }
+    stage.ms += 200;
+    assert_eq!(stage.forwarded(&Packet::video(1, 100, KEYFRAME).with(mid)).0, 101);
+}
+
+// RTP-07, RTP-05
+#[test]
+fn another_format_begins_at_its_keyframe_and_what_was_withheld_leaves_no_gap() {
+    let mut stage = Stage::new(&[video()]);
+    stage.forwarded(&Packet::video(1, 0, KEYFRAME));
+    for sequence in 1..4 {
+        let packet = Packet { payload_type: 98, ..Packet::video(1, sequence, DELTA) };
+        assert_eq!(stage.receive(&packet), Ok(Accepted::AwaitingKeyframe));
+    }
+    let first = Accepted::Forward { kind: MediaKind::Video, sequence: 1, keyframe: true, new_format: Some(98) };
+    assert_eq!(stage.receive(&Packet { payload_type: 98, ..Packet::video(1, 4, KEYFRAME) }), Ok(first));
+}
+
+// RTP-09
+#[test]
+fn probes_are_counted_for_feedback_and_leave_no_gap() {
+    let mut stage = Stage::new(&[video()]);
+    stage.forwarded(&Packet::video(1, 0, KEYFRAME).with(&[(WIDE, &[0, 1])]));
+    assert_eq!(stage.receive(&Packet::video(1, 1, &[]).with(&[(WIDE, &[0, 2])])), Ok(Accepted::Consumed));
+    let rtx = Packet { payload_type: 97, ..Packet::video(5, 9, &[]) };
+    assert_eq!(stage.receive(&rtx.with(&[(WIDE, &[0, 3])])), Ok(Accepted::Consumed));
+    assert_eq!(stage.forwarded(&Packet::video(1, 2, DELTA).with(&[(WIDE, &[0, 4])])).0, 1);
+    stage.ms += 100;
+    assert_eq!(stage.arrivals(), [1, 2, 3, 4]);
+}
+
+// RTCP-09, RTCP-10
+#[test]
+fn a_lost_packet_is_asked_for_and_its_retransmission_finds_its_place() {
+    let mut stage = Stage::new(&[video()]);
+    stage.forwarded(&Packet::video(1, 65_534, KEYFRAME));
+    stage.forwarded(&Packet::video(1, 1, DELTA));
+    stage.ms += 10;
+    assert_eq!(stage.nacks(), [(1, vec![65_535, 0])]);
+    let mut payload = vec![0xff, 0xff];
+    payload.extend_from_slice(DELTA);
+    let rtx = Packet { payload_type: 97, timestamp: 65_535 * 3_000, ..Packet::video(5, 77, &payload) };
+    let expected = Accepted::Forward { kind: MediaKind::Video, sequence: 1, keyframe: false, new_format: None };
+    assert_eq!(stage.receive(&rtx), Ok(expected));
+    let restored = stage.tracks[1].cache.get(1).unwrap();
+    assert_eq!((restored.payload, restored.info.payload_type), (DELTA, 96));
+    assert_eq!(stage.receive(&Packet { sequence: 78, ..rtx }), Ok(Accepted::Consumed), "a duplicate");
+    stage.ms += 100;
+    assert_eq!(stage.nacks(), [(1, vec![0])]);
+}
+
+// RTCP-10
+#[test]
+fn a_retransmission_of_another_source_is_not_mistaken_for_the_present_ones() {
+    let mut section = video();
+    section.declared_ssrcs = vec![(1, Some(11)), (2, Some(12))];
+    let mut stage = Stage::new(&[section]);
+    stage.forwarded(&Packet::video(2, 10, KEYFRAME));
+    stage.forwarded(&Packet::video(2, 12, DELTA));
+    let payload = [0, 11, 0x10, 0x01, 9];
+    let rtx = Packet { payload_type: 97, ..Packet::video(11, 1, &payload) };
+    assert_eq!(stage.receive(&rtx), Ok(Accepted::Consumed));
+    assert!(stage.tracks[1].cache.get(1).is_none());
+    assert!(matches!(stage.receive(&Packet { ssrc: 12, ..rtx }), Ok(Accepted::Forward { sequence: 1, .. })));
+}
+
+// RTCP-18
+#[test]
+fn bye_lets_the_next_source_in_and_keeps_what_was_lost() {
+    let mut stage = Stage::new(&[video()]);
+    stage.forwarded(&Packet::video(1, 0, KEYFRAME));
+    stage.forwarded(&Packet::video(1, 4, DELTA));
+    assert_eq!(stage.publication.packets_lost(), 3);
+    stage.publication.on_bye(99);
+    assert_eq!(stage.receive(&Packet::video(2, 0, KEYFRAME)), Err(DropReason::UnknownRtpStream));
+    stage.publication.on_bye(1);
+    assert_eq!(stage.forwarded(&Packet::video(2, 100, KEYFRAME)).0, 5);
+    assert_eq!(stage.publication.packets_lost(), 3);
+}
+
+// COD-10: a parameter set and the slice behind it are one keyframe.
+#[test]
+fn a_keyframe_in_several_packets_counts_once() {
+    let mut stage = Stage::new(&[section(MediaKind::Video, vec![format(96, Codec::H264, None)])]);
+    let mut keyframes = 0;
+    for (sequence, timestamp, payload) in
+        [(0, 0, [0x67, 0x42]), (1, 0, [0x68, 0xce]), (2, 0, [0x65, 0x88]), (3, 9, [0x67, 0x42]), (4, 9, [0x65, 0x88])]
+    {
+        let accepted = stage.receive(&Packet { timestamp, ..Packet::video(1, sequence, &payload) });
+        let Ok(Accepted::Forward { keyframe, .. }) = accepted else { panic!("{accepted:?}") };
+        keyframes += u32::from(keyframe);
+    }
+    assert_eq!(keyframes, 2);
+}
+
+// EXT-H02, EXT-H04
+#[test]
+fn only_elements_for_viewers_are_kept() {
+    let mut stage = Stage::new(&[video()]);
+    let packet = Packet::video(1, 0, KEYFRAME).with(&[(MID, b"video"), (WIDE, &[0, 1]), (ROTATION, &[3]), (12, b"?")]);
+    stage.forwarded(&packet);
+    let cached = stage.tracks[1].cache.get(0).unwrap();
+    let kept: Vec<_> = stored_extensions(cached.extensions).collect();
+    assert_eq!(kept, [(Extension::VideoOrientation, &[3][..])]);
+}
+
+// OPS-08: repeated elements are bounded by the room that is kept for them.
+#[test]
+fn a_header_full_of_elements_is_cut() {
+    let mut stage = Stage::new(&[video()]);
+    let element: (u8, &[u8]) = (ROTATION, &[3]);
+    stage.forwarded(&Packet::video(1, 0, KEYFRAME).with(&[element; 400]));
+    assert_eq!(stage.tracks[1].cache.get(0).unwrap().extensions.len(), MAX_EXTENSIONS);
+}
+
+// RTCP-21
+#[test]
+fn a_publisher_without_feedback_gets_reports_only() {
+    let mut plain = video();
+    for format in &mut plain.formats {
+        format.feedback = Feedback::default();
+    }
+    let mut stage = Stage::new(&[plain]);
+    stage.forwarded(&Packet::video(1, 0, KEYFRAME).with(&[(WIDE, &[0, 1])]));
+    stage.forwarded(&Packet::video(1, 5, DELTA).with(&[(WIDE, &[0, 2])]));
+    stage.ms += 200;
+    assert!(stage.nacks().is_empty() && stage.arrivals().is_empty());
+    assert!(stage.publication.keyframe_request().is_none());
+    let mut blocks = Vec::new();
+    let now = stage.now();
+    stage.publication.report_blocks(now, |block| blocks.push(block));
+    assert_eq!((blocks.len(), blocks[0].ssrc, blocks[0].cumulative_lost), (1, 1, 4));
+}
+
+// OPS-07
+#[test]
+fn nothing_that_a_publisher_sends_makes_more_sources_than_the_bound() {
+    let mut stage = Stage::new(&[video()]);
+    for ssrc in 0..10_000 {
+        let _ = stage.receive(&Packet::video(ssrc, 1, KEYFRAME));
+    }
+    assert!(stage.publication.sources.len() <= MAX_SOURCES);
+    let header = RtpHeader::parse(&[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]).unwrap();
+    assert!(stage.publication.source_of(&header, &[]).is_ok());
+}
