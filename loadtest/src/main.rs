@@ -111,7 +111,7 @@ impl RunArgs {
                 fps: self.fps,
                 packet_size: usize::from(self.packet_size),
                 gop: seconds(self.gop, "--gop is no duration")?,
-                keyframes: true,
+                ..PublisherOptions::default()
             },
             client: ClientOptions::default(),
             server_pid: self.server_pid,

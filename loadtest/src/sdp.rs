@@ -51,6 +51,18 @@ pub fn payload_types(codec: Codec) -> Option<PayloadTypes> {
 /// Id of `sdes:mid` in the offers.
 pub const MID_EXTENSION: u8 = 4;
 
+/// Whose offers and manners a publisher has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Imitation {
+    /// RTX, PLI and `sdes:mid`; keyframes when asked.
+    #[default]
+    Browser,
+    /// OBS: no RTX, keyframe requests are ignored, and the first sender report has a useless RTP time.
+    Obs,
+    /// FFmpeg: no feedback, no extensions, no RTX; it hears nothing of what the server reports.
+    Ffmpeg,
+}
+
 /// The SSRCs of a section that sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ssrcs {
@@ -78,11 +90,18 @@ pub struct Offer<'a> {
     pub fingerprint: &'a Fingerprint,
     /// DTLS role.
     pub setup: Setup,
+    /// Which client's offer it is.
+    pub imitates: Imitation,
     /// Sections; their mids are their indices.
     pub sections: &'a [OfferedSection],
 }
 
 impl Offer<'_> {
+    fn payload_types(&self, codec: Codec) -> Option<PayloadTypes> {
+        let types = payload_types(codec)?;
+        Some(if self.imitates == Imitation::Browser { types } else { PayloadTypes { rtx: None, ..types } })
+    }
+
     /// The SDP text. It holds no candidates: the server learns the client's address from its checks (RFC 8445 §7.3.1.3).
     pub fn to_sdp(&self) -> String {
         let mids: Vec<String> = (0..self.sections.len()).map(|mid| mid.to_string()).collect();
@@ -99,7 +118,7 @@ impl Offer<'_> {
         for (mid, section) in self.sections.iter().enumerate() {
             let Some(kind) = section.codecs.first().map(|codec| codec.kind()) else { continue };
             let types: Vec<(Codec, PayloadTypes)> =
-                section.codecs.iter().filter_map(|&codec| Some((codec, payload_types(codec)?))).collect();
+                section.codecs.iter().filter_map(|&codec| Some((codec, self.payload_types(codec)?))).collect();
             let numbers: Vec<String> = types
                 .iter()
                 .flat_map(|(_, types)| [Some(types.media), types.rtx])
@@ -115,13 +134,17 @@ impl Offer<'_> {
             line(format_args!("a=fingerprint:{}", self.fingerprint.to_sdp()));
             line(format_args!("a=setup:{}", self.setup.as_str()));
             line(format_args!("a=mid:{mid}"));
-            line(format_args!("a=extmap:{MID_EXTENSION} {}", Extension::Mid.uri()));
+            if self.imitates != Imitation::Ffmpeg {
+                line(format_args!("a=extmap:{MID_EXTENSION} {}", Extension::Mid.uri()));
+            }
             line(format_args!("a={}", if section.sends.is_some() { "sendonly" } else { "recvonly" }));
             if section.sends.is_some() {
                 line(format_args!("a=msid:loadtest {}", kind.as_str()));
             }
             line(format_args!("a=rtcp-mux"));
-            line(format_args!("a=rtcp-rsize"));
+            if self.imitates == Imitation::Browser {
+                line(format_args!("a=rtcp-rsize"));
+            }
             for (codec, types) in &types {
                 let media = types.media;
                 match codec {
@@ -136,7 +159,12 @@ impl Offer<'_> {
                     _ => {}
                 }
                 if codec.kind() == MediaKind::Video {
-                    for feedback in ["ccm fir", "nack", "nack pli"] {
+                    let feedbacks: &[&str] = match self.imitates {
+                        Imitation::Browser => &["ccm fir", "nack", "nack pli"],
+                        Imitation::Obs => &["nack", "nack pli", "goog-remb"],
+                        Imitation::Ffmpeg => &[],
+                    };
+                    for feedback in feedbacks {
                         line(format_args!("a=rtcp-fb:{media} {feedback}"));
                     }
                 }
@@ -348,7 +376,9 @@ mod tests {
             OfferedSection { codecs: vec![Codec::Opus], sends: Some(Ssrcs { media: 1, rtx: 2 }) },
             OfferedSection { codecs: vec![Codec::Vp8, Codec::H264], sends: None },
         ];
-        let offer = Offer { ice: &ice, fingerprint: &fingerprint, setup: Setup::ActPass, sections: &sections };
+        let imitates = Imitation::Browser;
+        let mut offer =
+            Offer { ice: &ice, fingerprint: &fingerprint, setup: Setup::ActPass, imitates, sections: &sections };
         let text = offer.to_sdp();
         let read = sdp::SessionDescription::unmarshal(&mut Cursor::new(text.as_bytes())).unwrap();
         assert_eq!(read.marshal(), text);
@@ -363,5 +393,10 @@ mod tests {
             assert!(text.contains(&format!("{line}\r\n")), "{line}");
         }
         assert!(!text.contains("FID"), "Opus has no RTX");
+        offer.imitates = Imitation::Ffmpeg;
+        let text = offer.to_sdp();
+        for absent in ["rtcp-fb", "extmap:", "rtx", "rsize"] {
+            assert!(!text.contains(absent), "{absent}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! One client's transport: a socket of its own, the full ICE agent, DTLS and SRTP, and media on top.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use media_core::demux::{PacketKind, classify};
@@ -10,8 +11,9 @@ use media_core::ledger::Stage;
 use media_core::session::{DtlsParameters, DtlsRole, IceCredentials, SessionId};
 use media_core::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+use super::check::BareChecks;
 use super::{ClientError, ClientOptions, ClientState, Identity};
 use crate::sdp::Answer;
 
@@ -84,6 +86,8 @@ pub(super) struct LinkStart {
     pub(super) local: IceCredentials,
     pub(super) answer: Answer,
     pub(super) begun: Instant,
+    /// Each notification moves the link to a fresh socket.
+    pub(super) moves: Arc<Notify>,
 }
 
 pub(super) struct Link {
@@ -92,6 +96,12 @@ pub(super) struct Link {
     agent: Option<FullAgent>,
     agent_out: mpsc::Receiver<AgentTransmit>,
     checks: Vec<(SocketAddr, Vec<u8>)>,
+    /// Under way until their first answer.
+    bare: Option<BareChecks>,
+    credentials: (IceCredentials, IceCredentials),
+    server: Option<SocketAddr>,
+    local_ip: IpAddr,
+    moves: Arc<Notify>,
     // Keeps the queue open when there is no agent.
     _agent_in: mpsc::Sender<AgentTransmit>,
     dtls: DtlsEndpoint,
@@ -106,7 +116,7 @@ pub(super) struct Link {
 impl Link {
     /// Opens the socket and starts ICE. Must be called inside a tokio runtime.
     pub(super) fn start(start: LinkStart, state: watch::Sender<ClientState>) -> Result<Link, ClientError> {
-        let LinkStart { options, identity, local, answer, begun } = start;
+        let LinkStart { options, identity, local, answer, begun, moves } = start;
         let bind = options.bind.or_else(|| answer.candidates.first().map(|candidate| local_ip(candidate.address.ip())));
         let bind = bind.ok_or_else(|| ClientError::Answer("the answer has no usable candidate".into()))?;
         let socket = open_socket(bind).map_err(|error| ClientError::Socket(error.to_string()))?;
@@ -116,7 +126,9 @@ impl Link {
         let dtls =
             DtlsEndpoint::new(&identity.context, parameters).map_err(|error| ClientError::Crypto(error.to_string()))?;
         let (agent_in, agent_out) = mpsc::channel(64);
-        let agent = options.send_checks.then(|| {
+        let credentials = (local.clone(), answer.ice.clone());
+        let server = answer.candidates.first().map(|candidate| candidate.address);
+        let agent = (options.send_checks && !options.bare_checks).then(|| {
             FullAgent::start(AgentStart {
                 owner: SessionId(0),
                 role: AgentRole::Controlling,
@@ -128,11 +140,16 @@ impl Link {
                 options: AgentOptions { check_interval: CHECK_INTERVAL, ..AgentOptions::default() },
             })
         });
-        Ok(Link {
+        let mut link = Link {
             socket,
             agent,
             agent_out,
             checks: Vec::new(),
+            bare: None,
+            credentials,
+            server,
+            local_ip: bind,
+            moves,
             _agent_in: agent_in,
             dtls,
             role,
@@ -142,7 +159,11 @@ impl Link {
             dice: u64::from(local_address.port()) | 0x9e37_79b9_0000_0000,
             options,
             state,
-        })
+        };
+        if link.options.send_checks && link.options.bare_checks {
+            link.check_barely(begun);
+        }
+        Ok(link)
     }
 
     /// Runs until `stop` is set or the connection ends, then says close_notify.
@@ -161,9 +182,22 @@ impl Link {
                     }
                     self.receive(&mut buffer, &mut media);
                 }
+                () = self.moves.notified() => match open_socket(self.local_ip) {
+                    Ok(socket) => {
+                        self.socket = socket;
+                        self.check_barely(Instant::now());
+                    }
+                    Err(error) => break ClientError::Socket(error.to_string()),
+                },
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
             let now = Instant::now();
+            if let Some(checks) = &mut self.bare {
+                match checks.poll(now) {
+                    Ok(check) => self.checks.extend(check.map(|check| (checks.to, check))),
+                    Err(error) => break error,
+                }
+            }
             self.dtls.handle_timeout(now);
             if let Some(error) = self.advance(now, &mut media) {
                 break error;
@@ -186,7 +220,14 @@ impl Link {
 
     fn deadline(&self, media: &impl Media) -> Instant {
         let phase = if self.keys.is_some() { media.deadline() } else { self.give_up };
-        self.dtls.poll_timeout().map_or(phase, |timeout| timeout.min(phase))
+        let check = self.bare.as_ref().map(|checks| checks.next);
+        [self.dtls.poll_timeout(), check].into_iter().flatten().fold(phase, Instant::min)
+    }
+
+    /// Nominates the present socket by checks of our own.
+    fn check_barely(&mut self, now: Instant) {
+        let (local, remote) = self.credentials.clone();
+        self.bare = self.server.map(|server| BareChecks::new(now, server, local, remote));
     }
 
     fn receive(&mut self, buffer: &mut [u8], media: &mut impl Media) {
@@ -222,22 +263,34 @@ impl Link {
     }
 
     fn stun(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        if let Some(checks) = self.bare.take_if(|checks| checks.is_answer(source, datagram)) {
+            self.select(now, checks.to);
+            return;
+        }
         let Some(agent) = &mut self.agent else { return };
+        let mut selected = None;
         let mut out = Vec::new();
         agent.handle(now, source, datagram, &mut out);
         for output in out {
             match output {
                 IceOutput::Transmit { to, datagram } => self.checks.push((to, datagram)),
                 IceOutput::Selected(address) => {
-                    if self.peer.is_none() {
-                        self.state.send_replace(ClientState::Handshaking);
-                    }
-                    self.peer = Some(address);
-                    self.dtls.start(now);
+                    selected = Some(address);
                 }
                 IceOutput::Validated(_) | IceOutput::Forgotten(_) | IceOutput::CheckRefused(_) => {}
             }
         }
+        if let Some(address) = selected {
+            self.select(now, address);
+        }
+    }
+
+    fn select(&mut self, now: Instant, address: SocketAddr) {
+        if self.peer.is_none() {
+            self.state.send_replace(ClientState::Handshaking);
+        }
+        self.peer = Some(address);
+        self.dtls.start(now);
     }
 
     /// Takes what DTLS has to tell; an error ends the link.

@@ -1,5 +1,6 @@
 //! WHIP and WHEP clients (RFC 9725): a publisher of synthetic media, and a viewer that checks it.
 
+mod check;
 mod http;
 mod link;
 mod publisher;
@@ -13,6 +14,7 @@ use media_core::session::Fingerprint;
 use media_core::srtp::SrtpProfile;
 use tokio::sync::watch;
 
+pub use check::bare_check;
 pub use http::Endpoint;
 pub use publisher::{Publisher, PublisherFigures, PublisherOptions};
 pub use viewer::{SharedHistogram, Viewer, ViewerFigures, ViewerOptions, latency_histogram};
@@ -24,6 +26,9 @@ use crate::sdp::{AnswerError, Setup};
 pub struct ClientOptions {
     /// Makes ICE checks at all.
     pub send_checks: bool,
+    /// Makes its checks as FFmpeg does, instead of with the agent: USERNAME and USE-CANDIDATE are all they say, the
+    /// handshake ends them, and those of the server get no answer.
+    pub bare_checks: bool,
     /// Announces another fingerprint than that of its certificate.
     pub corrupt_fingerprint: bool,
     /// SRTP profiles to offer in the handshake, the preferred one first; with none there is no `use_srtp`.
@@ -48,6 +53,7 @@ impl Default for ClientOptions {
     fn default() -> ClientOptions {
         ClientOptions {
             send_checks: true,
+            bare_checks: false,
             corrupt_fingerprint: false,
             srtp_profiles: SrtpProfile::ALL.to_vec(),
             corrupt_srtp: false,

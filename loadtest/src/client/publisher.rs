@@ -1,6 +1,7 @@
 //! A WHIP client that sends synthetic media.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,7 @@ use media_core::rtp::packet::{HeaderFields, RtpHeader, write_header};
 use media_core::rtp::rtx;
 use media_core::srtp::SrtpProfile;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::http::Resource;
@@ -19,7 +20,7 @@ use super::link::{Link, LinkStart, Media, Outgoing};
 use super::{ClientError, ClientOptions, ClientState, Endpoint, Identity};
 use crate::clock;
 use crate::frames::{Packetizer, Payload};
-use crate::sdp::{AnsweredSection, Offer, OfferedSection, PayloadTypes, Ssrcs};
+use crate::sdp::{Answer, AnsweredSection, Imitation, Offer, OfferedSection, PayloadTypes, Ssrcs};
 use crate::stamp::{Content, STAMP_LEN, Stamp, stream_number};
 
 /// Sent packets that a NACK can still get.
@@ -48,8 +49,10 @@ pub struct PublisherOptions {
     pub packet_size: usize,
     /// From one keyframe to the next.
     pub gop: Duration,
-    /// Sends keyframes at all, on its own and when asked.
+    /// Sends keyframes at all, on its own and when asked; [`Publisher::allow_keyframes`] changes it.
     pub keyframes: bool,
+    /// Whose offer and manners it has.
+    pub imitates: Imitation,
 }
 
 impl Default for PublisherOptions {
@@ -62,6 +65,7 @@ impl Default for PublisherOptions {
             packet_size: 1100,
             gop: Duration::from_secs(2),
             keyframes: true,
+            imitates: Imitation::Browser,
         }
     }
 }
@@ -93,6 +97,9 @@ pub struct Publisher {
     state: watch::Receiver<ClientState>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    answer: Answer,
+    keyframes: Arc<AtomicBool>,
+    moves: Arc<Notify>,
 }
 
 impl Publisher {
@@ -116,7 +123,8 @@ impl Publisher {
             ssrcs.push((codec, pair));
         }
         let fingerprint = identity.announced(&options);
-        let offer = Offer { ice: &local, fingerprint: &fingerprint, setup: options.setup, sections: &sections };
+        let (setup, imitates) = (options.setup, media.imitates);
+        let offer = Offer { ice: &local, fingerprint: &fingerprint, setup, imitates, sections: &sections };
         let (answer, resource) = endpoint.offer(offer.to_sdp()).await?;
 
         let figures = Arc::new(Mutex::new(PublisherFigures::default()));
@@ -131,14 +139,31 @@ impl Publisher {
                 accepted.ok_or_else(|| ClientError::Answer(format!("the server does not take {codec}")))?;
             tracks.push(Track::new(codec, ssrcs, &section, types, stream, &media)?);
         }
-        let sender = Sender { tracks, media, begun, next_report: begun, figures: Arc::clone(&figures) };
+        let keyframes = Arc::new(AtomicBool::new(media.keyframes));
+        let sender = Sender {
+            tracks,
+            media,
+            begun,
+            next_report: begun,
+            reported: false,
+            keyframes: Arc::clone(&keyframes),
+            figures: Arc::clone(&figures),
+        };
         let (state_sender, state) = watch::channel(ClientState::Connecting);
         let (stop, stopped) = watch::channel(false);
         let delete = options.delete;
-        let start = LinkStart { options, identity: identity.clone(), local, answer, begun };
+        let moves = Arc::new(Notify::new());
+        let start = LinkStart {
+            options,
+            identity: identity.clone(),
+            local,
+            answer: answer.clone(),
+            begun,
+            moves: Arc::clone(&moves),
+        };
         let link = Link::start(start, state_sender)?;
         let task = tokio::spawn(link.run(sender, stopped));
-        Ok(Publisher { resource, delete, figures, state, stop, task })
+        Ok(Publisher { resource, delete, figures, state, stop, task, answer, keyframes, moves })
     }
 
     /// Waits until media flows, and tells the SRTP profile.
@@ -160,6 +185,21 @@ impl Publisher {
             ClientState::Ended(error) => Some(error.clone()),
             _ => None,
         }
+    }
+
+    /// The server's answer.
+    pub fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// Goes on from a fresh socket, as behind a NAT that lost its mapping: checks there nominate the new address.
+    pub fn change_address(&self) {
+        self.moves.notify_one();
+    }
+
+    /// Lets an encoder that gave none so far make keyframes.
+    pub fn allow_keyframes(&self) {
+        self.keyframes.store(true, Ordering::Relaxed);
     }
 
     /// The session resource, absolute.
@@ -391,20 +431,26 @@ struct Sender {
     media: PublisherOptions,
     begun: Instant,
     next_report: Instant,
+    reported: bool,
+    keyframes: Arc<AtomicBool>,
     figures: Arc<Mutex<PublisherFigures>>,
 }
 
 impl Sender {
     fn report(&mut self, out: &mut Outgoing) {
         let mut buffer = [0; MAX_RTCP_LEN];
+        let useless = self.media.imitates == Imitation::Obs && !std::mem::replace(&mut self.reported, true);
         for track in &self.tracks {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let info = SenderInfo {
+            let mut info = SenderInfo {
                 ntp: NtpTime::from_unix(since_epoch),
                 rtp_timestamp: track.timestamp(),
                 packet_count: track.packets,
                 octet_count: track.octets,
             };
+            if useless {
+                info = SenderInfo { rtp_timestamp: u32::MAX, packet_count: 0, octet_count: 0, ..info };
+            }
             let mut writer = RtcpWriter::new(&mut buffer);
             let ssrc = track.ssrcs.media;
             if writer.sender_report(ssrc, &info, &[]).and_then(|()| writer.sdes_cname(ssrc, "loadtest")).is_ok() {
@@ -433,11 +479,14 @@ impl Media for Sender {
             match message {
                 RtcpPacket::Pli(_) | RtcpPacket::Fir(_) => {
                     figures.keyframe_requests += 1;
+                    if self.media.imitates != Imitation::Browser {
+                        continue;
+                    }
                     for track in &mut self.tracks {
                         track.next_keyframe = now;
                     }
                 }
-                RtcpPacket::Nack(nack) => {
+                RtcpPacket::Nack(nack) if self.media.imitates != Imitation::Ffmpeg => {
                     let track = self.tracks.iter_mut().find(|track| track.ssrcs.media == nack.media_ssrc);
                     if let Some(track) = track {
                         let resent = nack.sequence_numbers().filter(|&number| track.resend(number, out)).count();
@@ -456,6 +505,7 @@ impl Media for Sender {
     fn tick(&mut self, now: Instant, out: &mut Outgoing) -> Instant {
         let figures = Arc::clone(&self.figures);
         let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
+        self.media.keyframes = self.keyframes.load(Ordering::Relaxed);
         for track in &mut self.tracks {
             track.produce(now, &self.media, &mut figures);
             track.send(now, out, &mut figures);

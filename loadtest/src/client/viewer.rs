@@ -13,7 +13,7 @@ use media_core::rtp::rtx;
 use media_core::rtp::sequence::SequenceExtender;
 use media_core::srtp::SrtpProfile;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::http::Resource;
@@ -21,7 +21,7 @@ use super::link::{Link, LinkStart, Media, Outgoing};
 use super::{ClientError, ClientOptions, ClientState, Endpoint, Identity};
 use crate::clock;
 use crate::frames;
-use crate::sdp::{AnsweredSection, Offer, OfferedSection};
+use crate::sdp::{Answer, AnsweredSection, Imitation, Offer, OfferedSection};
 use crate::stamp::stream_number;
 use crate::tally::{Track, TrackFigures};
 
@@ -94,6 +94,12 @@ pub struct ViewerFigures {
     pub nacked: u64,
     /// Sender reports received.
     pub sender_reports: u64,
+    /// SSRCs that sent.
+    pub sources: u64,
+    /// Packets in order whose RTP time lies before that of the packet in front of them.
+    pub time_steps_back: u64,
+    /// The largest step of RTP time against the time of arrival from one packet to the next, in seconds.
+    pub longest_time_step: f64,
 }
 
 impl ViewerFigures {
@@ -119,6 +125,8 @@ pub struct Viewer {
     state: watch::Receiver<ClientState>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    answer: Answer,
+    moves: Arc<Notify>,
 }
 
 impl Viewer {
@@ -142,7 +150,8 @@ impl Viewer {
             sections.push(OfferedSection { codecs: media.video.clone(), sends: None });
         }
         let fingerprint = identity.announced(&options);
-        let offer = Offer { ice: &local, fingerprint: &fingerprint, setup: options.setup, sections: &sections };
+        let (setup, imitates) = (options.setup, Imitation::Browser);
+        let offer = Offer { ice: &local, fingerprint: &fingerprint, setup, imitates, sections: &sections };
         let (answer, resource) = endpoint.offer(offer.to_sdp()).await?;
 
         let stream = stream_number(media.expected_stream.as_deref().unwrap_or(endpoint.stream()));
@@ -161,10 +170,18 @@ impl Viewer {
         let (state_sender, state) = watch::channel(ClientState::Connecting);
         let (stop, stopped) = watch::channel(false);
         let delete = options.delete;
-        let start = LinkStart { options, identity: identity.clone(), local, answer, begun };
+        let moves = Arc::new(Notify::new());
+        let start = LinkStart {
+            options,
+            identity: identity.clone(),
+            local,
+            answer: answer.clone(),
+            begun,
+            moves: Arc::clone(&moves),
+        };
         let link = Link::start(start, state_sender)?;
         let task = tokio::spawn(link.run(receiver, stopped));
-        Ok(Viewer { resource, delete, seen, state, stop, task })
+        Ok(Viewer { resource, delete, seen, state, stop, task, answer, moves })
     }
 
     /// Waits until the handshake is done, and tells the SRTP profile.
@@ -186,6 +203,16 @@ impl Viewer {
             ClientState::Ended(error) => Some(error.clone()),
             _ => None,
         }
+    }
+
+    /// The server's answer.
+    pub fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// Goes on from a fresh socket, as behind a NAT that lost its mapping: checks there nominate the new address.
+    pub fn change_address(&self) {
+        self.moves.notify_one();
     }
 
     /// The session resource, absolute.
@@ -230,6 +257,9 @@ struct Stream {
     clock_rate: f64,
     transit: Option<f64>,
     jitter: f64,
+    last_timestamp: Option<u32>,
+    time_steps_back: u64,
+    longest_time_step: f64,
     reported: (u64, u64),
     last_report: Option<(u32, Instant)>,
     asked: HashMap<u64, (u8, Instant)>,
@@ -243,7 +273,10 @@ struct Seen {
 impl Seen {
     fn figures(&self) -> ViewerFigures {
         let mut figures = self.figures;
+        figures.sources = self.streams.len() as u64;
         for stream in &self.streams {
+            figures.time_steps_back += stream.time_steps_back;
+            figures.longest_time_step = figures.longest_time_step.max(stream.longest_time_step);
             match stream.kind {
                 MediaKind::Audio => figures.audio.add(&stream.track.figures()),
                 MediaKind::Video => figures.video.add(&stream.track.figures()),
@@ -265,6 +298,9 @@ impl Seen {
                     clock_rate: if kind == MediaKind::Video { 90_000.0 } else { 48_000.0 },
                     transit: None,
                     jitter: 0.0,
+                    last_timestamp: None,
+                    time_steps_back: 0,
+                    longest_time_step: 0.0,
                     reported: (0, 0),
                     last_report: None,
                     asked: HashMap::new(),
@@ -278,12 +314,17 @@ impl Seen {
 
 impl Stream {
     /// RFC 3550 A.8
-    fn note_arrival(&mut self, arrival: f64, timestamp: u32) {
+    fn note_arrival(&mut self, arrival: f64, timestamp: u32, in_order: bool) {
+        if in_order {
+            let before = self.last_timestamp.replace(timestamp);
+            self.time_steps_back += u64::from(before.is_some_and(|before| timestamp.wrapping_sub(before) > 1 << 31));
+        }
         let transit = arrival * self.clock_rate - f64::from(timestamp);
         if let Some(before) = self.transit {
             let difference = (transit - before).abs();
             // A wrap of the timestamp is no jitter.
             if difference < self.clock_rate * 60.0 {
+                self.longest_time_step = self.longest_time_step.max(difference / self.clock_rate);
                 self.jitter += (difference - self.jitter) / 16.0;
             }
         }
@@ -451,7 +492,8 @@ impl Media for Receiver {
             self.next = self.next.min(now + NACK_DELAY);
         }
         if retransmitted.is_none() {
-            stream.note_arrival(arrival as f64 / 1e9, header.timestamp);
+            let in_order = before.is_none_or(|before| extended > before);
+            stream.note_arrival(arrival as f64 / 1e9, header.timestamp, in_order);
         }
         match frames::open(codec, payload) {
             Ok(stamp) if stamp.stream == self.stream => {
