@@ -127,7 +127,8 @@ impl Link {
             DtlsEndpoint::new(&identity.context, parameters).map_err(|error| ClientError::Crypto(error.to_string()))?;
         let (agent_in, agent_out) = mpsc::channel(64);
         let credentials = (local.clone(), answer.ice.clone());
-        let server = answer.candidates.first().map(|candidate| candidate.address);
+        let mut addresses = answer.candidates.iter().map(|candidate| candidate.address);
+        let server = addresses.find(|address| address.is_ipv4() == bind.is_ipv4());
         let agent = (options.send_checks && !options.bare_checks).then(|| {
             FullAgent::start(AgentStart {
                 owner: SessionId(0),

@@ -100,6 +100,8 @@ pub struct ViewerFigures {
     pub time_steps_back: u64,
     /// The largest step of RTP time against the time of arrival from one packet to the next, in seconds.
     pub longest_time_step: f64,
+    /// The largest distance of a sender report's RTP time from that of the last packet, in seconds.
+    pub longest_report_step: f64,
 }
 
 impl ViewerFigures {
@@ -517,9 +519,14 @@ impl Media for Receiver {
             if let RtcpPacket::SenderReport(report) = message {
                 seen.figures.sender_reports += 1;
                 let stream = seen.streams.iter_mut().find(|stream| stream.ssrc == report.sender_ssrc);
+                let mut step = 0.0;
                 if let Some(stream) = stream {
                     stream.last_report = Some((NtpTime::compact(report.info.ntp), now));
+                    if let Some(last) = stream.last_timestamp {
+                        step = f64::from(report.info.rtp_timestamp.wrapping_sub(last).cast_signed()) / stream.clock_rate;
+                    }
                 }
+                seen.figures.longest_report_step = seen.figures.longest_report_step.max(step.abs());
             }
         }
     }

@@ -1,0 +1,121 @@
+//! Nothing of a session stays behind (OPS-08).
+
+use loadtest::client::{ClientOptions, PublisherOptions};
+
+use crate::rig::{LONG, Sluice, eventually, viewer_sees};
+
+/// What the process holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Holdings {
+    files: usize,
+    threads: usize,
+    resident_kib: usize,
+}
+
+fn holdings(server: &Sluice) -> Holdings {
+    let process = format!("/proc/{}", server.pid());
+    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    Holdings {
+        files: std::fs::read_dir(format!("{process}/fd")).unwrap().count(),
+        threads: number("Threads:"),
+        resident_kib: number("VmRSS:"),
+    }
+}
+
+/// The ways to leave.
+#[derive(Clone, Copy)]
+enum Leave {
+    Delete,
+    CloseNotify,
+    Silence,
+}
+
+/// One client joins and leaves; every fifth publishes.
+async fn visit(server: &Sluice, number: usize, leave: Leave) {
+    let options = ClientOptions { delete: matches!(leave, Leave::Delete), ..ClientOptions::default() };
+    if number.is_multiple_of(5) {
+        let publisher = server.publisher_with(&format!("p{number}"), PublisherOptions::default(), options).await;
+        match leave {
+            Leave::Silence => drop(publisher),
+            _ => drop(publisher.stop().await.unwrap()),
+        }
+    } else {
+        let viewer = server.post_viewer("s", options).await.unwrap();
+        viewer.connected().await.unwrap();
+        match leave {
+            Leave::Silence => drop(viewer),
+            _ => drop(viewer.stop().await.unwrap()),
+        }
+    }
+}
+
+/// 100 joins and leaves, ten at a time; returns when only the one publisher is left.
+async fn hundred_visits(server: &Sluice) -> Holdings {
+    for ten in 0..10 {
+        let visits = (0..10).map(|one| {
+            let leave = [Leave::Delete, Leave::CloseNotify, Leave::Silence][(ten + one) % 3];
+            visit(server, ten * 10 + one, leave)
+        });
+        let mut visits: Vec<_> = visits.map(Box::pin).collect();
+        // All at once, on this task: the server is shared by reference.
+        std::future::poll_fn(|context| {
+            visits.retain_mut(|visit| visit.as_mut().poll(context).is_pending());
+            if visits.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+    }
+    eventually("all visitors are gone", LONG, async || {
+        let metrics = server.metrics().await;
+        let left = metrics.sum("sluice_viewers", &[]) + metrics.sum("sluice_publishers", &[]);
+        (left == 1.0 && metrics.sum("sluice_shard_sessions", &[]) == 1.0).then_some(())
+    })
+    .await;
+    holdings(server)
+}
+
+// WHIP-14, WHIP-33, OPS-08
+#[tokio::test]
+async fn two_hundred_joins_and_leaves_leave_nothing_behind() {
+    for mode in ["lite", "full"] {
+        let server = Sluice::start(&["--ice", mode, "--shards", "2", "--liveness-timeout", "2s"]).await;
+        let publisher = server.publisher("s").await;
+        let before = holdings(&server);
+        let half = hundred_visits(&server).await;
+        hundred_visits(&server).await;
+        let after = eventually("sockets and threads are as before", LONG, async || {
+            let now = holdings(&server);
+            (now.files <= before.files && now.threads <= before.threads).then_some(now)
+        })
+        .await;
+        // What stays of an ended session is its record for the admin API, a few kB of text and figures. A session that
+        // stayed itself would cost two SRTP contexts and, as a viewer or publisher, their tables: over 40 kB.
+        let grown = after.resident_kib.saturating_sub(half.resident_kib);
+        println!("{mode}: {before:?}, after 100: {half:?}, after 200: {after:?}");
+        assert!(grown < 100 * 20, "{grown} KiB for 100 sessions: {before:?} {half:?} {after:?}");
+
+        let metrics = server.metrics().await;
+        for role in ["publisher", "viewer"] {
+            let opened = metrics.sum("sluice_sessions_opened_total", &[("role", role)]);
+            let ended = metrics.sum("sluice_sessions_ended_total", &[("role", role)]);
+            assert_eq!(opened - ended, if role == "publisher" { 1.0 } else { 0.0 });
+        }
+        for reason in ["deleted", "peer-closed", "consent-lost"] {
+            assert!(metrics.sum("sluice_sessions_ended_total", &[("reason", reason)]) > 40.0, "{reason}");
+        }
+        let viewer = server.viewer("s").await;
+        viewer_sees("media as ever", &viewer, LONG, |figures| figures.video.delivered > 100).await;
+        assert!(viewer.stop().await.unwrap().is_intact());
+        publisher.stop().await.unwrap();
+        eventually("nobody is left", LONG, async || {
+            let metrics = server.metrics().await;
+            let left = ["sluice_sessions", "sluice_streams", "sluice_shard_sessions"];
+            (left.iter().map(|name| metrics.sum(name, &[])).sum::<f64>() == 0.0).then_some(())
+        })
+        .await;
+        assert_eq!(server.get("/api/v1/sessions?state=live").await, serde_json::json!([]));
+    }
+}

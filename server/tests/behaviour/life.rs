@@ -1,0 +1,202 @@
+//! The life of a stream: publishers come, go and come back, and viewers stay (WHEP-13, RTP-15).
+
+use std::time::{Duration, Instant};
+
+use loadtest::client::{ClientError, ClientOptions, PublisherOptions, Viewer};
+use loadtest::sdp::{Imitation, Offer, OfferedSection, Setup};
+use media_core::media::Codec;
+
+use crate::rig::{LONG, Sluice, eventually, viewer_sees};
+
+/// Sessions that a shard has more than another before viewers go to that one.
+const SPILL: usize = 32;
+
+/// A client that posts and then does nothing.
+fn idle() -> ClientOptions {
+    ClientOptions { send_checks: false, connect_timeout: LONG, ..ClientOptions::default() }
+}
+
+/// A viewer on the publisher's shard and, if there are two shards, one on the other.
+async fn viewers_everywhere(server: &Sluice, shards: usize) -> (Vec<Viewer>, Vec<Viewer>) {
+    let mut viewers = vec![server.viewer("s").await];
+    let mut crowd = Vec::new();
+    if shards > 1 {
+        for _ in 2..SPILL {
+            crowd.push(server.post_viewer("s", idle()).await.unwrap());
+        }
+        viewers.push(server.viewer("s").await);
+        let home = server.session("s", "publisher").await["shard"].clone();
+        assert_eq!(server.sessions("s", "viewer").await[0]["shard"], home);
+        assert_ne!(server.session("s", "viewer").await["shard"], home);
+    }
+    (viewers, crowd)
+}
+
+// RTP-04, RTP-05, RTP-06, RTP-15, WHEP-13
+#[tokio::test]
+async fn a_publisher_that_restarts_is_seen_as_one_stream_without_a_seam() {
+    for shards in [1, 2] {
+        let server = Sluice::start(&["--shards", &shards.to_string()]).await;
+        // Without a request no second keyframe would come.
+        let media = PublisherOptions { gop: Duration::from_secs(600), ..PublisherOptions::default() };
+        let mut publisher = server.publisher_with("s", media.clone(), ClientOptions::default()).await;
+        let (viewers, _crowd) = viewers_everywhere(&server, shards).await;
+        for restarts in 1..=2 {
+            for viewer in &viewers {
+                viewer_sees("media", viewer, LONG, |figures| figures.video.restarts + 1 == restarts).await;
+                let keyframes = viewer.figures().video.keyframes;
+                assert!(keyframes >= 1);
+            }
+            let keyframes: Vec<u64> = viewers.iter().map(|viewer| viewer.figures().video.keyframes).collect();
+            // Once by DELETE, once by close_notify alone.
+            if restarts == 1 {
+                publisher.stop().await.unwrap();
+            } else {
+                drop(publisher.stop().await);
+                eventually("the stream is free", LONG, async || {
+                    (server.metric("sluice_publishers", &[]).await == 0.0).then_some(())
+                })
+                .await;
+            }
+            let options = ClientOptions { delete: restarts == 2, ..ClientOptions::default() };
+            publisher = server.publisher_with("s", media.clone(), options).await;
+            let connected = Instant::now();
+            for (viewer, before) in viewers.iter().zip(keyframes) {
+                viewer_sees("a picture within a second", viewer, Duration::from_secs(1), |figures| {
+                    figures.video.keyframes > before
+                })
+                .await;
+            }
+            assert!(connected.elapsed() < Duration::from_secs(1));
+        }
+        for viewer in viewers {
+            let delivered = viewer.figures().video.delivered;
+            viewer_sees("more media", &viewer, LONG, |figures| figures.video.delivered > delivered + 150).await;
+            viewer_sees("audio of all three", &viewer, LONG, |figures| figures.audio.restarts == 2).await;
+            viewer_sees("reports", &viewer, LONG, |figures| figures.sender_reports > 0).await;
+            let figures = viewer.stop().await.unwrap();
+            assert!(figures.is_intact(), "{figures:?}");
+            assert_eq!((figures.audio.restarts, figures.video.restarts), (2, 2));
+            assert_eq!((figures.sources, figures.time_steps_back), (2, 0), "{figures:?}");
+            assert!(figures.longest_time_step < 0.7, "RTP time advances as real time does: {figures:?}");
+            assert!(figures.longest_report_step < 1.0, "{figures:?}");
+        }
+        publisher.stop().await.unwrap();
+    }
+}
+
+/// Posts a good viewer's offer, whatever the answer.
+async fn post_viewer(server: &Sluice, stream: &str) -> reqwest::Response {
+    let ice = media_core::ice::random_credentials();
+    let certificate = media_core::dtls::Certificate::generate().unwrap();
+    let sections = [OfferedSection { codecs: vec![Codec::Vp8], sends: None }];
+    let (fingerprint, setup, imitates) = (certificate.fingerprint(), Setup::ActPass, Imitation::Browser);
+    let offer = Offer { ice: &ice, fingerprint, setup, imitates, sections: &sections };
+    let request = server.http.post(format!("{}/whep/{stream}", server.base));
+    request.header("Content-Type", "application/sdp").body(offer.to_sdp()).send().await.unwrap()
+}
+
+// WHEP-05, WHEP-06
+#[tokio::test]
+async fn a_viewer_before_its_publisher_is_told_whether_to_wait() {
+    let server = Sluice::start(&["--token", "named=secret"]).await;
+    let reply = post_viewer(&server, "unheard-of").await;
+    assert_eq!(reply.status(), 404);
+    assert!(reply.text().await.unwrap().contains("\"not-found\""));
+    let reply = post_viewer(&server, "named").await;
+    assert_eq!(reply.status(), 409);
+    assert!(reply.headers()["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);
+    assert!(reply.text().await.unwrap().contains("\"stream-not-live\""));
+
+    let server = Sluice::start(&[]).await;
+    assert_eq!(post_viewer(&server, "s").await.status(), 404);
+    let publisher = server.publisher("s").await;
+    assert_eq!(post_viewer(&server, "s").await.status(), 201);
+    publisher.stop().await.unwrap();
+    assert_eq!(post_viewer(&server, "s").await.status(), 409, "it is known now");
+}
+
+// WHIP-31
+#[tokio::test]
+async fn a_second_publisher_is_refused_and_disturbs_nobody() {
+    let server = Sluice::start(&[]).await;
+    let publisher = server.publisher("s").await;
+    let viewer = server.viewer("s").await;
+    viewer_sees("media", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
+    let refused = server.post_publisher("s", PublisherOptions::default(), ClientOptions::default()).await;
+    match refused.err().unwrap() {
+        ClientError::Refused { status: 409, body } => assert!(body.contains("\"publish-conflict\""), "{body}"),
+        error => panic!("{error}"),
+    }
+    let delivered = viewer.figures().video.delivered;
+    viewer_sees("media goes on", &viewer, LONG, |figures| figures.video.delivered > delivered + 50).await;
+    let figures = viewer.stop().await.unwrap();
+    assert!(figures.is_intact() && figures.video.restarts == 0, "{figures:?}");
+    publisher.stop().await.unwrap();
+}
+
+// WHIP-32
+#[tokio::test]
+async fn a_publisher_that_never_came_gives_way_to_its_next_attempt() {
+    for mode in ["lite", "full"] {
+        let server = Sluice::start(&["--ice", mode]).await;
+        let _lost = server.post_publisher("s", PublisherOptions::default(), idle()).await.unwrap();
+        let publisher = server.publisher("s").await;
+        let viewer = server.viewer("s").await;
+        viewer_sees("media", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
+        let first = eventually("the first attempt is over", LONG, async || {
+            server.sessions("s", "publisher").await.into_iter().find(|session| session["state"] == "closed")
+        })
+        .await;
+        assert_eq!(first["reason"], "replaced");
+        assert_eq!(server.metric("sluice_publishers", &[]).await, 1.0);
+        publisher.stop().await.unwrap();
+    }
+}
+
+// WHEP-13, OPS-01
+#[tokio::test]
+async fn viewers_of_a_stream_whose_publisher_stays_away_are_let_go() {
+    let server = Sluice::start(&["--shards", "2", "--publisher-wait", "1s"]).await;
+    let publisher = server.publisher("s").await;
+    let (viewers, crowd) = viewers_everywhere(&server, 2).await;
+    for viewer in &viewers {
+        viewer_sees("media", viewer, LONG, |figures| figures.video.keyframes > 0).await;
+    }
+    publisher.stop().await.unwrap();
+    let gone = Instant::now();
+    for viewer in &viewers {
+        let end = tokio::time::timeout(LONG, viewer.ended()).await.unwrap();
+        assert!(matches!(end, ClientError::ClosedByServer), "{end}");
+    }
+    assert!(gone.elapsed() >= Duration::from_millis(900), "they are kept for the wait");
+    let count = (viewers.len() + crowd.len()) as f64;
+    eventually("all are let go under this reason", LONG, async || {
+        let labels = [("role", "viewer"), ("reason", "publisher-gone")];
+        (server.metric("sluice_sessions_ended_total", &labels).await == count).then_some(())
+    })
+    .await;
+    assert_eq!(server.metric("sluice_shard_sessions", &[]).await, 0.0);
+}
+
+// WHIP-33
+#[tokio::test]
+async fn a_stream_whose_publisher_died_is_free_after_the_liveness_time() {
+    let server = Sluice::start(&["--liveness-timeout", "2s"]).await;
+    let publisher = server.publisher("s").await;
+    let viewer = server.viewer("s").await;
+    viewer_sees("media", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
+    drop(publisher);
+    let publisher = eventually("another one may publish", LONG, async || {
+        let posted = server.post_publisher("s", PublisherOptions::default(), ClientOptions::default()).await;
+        match posted {
+            Ok(publisher) => Some(publisher),
+            Err(ClientError::Refused { status: 409, .. }) => None,
+            Err(error) => panic!("{error}"),
+        }
+    })
+    .await;
+    viewer_sees("its media", &viewer, LONG, |figures| figures.video.restarts == 1).await;
+    assert!(viewer.stop().await.unwrap().is_intact());
+    publisher.stop().await.unwrap();
+}

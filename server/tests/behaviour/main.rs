@@ -1,0 +1,13 @@
+//! What the server does, seen from outside: the real binary, real clients, and its own admin API, metrics and log.
+
+// Helpers of tests fail by panic, as tests do.
+#![allow(clippy::unwrap_used)]
+
+mod clients;
+mod leaks;
+mod ledger;
+mod life;
+mod paths;
+#[path = "../rig/mod.rs"]
+mod rig;
+mod shutdown;

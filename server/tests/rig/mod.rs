@@ -1,0 +1,238 @@
+//! The real binary on free ports of this machine, its admin API, its metrics and its log; and clients for it.
+
+// Every test binary uses its own part of the rig.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use loadtest::client::{
+    ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherOptions, Viewer, ViewerOptions,
+};
+use serde_json::Value;
+
+/// Nothing takes this long, not even on a machine that does other things.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// How often a condition is looked at.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// A running server. Dropping it kills it.
+pub(crate) struct Sluice {
+    child: Child,
+    pub(crate) base: String,
+    pub(crate) admin: String,
+    /// Media addresses, one a shard and advertised address.
+    pub(crate) candidates: Vec<std::net::SocketAddr>,
+    pub(crate) http: reqwest::Client,
+    log: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Sluice {
+    /// Starts the server on loopback with further arguments; they win over those of the rig.
+    pub(crate) async fn start(args: &[&str]) -> Sluice {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        // The settings of whoever runs the tests are not those of the tests.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_")) {
+            command.env_remove(name);
+        }
+        let mut all = vec!["--http-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
+        all.extend(["--media-port", "0"]);
+        for (flag, value) in [("--media-ip", "127.0.0.1"), ("--public-ip", "127.0.0.1"), ("--shards", "1")] {
+            if !args.contains(&flag) {
+                all.extend([flag, value]);
+            }
+        }
+        all.extend(args);
+        let mut child = command.args(all).stderr(Stdio::piped()).spawn().unwrap();
+        let log: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let written = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let entry = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                written.lock().unwrap().push(entry);
+            }
+        });
+        let mut server = Sluice {
+            child,
+            base: String::new(),
+            admin: String::new(),
+            candidates: Vec::new(),
+            // No connection outlives its request: open ones of the server are to be its own.
+            http: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap(),
+            log,
+        };
+        let ready = eventually("the server is ready", LONG, async || {
+            assert_eq!(server.child.try_wait().unwrap(), None, "{:?}", server.log());
+            server.log().into_iter().find(|entry| entry["message"] == "sluice is ready")
+        })
+        .await;
+        let text = |name: &str| ready[name].as_str().unwrap().trim_end_matches('/').to_owned();
+        (server.base, server.admin) = (text("pages"), text("admin"));
+        server.candidates = text("candidates").split(' ').map(|address| address.parse().unwrap()).collect();
+        server
+    }
+
+    /// All lines of the log so far.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn endpoint(&self, path: &str) -> Endpoint {
+        Endpoint { http: self.http.clone(), url: format!("{}/{path}", self.base), token: None }
+    }
+
+    /// Posts a publisher's offer.
+    pub(crate) async fn post_publisher(
+        &self,
+        stream: &str,
+        media: PublisherOptions,
+        options: ClientOptions,
+    ) -> Result<Publisher, ClientError> {
+        let identity = Identity::new(&options)?;
+        Publisher::start(&self.endpoint(&format!("whip/{stream}")), &identity, media, options).await
+    }
+
+    /// Posts a viewer's offer.
+    pub(crate) async fn post_viewer(&self, stream: &str, options: ClientOptions) -> Result<Viewer, ClientError> {
+        let identity = Identity::new(&options)?;
+        Viewer::start(&self.endpoint(&format!("whep/{stream}")), &identity, ViewerOptions::default(), options).await
+    }
+
+    /// A good publisher, whose media flows.
+    pub(crate) async fn publisher(&self, stream: &str) -> Publisher {
+        self.publisher_with(stream, PublisherOptions::default(), ClientOptions::default()).await
+    }
+
+    /// A publisher whose media flows.
+    pub(crate) async fn publisher_with(
+        &self,
+        stream: &str,
+        media: PublisherOptions,
+        options: ClientOptions,
+    ) -> Publisher {
+        let publisher = self.post_publisher(stream, media, options).await.unwrap();
+        publisher.connected().await.unwrap();
+        publisher
+    }
+
+    /// A good viewer, connected.
+    pub(crate) async fn viewer(&self, stream: &str) -> Viewer {
+        let viewer = self.post_viewer(stream, ClientOptions::default()).await.unwrap();
+        viewer.connected().await.unwrap();
+        viewer
+    }
+
+    /// Reads JSON of the admin API.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let reply = self.http.get(format!("{}{path}", self.admin)).send().await.unwrap();
+        assert!(reply.status().is_success(), "{path}: {}", reply.status());
+        serde_json::from_str(&reply.text().await.unwrap()).unwrap()
+    }
+
+    /// The sessions of one stream and role, oldest first.
+    pub(crate) async fn sessions(&self, stream: &str, role: &str) -> Vec<Value> {
+        let Value::Array(mut sessions) = self.get(&format!("/api/v1/sessions?stream={stream}")).await else {
+            panic!("no list");
+        };
+        sessions.retain(|session| session["role"] == role);
+        sessions
+    }
+
+    /// The newest session of one stream and role.
+    pub(crate) async fn session(&self, stream: &str, role: &str) -> Value {
+        let id = self.sessions(stream, role).await.last().unwrap()["id"].as_str().unwrap().to_owned();
+        self.get(&format!("/api/v1/sessions/{id}")).await
+    }
+
+    /// The sum of all series of a metric that have these labels.
+    pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.metrics().await.sum(name, labels)
+    }
+
+    pub(crate) async fn metrics(&self) -> Metrics {
+        let reply = self.http.get(format!("{}/metrics", self.admin)).send().await.unwrap();
+        Metrics(reply.text().await.unwrap())
+    }
+
+    /// The closing lines of a session in the log.
+    pub(crate) fn closing_lines(&self, session: &str) -> Vec<Value> {
+        let is_last = |entry: &Value| entry["message"] == "session ended" && entry["session"] == session;
+        self.log().into_iter().filter(is_last).collect()
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits until the process is gone.
+    pub(crate) async fn exited(&mut self, within: Duration) -> ExitStatus {
+        eventually("the server exits", within, async || self.child.try_wait().unwrap()).await
+    }
+}
+
+impl Drop for Sluice {
+    fn drop(&mut self) {
+        // Errors mean that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            for entry in self.log().iter().filter(|entry| entry["level"] != "INFO" || entry["reason"].is_string()) {
+                eprintln!("{entry}");
+            }
+        }
+    }
+}
+
+/// One scrape.
+pub(crate) struct Metrics(String);
+
+impl Metrics {
+    /// The sum of all series of a metric that have these labels.
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let has = |line: &str| labels.iter().all(|(label, value)| line.contains(&format!("{label}=\"{value}\"")));
+        let series = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let value = line.rsplit(' ').next()?.parse::<f64>().ok()?;
+            (rest.starts_with(['{', ' ']) && has(rest)).then_some(value)
+        });
+        series.sum()
+    }
+}
+
+/// Waits until `look` sees something, and returns it.
+pub(crate) async fn eventually<T>(what: &str, within: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(begun.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// Waits until a viewer's figures satisfy a condition.
+pub(crate) async fn viewer_sees(
+    what: &str,
+    viewer: &Viewer,
+    within: Duration,
+    mut condition: impl FnMut(&loadtest::client::ViewerFigures) -> bool,
+) {
+    let begun = Instant::now();
+    while !condition(&viewer.figures()) {
+        let figures = viewer.figures();
+        assert!(viewer.failure().is_none(), "{what}: {:?} {figures:?}", viewer.failure());
+        assert!(begun.elapsed() < within, "not within {within:?}: {what}: {figures:?}");
+        tokio::time::sleep(GLANCE).await;
+    }
+}
