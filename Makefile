@@ -10,6 +10,8 @@ CARGO := cargo
 ARGS ?=
 # Arguments for the load test of `make demo`.
 DEMO_ARGS ?= --publishers 1 --viewers 20 --seconds 10
+# Arguments for `make bench`; `bench/run --help` lists them.
+BENCH_ARGS ?=
 
 .PHONY: help
 help: ## List these commands
@@ -28,6 +30,13 @@ demo: ## Run a server with 1 publisher and 20 viewers for 10 s and print the rep
 	@.ci/install build
 	$(CARGO) build --release --locked --package server --package loadtest
 	@.ci/demo $(DEMO_ARGS)
+
+.PHONY: bench
+bench: ## Measure the server beside a bare loop that sends the same packets, within 10 minutes; BENCH_ARGS='--rounds 1'
+	@.ci/install bench
+	$(CARGO) build --release --locked --package server --package loadtest
+	@bench/run $(BENCH_ARGS)
+	@bench/report
 
 .PHONY: test
 test: lint test-rust test-browser test-aiortc test-deploy ## Run everything that must pass before a change lands

@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod floor;
 pub mod frames;
 pub mod process;
 pub mod report;

@@ -8,8 +8,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use loadtest::client::{ClientOptions, PublisherOptions};
+use loadtest::floor::{self, FloorArgs, Srtp};
 use loadtest::run::{Plan, Progress, RunError};
 use media_core::media::Codec;
+use media_core::srtp::SrtpProfile;
 
 /// Publishers and viewers for WHIP and WHEP servers, with real ICE, DTLS and SRTP.
 #[derive(Parser)]
@@ -24,6 +26,9 @@ enum Command {
     /// Publishes synthetic streams, watches them, and reports. The exit status is 0 only if every payload arrived once
     /// and whole at every viewer, 1 if not, 2 if the run could not start.
     Run(RunArgs),
+    /// Sends the same packets to as many viewers, and does nothing else: sockets of its own, no server. Prints as JSON
+    /// what a packet costs; no server on this machine can come below it at that pace.
+    Floor(FloorArgs),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -68,6 +73,9 @@ struct RunArgs {
     /// Seconds from one keyframe to the next
     #[arg(long, default_value_t = 2.0)]
     gop: f64,
+    /// The only SRTP profile that the clients offer; all of them if not given
+    #[arg(long, value_enum)]
+    srtp: Option<Srtp>,
     /// Bearer token
     #[arg(long, env = "SLUICE_LOADTEST_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -113,7 +121,10 @@ impl RunArgs {
                 gop: seconds(self.gop, "--gop is no duration")?,
                 ..PublisherOptions::default()
             },
-            client: ClientOptions::default(),
+            client: ClientOptions {
+                srtp_profiles: self.srtp.map_or(SrtpProfile::ALL.to_vec(), |srtp| vec![srtp.profile()]),
+                ..ClientOptions::default()
+            },
             server_pid: self.server_pid,
             threads: usize::from(self.threads),
         })
@@ -121,7 +132,18 @@ impl RunArgs {
 }
 
 fn main() -> ExitCode {
-    let Command::Run(args) = Cli::parse().command;
+    let args = match Cli::parse().command {
+        Command::Run(args) => args,
+        Command::Floor(args) => {
+            return floor::command(&args).map_or_else(
+                |error| {
+                    eprintln!("sluice-loadtest: {error}");
+                    ExitCode::from(2)
+                },
+                |()| ExitCode::SUCCESS,
+            );
+        }
+    };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into()))
         .with_writer(std::io::stderr)

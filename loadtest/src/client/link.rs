@@ -356,7 +356,8 @@ fn local_ip(server: IpAddr) -> IpAddr {
     }
 }
 
-fn open_socket(ip: IpAddr) -> std::io::Result<UdpSocket> {
+/// A client's media socket.
+pub(crate) fn open_socket(ip: IpAddr) -> std::io::Result<UdpSocket> {
     let address = SocketAddr::new(ip, 0);
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None)?;
     // The system may grant less.

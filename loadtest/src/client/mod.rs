@@ -16,6 +16,8 @@ use tokio::sync::watch;
 
 pub use check::bare_check;
 pub use http::Endpoint;
+pub(crate) use link::open_socket;
+pub(crate) use publisher::{AUDIO_BYTES, AUDIO_INTERVAL};
 pub use publisher::{Publisher, PublisherFigures, PublisherOptions};
 pub use viewer::{SharedHistogram, Viewer, ViewerFigures, ViewerOptions, latency_histogram};
 

@@ -31,8 +31,8 @@ const PACE: Duration = Duration::from_millis(1);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// A keyframe is this much bigger than an interframe.
 const KEYFRAME_FACTOR: f64 = 4.0;
-const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
-const AUDIO_BYTES: usize = 160;
+pub(crate) const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
+pub(crate) const AUDIO_BYTES: usize = 160;
 
 /// What a publisher sends.
 #[derive(Clone, Debug)]
@@ -67,6 +67,17 @@ impl Default for PublisherOptions {
             keyframes: true,
             imitates: Imitation::Browser,
         }
+    }
+}
+
+impl PublisherOptions {
+    /// Bytes of an interframe and of a keyframe.
+    pub(crate) fn frame_sizes(&self) -> (usize, usize) {
+        let fps = f64::from(self.fps.max(1));
+        let average = f64::from(self.bitrate) * 125.0 / fps;
+        let frames = (self.gop.as_secs_f64() * fps).max(1.0);
+        let interframe = if self.keyframes { average * frames / (frames - 1.0 + KEYFRAME_FACTOR) } else { average };
+        ((interframe as usize).max(1), (interframe * KEYFRAME_FACTOR) as usize)
     }
 }
 
@@ -278,10 +289,6 @@ impl Track {
     ) -> Result<Track, ClientError> {
         let video = codec.kind() == MediaKind::Video;
         let fps = media.fps.max(1);
-        let average = f64::from(media.bitrate) * 125.0 / f64::from(fps);
-        let frames = (media.gop.as_secs_f64() * f64::from(fps)).max(1.0);
-        let interframe = if media.keyframes { average * frames / (frames - 1.0 + KEYFRAME_FACTOR) } else { average };
-        let sizes = ((interframe as usize).max(1), (interframe * KEYFRAME_FACTOR) as usize);
         let now = Instant::now();
         let random = random_u32()?;
         Ok(Track {
@@ -292,7 +299,7 @@ impl Track {
             packetizer: Packetizer::new(codec, media.packet_size),
             stamp: Stamp { stream, epoch: random_u32()?, content: Content::Audio, counter: 0, sent: 0 },
             interval: if video { Duration::from_secs(1) / fps } else { AUDIO_INTERVAL },
-            sizes: if video { sizes } else { (AUDIO_BYTES, AUDIO_BYTES) },
+            sizes: if video { media.frame_sizes() } else { (AUDIO_BYTES, AUDIO_BYTES) },
             // SRTP wants to start in the lower half (RFC 3711 §3.3.1).
             sequence: (random & 0x7fff) as u16,
             rtx_sequence: (random >> 16 & 0x7fff) as u16,

@@ -127,6 +127,17 @@ impl SendBatch {
         self.runs.push(Run { path, offset, length, segment: length, count: 1 });
     }
 
+    /// Messages that the waiting datagrams make: neighbours to one peer share one.
+    pub fn messages(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Empties the batch without sending it.
+    pub fn discard(&mut self) {
+        self.runs.clear();
+        self.used = 0;
+    }
+
     /// The datagrams that wait, one behind the other.
     pub fn written(&self) -> &[u8] {
         &self.buffer[..self.used]
@@ -186,8 +197,7 @@ impl SendBatch {
                 }
             }
         }
-        self.runs.clear();
-        self.used = 0;
+        self.discard();
         report
     }
 

@@ -1,0 +1,243 @@
+//! What the steps of the packet path cost, each by itself, and the whole fan-out of one batch without sockets.
+//!
+//! `cargo bench -p media-core`. Loops over hot caches: at the pace of real video every step costs more, see `bench/`.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use media_core::demux::classify;
+use media_core::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, SendSsrcs};
+use media_core::net::{Path, SendBatch};
+use media_core::publication::cache::{PacketCache, PacketInfo};
+use media_core::rtp::{HeaderFields, RtpHeader, write_header};
+use media_core::session::DtlsRole;
+use media_core::srtp::{KeyingMaterial, MAX_TRAILER, SrtpProfile, SrtpReceiver, SrtpSender};
+use media_core::subscription::{Outgoing, PACKET_ROOM, Subscription};
+
+/// Payloads of video and of audio, in bytes.
+const PAYLOADS: [usize; 2] = [1150, 160];
+/// Video packets of one frame at 2.5 Mbit/s and 30 frames a second.
+const FRAME: u64 = 9;
+const FIELDS: HeaderFields = HeaderFields {
+    marker: false,
+    padding: false,
+    payload_type: 96,
+    sequence_number: 1,
+    timestamp: 90_000,
+    ssrc: 0x1234_5678,
+};
+
+fn contexts(profile: SrtpProfile, seed: u8) -> (SrtpReceiver, SrtpSender) {
+    let exported: Vec<u8> = (0..profile.export_len()).map(|index| (index as u8).wrapping_mul(7) ^ seed).collect();
+    let keying = KeyingMaterial::new(profile, &exported).expect("the right length");
+    let (_, sender) = keying.contexts(DtlsRole::Server).expect("valid keys");
+    let (receiver, _) = keying.contexts(DtlsRole::Client).expect("valid keys");
+    (receiver, sender)
+}
+
+fn path(index: usize) -> Path {
+    let [high, low] = (index as u16).to_be_bytes();
+    Path { remote: ([10, 0, high, low], 40_000).into(), local: None }
+}
+
+/// An RTP packet with one header extension element, in a buffer with room for the trailer; its length.
+fn packet(payload: usize, sequence_number: u16) -> (Vec<u8>, usize) {
+    let mut buffer = vec![0x5a; 64 + payload + MAX_TRAILER];
+    let fields = HeaderFields { sequence_number, ..FIELDS };
+    let header = write_header(&mut buffer, &fields, [(4, &b"0"[..])]).expect("enough room");
+    (buffer, header + payload)
+}
+
+fn headers(c: &mut Criterion) {
+    let (buffer, length) = packet(1150, 1);
+    c.bench_function("demux classify", |b| b.iter(|| classify(black_box(&buffer[..length]))));
+    c.bench_function("rtp parse", |b| b.iter(|| RtpHeader::parse(black_box(&buffer[..length]))));
+    let mut out = [0; 64];
+    c.bench_function("rtp rewrite, no extension", |b| {
+        b.iter(|| write_header(black_box(&mut out), black_box(&FIELDS), []));
+    });
+    c.bench_function("rtp rewrite, mid and audio level", |b| {
+        let elements = [(4, &b"0"[..]), (1, &[0x55][..])];
+        b.iter(|| write_header(black_box(&mut out), black_box(&FIELDS), black_box(elements)));
+    });
+}
+
+fn srtp(c: &mut Criterion) {
+    let mut group = c.benchmark_group("srtp");
+    for profile in SrtpProfile::ALL {
+        for payload in PAYLOADS {
+            group.throughput(Throughput::Elements(1));
+            group.bench_function(BenchmarkId::new(format!("protect {profile}"), payload), |b| {
+                let (_, mut sender) = contexts(profile, 1);
+                let (mut buffer, length) = packet(payload, 0);
+                let mut sequence = 0_u16;
+                b.iter(|| {
+                    sequence = sequence.wrapping_add(1);
+                    buffer[2..4].copy_from_slice(&sequence.to_be_bytes());
+                    sender.protect_rtp(black_box(&mut buffer), length)
+                });
+            });
+            group.bench_function(BenchmarkId::new(format!("unprotect {profile}"), payload), |b| {
+                let (mut receiver, mut sender) = contexts(profile, 1);
+                let mut sequence = 0_u16;
+                let mut protected = || {
+                    sequence = sequence.wrapping_add(1);
+                    let (mut buffer, length) = packet(payload, sequence);
+                    let length = sender.protect_rtp(&mut buffer, length).expect("a new number");
+                    (buffer, length)
+                };
+                b.iter_batched(
+                    &mut protected,
+                    |(mut buffer, length)| receiver.unprotect_rtp(&mut buffer, length).map(|length| (buffer, length)),
+                    BatchSize::SmallInput,
+                );
+            });
+        }
+    }
+    group.finish();
+}
+
+fn batch(c: &mut Criterion) {
+    let mut group = c.benchmark_group("batch build");
+    let mut batch = SendBatch::new(false);
+    for viewers in [1, 12] {
+        // 12 viewers times 9 packets: the batch is nearly full and nothing is sent.
+        group.throughput(Throughput::Elements(viewers * FRAME));
+        group.bench_function(BenchmarkId::from_parameter(viewers * FRAME), |b| {
+            b.iter(|| {
+                for viewer in 0..viewers {
+                    for _ in 0..FRAME {
+                        batch.commit(path(viewer as usize), black_box(1178));
+                    }
+                }
+                batch.discard();
+            });
+        });
+    }
+    group.finish();
+}
+
+fn format(payload_type: u8, codec: Codec, clock_rate: u32) -> Format {
+    Format {
+        payload_type,
+        codec,
+        clock_rate,
+        channels: if codec == Codec::Opus { 2 } else { 0 },
+        fmtp: String::new(),
+        rtx_payload_type: None,
+        feedback: Feedback::default(),
+    }
+}
+
+/// A viewer that has received its first packets and named no MID since.
+fn viewer(index: usize) -> Subscription {
+    let section = |kind, format: Format| {
+        let mut extensions = ExtensionMap::default();
+        extensions.set(Extension::Mid, 4);
+        let section = MediaSection {
+            mid: "0".into(),
+            kind,
+            formats: vec![format.clone()],
+            extensions,
+            reduced_size_rtcp: true,
+            declared_ssrcs: Vec::new(),
+            send_ssrcs: Some(SendSsrcs { media: 4 * index as u32 + kind.index() as u32, rtx: u32::MAX }),
+        };
+        let mut outgoing = Outgoing::new(&section, 1).expect("it has SSRCs");
+        outgoing.set_publisher_formats(&[format]);
+        outgoing
+    };
+    let audio = section(MediaKind::Audio, format(111, Codec::Opus, 48_000));
+    let video = section(MediaKind::Video, format(96, Codec::Vp8, 90_000));
+    Subscription {
+        session: index,
+        path: path(index),
+        sender: contexts(SrtpProfile::AeadAes128Gcm, index as u8).1,
+        outgoing: [Some(audio), Some(video)],
+        next_report: Instant::now(),
+        round_trip_time: None,
+    }
+}
+
+/// A frame of video and one audio packet, put into the caches under the next numbers.
+struct Publisher {
+    caches: [PacketCache; 2],
+    next: [u64; 2],
+    payloads: [Vec<u8>; 2],
+}
+
+impl Publisher {
+    fn new() -> Publisher {
+        Publisher {
+            caches: [PacketCache::new(MediaKind::Audio), PacketCache::new(MediaKind::Video)],
+            next: [0; 2],
+            payloads: [vec![0xa5; PAYLOADS[1]], vec![0x5a; PAYLOADS[0]]],
+        }
+    }
+
+    fn publish(&mut self, kind: MediaKind, count: u64, keyframe: bool) -> std::ops::Range<u64> {
+        let index = kind.index();
+        let first = self.next[index];
+        self.next[index] += count;
+        for sequence in first..self.next[index] {
+            let info = PacketInfo {
+                sequence,
+                timestamp: sequence as u32 * 3000,
+                payload_type: if kind == MediaKind::Audio { 111 } else { 96 },
+                marker: sequence + 1 == self.next[index],
+                keyframe: keyframe && sequence == first,
+            };
+            assert!(self.caches[index].insert(info, &[], &self.payloads[index]));
+        }
+        first..self.next[index]
+    }
+}
+
+/// The shard's loop: viewer by viewer over the batch. Where the shard would send, the batch is emptied.
+fn fan_out(publisher: &mut Publisher, viewers: &mut [Subscription], out: &mut SendBatch, keyframe: bool) -> u64 {
+    let audio = publisher.publish(MediaKind::Audio, 1, false);
+    let video = publisher.publish(MediaKind::Video, FRAME, keyframe);
+    let mut bytes = 0;
+    for viewer in viewers {
+        for (kind, fresh) in [(MediaKind::Audio, audio.clone()), (MediaKind::Video, video.clone())] {
+            for sequence in fresh {
+                let packet = publisher.caches[kind.index()].get(sequence).expect("just inserted");
+                if out.room() < PACKET_ROOM {
+                    out.discard();
+                }
+                bytes += viewer.forward(kind, &packet, out).expect("an open viewer") as u64;
+            }
+        }
+    }
+    out.discard();
+    bytes
+}
+
+fn whole_fan_out(c: &mut Criterion) {
+    let mut group = c.benchmark_group("fan-out of 9 video and 1 audio packets");
+    for count in [1, 10, 100, 1000] {
+        let mut publisher = Publisher::new();
+        let mut viewers: Vec<Subscription> = (0..count).map(viewer).collect();
+        let mut out = SendBatch::new(false);
+        fan_out(&mut publisher, &mut viewers, &mut out, true);
+        for outgoing in viewers.iter_mut().flat_map(|viewer| viewer.outgoing.iter_mut().flatten()) {
+            outgoing.on_receipt();
+        }
+        group.throughput(Throughput::Elements(count as u64 * (FRAME + 1)));
+        group.bench_function(BenchmarkId::new("viewers", count), |b| {
+            b.iter(|| fan_out(&mut publisher, &mut viewers, &mut out, false));
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(1000));
+    targets = headers, srtp, batch, whole_fan_out
+}
+criterion_main!(benches);
