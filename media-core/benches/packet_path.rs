@@ -150,14 +150,8 @@ fn viewer(index: usize) -> Subscription {
     };
     let audio = section(MediaKind::Audio, format(111, Codec::Opus, 48_000));
     let video = section(MediaKind::Video, format(96, Codec::Vp8, 90_000));
-    Subscription {
-        session: index,
-        path: path(index),
-        sender: contexts(SrtpProfile::AeadAes128Gcm, index as u8).1,
-        outgoing: [Some(audio), Some(video)],
-        next_report: Instant::now(),
-        round_trip_time: None,
-    }
+    let sender = contexts(SrtpProfile::AeadAes128Gcm, index as u8).1;
+    Subscription::new(Instant::now(), index, path(index), sender, [Some(audio), Some(video)])
 }
 
 /// A frame of video and one audio packet, put into the caches under the next numbers.
@@ -206,9 +200,10 @@ fn fan_out(publisher: &mut Publisher, viewers: &mut [Subscription], out: &mut Se
                 if out.room() < PACKET_ROOM {
                     out.discard();
                 }
-                bytes += viewer.forward(kind, &packet, out).expect("an open viewer") as u64;
+                viewer.forward(kind, &packet, out).expect("an open viewer");
             }
         }
+        bytes += viewer.sent.bytes;
     }
     out.discard();
     bytes

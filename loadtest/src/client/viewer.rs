@@ -523,7 +523,8 @@ impl Media for Receiver {
                 if let Some(stream) = stream {
                     stream.last_report = Some((NtpTime::compact(report.info.ntp), now));
                     if let Some(last) = stream.last_timestamp {
-                        step = f64::from(report.info.rtp_timestamp.wrapping_sub(last).cast_signed()) / stream.clock_rate;
+                        step =
+                            f64::from(report.info.rtp_timestamp.wrapping_sub(last).cast_signed()) / stream.clock_rate;
                     }
                 }
                 seen.figures.longest_report_step = seen.figures.longest_report_step.max(step.abs());

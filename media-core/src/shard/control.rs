@@ -15,7 +15,7 @@ use crate::session::{
     CoreEvent, DtlsRole, SessionId, SessionSnapshot, SessionSpec, SessionStats, ShardIndex, StreamId,
 };
 use crate::stats::{DropReason, ShardSnapshot};
-use crate::subscription::{Outgoing, PACKET_ROOM, Sent, Subscription};
+use crate::subscription::{Outgoing, PACKET_ROOM, Subscription};
 
 use super::session::Session;
 use super::{SLOW_TICK, Shard, send};
@@ -335,15 +335,7 @@ impl Shard {
                     }
                 }
                 session.viewer = Some(stream.viewers.len());
-                stream.viewers.push(Subscription {
-                    session: key,
-                    path,
-                    sender,
-                    outgoing,
-                    next_report: now,
-                    round_trip_time: None,
-                    sent: Sent::default(),
-                });
+                stream.viewers.push(Subscription::new(now, key, path, sender, outgoing));
                 self.want_keyframe(now, stream_key);
             }
         }

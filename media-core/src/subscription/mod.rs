@@ -292,6 +292,17 @@ impl Outgoing {
 }
 
 impl Subscription {
+    /// A viewer whose keys have just been installed; its first sender reports are due with its first packets.
+    pub fn new(
+        now: Instant,
+        session: usize,
+        path: Path,
+        sender: SrtpSender,
+        outgoing: [Option<Outgoing>; 2],
+    ) -> Subscription {
+        Subscription { session, path, sender, outgoing, next_report: now, round_trip_time: None, sent: Sent::default() }
+    }
+
     /// Writes one packet of the stream into `out`, rewritten and protected. The caller sees to [`PACKET_ROOM`].
     #[inline]
     pub fn forward(

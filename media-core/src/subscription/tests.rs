@@ -39,15 +39,8 @@ fn viewer(rtx_payload_type: Option<u8>) -> (Subscription, SrtpReceiver) {
     let (receiver, _) = KeyingMaterial::new(profile, &exported).unwrap().contexts(DtlsRole::Client).unwrap();
     let mut outgoing = Outgoing::new(&section, 0x0005_7fff).unwrap();
     outgoing.set_publisher_formats(&[format(96, Codec::Vp8, None), format(97, Codec::H264, None)]);
-    let subscription = Subscription {
-        session: 0,
-        path: Path { remote: "127.0.0.1:9".parse().unwrap(), local: None },
-        sender,
-        outgoing: [None, Some(outgoing)],
-        next_report: Instant::now(),
-        round_trip_time: None,
-        sent: Sent::default(),
-    };
+    let path = Path { remote: "127.0.0.1:9".parse().unwrap(), local: None };
+    let subscription = Subscription::new(Instant::now(), 0, path, sender, [None, Some(outgoing)]);
     (subscription, receiver)
 }
 
