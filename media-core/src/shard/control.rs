@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::dtls::{Connection, DtlsOutput, DtlsOutputKind};
-use crate::ice::{AgentTransmit, Ice, IceOutput};
+use crate::ice::{AgentTransmit, IceOutput};
 use crate::ledger::Reason;
 use crate::media::{MediaKind, Role};
 use crate::net::Path;
@@ -39,11 +39,9 @@ impl Shard {
                 }
             }
             ShardMessage::Candidates(session, candidates) => {
-                let session = self.by_id.get(&session).and_then(|&key| self.sessions.get_mut(key));
-                if let Some(Session { ice: Ice::Full(agent), .. }) = session {
-                    for candidate in candidates {
-                        agent.add_remote_candidate(candidate);
-                    }
+                if let Some(&key) = self.by_id.get(&session) {
+                    let ice = &mut self.sessions[key].ice;
+                    candidates.into_iter().for_each(|candidate| ice.add_remote_candidate(candidate));
                 }
             }
             ShardMessage::Snapshot(reply) => {

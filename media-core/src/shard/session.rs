@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::ice::{AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, Ice, IceLite};
+use crate::ice::{AgentTransmit, Ice};
 use crate::media::{MediaKind, MediaSection, Role};
 use crate::net::Path;
-use crate::session::{CoreConfig, DtlsParameters, IceMode, SessionId, SessionSpec, SessionStats};
+use crate::session::{CoreConfig, DtlsParameters, SessionId, SessionSpec, SessionStats};
 use crate::srtp::{SrtpReceiver, SrtpSender};
 use crate::transport::Transport;
 
@@ -51,20 +51,7 @@ impl Session {
     ) -> Session {
         let has_video = spec.sections.iter().any(|section| section.kind == MediaKind::Video);
         let local_ufrag = spec.ice.local.ufrag.clone();
-        let ice = match spec.ice.mode {
-            IceMode::Lite => Ice::Lite(IceLite::new(spec.ice.local, spec.ice.remote)),
-            IceMode::Full => Ice::Full(FullAgent::start(AgentStart {
-                owner: spec.id,
-                // RFC 8445 §6.1.1: who answers is controlled, unless the offerer is lite.
-                role: if spec.ice.remote_is_lite { AgentRole::Controlling } else { AgentRole::Controlled },
-                local: spec.ice.local,
-                remote: spec.ice.remote,
-                remote_candidates: spec.ice.remote_candidates,
-                local_address,
-                transmit: agents.clone(),
-                options: AgentOptions { deadline: config.ice_timeout, ..AgentOptions::default() },
-            })),
-        };
+        let ice = Ice::start(&spec.ice, spec.id, local_address, agents, config.ice_timeout);
         Session {
             id: spec.id,
             role: spec.role,
