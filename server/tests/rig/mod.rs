@@ -33,11 +33,17 @@ pub(crate) struct Sluice {
 impl Sluice {
     /// Starts the server on loopback with further arguments; they win over those of the rig.
     pub(crate) async fn start(args: &[&str]) -> Sluice {
+        Sluice::start_in(&[], args).await
+    }
+
+    /// The same with further environment variables.
+    pub(crate) async fn start_in(environment: &[(&str, &str)], args: &[&str]) -> Sluice {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
         // The settings of whoever runs the tests are not those of the tests.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_")) {
             command.env_remove(name);
         }
+        command.envs(environment.iter().copied());
         let mut all = vec!["--http-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
         all.extend(["--media-port", "0"]);
         for (flag, value) in [("--media-ip", "127.0.0.1"), ("--public-ip", "127.0.0.1"), ("--shards", "1")] {
