@@ -235,7 +235,7 @@ impl Link {
         for _ in 0..BATCH {
             let Ok((len, source)) = self.socket.try_recv_from(buffer) else { return };
             let now = Instant::now();
-            if self.is_dropped() {
+            if self.is_dropped(self.options.drop_incoming) {
                 continue;
             }
             let Ok(kind) = classify(&buffer[..len]) else { continue };
@@ -328,21 +328,24 @@ impl Link {
         while let Some(datagram) = self.dtls.poll_transmit() {
             let _ = self.socket.send_to(&datagram, peer).await;
         }
-        if let Some((_, out)) = &mut self.keys {
-            for datagram in out.queue.drain(..) {
-                let _ = self.socket.send_to(&datagram, peer).await;
+        let Some((_, out)) = &mut self.keys else { return };
+        for datagram in std::mem::take(&mut out.queue) {
+            for _ in 0..=u8::from(self.options.repeat) {
+                if !self.is_dropped(self.options.drop_outgoing) {
+                    let _ = self.socket.send_to(&datagram, peer).await;
+                }
             }
         }
     }
 
-    fn is_dropped(&mut self) -> bool {
-        if self.options.drop_incoming <= 0.0 {
+    fn is_dropped(&mut self, share: f64) -> bool {
+        if share <= 0.0 {
             return false;
         }
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 7;
         self.dice ^= self.dice << 17;
-        (self.dice >> 11) as f64 / (1_u64 << 53) as f64 <= self.options.drop_incoming
+        (self.dice >> 11) as f64 / (1_u64 << 53) as f64 <= share
     }
 }
 

@@ -47,6 +47,10 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// Of the packets that arrive, this share is thrown away, 0.0..=1.0.
     pub drop_incoming: f64,
+    /// Of the RTP and RTCP packets that it sends, this share is thrown away, 0.0..=1.0.
+    pub drop_outgoing: f64,
+    /// Sends every RTP and RTCP packet twice.
+    pub repeat: bool,
     /// Sends DELETE when it stops.
     pub delete: bool,
 }
@@ -64,6 +68,8 @@ impl Default for ClientOptions {
             bind: None,
             connect_timeout: Duration::from_secs(15),
             drop_incoming: 0.0,
+            drop_outgoing: 0.0,
+            repeat: false,
             delete: true,
         }
     }

@@ -1,10 +1,11 @@
-//! Publishers with the manners of real programs that are no browsers.
+//! Clients of all manners: those of real programs that are no browsers, and every choice that an offer leaves.
 
 use std::time::Duration;
 
-use loadtest::client::{ClientOptions, PublisherOptions};
+use loadtest::client::{ClientOptions, PublisherOptions, ViewerOptions};
 use loadtest::sdp::{Imitation, Setup};
 use media_core::media::Codec;
+use media_core::srtp::SrtpProfile;
 
 use crate::rig::{LONG, Sluice, viewer_sees};
 
@@ -65,4 +66,76 @@ async fn a_publisher_like_obs_needs_neither_candidates_nor_useful_first_reports(
         assert!(figures.keyframe_requests > 0, "it is asked, though it does not listen: {figures:?}");
         assert_eq!(figures.refused, 0);
     }
+}
+
+// WHIP-27, DTLS-12
+#[tokio::test]
+async fn either_end_may_start_the_handshake() {
+    for mode in ["lite", "full"] {
+        let server = Sluice::start(&["--ice", mode]).await;
+        for setup in [Setup::ActPass, Setup::Active, Setup::Passive] {
+            let options = ClientOptions { setup, ..ClientOptions::default() };
+            let publisher = server.publisher_with("s", PublisherOptions::default(), options.clone()).await;
+            let viewer = server.post_viewer("s", options).await.unwrap();
+            viewer.connected().await.unwrap();
+            let active = setup == Setup::Passive;
+            assert_eq!((publisher.answer().active, viewer.answer().active), (active, active));
+            viewer_sees("media", &viewer, LONG, |figures| figures.video.delivered > 30).await;
+            let figures = viewer.stop().await.unwrap();
+            assert!(figures.is_intact(), "{setup:?}: {figures:?}");
+            publisher.stop().await.unwrap();
+        }
+    }
+}
+
+// SRTP-01, DTLS-18
+#[tokio::test]
+async fn every_leg_has_the_srtp_profile_of_its_own_client() {
+    let server = Sluice::start(&[]).await;
+    let only = |profile| ClientOptions { srtp_profiles: vec![profile], ..ClientOptions::default() };
+    for published in SrtpProfile::ALL {
+        let publisher = server.publisher_with("s", PublisherOptions::default(), only(published)).await;
+        assert_eq!(publisher.connected().await.unwrap(), published);
+        for watched in SrtpProfile::ALL {
+            let viewer = server.post_viewer("s", only(watched)).await.unwrap();
+            assert_eq!(viewer.connected().await.unwrap(), watched);
+            viewer_sees("media", &viewer, LONG, |figures| figures.video.delivered > 30).await;
+            assert_eq!(server.session("s", "viewer").await["stats"]["srtp_profile"], watched.as_str());
+            let figures = viewer.stop().await.unwrap();
+            assert!(figures.is_intact(), "{published} to {watched}: {figures:?}");
+        }
+        publisher.stop().await.unwrap();
+    }
+}
+
+// WHEP-04
+#[tokio::test]
+async fn a_viewer_gets_what_it_asks_for_of_what_there_is() {
+    let server = Sluice::start(&[]).await;
+    let audio = || ViewerOptions { video: Vec::new(), ..ViewerOptions::default() };
+    let video = || ViewerOptions { audio: false, ..ViewerOptions::default() };
+    let radio = PublisherOptions { video: None, ..PublisherOptions::default() };
+    let silent = PublisherOptions { audio: false, ..PublisherOptions::default() };
+    let cases = [
+        (PublisherOptions::default(), audio(), true, false),
+        (PublisherOptions::default(), video(), false, true),
+        (radio.clone(), ViewerOptions::default(), true, false),
+        (silent.clone(), ViewerOptions::default(), false, true),
+    ];
+    for (published, asked, hears, sees) in cases {
+        let publisher = server.publisher_with("s", published, ClientOptions::default()).await;
+        let viewer = server.post_viewer_with("s", asked, ClientOptions::default()).await.unwrap();
+        viewer_sees("media", &viewer, LONG, |figures| figures.total().delivered > 30).await;
+        viewer_sees("each kind", &viewer, LONG, |figures| {
+            (figures.audio.delivered > 0) == hears && (figures.video.delivered > 0) == sees
+        })
+        .await;
+        assert!(viewer.stop().await.unwrap().is_intact());
+        publisher.stop().await.unwrap();
+    }
+    // Nothing in common.
+    let publisher = server.publisher_with("s", radio, ClientOptions::default()).await;
+    let error = server.post_viewer_with("s", video(), ClientOptions::default()).await.err().unwrap();
+    assert!(error.to_string().contains("422") && error.to_string().contains("sdp-no-common-codec"), "{error}");
+    publisher.stop().await.unwrap();
 }

@@ -137,8 +137,9 @@ async fn a_publisher_that_never_came_gives_way_to_its_next_attempt() {
     for mode in ["lite", "full"] {
         let server = Sluice::start(&["--ice", mode]).await;
         let _lost = server.post_publisher("s", PublisherOptions::default(), idle()).await.unwrap();
-        let publisher = server.publisher("s").await;
+        // It may watch what is only announced, and stays for who comes instead.
         let viewer = server.viewer("s").await;
+        let publisher = server.publisher("s").await;
         viewer_sees("media", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
         let first = eventually("the first attempt is over", LONG, async || {
             server.sessions("s", "publisher").await.into_iter().find(|session| session["state"] == "closed")
@@ -195,4 +196,113 @@ async fn a_stream_whose_publisher_died_is_free_after_the_liveness_time() {
     viewer_sees("its media", &viewer, LONG, |figures| figures.video.restarts == 1).await;
     assert!(viewer.stop().await.unwrap().is_intact());
     publisher.stop().await.unwrap();
+}
+
+// WHEP-15
+#[tokio::test]
+async fn a_restart_in_a_codec_that_a_viewer_did_not_agree_to_leaves_it_the_audio() {
+    let server = Sluice::start(&[]).await;
+    let publisher = server.publisher("s").await;
+    let viewer = server.viewer("s").await;
+    viewer_sees("media", &viewer, LONG, |figures| figures.video.keyframes > 0 && figures.audio.delivered > 0).await;
+    publisher.stop().await.unwrap();
+    let media = PublisherOptions { video: Some(Codec::H264), ..PublisherOptions::default() };
+    let publisher = server.publisher_with("s", media, ClientOptions::default()).await;
+    viewer_sees("audio of the new publisher", &viewer, LONG, |figures| figures.audio.restarts == 1).await;
+    let heard = viewer.figures().audio.delivered;
+    viewer_sees("more of it", &viewer, LONG, |figures| figures.audio.delivered > heard + 30).await;
+    let agreed: Vec<Codec> = viewer.answer().sections.iter().flat_map(|section| &section.codecs).map(|c| c.0).collect();
+    let figures = viewer.stop().await.unwrap();
+    assert!(figures.is_intact(), "{figures:?}");
+    assert_eq!(figures.video.restarts > 0, agreed.contains(&Codec::H264), "{agreed:?} {figures:?}");
+    let viewer = server.viewer("s").await;
+    viewer_sees("a new viewer sees it", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
+    assert!(viewer.stop().await.unwrap().is_intact());
+    publisher.stop().await.unwrap();
+}
+
+// WHIP-14, WHIP-15, ICE-17
+#[tokio::test]
+async fn delete_ends_a_session_at_once_with_close_notify_and_may_be_repeated() {
+    for mode in ["lite", "full"] {
+        let server = Sluice::start(&["--ice", mode]).await;
+        let publisher = server.publisher("s").await;
+        let viewer = server.viewer("s").await;
+        for url in [viewer.session_url(), publisher.session_url()] {
+            assert_eq!(server.http.delete(url).send().await.unwrap().status(), 200);
+            let ended = async { if url == viewer.session_url() { viewer.ended().await } else { publisher.ended().await } };
+            let end = tokio::time::timeout(LONG, ended).await.unwrap();
+            assert!(matches!(end, ClientError::ClosedByServer), "{end}");
+            assert_eq!(server.http.delete(url).send().await.unwrap().status(), 200, "the tombstone");
+            assert_eq!(server.http.get(url).send().await.unwrap().status(), 404);
+        }
+        assert_eq!(server.metric("sluice_shard_sessions", &[]).await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn the_operator_may_end_a_session() {
+    let server = Sluice::start(&[]).await;
+    let publisher = server.publisher("s").await;
+    let id = server.session("s", "publisher").await["id"].as_str().unwrap().to_owned();
+    let reply = server.http.delete(format!("{}/api/v1/sessions/{id}", server.admin)).send().await.unwrap();
+    assert_eq!(reply.status(), 204);
+    let end = tokio::time::timeout(LONG, publisher.ended()).await.unwrap();
+    assert!(matches!(end, ClientError::ClosedByServer), "{end}");
+}
+
+/// Comings and goings of both sides at once, on two shards; the same in every run as far as the machine allows.
+#[tokio::test]
+async fn churn_on_both_sides_breaks_nothing() {
+    for mode in ["lite", "full"] {
+        let server = Sluice::start(&["--ice", mode, "--shards", "2", "--liveness-timeout", "2s"]).await;
+        let first = server.publisher("s").await;
+        let (_viewers, _crowd) = viewers_everywhere(&server, 2).await;
+        first.stop().await.unwrap();
+        let mut waiting: Vec<Viewer> = Vec::new();
+        for round in 0..12 {
+            let options = ClientOptions { delete: round % 2 == 0, ..ClientOptions::default() };
+            let publisher = eventually("the stream is free", LONG, async || {
+                server.post_publisher("s", PublisherOptions::default(), options.clone()).await.ok()
+            })
+            .await;
+            for _ in 0..4 {
+                waiting.push(server.post_viewer("s", options.clone()).await.unwrap());
+            }
+            if round % 3 == 0 {
+                publisher.connected().await.unwrap();
+            }
+            // Some leave before they are connected, some after, some without a word; some stay for later publishers.
+            for index in 0..3 {
+                let viewer = waiting.remove((round * 7 + index * 5) % waiting.len());
+                match index {
+                    0 => drop(viewer),
+                    1 => drop(viewer.stop().await.unwrap()),
+                    _ => {
+                        viewer.connected().await.unwrap();
+                        viewer.change_address();
+                        waiting.push(viewer);
+                    }
+                }
+            }
+            match round % 4 {
+                3 => drop(publisher),
+                _ => drop(publisher.stop().await.unwrap()),
+            }
+        }
+        let publisher = eventually("the stream is free", LONG, async || {
+            server.post_publisher("s", PublisherOptions::default(), ClientOptions::default()).await.ok()
+        })
+        .await;
+        for viewer in &waiting {
+            viewer.connected().await.unwrap();
+            let before = viewer.figures().video.keyframes;
+            viewer_sees("the last publisher", viewer, LONG, |figures| figures.video.keyframes > before).await;
+        }
+        for viewer in waiting {
+            let figures = viewer.stop().await.unwrap();
+            assert_eq!((figures.video.corrupt, figures.video.duplicated, figures.unexpected), (0, 0, 0), "{figures:?}");
+        }
+        publisher.stop().await.unwrap();
+    }
 }

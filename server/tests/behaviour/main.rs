@@ -7,6 +7,7 @@ mod clients;
 mod leaks;
 mod ledger;
 mod life;
+mod loss;
 mod paths;
 #[path = "../rig/mod.rs"]
 mod rig;
