@@ -79,10 +79,11 @@ impl MediaCore {
         let (events, event_receiver) = mpsc::unbounded_channel();
         let (senders, inboxes): (Vec<ShardSender>, Vec<_>) =
             (0..config.shards.max(1)).map(|_| router::channel()).unzip();
+        // All sockets first: a thread that runs already would keep its own when a later one cannot be had.
+        let sockets = (0..inboxes.len()).map(|index| bind(&config, index)).collect::<Result<Vec<_>, _>>()?;
         let mut shards = Vec::new();
         let mut threads = Vec::new();
-        for (index, inbox) in inboxes.into_iter().enumerate() {
-            let (socket, port) = bind(&config, index)?;
+        for (index, (inbox, (socket, port))) in inboxes.into_iter().zip(sockets).enumerate() {
             let sessions = Arc::new(AtomicUsize::new(0));
             let setup = ShardSetup {
                 index,
@@ -180,6 +181,15 @@ impl MediaCore {
             drop(threads.pool);
         })
         .await;
+    }
+}
+
+impl Drop for Inner {
+    /// The last handle is gone: nobody can end the shards any more.
+    fn drop(&mut self) {
+        for shard in &self.shards {
+            shard.sender.send(ShardMessage::Shutdown);
+        }
     }
 }
 
