@@ -49,6 +49,10 @@ pub(crate) enum ShardMessage {
     Feed(Arc<Feed>),
 }
 
+/// Room of a feed: what one full batch from the socket brings, at usual packet sizes.
+const FEED_PACKETS: usize = 64;
+const FEED_BYTES: usize = FEED_PACKETS * 1200;
+
 /// The packets of one batch on their way to another shard.
 pub(crate) struct Feed {
     pub(crate) stream: StreamId,
@@ -64,9 +68,25 @@ struct FeedPacket {
     payload: usize,
 }
 
+impl Default for Feed {
+    /// An empty feed with room for a batch.
+    fn default() -> Feed {
+        Feed {
+            stream: StreamId::default(),
+            clocks: [None; 2],
+            packets: Vec::with_capacity(FEED_PACKETS),
+            bytes: Vec::with_capacity(FEED_BYTES),
+        }
+    }
+}
+
 impl Feed {
-    pub(crate) fn new(stream: StreamId, clocks: [Option<ClockPoint>; 2]) -> Feed {
-        Feed { stream, clocks, packets: Vec::new(), bytes: Vec::new() }
+    /// Empties it for another batch; its room stays.
+    pub(crate) fn begin(&mut self, stream: StreamId, clocks: [Option<ClockPoint>; 2]) {
+        self.stream = stream;
+        self.clocks = clocks;
+        self.packets.clear();
+        self.bytes.clear();
     }
 
     pub(crate) fn push(&mut self, kind: MediaKind, packet: &CachedPacket<'_>) {
@@ -213,7 +233,7 @@ mod tests {
     use super::*;
 
     fn feed() -> Arc<Feed> {
-        Arc::new(Feed::new(StreamId(1), [None; 2]))
+        Arc::default()
     }
 
     #[test]
@@ -232,7 +252,8 @@ mod tests {
 
     #[test]
     fn packets_cross_over_as_they_were() {
-        let mut feed = Feed::new(StreamId(1), [None; 2]);
+        let mut feed = Feed::default();
+        feed.begin(StreamId(1), [None; 2]);
         let info = PacketInfo { sequence: 7, timestamp: 9, payload_type: 96, marker: true, keyframe: false };
         let first = CachedPacket { info, extensions: &[1, 1, 5], payload: b"video" };
         let second = CachedPacket { info: PacketInfo { sequence: 8, ..info }, extensions: &[], payload: b"audio" };
@@ -242,5 +263,7 @@ mod tests {
             feed.packets().map(|(kind, p)| (kind, p.info, p.extensions.to_vec(), p.payload.to_vec())).collect();
         assert_eq!(got[0], (MediaKind::Video, first.info, vec![1, 1, 5], b"video".to_vec()));
         assert_eq!(got[1], (MediaKind::Audio, second.info, vec![], b"audio".to_vec()));
+        feed.begin(StreamId(2), [None; 2]);
+        assert_eq!(feed.packets().count(), 0);
     }
 }

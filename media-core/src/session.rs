@@ -41,7 +41,7 @@ impl Serialize for SessionId {
 }
 
 /// Names a stream inside the core. Control gives the numbers; a stream keeps its number over publisher restarts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u64);
 
 /// Index of a shard, counted from 0; its media port is the configured one plus this.

@@ -22,6 +22,8 @@ pub enum DropReason {
     StunRate,
     /// DTLS or SRTP from an address without a valid connectivity check.
     UnvalidatedAddress,
+    /// More DTLS than a session may send.
+    DtlsRate,
     /// DTLS that the handshake pool could not take.
     HandshakeBacklog,
     /// SRTP before keys exist.
@@ -40,7 +42,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [DropReason; 15] = [
+    pub const ALL: [DropReason; 16] = [
         DropReason::UnknownProtocol,
         DropReason::TooShort,
         DropReason::TooLong,
@@ -49,6 +51,7 @@ impl DropReason {
         DropReason::StunIntegrity,
         DropReason::StunRate,
         DropReason::UnvalidatedAddress,
+        DropReason::DtlsRate,
         DropReason::HandshakeBacklog,
         DropReason::NoKeys,
         DropReason::SrtpAuthentication,
@@ -69,6 +72,7 @@ impl DropReason {
             DropReason::StunIntegrity => "stun-integrity",
             DropReason::StunRate => "stun-rate",
             DropReason::UnvalidatedAddress => "unvalidated-address",
+            DropReason::DtlsRate => "dtls-rate",
             DropReason::HandshakeBacklog => "handshake-backlog",
             DropReason::NoKeys => "no-keys",
             DropReason::SrtpAuthentication => "srtp-authentication",

@@ -89,6 +89,11 @@ impl Transport {
         self.created
     }
 
+    /// True if the peer proved itself within `time` before `now`.
+    pub fn is_alive(&self, now: Instant, time: Duration) -> bool {
+        now.saturating_duration_since(self.last_authentic) < time
+    }
+
     /// True once SRTP keys are installed.
     pub fn is_secured(&self) -> bool {
         self.phase == Phase::Secured

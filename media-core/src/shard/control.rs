@@ -1,5 +1,6 @@
 //! Sessions and streams of a shard: how they come, change and end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,8 +21,13 @@ use crate::subscription::{Outgoing, PACKET_ROOM, Subscription};
 use super::session::Session;
 use super::{SLOW_TICK, Shard, send};
 
+/// DTLS record type of alerts, close_notify among them (RFC 6347 §4.1).
+const ALERT: u8 = 21;
 /// How long an ended session's address is kept for its close_notify.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// An address stays with the session whose media goes there while its peer proved itself within this time. A check proves
+/// the password of the new session, but not that its source address is true.
+const ADDRESS_HELD: Duration = Duration::from_secs(2);
 /// How long a full agent's transaction is remembered; a response that took longer helps nobody.
 const TRANSACTION: Duration = Duration::from_secs(5);
 /// Transactions that are remembered at most.
@@ -209,7 +215,6 @@ impl Shard {
                 }
                 IceOutput::Validated(remote) => {
                     session.paths.push(Path { remote, local: path.and_then(|path| path.local) });
-                    self.by_address.insert(remote, key);
                 }
                 IceOutput::Forgotten(remote) => {
                     session.paths.retain(|path| path.remote != remote);
@@ -227,7 +232,8 @@ impl Shard {
                 IceOutput::CheckRefused(reason) => result = Err(reason),
             }
         }
-        if session.ice.last_valid_check() == Some(now) {
+        // A peer that proved itself without a path, by an indication, has none that media could take.
+        if session.ice.last_valid_check() == Some(now) && session.path.is_some() {
             let (remote, checks) = (session.path.map(|path| path.remote), session.paths.len());
             let first = session.transport.on_valid_check(now, || match remote {
                 Some(remote) => format!("valid check from {remote}"),
@@ -240,8 +246,25 @@ impl Shard {
                 }
             }
             self.publish_events(key);
+            if let Some(path) = path {
+                self.claim(now, key, path.remote);
+            }
         }
         result
+    }
+
+    /// Lets a validated address lead to its session. Every check asks anew: who held the address may be gone by now.
+    fn claim(&mut self, now: Instant, key: usize, remote: SocketAddr) {
+        let owner = self.by_address.get(&remote).copied();
+        if owner == Some(key) || self.sessions[key].path_to(remote).is_none() {
+            return;
+        }
+        let held = owner.and_then(|owner| self.sessions.get(owner)).is_some_and(|owner| {
+            owner.path.is_some_and(|path| path.remote == remote) && owner.transport.is_alive(now, ADDRESS_HELD)
+        });
+        if !held {
+            self.by_address.insert(remote, key);
+        }
     }
 
     /// A datagram of a full agent.
@@ -281,7 +304,9 @@ impl Shard {
     fn transmit_dtls(&mut self, session: SessionId, key: Option<usize>, datagram: &[u8]) {
         let path = match key {
             Some(key) => self.sessions[key].path,
-            None => self.farewells.remove(&session).map(|(path, _)| path),
+            // Behind its end a session says close_notify and nothing else (RFC 7675 §5.2).
+            None if datagram.first() == Some(&ALERT) => self.farewells.remove(&session).map(|(path, _)| path),
+            None => None,
         };
         let Some(path) = path else { return };
         if self.outbox.room() < datagram.len().max(PACKET_ROOM) {
@@ -313,6 +338,9 @@ impl Shard {
             Role::Publisher => {
                 session.sender = Some(sender);
                 let publication = Publication::new(now, &session.sections);
+                if let Some((old, _)) = self.streams[stream_key].publisher {
+                    self.end(now, old, Reason::Replaced);
+                }
                 let formats = [MediaKind::Audio, MediaKind::Video].map(|kind| publication.formats(kind).to_vec());
                 self.streams[stream_key].publisher = Some((key, publication));
                 self.publishing.retain(|&stream| stream != stream_key);
@@ -344,7 +372,9 @@ impl Shard {
     pub(super) fn want_keyframe(&mut self, now: Instant, key: usize) {
         let stream = &mut self.streams[key];
         if stream.home != self.index {
-            self.shards[stream.home].send(ShardMessage::KeyframeWanted(stream.id));
+            if !self.wishes.contains(&stream.id) {
+                self.wishes.push(stream.id);
+            }
             return;
         }
         stream.keyframes.want();
@@ -363,6 +393,11 @@ impl Shard {
     /// Lets time pass.
     pub(super) fn tick(&mut self, now: Instant) {
         self.tick_publishers(now);
+        for id in self.wishes.drain(..) {
+            if let Some(&key) = self.by_stream.get(&id) {
+                self.shards[self.streams[key].home].send(ShardMessage::KeyframeWanted(id));
+            }
+        }
         if now < self.next_slow_tick {
             return;
         }
@@ -370,10 +405,12 @@ impl Shard {
         self.tick_viewers(now);
         self.farewells.retain(|_, (_, until)| now < *until);
         self.transactions.retain(|_, (_, until)| now < *until);
-        let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
-        for key in keys {
+        let mut ticking = std::mem::take(&mut self.ticking);
+        ticking.extend(self.sessions.iter().map(|(key, _)| key));
+        for key in ticking.drain(..) {
             self.tick_session(now, key);
         }
+        self.ticking = ticking;
     }
 
     fn tick_session(&mut self, now: Instant, key: usize) {

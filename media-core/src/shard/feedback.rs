@@ -8,6 +8,7 @@ use crate::publication::KeyframeRequest;
 use crate::rtcp::fir::FirEntry;
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{NtpTime, ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter};
+use crate::session::CoreEvent;
 use crate::srtp::SrtpSender;
 use crate::stats::{DropReason, ShardCounters};
 use crate::subscription::PACKET_ROOM;
@@ -47,7 +48,8 @@ impl Shard {
 
     fn on_publisher_rtcp(&mut self, now: Instant, key: usize, packet: &RtcpPacket<'_>) {
         let stream = &mut self.streams[self.sessions[key].stream];
-        let Some((_, publication)) = &mut stream.publisher else { return };
+        let publisher = stream.publisher.as_mut().filter(|(publisher, _)| *publisher == key);
+        let Some((_, publication)) = publisher else { return };
         match packet {
             RtcpPacket::SenderReport(report) => {
                 publication.on_sender_report(now, self.wall.unix(now), report, &stream.tracks);
@@ -145,9 +147,16 @@ impl Shard {
         let stream = &mut self.streams[key];
         let Some((session_key, publication)) = &mut stream.publisher else { return };
         let session = &mut self.sessions[*session_key];
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            if let Some(payload_type) = session.new_formats[kind.index()].take() {
+                // Control has stopped listening only when the server ends.
+                let _ = self.events.send(CoreEvent::FormatInUse { session: session.id, kind, payload_type });
+            }
+        }
         let (Some(path), Some(sender)) = (session.path, &mut session.sender) else { return };
         stream.clocks = [MediaKind::Audio, MediaKind::Video].map(|kind| publication.clock_point(kind));
-        let mut outlet = Outlet { path, sender, socket: &self.socket, outbox: &mut self.outbox };
+        let report_in_front = (!session.reduced_size_rtcp).then_some(&*session.cname);
+        let mut outlet = Outlet { path, sender, socket: &self.socket, outbox: &mut self.outbox, report_in_front };
         let counters = &mut self.counters;
         if now >= session.next_report {
             session.next_report = now + REPORT_INTERVAL;
@@ -167,13 +176,15 @@ impl Shard {
                 let _ = writer.sdes_cname(FEEDBACK_SSRC, &session.cname);
             });
             let lost = publication.packets_lost();
-            counters.rtp_lost += u64::try_from(lost - session.stats.packets_lost).unwrap_or(0);
+            // A packet that was only late has been counted by now: the next loss is the one that it was taken for.
+            counters.rtp_lost += u64::try_from(lost - session.lost_counted).unwrap_or(0);
+            session.lost_counted = session.lost_counted.max(lost);
             session.stats.packets_lost = lost;
         }
         let keyframe = publication.poll_nack(now, |ssrc, mut sequence_numbers| {
             while !sequence_numbers.is_empty() {
                 let mut taken = 0;
-                outlet.write(counters, |writer| taken = writer.nack(FEEDBACK_SSRC, ssrc, sequence_numbers));
+                outlet.feedback(counters, |writer| taken = writer.nack(FEEDBACK_SSRC, ssrc, sequence_numbers));
                 counters.nacks_sent += taken as u64;
                 // An empty datagram takes at least one.
                 sequence_numbers = &sequence_numbers[taken.max(1)..];
@@ -185,14 +196,15 @@ impl Shard {
         publication.poll_arrivals(now, |media_ssrc, mut packets| {
             while !packets.is_empty() {
                 let mut taken = 0;
-                outlet.write(counters, |writer| {
+                outlet.feedback(counters, |writer| {
+                    let before = writer.len();
                     let fields = FeedbackFields {
                         sender_ssrc: FEEDBACK_SSRC,
                         media_ssrc,
                         feedback_count: session.feedback_count,
                     };
                     taken = writer.transport_feedback(&fields, packets).unwrap_or(packets.len());
-                    session.feedback_count = session.feedback_count.wrapping_add(u8::from(!writer.is_empty()));
+                    session.feedback_count = session.feedback_count.wrapping_add(u8::from(writer.len() > before));
                 });
                 packets = &packets[taken.max(1)..];
             }
@@ -209,8 +221,9 @@ impl Shard {
         if !stream.keyframes.poll(now) {
             return;
         }
-        let mut outlet = Outlet { path, sender, socket: &self.socket, outbox: &mut self.outbox };
-        outlet.write(&mut self.counters, |writer| {
+        let report_in_front = (!session.reduced_size_rtcp).then_some(&*session.cname);
+        let mut outlet = Outlet { path, sender, socket: &self.socket, outbox: &mut self.outbox, report_in_front };
+        outlet.feedback(&mut self.counters, |writer| {
             // One short message always fits.
             let _ = match request {
                 KeyframeRequest::Pli { ssrc } => writer.pli(FEEDBACK_SSRC, ssrc),
@@ -239,6 +252,7 @@ impl Shard {
                     sender: &mut viewer.sender,
                     socket: &self.socket,
                     outbox: &mut self.outbox,
+                    report_in_front: None,
                 };
                 for outgoing in viewer.outgoing.iter().flatten() {
                     let Some(clock) = stream.clocks[outgoing.kind.index()] else { continue };
@@ -261,9 +275,24 @@ struct Outlet<'a> {
     sender: &'a mut SrtpSender,
     socket: &'a MediaSocket,
     outbox: &'a mut SendBatch,
+    /// The CNAME, if the peer takes no feedback without a report in front (RFC 3550 §6.1, RFC 5506).
+    report_in_front: Option<&'a str>,
 }
 
 impl Outlet<'_> {
+    /// Writes one datagram of feedback messages.
+    fn feedback(&mut self, counters: &mut ShardCounters, fill: impl FnOnce(&mut RtcpWriter<'_>)) {
+        let report_in_front = self.report_in_front;
+        self.write(counters, |writer| {
+            if let Some(cname) = report_in_front {
+                // Both fit into an empty datagram.
+                let _ = writer.receiver_report(FEEDBACK_SSRC, &[]);
+                let _ = writer.sdes_cname(FEEDBACK_SSRC, cname);
+            }
+            fill(writer);
+        });
+    }
+
     /// Writes one datagram and encrypts it; an empty one is not sent.
     fn write(&mut self, counters: &mut ShardCounters, fill: impl FnOnce(&mut RtcpWriter<'_>)) {
         if self.outbox.room() < PACKET_ROOM {

@@ -8,7 +8,7 @@ mod control;
 mod feedback;
 mod session;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -40,6 +40,8 @@ const TICK: Duration = Duration::from_millis(10);
 const SLOW_TICK: Duration = Duration::from_millis(100);
 /// Batches from the socket before other work gets its turn.
 const RECEIVE_ROUNDS: usize = 4;
+/// Feeds whose room is kept for later ones, some megabytes at most.
+const MAX_SPARE_FEEDS: usize = 64;
 /// Messages before the socket gets its turn.
 const MESSAGE_ROUNDS: usize = 256;
 
@@ -81,7 +83,13 @@ pub(crate) struct Shard {
     publishing: Vec<usize>,
     /// Streams with packets that wait for their fan-out.
     fresh: Vec<usize>,
+    /// Feeds that all other shards may have done with: their room serves again.
+    feeds: VecDeque<Arc<Feed>>,
+    /// Streams of other shards of which a keyframe is wanted; told once a tick, however many viewers want it.
+    wishes: Vec<StreamId>,
     ice_outputs: Vec<IceOutput>,
+    /// Keys of the sessions whose time passes; empty between ticks.
+    ticking: Vec<usize>,
     shards: Vec<ShardSender>,
     pool: PoolHandle,
     dtls_outputs: mpsc::UnboundedSender<DtlsOutput>,
@@ -114,7 +122,10 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
         farewells: Map::default(),
         publishing: Vec::new(),
         fresh: Vec::new(),
+        feeds: VecDeque::new(),
+        wishes: Vec::new(),
         ice_outputs: Vec::new(),
+        ticking: Vec::new(),
         shards: setup.shards,
         pool: setup.pool,
         dtls_outputs,
@@ -128,10 +139,11 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
     ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut running = true;
     while running || !shard.farewells.is_empty() {
+        let mut busy = false;
         tokio::select! {
             ready = shard.socket.readable() => {
                 if ready.is_ok() {
-                    shard.receive(&mut received);
+                    busy = shard.receive(&mut received);
                 }
             }
             Some(message) = inbox.recv() => {
@@ -151,6 +163,10 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
             _ = ticker.tick(), if !shard.is_idle() => shard.tick(Instant::now()),
         }
         shard.flush();
+        if busy {
+            // Timers fire and agents run only while this task waits, and a socket that is never empty never lets it.
+            tokio::task::yield_now().await;
+        }
     }
     Ok(())
 }
@@ -161,10 +177,10 @@ impl Shard {
         self.sessions.is_empty() && self.farewells.is_empty()
     }
 
-    /// Takes what the socket has, batch by batch, and forwards each batch at once.
-    fn receive(&mut self, received: &mut ReceiveBatch) {
+    /// Takes what the socket has, batch by batch, and forwards each batch at once. True if there may be more.
+    fn receive(&mut self, received: &mut ReceiveBatch) -> bool {
         for _ in 0..RECEIVE_ROUNDS {
-            let Ok(count) = self.socket.receive(received) else { return };
+            let Ok(count) = self.socket.receive(received) else { return false };
             self.counters.receive_calls += 1;
             self.counters.datagrams_received += count as u64;
             let now = Instant::now();
@@ -177,13 +193,18 @@ impl Shard {
             self.fan_out(now);
             self.flush();
         }
+        true
     }
 
     fn on_datagram(&mut self, now: Instant, path: Path, data: &mut [u8]) -> Result<(), DropReason> {
         match classify(data)? {
             PacketKind::Stun => self.on_stun(now, path, data),
             PacketKind::Dtls => {
-                let session = &self.sessions[self.session_at(path)?];
+                let key = self.session_at(path)?;
+                let session = &mut self.sessions[key];
+                if !session.dtls_limit.take(now) {
+                    return Err(DropReason::DtlsRate);
+                }
                 self.pool.datagram(session.id, data).map_err(|_| DropReason::HandshakeBacklog)
             }
             PacketKind::Rtp => self.on_rtp(now, path, data),
@@ -232,7 +253,8 @@ impl Shard {
         session.stats.rtp_received_bytes += length as u64;
         self.counters.rtp_received += 1;
         let stream = &mut self.streams[session.stream];
-        let Some((_, publication)) = &mut stream.publisher else { return Err(DropReason::NoKeys) };
+        let publisher = stream.publisher.as_mut().filter(|(publisher, _)| *publisher == key);
+        let Some((_, publication)) = publisher else { return Err(DropReason::UnknownRtpStream) };
         let accepted = publication.on_rtp(now, self.wall.unix(now), &data[..length], &mut stream.tracks)?;
         match accepted {
             Accepted::Forward { kind, sequence, keyframe, new_format } => {
@@ -245,10 +267,8 @@ impl Shard {
                     self.fresh.push(session.stream);
                 }
                 stream.fresh[kind.index()].push(sequence);
-                if let Some(payload_type) = new_format {
-                    let event = CoreEvent::FormatInUse { session: session.id, kind, payload_type };
-                    // Control has stopped listening only when the server ends.
-                    let _ = self.events.send(event);
+                if new_format.is_some() {
+                    session.new_formats[kind.index()] = new_format;
                 }
             }
             Accepted::AwaitingKeyframe => {
@@ -269,7 +289,7 @@ impl Shard {
         while let Some(key) = self.fresh.pop() {
             let stream = &mut self.streams[key];
             if !stream.joined.is_empty() {
-                hand_over(stream, &self.shards, &mut self.counters);
+                hand_over(stream, &mut self.feeds, &self.shards, &mut self.counters);
             }
             for viewer in &mut stream.viewers {
                 let before = viewer.sent.packets;
@@ -324,16 +344,34 @@ impl Session {
 }
 
 /// Gives a stream's fresh packets to the other shards that have viewers of it.
-fn hand_over(stream: &mut Stream, shards: &[ShardSender], counters: &mut ShardCounters) {
-    let mut feed = Feed::new(stream.id, stream.clocks);
+fn hand_over(
+    stream: &mut Stream,
+    feeds: &mut VecDeque<Arc<Feed>>,
+    shards: &[ShardSender],
+    counters: &mut ShardCounters,
+) {
+    // The oldest feed is free again unless a shard is behind: then a new one is made, and what is too much is let go.
+    let mut feed = feeds.pop_front().unwrap_or_default();
+    let room = match Arc::get_mut(&mut feed) {
+        Some(room) => room,
+        None => {
+            if feeds.len() < MAX_SPARE_FEEDS {
+                feeds.push_back(feed);
+            }
+            feed = Arc::default();
+            // Nobody else has it yet.
+            let Some(room) = Arc::get_mut(&mut feed) else { return };
+            room
+        }
+    };
+    room.begin(stream.id, stream.clocks);
     for kind in [MediaKind::Audio, MediaKind::Video] {
         for &sequence in &stream.fresh[kind.index()] {
             if let Some(packet) = stream.tracks[kind.index()].cache.get(sequence) {
-                feed.push(kind, &packet);
+                room.push(kind, &packet);
             }
         }
     }
-    let feed = Arc::new(feed);
     for &shard in &stream.joined {
         if shards[shard].feed(feed.clone()) {
             counters.batches_handed_over += 1;
@@ -341,6 +379,7 @@ fn hand_over(stream: &mut Stream, shards: &[ShardSender], counters: &mut ShardCo
             counters.batches_refused += 1;
         }
     }
+    feeds.push_back(feed);
 }
 
 fn send(socket: &MediaSocket, outbox: &mut SendBatch, counters: &mut ShardCounters) {

@@ -6,9 +6,16 @@ use std::time::Instant;
 use crate::ice::{AgentTransmit, Ice};
 use crate::media::{MediaKind, MediaSection, Role};
 use crate::net::Path;
+use crate::rate::TokenBucket;
 use crate::session::{CoreConfig, DtlsParameters, SessionId, SessionSpec, SessionStats};
 use crate::srtp::{SrtpReceiver, SrtpSender};
 use crate::transport::Transport;
+
+/// DTLS datagrams that one peer may send: a handshake takes some five, a hello in many fragments and every flight three
+/// times over some sixty.
+const DTLS_BURST: f64 = 100.0;
+/// … and then so many a second.
+const DTLS_PER_SECOND: f64 = 25.0;
 
 /// A session and everything of it but what fan-out needs, which stands in its stream.
 pub(super) struct Session {
@@ -26,6 +33,8 @@ pub(super) struct Session {
     /// Where to send.
     pub(super) path: Option<Path>,
     pub(super) transport: Transport,
+    /// Bounds what this peer may put into the queue of the handshake threads, which all peers share.
+    pub(super) dtls_limit: TokenBucket,
     pub(super) receiver: Option<SrtpReceiver>,
     /// A publisher's RTCP goes out through this; a viewer's keys are in its subscription.
     pub(super) sender: Option<SrtpSender>,
@@ -38,6 +47,12 @@ pub(super) struct Session {
     pub(super) fir_sequence: Option<u8>,
     /// Number of the next transport-wide feedback message to a publisher.
     pub(super) feedback_count: u8,
+    /// All sections agreed on RTCP without a report in front (RFC 5506).
+    pub(super) reduced_size_rtcp: bool,
+    /// Losses of this publisher that the shard's counter has.
+    pub(super) lost_counted: i64,
+    /// Formats that came into use and of which control does not know yet, by kind.
+    pub(super) new_formats: [Option<u8>; 2],
 }
 
 impl Session {
@@ -53,6 +68,9 @@ impl Session {
         let local_ufrag = spec.ice.local.ufrag.clone();
         let ice = Ice::start(&spec.ice, spec.id, local_address, agents, config.ice_timeout);
         Session {
+            reduced_size_rtcp: spec.sections.iter().all(|section| section.reduced_size_rtcp),
+            lost_counted: 0,
+            new_formats: [None; 2],
             id: spec.id,
             role: spec.role,
             stream,
@@ -64,6 +82,7 @@ impl Session {
             paths: Vec::new(),
             path: None,
             transport: Transport::new(now, spec.role, has_video, config),
+            dtls_limit: TokenBucket::new(DTLS_PER_SECOND, DTLS_BURST),
             receiver: None,
             sender: None,
             viewer: None,

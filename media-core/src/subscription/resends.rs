@@ -7,7 +7,7 @@ use crate::rate::TokenBucket;
 /// One packet is sent again this often; who lost it four times is better served by a keyframe.
 const MAX_TIMES: u8 = 3;
 /// Resent packets that are remembered.
-const MEMORY: usize = 256;
+const MEMORY: usize = 128;
 /// Packets a second that a section resends, and how many at once. A tenth of a stream of 20 Mbit/s fits; a viewer that
 /// asks for everything again and again does not turn one datagram of its own into a thousand of ours.
 const PER_SECOND: f64 = 500.0;
