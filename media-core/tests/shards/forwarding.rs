@@ -1,0 +1,106 @@
+//! What viewers get of what a publisher sends.
+
+use media_core::ledger::Reason;
+use media_core::rtp::{RtpHeader, sequence::sequence_distance};
+
+use crate::support::*;
+
+/// The stream's home is shard 0; its viewers are here and there.
+fn stream_of(shards: usize) -> u64 {
+    shards as u64
+}
+
+// WHEP-16, RTP-04, RTP-10
+#[tokio::test]
+async fn each_packet_reaches_every_viewer_on_every_shard_once() {
+    for shards in [1, 2] {
+        let server = Server::start(shards);
+        let stream = stream_of(shards);
+        let mut viewers: Vec<Peer> = (0..4).map(|index| server.viewer(index % shards, stream, true)).collect();
+        let mut publisher = server.publisher(stream);
+        // The publisher's news goes to the other shard ahead of its packets.
+        for sequence in 0..50 {
+            let payload = if sequence == 0 { KEYFRAME } else { DELTA };
+            publisher.video(sequence, u32::from(sequence) * 3_000, payload);
+            publisher.audio(sequence, u32::from(sequence) * 960);
+        }
+        for viewer in &mut viewers {
+            viewer.until("all packets come", |viewer| viewer.rtp.len() >= 100);
+            let video = viewer.headers(VIEWER_VIDEO);
+            assert_eq!(video.len(), 50);
+            for (index, header) in video.iter().enumerate() {
+                assert_eq!(sequence_distance(header.sequence_number, video[0].sequence_number), index as i16);
+                assert_eq!(header.timestamp.wrapping_sub(video[0].timestamp), 3_000 * index as u32);
+                assert_eq!(header.payload_type, 96);
+            }
+            assert!(video[0].sequence_number < 0x8000);
+            assert_eq!(viewer.headers(VIEWER_AUDIO).len(), 50);
+            let header = RtpHeader::parse(&viewer.rtp[0]).unwrap();
+            assert!(header.extension(&viewer.rtp[0], MID).is_some());
+            assert_eq!(header.extension(&viewer.rtp[0], WIDE), None);
+        }
+        let mut forwarded = 0;
+        let mut handed_over = 0;
+        for shard in 0..shards {
+            let counters = server.counters(shard).await;
+            forwarded += counters.rtp_forwarded;
+            handed_over += counters.batches_handed_over;
+            assert_eq!((counters.send_dropped, counters.batches_refused), (0, 0));
+        }
+        assert_eq!(forwarded, 400);
+        assert_eq!(handed_over > 0, shards == 2);
+        server.core.shutdown().await;
+    }
+}
+
+// RTP-15, RTP-06, SRTP-08
+#[tokio::test]
+async fn a_publisher_that_comes_back_continues_numbers_and_time_on_both_shards() {
+    let mut server = Server::start(2);
+    let mut viewers = [server.viewer(0, 2, true), server.viewer(1, 2, false)];
+    for round in 0_u16..3 {
+        let mut publisher = server.publisher(2);
+        let first = 1_000 + 20_000 * round;
+        for step in 0..10_u16 {
+            let payload = if step == 0 { KEYFRAME } else { DELTA };
+            publisher.video(first + step, u32::from(round) * 0x4000_0000 + u32::from(step) * 3_000, payload);
+        }
+        let expected = 10 * usize::from(round + 1);
+        for viewer in &mut viewers {
+            viewer.until("the round comes", |viewer| viewer.headers(VIEWER_VIDEO).len() >= expected);
+        }
+        server.core.close(publisher.shard, publisher.id, Reason::Deleted);
+        assert_eq!(server.ended(publisher.id).await, Reason::Deleted);
+    }
+    for viewer in &viewers {
+        let headers = viewer.headers(VIEWER_VIDEO);
+        assert_eq!(headers.len(), 30);
+        for pair in headers.windows(2) {
+            assert_eq!(sequence_distance(pair[1].sequence_number, pair[0].sequence_number), 1);
+            let advance = pair[1].timestamp.wrapping_sub(pair[0].timestamp);
+            assert!((1..90_000 * 20).contains(&advance), "time advanced by {advance}");
+        }
+    }
+    server.core.shutdown().await;
+}
+
+// WHEP-16, RTCP-11: a viewer that joins late gets nothing before the keyframe that is asked for.
+#[tokio::test]
+async fn a_late_viewer_begins_with_the_keyframe_that_was_asked_for_it() {
+    for shard in [0, 1] {
+        let server = Server::start(2);
+        let mut publisher = server.publisher(2);
+        publisher.video(0, 0, KEYFRAME);
+        let mut viewer = server.viewer(shard, 2, true);
+        publisher.until("a keyframe is asked for", |publisher| publisher.plis() > 0);
+        for sequence in 1..5 {
+            publisher.video(sequence, u32::from(sequence) * 3_000, DELTA);
+        }
+        publisher.video(5, 15_000, KEYFRAME);
+        publisher.video(6, 18_000, DELTA);
+        viewer.until("video begins", |viewer| viewer.rtp.len() >= 2);
+        let first = RtpHeader::parse(&viewer.rtp[0]).unwrap();
+        assert_eq!(first.payload(&viewer.rtp[0]), KEYFRAME);
+        server.core.shutdown().await;
+    }
+}

@@ -1,0 +1,291 @@
+//! How sessions begin, move and end.
+
+use std::time::{Duration, Instant};
+
+use media_core::ledger::Reason;
+use media_core::media::Role;
+use media_core::session::{CoreConfig, CoreEvent};
+use media_core::stats::DropReason;
+
+use crate::support::*;
+
+// DMX-05, ICE-09
+#[tokio::test]
+async fn media_and_dtls_from_an_unproven_address_are_dropped_and_counted() {
+    let server = Server::start(1);
+    let mut viewer = server.viewer(0, 0, true);
+    let mut publisher = server.publisher(0);
+    publisher.video(0, 0, KEYFRAME);
+    viewer.until("video comes", |viewer| !viewer.rtp.is_empty());
+    let proven = std::mem::replace(&mut publisher.socket, socket());
+    publisher.video(1, 3_000, DELTA);
+    let mut hello = vec![22, 254, 253];
+    hello.resize(200, 0);
+    publisher.send(&hello);
+    publisher.rtcp(|writer| writer.receiver_report(1, &[]).unwrap());
+    publisher.socket = proven;
+    publisher.video(2, 6_000, DELTA);
+    viewer.until("the next packet comes", |viewer| viewer.rtp.len() >= 2);
+    let headers = viewer.headers(VIEWER_VIDEO);
+    assert_eq!(headers[1].sequence_number.wrapping_sub(headers[0].sequence_number), 2);
+    let begun = Instant::now();
+    while server.dropped(0, DropReason::UnvalidatedAddress).await < 3 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    server.core.shutdown().await;
+}
+
+// ICE-19
+#[tokio::test]
+async fn peers_that_move_to_another_port_keep_their_session() {
+    let server = Server::start(1);
+    let mut viewer = server.viewer(0, 0, true);
+    let mut publisher = server.publisher(0);
+    publisher.video(0, 0, KEYFRAME);
+    viewer.until("video comes", |viewer| !viewer.rtp.is_empty());
+    for peer in [&mut viewer, &mut publisher] {
+        peer.socket = socket();
+        peer.validate();
+    }
+    for sequence in 1..20 {
+        publisher.video(sequence, u32::from(sequence) * 3_000, DELTA);
+    }
+    viewer.until("video goes on", |viewer| viewer.rtp.len() >= 20);
+    assert_eq!(server.counters(0).await.handshakes_completed, 2);
+    server.core.shutdown().await;
+}
+
+// ICE-19: without USE-CANDIDATE a new address is only validated.
+#[tokio::test]
+async fn an_address_that_is_not_nominated_takes_no_media() {
+    let server = Server::start(1);
+    let mut viewer = server.viewer(0, 0, true);
+    let mut publisher = server.publisher(0);
+    let other = std::mem::replace(&mut viewer.socket, socket());
+    let before = viewer.answers;
+    while viewer.answers == before {
+        viewer.check(false);
+        viewer.turn();
+    }
+    publisher.video(0, 0, KEYFRAME);
+    // RTCP from the second address is this session's.
+    viewer.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());
+    publisher.until("the wish arrives", |publisher| publisher.plis() > 0);
+    assert!(viewer.rtp.is_empty());
+    viewer.socket = other;
+    viewer.until("video comes to the first", |viewer| !viewer.rtp.is_empty());
+    server.core.shutdown().await;
+}
+
+// ICE-17, DTLS-41
+#[tokio::test]
+async fn an_ended_session_says_close_notify_and_nothing_else() {
+    let mut server = Server::start(2);
+    for (shard, reason) in [(0, Reason::Deleted), (1, Reason::Deleted)] {
+        let mut viewer = server.viewer(shard, 2, true);
+        server.core.close(shard, viewer.id, reason);
+        viewer.until("close_notify comes", |viewer| viewer.closed);
+        assert_eq!(server.ended(viewer.id).await, reason);
+        let answers = viewer.answers;
+        let unknown = server.dropped(shard, DropReason::UnknownUfrag).await;
+        viewer.check(true);
+        let begun = Instant::now();
+        while server.dropped(shard, DropReason::UnknownUfrag).await == unknown {
+            assert!(begun.elapsed() < PATIENCE);
+            viewer.turn();
+        }
+        assert_eq!(viewer.answers, answers);
+    }
+    server.core.shutdown().await;
+}
+
+// DTLS-41
+#[tokio::test]
+async fn a_peer_that_says_close_notify_is_gone_at_once() {
+    let mut server = Server::start(1);
+    let mut publisher = server.publisher(0);
+    publisher.dtls.close();
+    publisher.turn();
+    assert_eq!(server.ended(publisher.id).await, Reason::PeerClosed);
+    assert!(server.core.snapshot().await[0].sessions.is_empty());
+    server.core.shutdown().await;
+}
+
+// DTLS-42: a forged plaintext alert and a ClientHello in epoch 0 change nothing.
+#[tokio::test]
+async fn forged_records_do_not_end_a_session() {
+    let server = Server::start(1);
+    let mut viewer = server.viewer(0, 0, true);
+    let mut publisher = server.publisher(0);
+    publisher.send(&[21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40]);
+    publisher.send(&[21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 10, 0, 2, 1, 0]);
+    let mut hello = vec![22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 11, 0, 50];
+    hello.resize(63, 1);
+    publisher.send(&hello);
+    publisher.validate();
+    publisher.video(0, 0, KEYFRAME);
+    viewer.until("video comes", |viewer| !viewer.rtp.is_empty());
+    assert_eq!(server.core.snapshot().await[0].sessions.len(), 2);
+    server.core.shutdown().await;
+}
+
+// WHIP-33: either kind of proof keeps a peer, and none ends it.
+#[tokio::test]
+async fn media_alone_or_checks_alone_keep_a_session_and_silence_ends_it() {
+    let liveness_timeout = Duration::from_millis(600);
+    let mut server = Server::with(CoreConfig { media_port: 0, liveness_timeout, ..CoreConfig::default() });
+    let mut viewer = server.viewer(0, 0, true);
+    let mut publisher = server.publisher(0);
+    let begun = Instant::now();
+    let mut sequence = 0_u16;
+    while begun.elapsed() < 3 * liveness_timeout {
+        publisher.audio(sequence, u32::from(sequence) * 960);
+        sequence += 1;
+        viewer.check(true);
+        viewer.turn();
+        publisher.turn();
+    }
+    assert_eq!(server.core.snapshot().await[0].sessions.len(), 2);
+    let silent = Instant::now();
+    assert_eq!(server.ended(publisher.id).await, Reason::ConsentLost);
+    assert!(silent.elapsed() >= liveness_timeout / 2);
+    assert!(server.core.snapshot().await[0].sessions.is_empty());
+    server.core.shutdown().await;
+}
+
+// WHIP-33: unauthentic datagrams from the right address are no sign of life.
+#[tokio::test]
+async fn noise_does_not_keep_a_session() {
+    let liveness_timeout = Duration::from_millis(300);
+    let mut server = Server::with(CoreConfig { media_port: 0, liveness_timeout, ..CoreConfig::default() });
+    let publisher = server.publisher(0);
+    let begun = Instant::now();
+    loop {
+        publisher.send(&[0x80; 60]);
+        publisher.send(&[22; 60]);
+        match tokio::time::timeout(Duration::from_millis(5), server.events.recv()).await {
+            Ok(Some(CoreEvent::Ended { reason, .. })) => {
+                assert_eq!(reason, Reason::ConsentLost);
+                break;
+            }
+            _ => assert!(begun.elapsed() < PATIENCE),
+        }
+    }
+    server.core.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_dtls_flood_of_one_peer_leaves_the_handshakes_of_others_alone() {
+    let server = Server::start(1);
+    let flooder = {
+        let mut peer = server.open(0, 0, Role::Viewer, vec![video(None, false)]);
+        peer.validate();
+        peer
+    };
+    let mut record = vec![22, 254, 253, 0, 0];
+    record.resize(1200, 7);
+    for round in 0..20_u64 {
+        for _ in 0..500 {
+            flooder.send(&record);
+        }
+        drop(server.viewer(0, 1 + round, true));
+    }
+    assert_eq!(server.dropped(0, DropReason::HandshakeBacklog).await, 0);
+    assert!(server.dropped(0, DropReason::DtlsRate).await > 1_000);
+    assert_eq!(server.counters(0).await.handshakes_completed, 20);
+    server.core.shutdown().await;
+}
+
+// A second session on the address of a live one, as a forged source address would make it, takes nothing away.
+#[tokio::test]
+async fn an_address_stays_with_the_session_that_uses_it() {
+    let mut server = Server::start(1);
+    let mut viewer = server.viewer(0, 0, true);
+    let mut publisher = server.publisher(0);
+    let mut intruder = server.open(0, 7, Role::Viewer, vec![video(None, false)]);
+    intruder.socket = publisher.socket.try_clone().unwrap();
+    intruder.validate();
+    for sequence in 0..5 {
+        publisher.video(sequence, u32::from(sequence) * 3_000, if sequence == 0 { KEYFRAME } else { DELTA });
+    }
+    viewer.until("video comes", |viewer| viewer.rtp.len() >= 5);
+    // Once it is free, the next check takes it.
+    server.core.close(0, publisher.id, Reason::Deleted);
+    assert_eq!(server.ended(publisher.id).await, Reason::Deleted);
+    intruder.connect();
+    server.core.close(0, intruder.id, Reason::Deleted);
+    assert_eq!(server.ended(intruder.id).await, Reason::Deleted);
+    server.core.shutdown().await;
+}
+
+// WHIP-33 and the life of a stream: nothing is left of 100 joins and leaves, whatever their moment.
+#[tokio::test]
+async fn nothing_is_left_of_sessions_that_came_and_went() {
+    let mut server = Server::start(2);
+    let mut publisher = server.publisher(2);
+    for round in 0..100_u16 {
+        let shard = usize::from(round % 2);
+        let mut viewer = match round % 4 {
+            // One that ends in the middle of its handshake: what the handshake thread says later is for nobody.
+            0 | 1 => {
+                let mut viewer = server.open(shard, 2, Role::Viewer, vec![video(None, false)]);
+                viewer.validate();
+                viewer.dtls.start(Instant::now());
+                while let Some(datagram) = viewer.dtls.poll_transmit() {
+                    viewer.send(&datagram);
+                }
+                viewer
+            }
+            _ => server.viewer(shard, 2, true),
+        };
+        publisher.video(round, u32::from(round) * 3_000, KEYFRAME);
+        server.core.close(shard, viewer.id, Reason::Deleted);
+        publisher.video(1_000 + round, u32::from(round) * 3_000, DELTA);
+        assert_eq!(server.ended(viewer.id).await, Reason::Deleted);
+        viewer.turn();
+    }
+    server.core.close(0, publisher.id, Reason::Deleted);
+    assert_eq!(server.ended(publisher.id).await, Reason::Deleted);
+    for shard in server.core.snapshot().await {
+        assert!(shard.sessions.is_empty());
+    }
+    for stream in [2, 3] {
+        assert_eq!(server.core.shard_for(media_core::session::StreamId(stream), Role::Viewer), stream as usize % 2);
+    }
+    server.core.shutdown().await;
+}
+
+// A second publisher that got through replaces the first, whose packets are no part of the stream any more.
+#[tokio::test]
+async fn a_second_publisher_replaces_the_first() {
+    let mut server = Server::start(1);
+    let mut viewer = server.viewer(0, 0, true);
+    let mut first = server.publisher(0);
+    first.video(0, 0, KEYFRAME);
+    viewer.until("the first is seen", |viewer| !viewer.rtp.is_empty());
+    let mut second = server.publisher(0);
+    assert_eq!(server.ended(first.id).await, Reason::Replaced);
+    first.video(1, 3_000, DELTA);
+    second.video(500, 99_000, KEYFRAME);
+    viewer.until("the second is seen", |viewer| viewer.rtp.len() >= 2);
+    let headers = viewer.headers(VIEWER_VIDEO);
+    assert_eq!(headers[1].sequence_number.wrapping_sub(headers[0].sequence_number), 1);
+    first.until("the first is told", |first| first.closed);
+    server.core.shutdown().await;
+}
+
+// OPS-06
+#[tokio::test]
+async fn shutdown_says_close_notify_to_everybody() {
+    let server = Server::start(2);
+    let mut peers = vec![server.publisher(2), server.viewer(0, 2, true), server.viewer(1, 2, true)];
+    // One that has no association to close does not hold it up.
+    server.open(1, 2, Role::Viewer, vec![video(None, false)]).validate();
+    let begun = Instant::now();
+    server.core.shutdown().await;
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    for peer in &mut peers {
+        peer.until("close_notify comes", |peer| peer.closed);
+    }
+    assert!(server.core.snapshot().await.is_empty());
+}

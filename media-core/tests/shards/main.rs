@@ -1,0 +1,11 @@
+//! A real core on loopback sockets, seen by publishers and viewers.
+
+// Tests say what went wrong by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod feedback;
+mod forwarding;
+mod lifecycle;

@@ -1,0 +1,411 @@
+//! A real core on loopback, and small clients of it, made of the crate's own protocol parts.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use media_core::core::MediaCore;
+use media_core::demux::{PacketKind, classify};
+use media_core::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
+use media_core::ice::random_credentials;
+use media_core::ledger::Reason;
+use media_core::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, Role, SendSsrcs};
+use media_core::rtcp::{ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
+use media_core::rtp::{HeaderFields, RtpHeader, write_header};
+use media_core::session::{
+    CoreConfig, CoreEvent, DtlsParameters, DtlsRole, IceCredentials, IceMode, IceParameters, SessionId, SessionSpec,
+    ShardIndex, StreamId,
+};
+use media_core::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
+use media_core::stats::{DropReason, ShardCounters};
+use stun::agent::TransactionId;
+use stun::attributes::{ATTR_ICE_CONTROLLING, ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use stun::fingerprint::FINGERPRINT;
+use stun::integrity::MessageIntegrity;
+use stun::message::{BINDING_REQUEST, Message, Setter};
+use stun::textattrs::Username;
+use tokio::sync::mpsc;
+
+/// Long enough for anything here, even beside a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// VP8: a payload descriptor with S=1, then the first byte of a keyframe or of another frame.
+pub(crate) const KEYFRAME: &[u8] = &[0x10, 0x00, 1, 2, 3];
+pub(crate) const DELTA: &[u8] = &[0x10, 0x01, 4, 5];
+pub(crate) const PUBLISHER_VIDEO: u32 = 0x1111;
+pub(crate) const PUBLISHER_AUDIO: u32 = 0x2222;
+pub(crate) const VIEWER_VIDEO: u32 = 0xa001;
+pub(crate) const VIEWER_RTX: u32 = 0xa002;
+pub(crate) const VIEWER_AUDIO: u32 = 0xa003;
+pub(crate) const MID: u8 = 4;
+pub(crate) const WIDE: u8 = 5;
+
+/// The core and what it says.
+pub(crate) struct Server {
+    pub(crate) core: MediaCore,
+    pub(crate) events: mpsc::UnboundedReceiver<CoreEvent>,
+    certificate: Certificate,
+    context: DtlsContext,
+}
+
+impl Server {
+    pub(crate) fn start(shards: usize) -> Server {
+        Server::with(CoreConfig { shards, media_port: 0, ..CoreConfig::default() })
+    }
+
+    pub(crate) fn with(config: CoreConfig) -> Server {
+        let (core, events) = MediaCore::start(config).unwrap();
+        let certificate = Certificate::generate().unwrap();
+        let context = DtlsContext::new(&certificate).unwrap();
+        Server { core, events, certificate, context }
+    }
+
+    /// Opens a session on a shard; its peer has done nothing yet.
+    pub(crate) fn open(&self, shard: ShardIndex, stream: u64, role: Role, sections: Vec<MediaSection>) -> Peer {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = SessionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let (local, remote) = (random_credentials(), random_credentials());
+        let spec = SessionSpec {
+            id,
+            stream: StreamId(stream),
+            role,
+            ice: IceParameters {
+                mode: IceMode::Lite,
+                local: local.clone(),
+                remote: remote.clone(),
+                remote_is_lite: false,
+                remote_candidates: Vec::new(),
+            },
+            dtls: DtlsParameters { role: DtlsRole::Server, fingerprints: vec![self.certificate.fingerprint().clone()] },
+            sections,
+            cname: "server".into(),
+        };
+        self.core.open(shard, spec);
+        let parameters = DtlsParameters { role: DtlsRole::Client, fingerprints: vec![self.core.fingerprint().clone()] };
+        Peer {
+            id,
+            shard,
+            socket: socket(),
+            server: self.core.local_candidates(shard)[0].address,
+            local: remote,
+            remote: local,
+            dtls: DtlsEndpoint::new(&self.context, parameters).unwrap(),
+            keys: None,
+            closed: false,
+            answers: 0,
+            rtp: Vec::new(),
+            rtcp: Vec::new(),
+            raw: Vec::new(),
+        }
+    }
+
+    /// A connected publisher of VP8 and Opus.
+    pub(crate) fn publisher(&self, stream: u64) -> Peer {
+        let shard = self.core.home_shard(StreamId(stream));
+        let mut peer = self.open(shard, stream, Role::Publisher, vec![audio(None), video(None, true)]);
+        peer.connect();
+        peer
+    }
+
+    /// A connected viewer.
+    pub(crate) fn viewer(&self, shard: ShardIndex, stream: u64, rtx: bool) -> Peer {
+        let sections = vec![
+            audio(Some(SendSsrcs { media: VIEWER_AUDIO, rtx: VIEWER_AUDIO + 100 })),
+            video(Some(SendSsrcs { media: VIEWER_VIDEO, rtx: VIEWER_RTX }), rtx),
+        ];
+        let mut peer = self.open(shard, stream, Role::Viewer, sections);
+        peer.connect();
+        peer
+    }
+
+    pub(crate) async fn counters(&self, shard: ShardIndex) -> ShardCounters {
+        self.core.snapshot().await[shard].counters.clone()
+    }
+
+    pub(crate) async fn dropped(&self, shard: ShardIndex, reason: DropReason) -> u64 {
+        self.counters(shard).await.dropped[reason as usize]
+    }
+
+    /// Waits for the end of a session.
+    pub(crate) async fn ended(&mut self, id: SessionId) -> Reason {
+        loop {
+            let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("the session ends");
+            match event {
+                Some(CoreEvent::Ended { session, reason, .. }) if session == id => return reason,
+                Some(_) => {}
+                None => panic!("the core has ended"),
+            }
+        }
+    }
+}
+
+pub(crate) fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
+    socket
+}
+
+pub(crate) fn audio(send_ssrcs: Option<SendSsrcs>) -> MediaSection {
+    section(MediaKind::Audio, Codec::Opus, 48_000, 111, None, send_ssrcs)
+}
+
+pub(crate) fn video(send_ssrcs: Option<SendSsrcs>, rtx: bool) -> MediaSection {
+    section(MediaKind::Video, Codec::Vp8, 90_000, 96, rtx.then_some(97), send_ssrcs)
+}
+
+fn section(
+    kind: MediaKind,
+    codec: Codec,
+    clock_rate: u32,
+    payload_type: u8,
+    rtx_payload_type: Option<u8>,
+    send_ssrcs: Option<SendSsrcs>,
+) -> MediaSection {
+    let mut extensions = ExtensionMap::default();
+    extensions.set(Extension::Mid, MID);
+    extensions.set(Extension::TransportCc, WIDE);
+    let video = kind == MediaKind::Video;
+    MediaSection {
+        mid: kind.as_str().into(),
+        kind,
+        formats: vec![Format {
+            payload_type,
+            codec,
+            clock_rate,
+            channels: if video { 0 } else { 2 },
+            fmtp: String::new(),
+            rtx_payload_type,
+            feedback: Feedback { nack: video, pli: video, transport_cc: true, ..Feedback::default() },
+        }],
+        extensions,
+        reduced_size_rtcp: true,
+        declared_ssrcs: Vec::new(),
+        send_ssrcs,
+    }
+}
+
+/// A client: publisher or viewer.
+pub(crate) struct Peer {
+    pub(crate) id: SessionId,
+    pub(crate) shard: ShardIndex,
+    pub(crate) socket: UdpSocket,
+    pub(crate) server: SocketAddr,
+    local: IceCredentials,
+    remote: IceCredentials,
+    pub(crate) dtls: DtlsEndpoint,
+    pub(crate) keys: Option<(SrtpReceiver, SrtpSender)>,
+    /// The server said close_notify.
+    pub(crate) closed: bool,
+    /// STUN responses.
+    pub(crate) answers: usize,
+    /// RTP packets that came, decrypted.
+    pub(crate) rtp: Vec<Vec<u8>>,
+    /// RTCP datagrams that came, decrypted.
+    pub(crate) rtcp: Vec<Vec<u8>>,
+    /// All datagrams that came, as they came.
+    pub(crate) raw: Vec<Vec<u8>>,
+}
+
+impl Peer {
+    /// Sends a connectivity check.
+    pub(crate) fn check(&self, nominates: bool) {
+        let mut message = Message::new();
+        message.write_header();
+        message.set_type(BINDING_REQUEST);
+        message.transaction_id = TransactionId::new();
+        message.write_transaction_id();
+        let name = format!("{}:{}", self.remote.ufrag, self.local.ufrag);
+        Username::new(ATTR_USERNAME, name).add_to(&mut message).unwrap();
+        message.add(ATTR_ICE_CONTROLLING, &[7; 8]);
+        if nominates {
+            message.add(ATTR_USE_CANDIDATE, &[]);
+        }
+        MessageIntegrity::new_short_term_integrity(self.remote.pwd.clone()).add_to(&mut message).unwrap();
+        FINGERPRINT.add_to(&mut message).unwrap();
+        self.send(&message.raw);
+    }
+
+    pub(crate) fn send(&self, datagram: &[u8]) {
+        self.socket.send_to(datagram, self.server).unwrap();
+    }
+
+    /// ICE, DTLS, SRTP.
+    pub(crate) fn connect(&mut self) {
+        self.validate();
+        self.dtls.start(Instant::now());
+        self.until("the handshake ends", |peer| peer.keys.is_some());
+    }
+
+    /// Checks until the server answers.
+    pub(crate) fn validate(&mut self) {
+        let before = self.answers;
+        let deadline = Instant::now() + PATIENCE;
+        while self.answers == before {
+            assert!(Instant::now() < deadline, "no answer to checks");
+            self.check(true);
+            self.turn();
+        }
+    }
+
+    /// Receives until something holds.
+    pub(crate) fn until(&mut self, what: &str, done: impl Fn(&Peer) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "in vain: {what}");
+            self.turn();
+        }
+    }
+
+    /// Receives until something comes out of it.
+    pub(crate) fn find<T>(&mut self, what: &str, find: impl Fn(&Peer) -> Option<T>) -> T {
+        self.until(what, |peer| find(peer).is_some());
+        find(self).unwrap()
+    }
+
+    /// Receives what is there and lets DTLS have its way.
+    pub(crate) fn turn(&mut self) {
+        let mut buffer = [0; 2048];
+        while let Ok((length, _)) = self.socket.recv_from(&mut buffer) {
+            self.receive(&buffer[..length]);
+            self.settle();
+        }
+        self.dtls.handle_timeout(Instant::now());
+        self.settle();
+    }
+
+    /// Does what DTLS wants done.
+    fn settle(&mut self) {
+        while let Some(datagram) = self.dtls.poll_transmit() {
+            self.send(&datagram);
+        }
+        while let Some(event) = self.dtls.poll_event() {
+            match event {
+                DtlsEvent::Connected(connection) => {
+                    self.keys = Some(connection.keying.contexts(DtlsRole::Client).unwrap());
+                }
+                DtlsEvent::PeerClosed => self.closed = true,
+                DtlsEvent::Failed(failure) => panic!("{failure:?}"),
+                DtlsEvent::HandshakeStarted => {}
+            }
+        }
+    }
+
+    fn receive(&mut self, datagram: &[u8]) {
+        self.raw.push(datagram.to_vec());
+        let mut bytes = datagram.to_vec();
+        match (classify(datagram).unwrap(), &mut self.keys) {
+            (PacketKind::Stun, _) => self.answers += 1,
+            (PacketKind::Dtls, _) => self.dtls.handle_datagram(Instant::now(), datagram),
+            // A packet that came before is the plain answer to a NACK.
+            (PacketKind::Rtp, Some((receiver, _))) => {
+                if let Ok(length) = receiver.unprotect_rtp(&mut bytes, datagram.len()) {
+                    bytes.truncate(length);
+                    self.rtp.push(bytes);
+                }
+            }
+            (PacketKind::Rtcp, Some((receiver, _))) => {
+                let length = receiver.unprotect_rtcp(&mut bytes, datagram.len()).unwrap();
+                bytes.truncate(length);
+                self.rtcp.push(bytes);
+            }
+            _ => panic!("media before keys"),
+        }
+    }
+
+    /// Encrypts an RTP packet without sending it.
+    pub(crate) fn protect(&mut self, fields: HeaderFields, elements: &[(u8, &[u8])], payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 1500 + MAX_TRAILER];
+        let header = write_header(&mut bytes, &fields, elements.iter().copied()).unwrap();
+        bytes[header..header + payload.len()].copy_from_slice(payload);
+        let sender = &mut self.keys.as_mut().expect("connected").1;
+        let length = sender.protect_rtp(&mut bytes, header + payload.len()).unwrap();
+        bytes.truncate(length);
+        bytes
+    }
+
+    /// Sends one packet of the publisher's video, its wide number equal to its own.
+    pub(crate) fn video(&mut self, sequence: u16, timestamp: u32, payload: &[u8]) {
+        let fields = HeaderFields {
+            marker: true,
+            padding: false,
+            payload_type: 96,
+            sequence_number: sequence,
+            timestamp,
+            ssrc: PUBLISHER_VIDEO,
+        };
+        let datagram = self.protect(fields, &[(WIDE, &sequence.to_be_bytes())], payload);
+        self.send(&datagram);
+    }
+
+    pub(crate) fn audio(&mut self, sequence: u16, timestamp: u32) {
+        let fields = HeaderFields {
+            marker: false,
+            padding: false,
+            payload_type: 111,
+            sequence_number: sequence,
+            timestamp,
+            ssrc: PUBLISHER_AUDIO,
+        };
+        let datagram = self.protect(fields, &[], b"opus");
+        self.send(&datagram);
+    }
+
+    /// Sends a datagram of RTCP.
+    pub(crate) fn rtcp(&mut self, fill: impl FnOnce(&mut RtcpWriter<'_>)) {
+        let mut bytes = vec![0; 1500 + MAX_TRAILER];
+        let mut writer = RtcpWriter::new(&mut bytes);
+        fill(&mut writer);
+        let length = writer.len();
+        let sender = &mut self.keys.as_mut().expect("connected").1;
+        let length = sender.protect_rtcp(&mut bytes, length).unwrap();
+        bytes.truncate(length);
+        self.send(&bytes);
+    }
+
+    /// Headers of the packets that came from this SSRC.
+    pub(crate) fn headers(&self, ssrc: u32) -> Vec<RtpHeader> {
+        let headers = self.rtp.iter().map(|packet| RtpHeader::parse(packet).unwrap());
+        headers.filter(|header| header.ssrc == ssrc).collect()
+    }
+
+    /// PLIs that came.
+    pub(crate) fn plis(&self) -> usize {
+        self.rtcp.iter().flat_map(|d| RtcpPackets::new(d)).filter(|p| matches!(p, Ok(RtcpPacket::Pli(_)))).count()
+    }
+
+    /// Sequence numbers that the server asks for.
+    pub(crate) fn nacked(&self) -> Vec<u16> {
+        let mut numbers = Vec::new();
+        for packet in self.rtcp.iter().flat_map(|datagram| RtcpPackets::new(datagram)) {
+            if let Ok(RtcpPacket::Nack(nack)) = packet {
+                numbers.extend(nack.sequence_numbers());
+            }
+        }
+        numbers
+    }
+
+    /// The sender reports of one SSRC.
+    pub(crate) fn sender_reports(&self, ssrc: u32) -> Vec<SenderInfo> {
+        let packets = self.rtcp.iter().flat_map(|datagram| RtcpPackets::new(datagram));
+        packets
+            .filter_map(|packet| match packet {
+                Ok(RtcpPacket::SenderReport(report)) if report.sender_ssrc == ssrc => Some(report.info),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Blocks about the publisher's own sources.
+    pub(crate) fn report_blocks(&self) -> Vec<ReportBlock> {
+        let mut blocks = Vec::new();
+        for packet in self.rtcp.iter().flat_map(|datagram| RtcpPackets::new(datagram)) {
+            if let Ok(RtcpPacket::ReceiverReport(report)) = packet {
+                blocks.extend(report.blocks());
+            }
+        }
+        blocks
+    }
+}
