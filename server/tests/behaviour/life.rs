@@ -230,7 +230,8 @@ async fn delete_ends_a_session_at_once_with_close_notify_and_may_be_repeated() {
         let viewer = server.viewer("s").await;
         for url in [viewer.session_url(), publisher.session_url()] {
             assert_eq!(server.http.delete(url).send().await.unwrap().status(), 200);
-            let ended = async { if url == viewer.session_url() { viewer.ended().await } else { publisher.ended().await } };
+            let ended =
+                async { if url == viewer.session_url() { viewer.ended().await } else { publisher.ended().await } };
             let end = tokio::time::timeout(LONG, ended).await.unwrap();
             assert!(matches!(end, ClientError::ClosedByServer), "{end}");
             assert_eq!(server.http.delete(url).send().await.unwrap().status(), 200, "the tombstone");
