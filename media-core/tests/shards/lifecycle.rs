@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use media_core::ledger::Reason;
-use media_core::media::Role;
-use media_core::session::{CoreConfig, CoreEvent};
+use media_core::media::{Role, SendSsrcs};
+use media_core::session::{CoreConfig, CoreEvent, IceMode};
 use media_core::stats::DropReason;
 
 use crate::support::*;
@@ -288,4 +288,29 @@ async fn shutdown_says_close_notify_to_everybody() {
         peer.until("close_notify comes", |peer| peer.closed);
     }
     assert!(server.core.snapshot().await.is_empty());
+}
+
+// ICE-02, ICE-15: the full agent's checks and ours cross; media goes where the peer nominated, and nothing is left.
+#[tokio::test]
+async fn a_session_with_the_full_agent_carries_media_and_moves_like_any_other() {
+    let mut server = Server::start(1);
+    let ssrcs = Some(SendSsrcs { media: VIEWER_VIDEO, rtx: VIEWER_RTX });
+    let mut viewer = server.open_with(IceMode::Full, 0, 0, Role::Viewer, vec![video(ssrcs, true)]);
+    let mut publisher = server.open_with(IceMode::Full, 0, 0, Role::Publisher, vec![video(None, true)]);
+    viewer.connect();
+    publisher.connect();
+    publisher.video(0, 0, KEYFRAME);
+    viewer.until("video comes", |viewer| !viewer.rtp.is_empty());
+    for peer in [&mut viewer, &mut publisher] {
+        peer.socket = socket();
+        peer.validate();
+    }
+    publisher.video(1, 3_000, DELTA);
+    viewer.until("video goes on", |viewer| viewer.rtp.len() >= 2);
+    for peer in [&mut viewer, &mut publisher] {
+        server.core.close(0, peer.id, Reason::Deleted);
+        assert_eq!(server.ended(peer.id).await, Reason::Deleted);
+        peer.until("close_notify comes", |peer| peer.closed);
+    }
+    server.core.shutdown().await;
 }

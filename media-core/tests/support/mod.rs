@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use media_core::core::MediaCore;
 use media_core::demux::{PacketKind, classify};
 use media_core::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
-use media_core::ice::random_credentials;
+use media_core::ice::{is_response, random_credentials};
 use media_core::ledger::Reason;
 use media_core::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, Role, SendSsrcs};
 use media_core::rtcp::{ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
@@ -65,6 +65,17 @@ impl Server {
 
     /// Opens a session on a shard; its peer has done nothing yet.
     pub(crate) fn open(&self, shard: ShardIndex, stream: u64, role: Role, sections: Vec<MediaSection>) -> Peer {
+        self.open_with(IceMode::Lite, shard, stream, role, sections)
+    }
+
+    pub(crate) fn open_with(
+        &self,
+        mode: IceMode,
+        shard: ShardIndex,
+        stream: u64,
+        role: Role,
+        sections: Vec<MediaSection>,
+    ) -> Peer {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = SessionId(NEXT.fetch_add(1, Ordering::Relaxed));
         let (local, remote) = (random_credentials(), random_credentials());
@@ -73,7 +84,7 @@ impl Server {
             stream: StreamId(stream),
             role,
             ice: IceParameters {
-                mode: IceMode::Lite,
+                mode,
                 local: local.clone(),
                 remote: remote.clone(),
                 remote_is_lite: false,
@@ -297,7 +308,7 @@ impl Peer {
         self.raw.push(datagram.to_vec());
         let mut bytes = datagram.to_vec();
         match (classify(datagram).unwrap(), &mut self.keys) {
-            (PacketKind::Stun, _) => self.answers += 1,
+            (PacketKind::Stun, _) => self.answers += usize::from(is_response(datagram)),
             (PacketKind::Dtls, _) => self.dtls.handle_datagram(Instant::now(), datagram),
             // A packet that came before is the plain answer to a NACK.
             (PacketKind::Rtp, Some((receiver, _))) => {
@@ -307,9 +318,10 @@ impl Peer {
                 }
             }
             (PacketKind::Rtcp, Some((receiver, _))) => {
-                let length = receiver.unprotect_rtcp(&mut bytes, datagram.len()).unwrap();
-                bytes.truncate(length);
-                self.rtcp.push(bytes);
+                if let Ok(length) = receiver.unprotect_rtcp(&mut bytes, datagram.len()) {
+                    bytes.truncate(length);
+                    self.rtcp.push(bytes);
+                }
             }
             _ => panic!("media before keys"),
         }
