@@ -204,7 +204,8 @@ impl Publication {
                     nack.on_packet(now, extended);
                 }
                 let track = &mut tracks[kind.index()];
-                if fresh {
+                // Another clock on the same source begins a time of its own, too.
+                if fresh || track.timeline.clock_rate() != clock_rate {
                     track.timeline.end_source();
                     track.timeline.set_clock_rate(clock_rate);
                 }

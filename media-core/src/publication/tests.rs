@@ -244,6 +244,19 @@ fn another_format_begins_at_its_keyframe_and_what_was_withheld_leaves_no_gap() {
     assert_eq!(stage.receive(&Packet { payload_type: 98, ..Packet::video(1, 4, KEYFRAME) }), Ok(first));
 }
 
+// RTP-06
+#[test]
+fn another_clock_on_the_same_source_goes_on_by_the_time_that_passed() {
+    let g722 = Format { clock_rate: 8_000, ..format(9, Codec::G722, None) };
+    let mut stage = Stage::new(&[section(MediaKind::Audio, vec![format(111, Codec::Opus, None), g722])]);
+    let (_, first) = stage.forwarded(&Packet::audio(2, 1));
+    stage.ms += 20;
+    let other = Packet { payload_type: 9, timestamp: 3_000_000_000, ..Packet::audio(2, 2) };
+    assert_eq!(stage.forwarded(&other), (1, first + 160));
+    stage.ms += 20;
+    assert_eq!(stage.forwarded(&Packet { timestamp: 3_000_000_160, sequence: 3, ..other }), (2, first + 320));
+}
+
 // RTP-09
 #[test]
 fn probes_are_counted_for_feedback_and_leave_no_gap() {

@@ -61,6 +61,11 @@ impl Timeline {
         self.source.is_none()
     }
 
+    /// The RTP clock of the present source, in Hz.
+    pub fn clock_rate(&self) -> u32 {
+        self.clock_rate
+    }
+
     /// The RTP clock of the coming source, in Hz.
     pub fn set_clock_rate(&mut self, clock_rate: u32) {
         self.clock_rate = clock_rate;

@@ -148,8 +148,12 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
             }
             Some(message) = inbox.recv() => {
                 running &= shard.on_message(message);
+                busy = true;
                 for _ in 1..MESSAGE_ROUNDS {
-                    let Some(message) = inbox.try_recv() else { break };
+                    let Some(message) = inbox.try_recv() else {
+                        busy = false;
+                        break;
+                    };
                     running &= shard.on_message(message);
                 }
             }
@@ -164,7 +168,7 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
         }
         shard.flush();
         if busy {
-            // Timers fire and agents run only while this task waits, and a socket that is never empty never lets it.
+            // Timers fire and agents run only while this task waits, which it never does if there is always work.
             tokio::task::yield_now().await;
         }
     }
