@@ -8,4 +8,5 @@ mod support;
 
 mod feedback;
 mod forwarding;
+mod hostile;
 mod lifecycle;

@@ -323,7 +323,8 @@ impl Peer {
                     self.rtcp.push(bytes);
                 }
             }
-            _ => panic!("media before keys"),
+            // Another session's, on a socket that two share.
+            _ => {}
         }
     }
 
@@ -363,6 +364,21 @@ impl Peer {
         };
         let datagram = self.protect(fields, &[], b"opus");
         self.send(&datagram);
+    }
+
+    /// Encrypts what need be no good RTP or RTCP, and sends it if SRTP takes it.
+    pub(crate) fn send_protected(&mut self, plain: &[u8]) {
+        let mut bytes = plain.to_vec();
+        bytes.resize(plain.len() + MAX_TRAILER, 0);
+        let sender = &mut self.keys.as_mut().expect("connected").1;
+        let length = match classify(plain) {
+            Ok(PacketKind::Rtp) => sender.protect_rtp(&mut bytes, plain.len()),
+            Ok(PacketKind::Rtcp) => sender.protect_rtcp(&mut bytes, plain.len()),
+            _ => return,
+        };
+        if let Ok(length) = length {
+            self.send(&bytes[..length]);
+        }
     }
 
     /// Sends a datagram of RTCP.
