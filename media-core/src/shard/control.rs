@@ -211,7 +211,6 @@ impl Shard {
                         send(&self.socket, &mut self.outbox, &mut self.counters);
                     }
                     self.outbox.push(Path { remote: to, local }, &datagram);
-                    self.counters.stun_checks_answered += 1;
                 }
                 IceOutput::Validated(remote) => {
                     session.paths.push(Path { remote, local: path.and_then(|path| path.local) });
@@ -366,6 +365,14 @@ impl Shard {
             }
         }
         self.publish_events(key);
+        let early = self.sessions[key].take_early(now);
+        for held in early {
+            let result = held.and_then(|(path, mut data)| self.on_datagram(now, path, &mut data));
+            if let Err(reason) = result {
+                self.counters.drop(reason);
+            }
+        }
+        self.fan_out(now);
     }
 
     /// A viewer of the stream cannot decode without a keyframe; the home shard asks the publisher.

@@ -27,7 +27,7 @@ impl Shard {
     pub(super) fn on_rtcp(&mut self, now: Instant, path: Path, data: &mut [u8]) -> Result<(), DropReason> {
         let key = self.session_at(path)?;
         let session = &mut self.sessions[key];
-        let receiver = session.receiver.as_mut().ok_or(DropReason::NoKeys)?;
+        let Some(receiver) = &mut session.receiver else { return session.hold(now, path, data) };
         let length = match receiver.unprotect_rtcp(data, data.len()) {
             Ok(length) => length,
             Err(error) => return Err(session.on_srtp_error(now, error)),

@@ -235,6 +235,9 @@ impl Shard {
         let session = self.sessions.get_mut(key).ok_or(DropReason::UnknownUfrag)?;
         let mut outputs = std::mem::take(&mut self.ice_outputs);
         session.ice.handle(now, path.remote, data, &mut outputs);
+        if ice::is_request(data) && session.ice.last_valid_check() == Some(now) {
+            self.counters.stun_checks_answered += 1;
+        }
         let result = self.apply_ice(now, key, Some(path), &mut outputs);
         self.ice_outputs = outputs;
         result
@@ -244,7 +247,7 @@ impl Shard {
     fn on_rtp(&mut self, now: Instant, path: Path, data: &mut [u8]) -> Result<(), DropReason> {
         let key = self.session_at(path)?;
         let session = &mut self.sessions[key];
-        let receiver = session.receiver.as_mut().ok_or(DropReason::NoKeys)?;
+        let Some(receiver) = &mut session.receiver else { return session.hold(now, path, data) };
         let length = match receiver.unprotect_rtp(data, data.len()) {
             Ok(length) => length,
             Err(error) => return Err(session.on_srtp_error(now, error)),

@@ -1,7 +1,8 @@
 //! One session inside its shard.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::ice::{AgentTransmit, Ice};
 use crate::media::{MediaKind, MediaSection, Role};
@@ -9,6 +10,7 @@ use crate::net::Path;
 use crate::rate::TokenBucket;
 use crate::session::{CoreConfig, DtlsParameters, SessionId, SessionSpec, SessionStats};
 use crate::srtp::{SrtpReceiver, SrtpSender};
+use crate::stats::DropReason;
 use crate::transport::Transport;
 
 /// DTLS datagrams that one peer may send: a handshake takes some five, a hello in many fragments and every flight three
@@ -16,6 +18,12 @@ use crate::transport::Transport;
 const DTLS_BURST: f64 = 100.0;
 /// … and then so many a second.
 const DTLS_PER_SECOND: f64 = 25.0;
+
+/// Datagrams of media that are held while the handshake threads are at the keys (DMX-06): a peer may send media right
+/// behind its last flight, a keyframe first, and some know no way to send another.
+const EARLY_DATAGRAMS: usize = 16;
+/// What was held longer is of no use any more.
+const EARLY_TIME: Duration = Duration::from_millis(200);
 
 /// A session and everything of it but what fan-out needs, which stands in its stream.
 pub(super) struct Session {
@@ -36,6 +44,8 @@ pub(super) struct Session {
     /// Bounds what this peer may put into the queue of the handshake threads, which all peers share.
     pub(super) dtls_limit: TokenBucket,
     pub(super) receiver: Option<SrtpReceiver>,
+    /// What came before the keys.
+    early: VecDeque<(Instant, Path, Vec<u8>)>,
     /// A publisher's RTCP goes out through this; a viewer's keys are in its subscription.
     pub(super) sender: Option<SrtpSender>,
     /// Index among its stream's viewers, once it is secured.
@@ -84,6 +94,7 @@ impl Session {
             transport: Transport::new(now, spec.role, has_video, config),
             dtls_limit: TokenBucket::new(DTLS_PER_SECOND, DTLS_BURST),
             receiver: None,
+            early: VecDeque::new(),
             sender: None,
             viewer: None,
             stats: SessionStats::default(),
@@ -96,5 +107,29 @@ impl Session {
     /// The path to one of the validated addresses.
     pub(super) fn path_to(&self, remote: SocketAddr) -> Option<Path> {
         self.paths.iter().copied().find(|path| path.remote == remote)
+    }
+
+    /// Keeps a datagram until the keys are here; the oldest one gives way.
+    ///
+    /// # Errors
+    /// [`DropReason::NoKeys`] for the one that gave way.
+    pub(super) fn hold(&mut self, now: Instant, path: Path, data: &[u8]) -> Result<(), DropReason> {
+        let crowded_out = self.early.len() == EARLY_DATAGRAMS;
+        if crowded_out {
+            self.early.pop_front();
+        }
+        self.early.push_back((now, path, data.to_vec()));
+        if crowded_out { Err(DropReason::NoKeys) } else { Ok(()) }
+    }
+
+    /// What was held, oldest first; an error stands for one that waited too long.
+    pub(super) fn take_early(
+        &mut self,
+        now: Instant,
+    ) -> impl Iterator<Item = Result<(Path, Vec<u8>), DropReason>> + use<> {
+        std::mem::take(&mut self.early).into_iter().map(move |(at, path, data)| {
+            let fresh = now.saturating_duration_since(at) < EARLY_TIME;
+            if fresh { Ok((path, data)) } else { Err(DropReason::NoKeys) }
+        })
     }
 }

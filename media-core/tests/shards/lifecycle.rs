@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use media_core::ledger::Reason;
 use media_core::media::{Role, SendSsrcs};
-use media_core::session::{CoreConfig, CoreEvent, IceMode};
+use media_core::session::{CoreConfig, CoreEvent, DtlsRole, IceMode};
 use media_core::stats::DropReason;
 
 use crate::support::*;
@@ -295,8 +295,9 @@ async fn shutdown_says_close_notify_to_everybody() {
 async fn a_session_with_the_full_agent_carries_media_and_moves_like_any_other() {
     let mut server = Server::start(1);
     let ssrcs = Some(SendSsrcs { media: VIEWER_VIDEO, rtx: VIEWER_RTX });
-    let mut viewer = server.open_with(IceMode::Full, 0, 0, Role::Viewer, vec![video(ssrcs, true)]);
-    let mut publisher = server.open_with(IceMode::Full, 0, 0, Role::Publisher, vec![video(None, true)]);
+    let mut viewer = server.open_with(IceMode::Full, DtlsRole::Server, 0, 0, Role::Viewer, vec![video(ssrcs, true)]);
+    let mut publisher =
+        server.open_with(IceMode::Full, DtlsRole::Server, 0, 0, Role::Publisher, vec![video(None, true)]);
     viewer.connect();
     publisher.connect();
     publisher.video(0, 0, KEYFRAME);
@@ -312,5 +313,38 @@ async fn a_session_with_the_full_agent_carries_media_and_moves_like_any_other() 
         assert_eq!(server.ended(peer.id).await, Reason::Deleted);
         peer.until("close_notify comes", |peer| peer.closed);
     }
+    server.core.shutdown().await;
+}
+
+// DMX-06: the keyframe right behind the last flight is there before the keys are.
+#[tokio::test]
+async fn media_right_behind_the_last_flight_is_not_lost() {
+    let server = Server::start(1);
+    for stream in 0..10 {
+        let mut viewer = server.viewer(0, stream, true);
+        let sections = vec![video(None, true)];
+        let mut publisher = server.open_with(IceMode::Lite, DtlsRole::Client, 0, stream, Role::Publisher, sections);
+        publisher.connect();
+        for sequence in 0..10 {
+            publisher.video(sequence, 3_000, if sequence == 0 { KEYFRAME } else { DELTA });
+        }
+        viewer.until("all of it comes", |viewer| viewer.rtp.len() == 10);
+    }
+    assert_eq!(server.dropped(0, DropReason::NoKeys).await, 0);
+    server.core.shutdown().await;
+}
+
+// DMX-06, OPS-08
+#[tokio::test]
+async fn what_is_held_before_the_keys_is_bounded() {
+    let server = Server::start(1);
+    let mut peer = server.open(0, 0, Role::Publisher, vec![video(None, true)]);
+    peer.validate();
+    for _ in 0..100 {
+        peer.send(&[0x80; 200]);
+    }
+    peer.validate();
+    assert_eq!(server.dropped(0, DropReason::NoKeys).await, 84);
+    assert!(server.counters(0).await.stun_checks_answered >= 2);
     server.core.shutdown().await;
 }

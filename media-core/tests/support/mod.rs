@@ -65,12 +65,13 @@ impl Server {
 
     /// Opens a session on a shard; its peer has done nothing yet.
     pub(crate) fn open(&self, shard: ShardIndex, stream: u64, role: Role, sections: Vec<MediaSection>) -> Peer {
-        self.open_with(IceMode::Lite, shard, stream, role, sections)
+        self.open_with(IceMode::Lite, DtlsRole::Server, shard, stream, role, sections)
     }
 
     pub(crate) fn open_with(
         &self,
         mode: IceMode,
+        dtls_role: DtlsRole,
         shard: ShardIndex,
         stream: u64,
         role: Role,
@@ -90,12 +91,13 @@ impl Server {
                 remote_is_lite: false,
                 remote_candidates: Vec::new(),
             },
-            dtls: DtlsParameters { role: DtlsRole::Server, fingerprints: vec![self.certificate.fingerprint().clone()] },
+            dtls: DtlsParameters { role: dtls_role, fingerprints: vec![self.certificate.fingerprint().clone()] },
             sections,
             cname: "server".into(),
         };
         self.core.open(shard, spec);
-        let parameters = DtlsParameters { role: DtlsRole::Client, fingerprints: vec![self.core.fingerprint().clone()] };
+        let role = if dtls_role == DtlsRole::Server { DtlsRole::Client } else { DtlsRole::Server };
+        let parameters = DtlsParameters { role, fingerprints: vec![self.core.fingerprint().clone()] };
         Peer {
             id,
             shard,
@@ -104,6 +106,7 @@ impl Server {
             local: remote,
             remote: local,
             dtls: DtlsEndpoint::new(&self.context, parameters).unwrap(),
+            role,
             keys: None,
             closed: false,
             answers: 0,
@@ -207,6 +210,7 @@ pub(crate) struct Peer {
     local: IceCredentials,
     remote: IceCredentials,
     pub(crate) dtls: DtlsEndpoint,
+    role: DtlsRole,
     pub(crate) keys: Option<(SrtpReceiver, SrtpSender)>,
     /// The server said close_notify.
     pub(crate) closed: bool,
@@ -295,7 +299,7 @@ impl Peer {
         while let Some(event) = self.dtls.poll_event() {
             match event {
                 DtlsEvent::Connected(connection) => {
-                    self.keys = Some(connection.keying.contexts(DtlsRole::Client).unwrap());
+                    self.keys = Some(connection.keying.contexts(self.role).unwrap());
                 }
                 DtlsEvent::PeerClosed => self.closed = true,
                 DtlsEvent::Failed(failure) => panic!("{failure:?}"),
