@@ -324,3 +324,55 @@ async fn a_session_leaves_one_line_in_the_log() {
         assert!(!lines.iter().any(|line| line.contains(&secret)));
     }
 }
+
+/// A log that takes its time, and says when it is being written.
+struct SlowLog(std::sync::mpsc::Sender<()>);
+
+impl tracing::Subscriber for SlowLog {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        // Nobody listens once the other thread has gone on.
+        let _ = self.0.send(());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+// WHIP-32, OPS-08: the POST comes while the old session is half ended.
+#[tokio::test]
+async fn a_publisher_that_gives_way_while_it_ends_is_counted_out_once() {
+    let app = App::new(SignalingConfig::default());
+    let first = publish(&app).await;
+    let registry = Arc::clone(app.signaling.registry());
+    let (writing, written) = std::sync::mpsc::channel();
+    let ending = std::thread::spawn(move || {
+        tracing::subscriber::with_default(SlowLog(writing), || {
+            let (reason, stats) = (Reason::ConsentLost, SessionStats::default());
+            registry.apply(Instant::now(), CoreEvent::Ended { session: first, reason, stats });
+        });
+    });
+    written.recv().unwrap();
+    let second = publish(&app).await;
+    ending.join().unwrap();
+    let registry = app.signaling.registry();
+    assert_eq!(registry.counts().publishers, 1);
+    assert_eq!(registry.stream("s").unwrap().publisher, Some(second));
+    assert_eq!(registry.session(first).unwrap().reason, Some("consent-lost"));
+    end(&app, second, Reason::PeerClosed);
+    assert_eq!(registry.counts().publishers, 0);
+    assert_eq!(publish(&app).await, app.core.last().id, "the stream is free again");
+}

@@ -9,7 +9,7 @@ use media_core::srtp::SrtpProfile;
 
 use crate::rig::{LONG, Sluice, viewer_sees};
 
-// WHIP-27, WHIP-33, ICE-16, RTCP-21
+// STUN-07, WHIP-27, WHIP-33, ICE-16, RTCP-21
 #[tokio::test]
 async fn a_publisher_like_ffmpeg_outlives_the_liveness_time_by_its_media_alone() {
     for mode in ["lite", "full"] {

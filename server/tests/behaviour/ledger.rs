@@ -224,7 +224,7 @@ async fn play(server: &Sluice, setup: Setup) -> Played {
     Played { answer, socket }
 }
 
-// DTLS-14
+// OPS-01
 #[tokio::test]
 async fn a_handshake_that_never_begins_fails_in_dtls() {
     for mode in MODES {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use loadtest::client::{ClientError, ClientOptions, PublisherOptions, Viewer};
+use loadtest::run::Plan;
 use loadtest::sdp::{Imitation, Offer, OfferedSection, Setup};
 use media_core::media::Codec;
 
@@ -295,9 +296,8 @@ async fn churn_on_both_sides_breaks_nothing() {
             server.post_publisher("s", PublisherOptions::default(), ClientOptions::default()).await.ok()
         })
         .await;
-        for viewer in &waiting {
-            viewer.connected().await.unwrap();
-            let before = viewer.figures().video.keyframes;
+        let before: Vec<u64> = waiting.iter().map(|viewer| viewer.figures().video.keyframes).collect();
+        for (viewer, before) in waiting.iter().zip(before) {
             viewer_sees("the last publisher", viewer, LONG, |figures| figures.video.keyframes > before).await;
         }
         for viewer in waiting {
@@ -306,4 +306,26 @@ async fn churn_on_both_sides_breaks_nothing() {
         }
         publisher.stop().await.unwrap();
     }
+}
+
+// ICE-01
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_do_not_mix() {
+    let server = Sluice::start(&["--shards", "2"]).await;
+    let plan = Plan {
+        whip: Some(format!("{}/whip/s{{i}}", server.base)),
+        whep: Some(format!("{}/whep/s{{i}}", server.base)),
+        token: None,
+        publishers: 5,
+        viewers: 20,
+        duration: Duration::from_secs(2),
+        rate: None,
+        media: PublisherOptions { bitrate: 500, ..PublisherOptions::default() },
+        client: ClientOptions { connect_timeout: LONG, ..ClientOptions::default() },
+        server_pid: None,
+        threads: 2,
+    };
+    // A packet of another stream would count as corrupt.
+    let report = loadtest::run::run(&plan, |_| {}, std::future::pending()).await.unwrap();
+    assert!(report.integrity, "{}", report.to_table());
 }

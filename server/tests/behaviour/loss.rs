@@ -56,7 +56,7 @@ async fn packets_that_come_twice_are_taken_once() {
     assert_eq!(server.metric("sluice_shard_nacks_sent_total", &[]).await, 0.0);
 }
 
-// DTLS-30, DTLS-35
+// DTLS-35
 #[tokio::test]
 async fn handshakes_end_well_though_every_third_datagram_is_lost() {
     for mode in ["lite", "full"] {

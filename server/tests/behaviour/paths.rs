@@ -12,7 +12,7 @@ async fn remote(server: &Sluice, role: &str) -> String {
     server.session("s", role).await["stats"]["remote_address"].as_str().unwrap_or_default().to_owned()
 }
 
-// ICE-19
+// ICE-19, DTLS-15
 #[tokio::test]
 async fn a_viewer_that_moves_to_a_new_address_is_followed() {
     for mode in ["lite", "full"] {
@@ -36,7 +36,7 @@ async fn a_viewer_that_moves_to_a_new_address_is_followed() {
     }
 }
 
-// ICE-19
+// ICE-19, DTLS-15
 #[tokio::test]
 async fn a_publisher_that_moves_to_a_new_address_is_followed() {
     for mode in ["lite", "full"] {
@@ -71,7 +71,7 @@ async fn pelt(server: &Sluice, datagrams: impl Iterator<Item = Vec<u8>>) -> usiz
     count
 }
 
-// DMX-01, DMX-05, STUN-05, SRTP-03, ICE-09
+// DMX-01, DMX-03, DMX-05, STUN-05, ICE-09
 #[tokio::test]
 async fn garbage_from_strangers_is_counted_by_reason_and_disturbs_nobody() {
     for mode in ["lite", "full"] {

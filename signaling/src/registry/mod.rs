@@ -219,8 +219,9 @@ impl Registry {
             let mut stream = self.streams.entry(new.stream.clone()).or_insert_with(|| Stream::new(new.stream_id, now));
             match role {
                 Role::Publisher => {
+                    // One that is just ending waits for this entry, to leave the stream; it is counted out by its end.
                     if let Some(holder) = stream.publisher
-                        && let Some(mut holder) = self.sessions.get_mut(&holder)
+                        && let Some(mut holder) = self.sessions.get_mut(&holder).filter(|holder| holder.is_live())
                     {
                         if !holder.is_half_open() || holder.new.identity != new.identity {
                             return Err(PublishConflict);
