@@ -1,7 +1,8 @@
 //! The floor: what the same packets cost a program that does nothing but send them.
 //!
 //! For every viewer and packet: copy the payload, write 12 bytes of header, protect. A viewer's packets of one frame leave
-//! as one message with UDP segmentation, many messages in one `sendmmsg`. No receiving, no sessions, no decisions. The
+//! as one message with UDP segmentation, many messages in one `sendmmsg`; frames that are late leave together, as a server
+//! would find them together in its socket. No receiving, no sessions, no decisions. The
 //! cost of a server's forwarded packet, divided by this one's at the same pace, says how much of it is the server's own.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -165,14 +166,14 @@ pub fn run(plan: &FloorPlan) -> io::Result<FloorFigures> {
     }
 
     let begun = Instant::now();
-    let mut sources: Vec<Source> =
-        (0..count).flat_map(|stream| Source::of(stream, begun, count, &plan.media)).collect();
+    let mut sources: Vec<Vec<Source>> =
+        (0..count).map(|stream| Source::of(stream, begun, count, &plan.media)).collect();
     let mut batch = SendBatch::new(socket.is_ipv6());
     let mut sent = Sent::default();
     let mut latest = Duration::ZERO;
     let mut measured = None;
-    while let Some(source) = sources.iter_mut().min_by_key(|source| source.next) {
-        std::thread::sleep(source.next.saturating_duration_since(Instant::now()));
+    while let Some(next) = sources.iter().flatten().map(|source| source.next).min() {
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let now = Instant::now();
         if measured.is_none() && now >= begun + WARM_UP {
             measured = Some((now, cpu_time()));
@@ -181,8 +182,19 @@ pub fn run(plan: &FloorPlan) -> io::Result<FloorFigures> {
         if measured.is_some_and(|(since, _)| now >= since + plan.duration) {
             break;
         }
-        latest = latest.max(now.saturating_duration_since(source.next));
-        source.send(&mut streams[source.stream], &socket, &mut batch, &mut sent)?;
+        latest = latest.max(now.saturating_duration_since(next));
+        for (sources, viewers) in sources.iter_mut().zip(&mut streams) {
+            for source in sources.iter_mut() {
+                source.due = source.frames_until(now);
+            }
+            for viewer in viewers.iter_mut() {
+                for source in sources.iter() {
+                    viewer.send(source, &socket, &mut batch, &mut sent)?;
+                }
+            }
+            flush(&socket, &mut batch, &mut sent);
+            sources.iter_mut().for_each(Source::advance);
+        }
     }
     let (since, cpu_before) = measured.ok_or_else(|| io::Error::other("there is nothing to send"))?;
     let cpu = cpu_time().saturating_sub(cpu_before).as_secs_f64();
@@ -230,11 +242,45 @@ impl Viewer {
         let ssrc = 2 * index as u32 + 1;
         Ok(Viewer { path, srtp, ssrcs: [ssrc, ssrc + 1] })
     }
+
+    /// Sends the frames of a track that are due.
+    fn send(
+        &mut self,
+        source: &Source,
+        socket: &MediaSocket,
+        batch: &mut SendBatch,
+        sent: &mut Sent,
+    ) -> io::Result<()> {
+        let mut sequence_number = source.sequence;
+        for number in source.count..source.count + source.due {
+            let frame = source.frame(number);
+            for (index, payload) in frame.iter().enumerate() {
+                if batch.room() < PACKET_ROOM {
+                    flush(socket, batch, sent);
+                }
+                let fields = HeaderFields {
+                    marker: index + 1 == frame.len(),
+                    padding: false,
+                    payload_type: 96 + source.kind.index() as u8,
+                    sequence_number,
+                    timestamp: (number as u32).wrapping_mul(source.ticks),
+                    ssrc: self.ssrcs[source.kind.index()],
+                };
+                let out = batch.spare();
+                let header = write_header(out, &fields, []).ok_or_else(|| io::Error::other("no room for a header"))?;
+                let length = header + payload.len();
+                out[header..length].copy_from_slice(payload);
+                let length = self.srtp.protect_rtp(out, length).map_err(io::Error::other)?;
+                batch.commit(self.path, length);
+                sequence_number = sequence_number.wrapping_add(1);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One track of a stream.
 struct Source {
-    stream: usize,
     kind: MediaKind,
     next: Instant,
     interval: Duration,
@@ -242,7 +288,11 @@ struct Source {
     frames: [Vec<Vec<u8>>; 2],
     /// Frames from one keyframe to the next.
     gop: u64,
+    /// Frames sent.
     count: u64,
+    /// Frames to send now.
+    due: u64,
+    /// Number of the next packet.
     sequence: u16,
     ticks: u32,
 }
@@ -266,13 +316,13 @@ impl Source {
                     packetizer.frame(keyframe, bytes).into_iter().map(|payload| payload.bytes).collect()
                 };
                 Source {
-                    stream,
                     kind,
                     next: begun + interval.mul_f64(stream as f64 / streams as f64),
                     interval,
                     frames: [frame(true, sizes.1), frame(false, sizes.0)],
                     gop: ((media.gop.as_secs_f64() / interval.as_secs_f64()) as u64).max(1),
                     count: 0,
+                    due: 0,
                     sequence: 0,
                     ticks,
                 }
@@ -280,42 +330,25 @@ impl Source {
             .collect()
     }
 
-    /// Sends one frame to all viewers.
-    fn send(
-        &mut self,
-        viewers: &mut [Viewer],
-        socket: &MediaSocket,
-        batch: &mut SendBatch,
-        sent: &mut Sent,
-    ) -> io::Result<()> {
-        let keyframe = self.kind == MediaKind::Video && self.count.is_multiple_of(self.gop);
-        let frame = &self.frames[usize::from(!keyframe)];
-        for viewer in viewers {
-            for (index, payload) in frame.iter().enumerate() {
-                if batch.room() < PACKET_ROOM {
-                    flush(socket, batch, sent);
-                }
-                let fields = HeaderFields {
-                    marker: index + 1 == frame.len(),
-                    padding: false,
-                    payload_type: 96 + self.kind.index() as u8,
-                    sequence_number: self.sequence.wrapping_add(index as u16),
-                    timestamp: (self.count as u32).wrapping_mul(self.ticks),
-                    ssrc: viewer.ssrcs[self.kind.index()],
-                };
-                let out = batch.spare();
-                let header = write_header(out, &fields, []).ok_or_else(|| io::Error::other("no room for a header"))?;
-                let length = header + payload.len();
-                out[header..length].copy_from_slice(payload);
-                let length = viewer.srtp.protect_rtp(out, length).map_err(io::Error::other)?;
-                batch.commit(viewer.path, length);
-            }
+    /// Frames that are due, at most as many as make a second.
+    fn frames_until(&self, now: Instant) -> u64 {
+        let late = now.checked_duration_since(self.next);
+        late.map_or(0, |late| (late.as_secs_f64().min(1.0) / self.interval.as_secs_f64()) as u64 + 1)
+    }
+
+    fn frame(&self, number: u64) -> &[Vec<u8>] {
+        let interframe = self.kind == MediaKind::Audio || !number.is_multiple_of(self.gop);
+        &self.frames[usize::from(interframe)]
+    }
+
+    /// The frames that were due are sent.
+    fn advance(&mut self) {
+        for number in self.count..self.count + self.due {
+            self.sequence = self.sequence.wrapping_add(self.frame(number).len() as u16);
         }
-        flush(socket, batch, sent);
-        self.sequence = self.sequence.wrapping_add(frame.len() as u16);
-        self.count += 1;
-        self.next += self.interval;
-        Ok(())
+        self.count += self.due;
+        self.next += self.interval * self.due as u32;
+        self.due = 0;
     }
 }
 
