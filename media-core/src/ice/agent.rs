@@ -193,15 +193,8 @@ impl FullAgent {
             AgentRole::Controlling => request.controlling,
             AgentRole::Controlled => request.controlled,
         };
-        let refusal = if !request.unknown.is_empty() {
-            Some(check::unknown_attributes(&message, &request.unknown, password))
-        } else if conflict {
-            // The agent cannot change its role, so the peer has to, whatever the tie-breakers say.
-            Some(check::role_conflict(&message, password))
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
+        // The agent cannot change its role, so the peer has to, whatever the tie-breakers say.
+        if let Some(refusal) = request.refusal(&message, conflict, password) {
             out.extend(refusal.map(|datagram| IceOutput::Transmit { to: source, datagram }));
             return Ok(());
         }

@@ -203,8 +203,22 @@ pub(super) fn success(request: &Message, source: SocketAddr, password: &str) -> 
     respond(request, BINDING_SUCCESS, &[&mapped], password)
 }
 
+impl Request {
+    /// The error response that this authenticated request deserves, if it deserves one: unknown attributes first, then a
+    /// role that is ours (`conflict`). The inner `None` is that of [`respond`].
+    pub(super) fn refusal(&self, message: &Message, conflict: bool, password: &str) -> Option<Option<Vec<u8>>> {
+        if !self.unknown.is_empty() {
+            Some(unknown_attributes(message, &self.unknown, password))
+        } else if conflict {
+            Some(role_conflict(message, password))
+        } else {
+            None
+        }
+    }
+}
+
 /// 420: attributes that must be understood are not (RFC 8489 §6.3.1.1).
-pub(super) fn unknown_attributes(request: &Message, unknown: &[u16], password: &str) -> Option<Vec<u8>> {
+fn unknown_attributes(request: &Message, unknown: &[u16], password: &str) -> Option<Vec<u8>> {
     struct Unknown<'a>(&'a [u16]);
     impl Setter for Unknown<'_> {
         fn add_to(&self, message: &mut Message) -> Result<(), stun::Error> {
@@ -217,7 +231,7 @@ pub(super) fn unknown_attributes(request: &Message, unknown: &[u16], password: &
 }
 
 /// 487: both sides claim the same role (RFC 8445 §7.3.1.1).
-pub(super) fn role_conflict(request: &Message, password: &str) -> Option<Vec<u8>> {
+fn role_conflict(request: &Message, password: &str) -> Option<Vec<u8>> {
     respond(request, BINDING_ERROR, &[&code(CODE_ROLE_CONFLICT)], password)
 }
 

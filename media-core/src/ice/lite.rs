@@ -62,15 +62,8 @@ impl IceLite {
         }
         let (request, message) = binding.into_request(&self.local, &self.remote)?;
         let password = &self.local.pwd;
-        let refusal = if !request.unknown.is_empty() {
-            Some(check::unknown_attributes(&message, &request.unknown, password))
-        } else if request.controlled {
-            // A lite side never controls, so the peer has to (RFC 8445 §6.1.1).
-            Some(check::role_conflict(&message, password))
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
+        // A lite side never controls, so the peer has to (RFC 8445 §6.1.1).
+        if let Some(refusal) = request.refusal(&message, request.controlled, password) {
             out.extend(refusal.map(|datagram| IceOutput::Transmit { to: source, datagram }));
             return Ok(());
         }
