@@ -1,13 +1,15 @@
-//! Sockets and batches: recvmmsg, sendmmsg, UDP_SEGMENT. The only room with socket calls.
+//! Sockets and batches: recvmmsg, sendmmsg, UDP_SEGMENT, UDP_GRO. The only room with socket calls.
 
 // The system calls take raw pointers; every block states why its pointers live long enough.
 #![allow(unsafe_code)]
 
 mod address;
+mod gro;
 mod receive;
 mod send;
 mod socket;
 
+pub use gro::{Run, RunBatch, count_overflows, set_run_receiving};
 pub use receive::{Datagram, ReceiveBatch};
 pub use send::{SendBatch, SendReport};
 pub use socket::MediaSocket;

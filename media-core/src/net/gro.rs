@@ -1,0 +1,259 @@
+//! Receiving runs: UDP_GRO hands over what one peer sent in a row as a single message (Linux 5.0).
+//!
+//! For clients with a socket per session, such as a load test. A shard's socket hears many peers by turns, whose datagrams
+//! never make a run, and reads them with [`super::ReceiveBatch`].
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr;
+
+use super::address::{RAW_ADDRESS_LEN, RawAddress};
+
+/// Runs in one call. A client rarely has more than two waiting: a frame, and audio behind it.
+const RUNS: usize = 4;
+/// The longest run that the system makes.
+const SLOT: usize = 1 << 16;
+/// Room for the control messages UDP_GRO and SO_RXQ_OVFL, an `int` each.
+const CONTROL: usize = 64;
+
+/// Control message buffers must be aligned like `cmsghdr`.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL]);
+
+/// Switches UDP_GRO of a socket on or off.
+///
+/// With it on, a sender on the same machine does not have its UDP_SEGMENT runs cut for this socket, which a receiver
+/// behind a network cannot spare it.
+///
+/// # Errors
+/// The system knows no UDP_GRO; the socket receives one datagram at a time then.
+pub fn set_run_receiving(socket: &impl AsFd, on: bool) -> io::Result<()> {
+    set(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, on)
+}
+
+/// Lets a socket tell how many datagrams it had no room for (SO_RXQ_OVFL); see [`Run::overflowed`].
+///
+/// # Errors
+/// The system knows no SO_RXQ_OVFL.
+pub fn count_overflows(socket: &impl AsFd) -> io::Result<()> {
+    set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, true)
+}
+
+fn set(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, on: bool) -> io::Result<()> {
+    let value = libc::c_int::from(on);
+    // SAFETY: the option value is a live c_int and its size is given.
+    let result = unsafe {
+        let size = mem::size_of_val(&value) as libc::socklen_t;
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Datagrams of one peer that arrived in a row, all of the same size except that the last one may be shorter.
+pub struct Run<'a> {
+    /// Where they came from.
+    pub remote: SocketAddr,
+    /// Datagrams that the socket has dropped for want of room since it was opened, if any; wraps after 2^32.
+    pub overflowed: Option<u32>,
+    data: &'a mut [u8],
+    size: usize,
+}
+
+impl Run<'_> {
+    /// The UDP payloads in order; they may be changed in place.
+    pub fn datagrams(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.data.chunks_mut(self.size)
+    }
+}
+
+/// Buffers for receiving runs, allocated once: 4 times 64 KiB. One serves any number of sockets by turns.
+pub struct RunBatch {
+    data: Box<[u8]>,
+    names: Box<[RawAddress]>,
+    controls: Box<[Control]>,
+    // Points into its neighbours; boxed slices never move.
+    headers: Box<[libc::mmsghdr]>,
+    _iovecs: Box<[libc::iovec]>,
+    count: usize,
+}
+
+// SAFETY: the raw pointers in `headers` and `_iovecs` lead only into boxes that the same value owns.
+unsafe impl Send for RunBatch {}
+
+impl RunBatch {
+    /// Allocates the buffers.
+    pub fn new() -> RunBatch {
+        let mut data = vec![0; RUNS * SLOT].into_boxed_slice();
+        let mut names = vec![RawAddress::zeroed(); RUNS].into_boxed_slice();
+        let mut controls = vec![Control([0; CONTROL]); RUNS].into_boxed_slice();
+        let mut iovecs: Box<[libc::iovec]> = data
+            .chunks_exact_mut(SLOT)
+            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT })
+            .collect();
+        let headers = names
+            .iter_mut()
+            .zip(controls.iter_mut())
+            .zip(iovecs.iter_mut())
+            .map(|((name, control), iovec)| {
+                // SAFETY: all-zero bytes are a valid `mmsghdr`; the pointers follow.
+                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+                header.msg_hdr.msg_name = (&raw mut *name).cast();
+                header.msg_hdr.msg_iov = &raw mut *iovec;
+                header.msg_hdr.msg_iovlen = 1;
+                header.msg_hdr.msg_control = (&raw mut *control).cast();
+                header
+            })
+            .collect();
+        RunBatch { data, names, controls, headers, _iovecs: iovecs, count: 0 }
+    }
+
+    /// One recvmmsg without waiting. True if every buffer was filled, so that more may be there; false if the socket is
+    /// empty now.
+    ///
+    /// # Errors
+    /// What the system says; `WouldBlock` when there was nothing at all. The batch is empty then.
+    pub fn receive(&mut self, socket: &impl AsFd) -> io::Result<bool> {
+        self.count = 0;
+        for header in &mut self.headers {
+            header.msg_hdr.msg_namelen = RAW_ADDRESS_LEN;
+            header.msg_hdr.msg_controllen = CONTROL as _;
+        }
+        let fd = socket.as_fd().as_raw_fd();
+        // SAFETY: every header points to buffers that `self` owns and nobody else touches during the call.
+        let received = unsafe {
+            libc::recvmmsg(fd, self.headers.as_mut_ptr(), RUNS as _, libc::MSG_DONTWAIT as _, ptr::null_mut())
+        };
+        self.count = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        Ok(self.count == RUNS)
+    }
+
+    /// The runs of the last call. One of unknown address family is left out.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = Run<'_>> {
+        let headers = &self.headers[..self.count];
+        let (names, controls) = (&self.names, &self.controls);
+        self.data.chunks_exact_mut(SLOT).zip(headers).enumerate().filter_map(move |(index, (slot, header))| {
+            let remote = names[index].get()?;
+            let data = &mut slot[..(header.msg_len as usize).min(SLOT)];
+            let (size, overflowed) = read_control(&header.msg_hdr, &controls[index]);
+            // Without the control message it is a single datagram.
+            let size = size.unwrap_or(data.len()).max(1);
+            Some(Run { remote, overflowed, data, size })
+        })
+    }
+}
+
+impl Default for RunBatch {
+    fn default() -> RunBatch {
+        RunBatch::new()
+    }
+}
+
+/// The size of a run's datagrams, and the overflow count.
+fn read_control(header: &libc::msghdr, _control: &Control) -> (Option<usize>, Option<u32>) {
+    let (mut size, mut overflowed) = (None, None);
+    // SAFETY: the header and its control buffer (borrowed by `_control`) were written by recvmmsg, and the CMSG macros
+    // stay inside `msg_controllen`; the data is read unaligned.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        while !message.is_null() {
+            match ((*message).cmsg_level, (*message).cmsg_type) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let value: libc::c_int = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                    size = usize::try_from(value).ok();
+                }
+                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                    overflowed = Some(ptr::read_unaligned(libc::CMSG_DATA(message).cast::<u32>()));
+                }
+                _ => {}
+            }
+            message = libc::CMSG_NXTHDR(header, message);
+        }
+    }
+    (size, overflowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    use super::super::{MediaSocket, Path, SendBatch};
+    use super::*;
+
+    fn socket() -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        set_run_receiving(&socket, true).unwrap();
+        count_overflows(&socket).unwrap();
+        socket
+    }
+
+    #[tokio::test]
+    async fn a_run_arrives_as_one_message_and_is_cut_where_it_was_joined() {
+        let sender = MediaSocket::register(MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap()).unwrap();
+        let receiver = socket();
+        let path = Path { remote: receiver.local_addr().unwrap(), local: None };
+        let mut out = SendBatch::new(sender.is_ipv6());
+        let sizes = [1200, 1200, 1200, 700, 90];
+        for (index, &size) in sizes.iter().enumerate() {
+            out.push(path, &vec![index as u8; size]);
+        }
+        assert_eq!(sender.send(&mut out).sent, 5);
+        let mut batch = RunBatch::new();
+        assert!(!batch.receive(&receiver).unwrap(), "the socket is empty");
+        let mut runs = Vec::new();
+        for mut run in batch.iter_mut() {
+            assert_eq!((run.remote, run.overflowed), (sender.address(), None));
+            runs.push(run.datagrams().map(|datagram| datagram.to_vec()).collect::<Vec<_>>());
+        }
+        let flat: Vec<(usize, u8)> = runs.iter().flatten().map(|datagram| (datagram.len(), datagram[0])).collect();
+        assert_eq!(flat, [(1200, 0), (1200, 1), (1200, 2), (700, 3), (90, 4)]);
+        assert_eq!(runs.len(), 2, "1200, 1200, 1200, 700 | 90");
+        assert_eq!(batch.receive(&receiver).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(batch.iter_mut().count(), 0);
+    }
+
+    #[test]
+    fn a_full_batch_says_that_there_may_be_more() {
+        let (sender, receiver) = (socket(), socket());
+        for index in 0..RUNS as u8 + 1 {
+            // Single datagrams are never joined on loopback.
+            sender.send_to(&[index; 10], receiver.local_addr().unwrap()).unwrap();
+        }
+        let mut batch = RunBatch::new();
+        assert!(batch.receive(&receiver).unwrap());
+        assert_eq!(batch.iter_mut().count(), RUNS);
+        assert!(!batch.receive(&receiver).unwrap());
+        assert_eq!(batch.iter_mut().next().unwrap().datagrams().next().unwrap(), &[RUNS as u8; 10]);
+    }
+
+    #[test]
+    fn a_socket_tells_what_it_had_no_room_for() {
+        let (sender, receiver) = (socket(), socket());
+        socket2::SockRef::from(&receiver).set_recv_buffer_size(1).unwrap();
+        for _ in 0..100 {
+            sender.send_to(&[1; 1000], receiver.local_addr().unwrap()).unwrap();
+        }
+        let mut batch = RunBatch::new();
+        let mut received = 0;
+        while batch.receive(&receiver).is_ok() {
+            received += batch.iter_mut().count();
+        }
+        // The count comes with the next datagram that finds room.
+        sender.send_to(&[2; 10], receiver.local_addr().unwrap()).unwrap();
+        batch.receive(&receiver).unwrap();
+        let overflowed = batch.iter_mut().next().unwrap().overflowed;
+        assert_eq!(overflowed.map(|count| count as usize), Some(100 - received));
+        assert!(received < 100);
+    }
+
+    #[test]
+    fn an_empty_datagram_is_a_run_of_nothing() {
+        let (sender, receiver) = (socket(), socket());
+        sender.send_to(&[], receiver.local_addr().unwrap()).unwrap();
+        let mut batch = RunBatch::new();
+        batch.receive(&receiver).unwrap();
+        assert_eq!(batch.iter_mut().next().unwrap().datagrams().count(), 0);
+    }
+}
