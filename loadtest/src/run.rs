@@ -162,6 +162,7 @@ pub async fn run(
         let media = ViewerOptions {
             latency: latencies[index % latencies.len()].clone(),
             audio: plan.media.audio,
+            verify: crate::client::Verify::Sample(16),
             ..ViewerOptions::default()
         };
         let (identity, client) = (identity.clone(), plan.client.clone());

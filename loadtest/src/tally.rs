@@ -105,7 +105,9 @@ pub struct TrackFigures {
     pub recovered: u64,
     /// Payloads whose checksum is wrong, or that are no payloads of this stream.
     pub corrupt: u64,
-    /// Keyframes that began.
+    /// Of the delivered, those that were authenticated and whose checksum was verified.
+    pub verified: u64,
+    /// Keyframes that began, of the verified packets.
     pub keyframes: u64,
     /// The publisher started anew.
     pub restarts: u64,
@@ -122,6 +124,7 @@ impl TrackFigures {
         self.reordered += other.reordered;
         self.recovered += other.recovered;
         self.corrupt += other.corrupt;
+        self.verified += other.verified;
         self.keyframes += other.keyframes;
         self.restarts += other.restarts;
     }
@@ -140,6 +143,8 @@ pub struct Track {
     counters: Run,
     epoch: Option<u32>,
     missing_before: u64,
+    /// Extended sequence number and counter of the highest sampled packet.
+    sampled: Option<(u64, u64)>,
 }
 
 impl Track {
@@ -173,6 +178,31 @@ impl Track {
             // The server sent one payload under two numbers.
             self.figures.duplicated += 1;
         }
+        self.note_verified(stamp);
+    }
+
+    /// Notes the stamp of one packet of a sample, by its extended sequence number: what the publisher's counter grew more
+    /// than the sequence number was lost in front of the server.
+    pub fn note_sampled_stamp(&mut self, stamp: &Stamp, extended: u64) {
+        if self.epoch != Some(stamp.epoch) {
+            self.figures.restarts += u64::from(self.epoch.is_some());
+            self.epoch = Some(stamp.epoch);
+            self.sampled = None;
+        }
+        match self.sampled {
+            Some((before, _)) if extended <= before => {}
+            Some((before, counter)) => {
+                let grown = stamp.counter.saturating_sub(counter);
+                self.missing_before += grown.saturating_sub(extended - before);
+                self.sampled = Some((extended, stamp.counter));
+            }
+            None => self.sampled = Some((extended, stamp.counter)),
+        }
+        self.note_verified(stamp);
+    }
+
+    fn note_verified(&mut self, stamp: &Stamp) {
+        self.figures.verified += 1;
         if stamp.content == Content::KeyframeStart {
             self.figures.keyframes += 1;
         }
@@ -195,11 +225,10 @@ impl Track {
 
     /// The figures so far.
     pub fn figures(&self) -> TrackFigures {
-        TrackFigures {
-            lost: self.sequence.missing(),
-            missing: self.missing_before + self.counters.missing(),
-            ..self.figures
-        }
+        let lost = self.sequence.missing();
+        // A sample's counters say nothing of what was lost behind the server; the sequence numbers do.
+        let behind = if self.sampled.is_some() { lost } else { self.counters.missing() };
+        TrackFigures { lost, missing: self.missing_before + behind, ..self.figures }
     }
 }
 
@@ -258,6 +287,25 @@ mod tests {
         assert_eq!((figures.delivered, figures.lost, figures.missing), (5, 0, 2));
         assert_eq!((figures.duplicated, figures.recovered, figures.reordered), (1, 1, 0));
         assert!(!figures.is_intact());
+    }
+
+    #[test]
+    fn a_sample_tells_what_was_lost_in_front_of_the_server() {
+        let mut track = Track::default();
+        // The publisher's packet 7 never reached the server; the server's 113 never came.
+        let counter = |extended: u64| if extended < 107 { extended - 100 } else { extended - 99 };
+        for extended in (100..=120).filter(|number| *number != 113) {
+            track.note_sequence(extended, 1, false);
+            if extended % 4 == 0 {
+                track.note_sampled_stamp(&stamp(1, counter(extended)), extended);
+            }
+        }
+        let figures = track.figures();
+        assert_eq!((figures.delivered, figures.verified, figures.lost, figures.missing), (20, 6, 1, 2));
+        // A late packet of the sample changes nothing, a restart begins anew.
+        track.note_sampled_stamp(&stamp(1, 13), 113);
+        track.note_sampled_stamp(&stamp(2, 0), 124);
+        assert_eq!((track.figures().missing, track.figures().restarts), (2, 1));
     }
 
     #[test]

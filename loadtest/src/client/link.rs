@@ -1,5 +1,6 @@
 //! One client's transport: a socket of its own, the full ICE agent, DTLS and SRTP, and media on top.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,8 +9,10 @@ use media_core::demux::{PacketKind, classify};
 use media_core::dtls::{DtlsEndpoint, DtlsEvent};
 use media_core::ice::{AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, IceOutput};
 use media_core::ledger::Stage;
+use media_core::net::{RunBatch, count_overflows, set_run_receiving};
 use media_core::session::{DtlsParameters, DtlsRole, IceCredentials, SessionId};
 use media_core::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -19,22 +22,34 @@ use crate::sdp::Answer;
 
 /// Room for what the server sends while this task waits for its turn.
 const SOCKET_BUFFER: usize = 2 << 20;
-/// Datagrams that are read before timers get their turn.
-const BATCH: usize = 128;
+/// Calls of the system before timers get their turn.
+const BATCH: usize = 16;
 const DATAGRAM: usize = 1500;
 /// How often checks are repeated: a client in a hurry, since its connect time is measured.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+thread_local! {
+    /// Shared by the clients of a thread, which receive by turns.
+    static RECEIVED: RefCell<RunBatch> = RefCell::default();
+}
 
 /// What a client does with its connection.
 pub(super) trait Media: Send + 'static {
     /// Keys are installed.
     fn connected(&mut self, now: Instant);
+    /// An RTP packet of the peer as it came, `overhead` bytes of its end are SRTP's. True if it is to be authenticated and
+    /// decrypted, for [`Media::rtp`]; false if its header is all that counts.
+    fn wants(&mut self, _now: Instant, _packet: &[u8], _overhead: usize) -> bool {
+        true
+    }
     /// An authenticated RTP packet.
     fn rtp(&mut self, now: Instant, packet: &mut [u8]);
     /// An authenticated compound RTCP packet.
     fn rtcp(&mut self, now: Instant, packet: &[u8], out: &mut Outgoing);
     /// A packet whose authentication failed, or that came before.
     fn refused(&mut self);
+    /// The socket has dropped so many datagrams since it was opened.
+    fn overflowed(&mut self, _total: u32) {}
     /// Time passed; returns when to call again.
     fn tick(&mut self, now: Instant, out: &mut Outgoing) -> Instant;
     /// When [`Media::tick`] wants to be called at the latest; looked at after received packets.
@@ -107,6 +122,8 @@ pub(super) struct Link {
     dtls: DtlsEndpoint,
     role: DtlsRole,
     keys: Option<(SrtpReceiver, Outgoing)>,
+    /// Bytes that SRTP adds to an RTP packet.
+    overhead: usize,
     peer: Option<SocketAddr>,
     give_up: Instant,
     dice: u64,
@@ -120,6 +137,9 @@ impl Link {
         let bind = options.bind.or_else(|| answer.candidates.first().map(|candidate| local_ip(candidate.address.ip())));
         let bind = bind.ok_or_else(|| ClientError::Answer("the answer has no usable candidate".into()))?;
         let socket = open_socket(bind).map_err(|error| ClientError::Socket(error.to_string()))?;
+        if !options.receive_runs {
+            let _ = set_run_receiving(&socket, false);
+        }
         let local_address = socket.local_addr().map_err(|error| ClientError::Socket(error.to_string()))?;
         let role = if answer.active { DtlsRole::Server } else { DtlsRole::Client };
         let parameters = DtlsParameters { role, fingerprints: answer.fingerprints };
@@ -155,6 +175,7 @@ impl Link {
             dtls,
             role,
             keys: None,
+            overhead: 0,
             peer: None,
             give_up: begun + options.connect_timeout,
             dice: u64::from(local_address.port()) | 0x9e37_79b9_0000_0000,
@@ -169,9 +190,13 @@ impl Link {
 
     /// Runs until `stop` is set or the connection ends, then says close_notify.
     pub(super) async fn run(mut self, mut media: impl Media, mut stop: watch::Receiver<bool>) {
-        let mut buffer = vec![0_u8; 2048 + MAX_TRAILER].into_boxed_slice();
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.give_up.into()));
         let error = loop {
-            let deadline = self.deadline(&media);
+            // The deadline seldom moves, and a timer that stays costs nothing.
+            let deadline = self.deadline(&media).into();
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break ClientError::Stopped,
                 Some(transmit) = self.agent_out.recv() => {
@@ -181,7 +206,7 @@ impl Link {
                     if let Err(error) = ready {
                         break ClientError::Socket(error.to_string());
                     }
-                    self.receive(&mut buffer, &mut media);
+                    RECEIVED.with_borrow_mut(|batch| self.receive(batch, &mut media));
                 }
                 () = self.moves.notified() => match open_socket(self.local_ip) {
                     Ok(socket) => {
@@ -190,7 +215,7 @@ impl Link {
                     }
                     Err(error) => break ClientError::Socket(error.to_string()),
                 },
-                () = tokio::time::sleep_until(deadline.into()) => {}
+                () = timer.as_mut() => {}
             }
             let now = Instant::now();
             if let Some(checks) = &mut self.bare {
@@ -231,35 +256,61 @@ impl Link {
         self.bare = self.server.map(|server| BareChecks::new(now, server, local, remote));
     }
 
-    fn receive(&mut self, buffer: &mut [u8], media: &mut impl Media) {
+    fn receive(&mut self, batch: &mut RunBatch, media: &mut impl Media) {
         for _ in 0..BATCH {
-            let Ok((len, source)) = self.socket.try_recv_from(buffer) else { return };
+            let socket = &self.socket;
+            let mut received = Ok(false);
+            // A batch with room left has emptied the socket: said to the runtime, it saves the call that would find so.
+            let emptied = socket.try_io(Interest::READABLE, || {
+                received = batch.receive(socket);
+                if let Ok(true) = received { Ok(()) } else { Err(std::io::ErrorKind::WouldBlock.into()) }
+            });
+            if received.is_err() {
+                return;
+            }
             let now = Instant::now();
-            if self.is_dropped(self.options.drop_incoming) {
-                continue;
+            for mut run in batch.iter_mut() {
+                let remote = run.remote;
+                if let Some(total) = run.overflowed {
+                    media.overflowed(total);
+                }
+                for datagram in run.datagrams() {
+                    self.take(now, remote, datagram, media);
+                }
             }
-            let Ok(kind) = classify(&buffer[..len]) else { continue };
-            if kind == PacketKind::Stun {
-                self.stun(now, source, &buffer[..len]);
-                continue;
+            if emptied.is_err() {
+                return;
             }
-            let validated = self.peer == Some(source)
-                || self.agent.as_ref().is_some_and(|agent| agent.validated().any(|address| address == source));
-            if !validated {
-                continue;
-            }
-            match (kind, &mut self.keys) {
-                (PacketKind::Dtls, _) => self.dtls.handle_datagram(now, &buffer[..len]),
-                (PacketKind::Rtp, Some((srtp, _))) => match srtp.unprotect_rtp(buffer, len) {
-                    Ok(len) => media.rtp(now, &mut buffer[..len]),
+        }
+    }
+
+    fn take(&mut self, now: Instant, source: SocketAddr, datagram: &mut [u8], media: &mut impl Media) {
+        if self.is_dropped(self.options.drop_incoming) {
+            return;
+        }
+        let Ok(kind) = classify(datagram) else { return };
+        if kind == PacketKind::Stun {
+            return self.stun(now, source, datagram);
+        }
+        let validated = self.peer == Some(source)
+            || self.agent.as_ref().is_some_and(|agent| agent.validated().any(|address| address == source));
+        if !validated {
+            return;
+        }
+        let len = datagram.len();
+        match (kind, &mut self.keys) {
+            (PacketKind::Dtls, _) => self.dtls.handle_datagram(now, datagram),
+            (PacketKind::Rtp, Some((srtp, _))) if media.wants(now, datagram, self.overhead) => {
+                match srtp.unprotect_rtp(datagram, len) {
+                    Ok(len) => media.rtp(now, &mut datagram[..len]),
                     Err(_) => media.refused(),
-                },
-                (PacketKind::Rtcp, Some((srtp, out))) => match srtp.unprotect_rtcp(buffer, len) {
-                    Ok(len) => media.rtcp(now, &buffer[..len], out),
-                    Err(_) => media.refused(),
-                },
-                _ => {}
+                }
             }
+            (PacketKind::Rtcp, Some((srtp, out))) => match srtp.unprotect_rtcp(datagram, len) {
+                Ok(len) => media.rtcp(now, &datagram[..len], out),
+                Err(_) => media.refused(),
+            },
+            _ => {}
         }
     }
 
@@ -307,6 +358,7 @@ impl Link {
                     let packet = vec![0; DATAGRAM + MAX_TRAILER].into_boxed_slice();
                     let ClientOptions { corrupt_srtp: corrupt, send_media: enabled, .. } = self.options;
                     self.keys = Some((receiver, Outgoing { srtp, corrupt, enabled, packet, queue: Vec::new() }));
+                    self.overhead = connection.keying.profile().tag_len();
                     media.connected(now);
                     self.state.send_replace(ClientState::Connected(connection.keying.profile()));
                 }
@@ -359,7 +411,7 @@ fn local_ip(server: IpAddr) -> IpAddr {
     }
 }
 
-/// A client's media socket.
+/// A client's media socket. It receives in runs if the system can.
 pub(crate) fn open_socket(ip: IpAddr) -> std::io::Result<UdpSocket> {
     let address = SocketAddr::new(ip, 0);
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None)?;
@@ -367,5 +419,8 @@ pub(crate) fn open_socket(ip: IpAddr) -> std::io::Result<UdpSocket> {
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    // A system that lacks either only costs more CPU and tells less.
+    let _ = set_run_receiving(&socket, true);
+    let _ = count_overflows(&socket);
     UdpSocket::from_std(socket.into())
 }

@@ -18,8 +18,8 @@ pub use check::bare_check;
 pub use http::Endpoint;
 pub(crate) use link::open_socket;
 pub(crate) use publisher::{AUDIO_BYTES, AUDIO_INTERVAL};
-pub use publisher::{Publisher, PublisherFigures, PublisherOptions};
-pub use viewer::{SharedHistogram, Viewer, ViewerFigures, ViewerOptions, latency_histogram};
+pub use publisher::{Publisher, PublisherFigures, PublisherOptions, PublisherWatch};
+pub use viewer::{SharedHistogram, Verify, Viewer, ViewerFigures, ViewerOptions, Watch, latency_histogram};
 
 use crate::sdp::{AnswerError, Setup};
 
@@ -53,6 +53,9 @@ pub struct ClientOptions {
     pub repeat: bool,
     /// Sends DELETE when it stops.
     pub delete: bool,
+    /// Receives with UDP_GRO. A server on the same machine then pays less for what it sends than to clients behind a
+    /// network card without segmentation offload.
+    pub receive_runs: bool,
 }
 
 impl Default for ClientOptions {
@@ -71,6 +74,7 @@ impl Default for ClientOptions {
             drop_outgoing: 0.0,
             repeat: false,
             delete: true,
+            receive_runs: true,
         }
     }
 }

@@ -29,8 +29,10 @@ const HISTORY: usize = 1024;
 const BURST: usize = 16;
 const PACE: Duration = Duration::from_millis(1);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// A keyframe is this much bigger than an interframe.
-const KEYFRAME_FACTOR: f64 = 4.0;
+/// A frame that leaves later than this after its time is late: whoever measures latency should know.
+const LATE: Duration = Duration::from_millis(10);
+/// What an encoder makes of an interframe while it saves the bytes of keyframes that it was asked for.
+const SAVING: f64 = 0.7;
 pub(crate) const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) const AUDIO_BYTES: usize = 160;
 
@@ -49,6 +51,8 @@ pub struct PublisherOptions {
     pub packet_size: usize,
     /// From one keyframe to the next.
     pub gop: Duration,
+    /// A keyframe is this many times as big as an interframe, at least 1; the average bit rate stays.
+    pub keyframe_factor: f64,
     /// Sends keyframes at all, on its own and when asked; [`Publisher::allow_keyframes`] changes it.
     pub keyframes: bool,
     /// Whose offer and manners it has.
@@ -64,6 +68,7 @@ impl Default for PublisherOptions {
             fps: 30,
             packet_size: 1100,
             gop: Duration::from_secs(2),
+            keyframe_factor: 5.0,
             keyframes: true,
             imitates: Imitation::Browser,
         }
@@ -76,8 +81,9 @@ impl PublisherOptions {
         let fps = f64::from(self.fps.max(1));
         let average = f64::from(self.bitrate) * 125.0 / fps;
         let frames = (self.gop.as_secs_f64() * fps).max(1.0);
-        let interframe = if self.keyframes { average * frames / (frames - 1.0 + KEYFRAME_FACTOR) } else { average };
-        ((interframe as usize).max(1), (interframe * KEYFRAME_FACTOR) as usize)
+        let factor = self.keyframe_factor.max(1.0);
+        let interframe = if self.keyframes { average * frames / (frames - 1.0 + factor) } else { average };
+        ((interframe as usize).max(1), (interframe * factor) as usize)
     }
 }
 
@@ -90,6 +96,12 @@ pub struct PublisherFigures {
     pub packets: u64,
     /// Payload bytes of those.
     pub bytes: u64,
+    /// Frames sent; every audio packet is one.
+    pub frames: u64,
+    /// Frames that left more than 10 ms after their time: the load test itself was too slow.
+    pub late_frames: u64,
+    /// How late the latest frame was, in seconds.
+    pub latest: f64,
     /// Keyframes sent.
     pub keyframes: u64,
     /// PLI and FIR received.
@@ -223,6 +235,11 @@ impl Publisher {
         *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A look at the figures that outlives the publisher.
+    pub fn watch(&self) -> PublisherWatch {
+        PublisherWatch(Arc::clone(&self.figures))
+    }
+
     /// Ends the session: DELETE unless the options say no, then close_notify.
     ///
     /// # Errors
@@ -233,6 +250,17 @@ impl Publisher {
         // It fails only if the task panicked, and then the figures say so.
         let _ = (&mut self.task).await;
         deleted.map(|()| self.figures())
+    }
+}
+
+/// The figures of a publisher that runs elsewhere.
+#[derive(Clone)]
+pub struct PublisherWatch(Arc<Mutex<PublisherFigures>>);
+
+impl PublisherWatch {
+    /// The figures so far.
+    pub fn figures(&self) -> PublisherFigures {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -265,6 +293,8 @@ struct Track {
     interval: Duration,
     /// Bytes of an interframe and of a keyframe.
     sizes: (usize, usize),
+    /// Bytes that were sent beyond the average.
+    debt: f64,
     sequence: u16,
     rtx_sequence: u16,
     first_timestamp: u32,
@@ -300,6 +330,7 @@ impl Track {
             stamp: Stamp { stream, epoch: random_u32()?, content: Content::Audio, counter: 0, sent: 0 },
             interval: if video { Duration::from_secs(1) / fps } else { AUDIO_INTERVAL },
             sizes: if video { media.frame_sizes() } else { (AUDIO_BYTES, AUDIO_BYTES) },
+            debt: 0.0,
             // SRTP wants to start in the lower half (RFC 3711 §3.3.1).
             sequence: (random & 0x7fff) as u16,
             rtx_sequence: (random >> 16 & 0x7fff) as u16,
@@ -324,6 +355,19 @@ impl Track {
         self.first_timestamp.wrapping_add(ticks as u32)
     }
 
+    /// Bytes of the next frame. Keyframes in their cadence are part of the plan; those beyond it, for which viewers asked,
+    /// are saved again in the frames that follow.
+    fn video_size(&mut self, keyframe: bool, media: &PublisherOptions) -> usize {
+        let size = match self.sizes {
+            (_, size) if keyframe => size,
+            (size, largest) if self.debt > largest as f64 => (size as f64 * SAVING) as usize,
+            (size, _) => size,
+        };
+        let average = f64::from(media.bitrate) * 125.0 / f64::from(media.fps.max(1));
+        self.debt = (self.debt + size as f64 - average).max(0.0);
+        size
+    }
+
     /// Puts the frames that are due into the queue.
     fn produce(&mut self, now: Instant, media: &PublisherOptions, figures: &mut PublisherFigures) {
         if now > self.next_frame + Duration::from_secs(1) {
@@ -331,13 +375,17 @@ impl Track {
             self.next_frame = now;
         }
         while now >= self.next_frame {
+            let late = now - self.next_frame;
+            figures.frames += 1;
+            figures.late_frames += u64::from(late > LATE);
+            figures.latest = figures.latest.max(late.as_secs_f64());
             let video = self.codec.kind() == MediaKind::Video;
             let keyframe = video && media.keyframes && now >= self.next_keyframe;
             if keyframe {
                 self.next_keyframe = now + media.gop;
                 figures.keyframes += 1;
             }
-            let size = if keyframe { self.sizes.1 } else { self.sizes.0 };
+            let size = if video { self.video_size(keyframe, media) } else { self.sizes.0 };
             let timestamp = self.timestamp();
             let payloads = self.packetizer.frame(keyframe, size);
             let last = payloads.len() - 1;
@@ -532,3 +580,40 @@ impl Media for Sender {
 }
 
 const _: () = assert!(STAMP_LEN < AUDIO_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keyframes_are_bursts_and_the_average_bit_rate_stays() {
+        for factor in [1.0, 5.0, 12.0] {
+            let media = PublisherOptions { keyframe_factor: factor, ..PublisherOptions::default() };
+            let (interframe, keyframe) = media.frame_sizes();
+            assert!((keyframe as f64 / interframe as f64 - factor).abs() < 0.01);
+            let frames = f64::from(media.fps) * media.gop.as_secs_f64();
+            let bytes = keyframe as f64 + (frames - 1.0) * interframe as f64;
+            let kbits = bytes / 125.0 / media.gop.as_secs_f64();
+            assert!((kbits / f64::from(media.bitrate) - 1.0).abs() < 0.01, "{factor}: {kbits}");
+        }
+    }
+
+    #[test]
+    fn keyframes_on_request_are_saved_again() {
+        let media = PublisherOptions::default();
+        let types = PayloadTypes { media: 96, rtx: None };
+        let section = AnsweredSection {
+            kind: MediaKind::Video,
+            mid: "0".into(),
+            rejected: false,
+            codecs: vec![(Codec::Vp8, types)],
+            mid_extension: None,
+            ssrcs: None,
+        };
+        let ssrcs = Ssrcs { media: 1, rtx: 2 };
+        let mut track = Track::new(Codec::Vp8, ssrcs, &section, types, 1, &media).unwrap();
+        let bytes: usize = (0..600).map(|frame| track.video_size(frame % 10 == 0, &media)).sum();
+        let planned = 20.0 * f64::from(media.bitrate) * 125.0;
+        assert!((bytes as f64 / planned - 1.0).abs() < 0.1, "{bytes} of {planned}");
+    }
+}

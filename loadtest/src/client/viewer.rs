@@ -46,6 +46,22 @@ pub fn latency_histogram() -> SharedHistogram {
     Arc::new(Mutex::new(histogram))
 }
 
+/// Which packets a viewer authenticates, decrypts and compares with what was sent.
+///
+/// With [`Verify::All`] every payload is known to be whole. With [`Verify::Sample`] these hold for every packet: it came
+/// from the server's address, its SSRC and payload type were negotiated, and by its sequence number in the clear header it
+/// is counted as delivered, lost, duplicated or reordered; no count is an estimate. Whether the tag and the payload are
+/// right, and the latency, is known for one packet in so many, for all up to the first keyframe, and for every
+/// retransmission. Packets lost in front of the server are counted exactly too: from one sampled packet to the next the
+/// publisher's counter must grow as much as the sequence number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Every packet.
+    All,
+    /// One in so many, at least 1.
+    Sample(u16),
+}
+
 /// What a viewer asks for.
 #[derive(Clone, Debug)]
 pub struct ViewerOptions {
@@ -59,6 +75,8 @@ pub struct ViewerOptions {
     pub expected_stream: Option<String>,
     /// Where latencies go.
     pub latency: SharedHistogram,
+    /// Which packets it verifies.
+    pub verify: Verify,
 }
 
 impl Default for ViewerOptions {
@@ -69,6 +87,7 @@ impl Default for ViewerOptions {
             nack: true,
             expected_stream: None,
             latency: latency_histogram(),
+            verify: Verify::All,
         }
     }
 }
@@ -90,6 +109,8 @@ pub struct ViewerFigures {
     pub unexpected: u64,
     /// SRTP packets that did not authenticate or came twice.
     pub refused: u64,
+    /// Datagrams that this client's own socket had no room for: losses by the load test, not by the server.
+    pub overflowed: u64,
     /// NACKed sequence numbers.
     pub nacked: u64,
     /// Sender reports received.
@@ -143,6 +164,7 @@ impl Viewer {
         options: ClientOptions,
     ) -> Result<Viewer, ClientError> {
         let begun = Instant::now();
+        let origin = (begun, clock::nanos());
         let local = random_credentials();
         let mut sections = Vec::new();
         if media.audio {
@@ -163,6 +185,8 @@ impl Viewer {
             stream,
             nack: media.nack,
             latency: media.latency,
+            verify: media.verify,
+            origin,
             begun,
             next: begun,
             next_report: begun,
@@ -227,6 +251,11 @@ impl Viewer {
         lock(&self.seen).figures()
     }
 
+    /// A look at the figures that outlives the viewer.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.seen))
+    }
+
     /// Ends the session: DELETE unless the options say no, then close_notify.
     ///
     /// # Errors
@@ -248,6 +277,17 @@ impl Drop for Viewer {
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The figures of a viewer that runs elsewhere.
+#[derive(Clone)]
+pub struct Watch(Arc<Mutex<Seen>>);
+
+impl Watch {
+    /// The figures so far.
+    pub fn figures(&self) -> ViewerFigures {
+        lock(&self.0).figures()
+    }
 }
 
 /// One SSRC.
@@ -377,6 +417,9 @@ struct Receiver {
     stream: u32,
     nack: bool,
     latency: SharedHistogram,
+    verify: Verify,
+    /// One moment on the clocks of this process and of the stamps, which are the same but for their zero.
+    origin: (Instant, u64),
     begun: Instant,
     next: Instant,
     next_report: Instant,
@@ -456,9 +499,37 @@ impl Media for Receiver {
         self.next = self.next_report;
     }
 
+    fn wants(&mut self, now: Instant, packet: &[u8], overhead: usize) -> bool {
+        let Verify::Sample(one_in) = self.verify else { return true };
+        let Ok(header) = RtpHeader::parse(packet) else { return true };
+        if header.sequence_number.is_multiple_of(one_in.max(1)) {
+            return true;
+        }
+        let Some((codec, None, _)) = self.format(header.payload_type) else { return true };
+        let mut seen = lock(&self.seen);
+        let Some(stream) = seen.streams.iter_mut().find(|stream| stream.ssrc == header.ssrc) else { return true };
+        if stream.kind != codec.kind() || (stream.kind == MediaKind::Video && stream.track.figures().keyframes == 0) {
+            return true;
+        }
+        let before = stream.extender.highest();
+        let extended = stream.extender.extend(header.sequence_number);
+        let payload_len = header.payload(packet).len().saturating_sub(overhead);
+        if stream.track.note_sequence(extended, payload_len, false)
+            && self.nack
+            && before.is_some_and(|before| extended > before + 1)
+        {
+            self.next = self.next.min(now + NACK_DELAY);
+        }
+        false
+    }
+
+    fn overflowed(&mut self, total: u32) {
+        lock(&self.seen).figures.overflowed = total.into();
+    }
+
     fn rtp(&mut self, now: Instant, packet: &mut [u8]) {
         let since = self.since(now);
-        let arrival = clock::nanos();
+        let arrival = self.origin.1 + now.saturating_duration_since(self.origin.0).as_nanos() as u64;
         let mut seen = lock(&self.seen);
         seen.figures.first_rtp.get_or_insert(since);
         let header = RtpHeader::parse(packet).ok();
@@ -500,7 +571,10 @@ impl Media for Receiver {
         match frames::open(codec, payload) {
             Ok(stamp) if stamp.stream == self.stream => {
                 let keyframes = stream.track.figures().keyframes;
-                stream.track.note_stamp(&stamp);
+                match self.verify {
+                    Verify::All => stream.track.note_stamp(&stamp),
+                    Verify::Sample(_) => stream.track.note_sampled_stamp(&stamp, extended),
+                }
                 if keyframes == 0 && stamp.content == crate::stamp::Content::KeyframeStart {
                     seen.figures.first_keyframe.get_or_insert(since);
                 }
