@@ -1,19 +1,25 @@
 //! Load test for WHIP and WHEP servers: publishers and viewers with real ICE, DTLS and SRTP.
 //!
 //! [`client::Publisher`] sends synthetic media of which every payload carries a checksum and a send time
-//! ([`stamp`]); [`client::Viewer`] counts what arrives ([`tally`]). [`run`] lets many of both loose on a server and
-//! makes a [`report`] of it. Behaviour tests use the clients alone, with [`client::ClientOptions`] that break one stage
-//! of a session at a time.
+//! ([`stamp`]); [`client::Viewer`] counts what arrives ([`tally`]). A [`run::Campaign`] lets many of both loose on a server,
+//! the [`monitor`] watches, and a [`report`] says what came of it, as text, as JSON or as a page ([`html`]).
+//! Behaviour tests use the clients alone, with [`client::ClientOptions`] that break one stage of a session at a time.
 
 #![forbid(unsafe_code)]
 
 pub mod client;
 pub mod clock;
+mod fleet;
 pub mod floor;
 pub mod frames;
+pub mod html;
+pub mod leak;
+pub mod monitor;
+mod plot;
 pub mod process;
 pub mod report;
 pub mod run;
+mod scenario;
 pub mod sdp;
 pub mod stamp;
 pub mod tally;

@@ -1,109 +1,145 @@
-//! What a run found: a table for people, JSON for programs.
+//! What a test found: a table for people, JSON for programs.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use hdrhistogram::Histogram;
+use media_core::media::Codec;
 use serde::Serialize;
 
-use crate::client::{ClientError, PublisherFigures, ViewerFigures};
-use crate::process::Usage;
-use crate::run::Plan;
+use crate::client::{PublisherOptions, Verify};
+use crate::fleet::{Fleet, Group, Join};
+use crate::leak::Leaks;
+use crate::monitor::{GeneratorFigures, Percentiles, Phase, Sample, ServerFigures};
+use crate::run::{Campaign, Scenario};
 use crate::tally::TrackFigures;
 
-/// Percentiles of some times.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Percentiles {
-    /// How many there were.
-    pub count: u64,
-    /// The smallest.
-    pub min: f64,
-    /// Half are below.
-    pub p50: f64,
-    /// 95 of 100 are below.
-    pub p95: f64,
-    /// 99 of 100 are below.
-    pub p99: f64,
-    /// The largest.
-    pub max: f64,
+/// What a storm did.
+#[derive(Clone, Debug, Serialize)]
+pub struct StormFigures {
+    /// Viewers that were to join.
+    pub joins_wanted: usize,
+    /// Those that did.
+    pub joined: usize,
+    /// From the first POST to the last handshake.
+    pub seconds: f64,
+    /// Joins by that time.
+    pub joins_per_second: f64,
+    /// The 99th percentile of the standing viewers' latency in the storm, by that before.
+    pub p99_ratio: Option<f64>,
+    /// Packets that standing viewers lost, from before the storm to the end.
+    pub standing_lost: u64,
 }
 
-impl Percentiles {
-    fn of(mut values: Vec<f64>) -> Option<Percentiles> {
-        values.sort_by(f64::total_cmp);
-        let at = |share: f64| values.get(((values.len() - 1) as f64 * share).round() as usize).copied();
-        let (min, max) = (*values.first()?, *values.last()?);
-        Some(Percentiles { count: values.len() as u64, min, p50: at(0.5)?, p95: at(0.95)?, p99: at(0.99)?, max })
-    }
+/// How many viewers a server can serve.
+#[derive(Clone, Debug, Serialize)]
+pub struct KneeFigures {
+    /// Greatest share of losses of a good step.
+    pub max_loss: f64,
+    /// Highest 99th percentile of the latency of a good step, in ms.
+    pub max_p99_ms: f64,
+    /// The last good step.
+    pub last_good: Option<Phase>,
+    /// The step that was too much; `None` if there were no more viewers to be had.
+    pub first_bad: Option<Phase>,
+    /// Why it was.
+    pub reason: Option<String>,
 }
 
-/// One-way latencies of all viewers.
-#[derive(Default)]
-pub struct Latency(Option<Histogram<u64>>);
+/// What only one kind of test finds.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Nothing more.
+    Run,
+    /// See [`Scenario::Storm`].
+    Storm(StormFigures),
+    /// See [`Scenario::Knee`].
+    Knee(Box<KneeFigures>),
+    /// See [`Scenario::Soak`].
+    Soak(Leaks),
+}
 
-impl Latency {
-    /// Adds those of some viewers.
-    pub fn add(&mut self, other: &Histogram<u64>) {
-        match &mut self.0 {
-            // All have the same bounds, so that no value falls outside.
-            Some(all) => drop(all.add(other)),
-            all => *all = Some(other.clone()),
+/// What was asked for. Tokens are not part of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Configuration {
+    /// Version of the load test.
+    pub version: &'static str,
+    /// WHIP endpoint.
+    pub whip: Option<String>,
+    /// WHEP endpoint.
+    pub whep: Option<String>,
+    /// Publishers.
+    pub publishers: usize,
+    /// Viewers, of a knee those of its first step.
+    pub viewers: usize,
+    /// Seconds of running media, of a knee those of each step.
+    pub seconds: f64,
+    /// Joins a second.
+    pub rate: Option<f64>,
+    /// What the publishers send, dealt out in turn.
+    pub streams: Vec<String>,
+    /// SRTP profiles that clients offer.
+    pub srtp: Vec<&'static str>,
+    /// Which packets are verified.
+    pub verify: String,
+    /// Viewers receive with UDP_GRO.
+    pub receive_runs: bool,
+    /// Threads of the viewers.
+    pub threads: usize,
+    /// The scenario's own settings.
+    pub scenario: Scenario,
+}
+
+impl Configuration {
+    fn of(campaign: &Campaign) -> Configuration {
+        let plan = &campaign.plan;
+        let mix = if campaign.mix.is_empty() { std::slice::from_ref(&plan.media) } else { &campaign.mix[..] };
+        Configuration {
+            version: env!("CARGO_PKG_VERSION"),
+            whip: plan.whip.clone(),
+            whep: plan.whep.clone(),
+            publishers: plan.publishers,
+            viewers: plan.viewers,
+            seconds: plan.duration.as_secs_f64(),
+            rate: plan.rate,
+            streams: mix.iter().map(describe).collect(),
+            srtp: plan.client.srtp_profiles.iter().map(|profile| profile.as_str()).collect(),
+            verify: match plan.client.verify {
+                Verify::All => "every packet".into(),
+                Verify::Sample(one_in) => format!("one packet in {one_in}"),
+            },
+            receive_runs: plan.client.receive_runs,
+            threads: plan.threads,
+            scenario: campaign.scenario.clone(),
         }
     }
-
-    /// In milliseconds.
-    fn percentiles(&self) -> Option<Percentiles> {
-        let all = self.0.as_ref().filter(|all| !all.is_empty())?;
-        let at = |share: f64| all.value_at_quantile(share) as f64 / 1000.0;
-        let (min, max) = (all.min() as f64 / 1000.0, all.max() as f64 / 1000.0);
-        Some(Percentiles { count: all.len(), min, p50: at(0.5), p95: at(0.95), p99: at(0.99), max })
-    }
 }
 
-/// The time in which all clients were connected, and what viewers received in it.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    /// How long it was.
-    pub elapsed: Duration,
-    /// RTP packets.
-    pub packets: u64,
-    /// Payload bytes of those.
-    pub bytes: u64,
+fn describe(media: &PublisherOptions) -> String {
+    let video = media.video.map(|codec| {
+        let PublisherOptions { bitrate, fps, packet_size, keyframe_factor, .. } = media;
+        let gop = media.gop.as_secs_f64();
+        format!(
+            "{codec} {bitrate} kbit/s, {fps} frames/s, payloads up to {packet_size} bytes, a keyframe of \
+             {keyframe_factor} frames every {gop} s"
+        )
+    });
+    let audio = media.audio.then(|| format!("{} 50 packets/s", Codec::Opus));
+    video.into_iter().chain(audio).collect::<Vec<_>>().join("; ")
 }
 
-/// What the server used while media flowed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ServerFigures {
-    /// CPU time, user and system, in seconds.
-    pub cpu_seconds: f64,
-    /// Share of one core, 1.0 is all of it.
-    pub cores: f64,
-    /// CPU time for each packet that a viewer received, in µs.
-    pub cpu_us_per_packet: Option<f64>,
-    /// Resident memory at the end, in bytes.
-    pub resident_bytes: u64,
-}
-
-impl ServerFigures {
-    /// From readings at the begin and the end of the window.
-    pub fn new(from: Usage, to: Usage, window: Window) -> ServerFigures {
-        let Window { elapsed, packets, .. } = window;
-        let cpu_seconds = to.cpu.saturating_sub(from.cpu).as_secs_f64();
-        ServerFigures {
-            cpu_seconds,
-            cores: cpu_seconds / elapsed.as_secs_f64().max(0.001),
-            cpu_us_per_packet: (packets > 0).then(|| cpu_seconds * 1e6 / packets as f64),
-            resident_bytes: to.resident,
-        }
-    }
-}
-
-/// The outcome of a run.
+/// The outcome of a test. Latency, server and generator are those of its main phase: of a storm the storm, of a knee the
+/// last good step, of a soak the churn.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// The kind of test.
+    pub scenario: &'static str,
+    /// The test's own condition holds; see the exit status in the manual.
+    pub passed: bool,
     /// All clients connected, and every viewer received everything whole, once and without a gap.
     pub integrity: bool,
+    /// Why the figures say more about the load test than about the server; empty if it kept up.
+    pub bottlenecks: Vec<String>,
     /// Publishers wanted.
     pub publishers: usize,
     /// Publishers that connected.
@@ -114,7 +150,7 @@ pub struct Report {
     pub viewers_connected: usize,
     /// Viewers that received nothing wrong.
     pub viewers_intact: usize,
-    /// Seconds of running media.
+    /// Seconds of the main phase.
     pub seconds: f64,
     /// RTP packets that publishers sent.
     pub packets_sent: u64,
@@ -130,9 +166,9 @@ pub struct Report {
     pub unexpected: u64,
     /// Packets that did not authenticate or were replayed.
     pub refused: u64,
-    /// Received payload, all viewers, in Mbit/s of running media.
+    /// Received payload, all viewers, in Mbit/s of the main phase.
     pub received_mbit_per_second: f64,
-    /// POST to the end of the handshake, in ms.
+    /// POST to the end of the handshake, in ms; of a storm, of those that joined in it.
     pub connect_ms: Option<Percentiles>,
     /// POST to the first RTP packet, in ms.
     pub first_rtp_ms: Option<Percentiles>,
@@ -142,93 +178,263 @@ pub struct Report {
     pub latency_ms: Option<Percentiles>,
     /// The server process.
     pub server: Option<ServerFigures>,
+    /// The load test.
+    pub generator: Option<GeneratorFigures>,
     /// Errors of clients, and how often each came.
     pub errors: BTreeMap<String, usize>,
+    /// What only this kind of test finds.
+    pub outcome: Outcome,
+    /// All phases in order.
+    pub phases: Vec<Phase>,
+    /// What was asked for.
+    pub configuration: Configuration,
+    /// Every join.
+    pub joins: Vec<Join>,
+    /// Figures over time.
+    pub series: Vec<Sample>,
 }
 
 impl Report {
     /// Sums up what the clients saw.
-    pub fn new(
-        plan: &Plan,
-        window: Window,
-        publishers: &[PublisherFigures],
-        viewers: &[ViewerFigures],
-        latency: &Latency,
-        server: Option<ServerFigures>,
-        errors: &[ClientError],
+    pub(crate) fn new(
+        campaign: &Campaign,
+        fleet: &Fleet<'_>,
+        phases: Vec<Phase>,
+        series: Vec<Sample>,
+        outcome: Outcome,
     ) -> Report {
-        let mut counted = BTreeMap::new();
-        for error in errors {
-            *counted.entry(error.to_string()).or_insert(0) += 1;
+        let plan = &campaign.plan;
+        let mut errors = BTreeMap::new();
+        for error in &fleet.errors {
+            *errors.entry(error.to_string()).or_insert(0) += 1;
         }
+        let viewers = &fleet.viewer_figures;
         let (mut audio, mut video) = (TrackFigures::default(), TrackFigures::default());
         for viewer in viewers {
             audio.add(&viewer.audio);
             video.add(&viewer.video);
         }
-        let times = |value: &dyn Fn(&ViewerFigures) -> Option<f64>| {
-            Percentiles::of(viewers.iter().filter_map(value).map(|seconds| seconds * 1000.0).collect())
-        };
+        let storm = campaign.scenario.storms();
+        let joins: Vec<Join> =
+            fleet.joins.iter().filter(|(group, _)| !storm || *group == Group::Joining).map(|(_, join)| *join).collect();
+        let times = |value: fn(&Join) -> Option<f64>| Percentiles::of(joins.iter().filter_map(value).collect());
         let intact = viewers.iter().filter(|viewer| viewer.is_intact()).count();
+        let wanted = match &outcome {
+            Outcome::Storm(figures) => plan.viewers + figures.joins_wanted,
+            Outcome::Run => plan.viewers,
+            Outcome::Knee(_) | Outcome::Soak(_) => fleet.viewers_connected,
+        };
+        let connected = fleet.viewers_connected;
+        let complete = errors.is_empty() && connected == wanted;
+        let integrity = complete && intact == wanted && fleet.publishers_connected >= plan.publishers;
+        let passed = match &outcome {
+            Outcome::Run => integrity,
+            Outcome::Storm(figures) => complete && figures.standing_lost == 0,
+            Outcome::Knee(figures) => figures.last_good.is_some(),
+            Outcome::Soak(leaks) => errors.is_empty() && leaks.found().is_empty() && audio.corrupt + video.corrupt == 0,
+        };
+        let main = match &outcome {
+            Outcome::Run => phases.first(),
+            Outcome::Storm(_) => phases.get(1),
+            Outcome::Knee(figures) => figures.last_good.as_ref(),
+            Outcome::Soak(_) => phases.last(),
+        };
+        let judged: Vec<&Phase> = match &outcome {
+            Outcome::Knee(figures) => figures.first_bad.iter().collect(),
+            _ => phases.iter().collect(),
+        };
+        let named = |phase: &Phase, reason: &String| format!("{}: {reason}", phase.name);
+        let bottlenecks = judged
+            .into_iter()
+            .flat_map(|phase| phase.generator.bottlenecks.iter().map(move |reason| named(phase, reason)))
+            .collect();
+        let sent = &fleet.publisher_figures;
         Report {
-            integrity: errors.is_empty() && intact == plan.viewers && publishers.len() == plan.publishers,
+            scenario: campaign.scenario.name(),
+            passed,
+            integrity,
+            bottlenecks,
             publishers: plan.publishers,
-            publishers_connected: publishers.len(),
-            viewers: plan.viewers,
-            viewers_connected: viewers.len(),
+            publishers_connected: fleet.publishers_connected,
+            viewers: wanted,
+            viewers_connected: connected,
             viewers_intact: intact,
-            seconds: window.elapsed.as_secs_f64(),
-            packets_sent: publishers.iter().map(|publisher| publisher.packets).sum(),
-            packets_resent: publishers.iter().map(|publisher| publisher.resent).sum(),
-            keyframe_requests: publishers.iter().map(|publisher| publisher.keyframe_requests).sum(),
+            seconds: main.map_or(0.0, |phase| phase.seconds),
+            packets_sent: sent.iter().map(|publisher| publisher.packets).sum(),
+            packets_resent: sent.iter().map(|publisher| publisher.resent).sum(),
+            keyframe_requests: sent.iter().map(|publisher| publisher.keyframe_requests).sum(),
             audio,
             video,
             unexpected: viewers.iter().map(|viewer| viewer.unexpected).sum(),
             refused: viewers.iter().map(|viewer| viewer.refused).sum(),
-            received_mbit_per_second: window.bytes as f64 * 8e-6 / window.elapsed.as_secs_f64().max(0.001),
-            connect_ms: times(&|viewer| viewer.connected),
-            first_rtp_ms: times(&|viewer| viewer.first_rtp),
-            first_keyframe_ms: times(&|viewer| viewer.first_keyframe),
-            latency_ms: latency.percentiles(),
-            server,
-            errors: counted,
+            received_mbit_per_second: main.map_or(0.0, |phase| phase.bytes as f64 * 8e-6 / phase.seconds.max(0.001)),
+            connect_ms: times(|join| join.connected_ms),
+            first_rtp_ms: times(|join| join.first_rtp_ms),
+            first_keyframe_ms: times(|join| join.first_keyframe_ms),
+            latency_ms: main.and_then(|phase| phase.latency_ms),
+            server: main.and_then(|phase| phase.server),
+            generator: main.map(|phase| phase.generator.clone()),
+            errors,
+            outcome,
+            phases,
+            configuration: Configuration::of(campaign),
+            joins,
+            series,
         }
     }
 
-    /// The report as text of several lines.
-    pub fn to_table(&self) -> String {
-        let mut packets = table(&["packets", "audio", "video", "all"]);
+    /// The rows of the table of times.
+    pub(crate) fn times(&self) -> Vec<(&'static str, Percentiles)> {
+        let latency = match self.outcome {
+            Outcome::Storm(_) => "one-way latency in the storm",
+            Outcome::Knee(_) => "one-way latency, last good step",
+            _ => "one-way latency",
+        };
+        let rows = [
+            ("join: POST to connected", self.connect_ms),
+            ("join: POST to first RTP", self.first_rtp_ms),
+            ("join: POST to first keyframe", self.first_keyframe_ms),
+            (latency, self.latency_ms),
+        ];
+        rows.into_iter().filter_map(|(name, percentiles)| Some((name, percentiles?))).collect()
+    }
+
+    /// The rows of the table of packets: audio, video, all.
+    pub(crate) fn packets(&self) -> Vec<(&'static str, [u64; 3])> {
         let mut all = self.audio;
         all.add(&self.video);
-        let columns = [&self.audio, &self.video, &all];
-        let rows: [(&str, Figure); 8] = [
+        let rows: [(&str, Figure); 9] = [
             ("delivered", |figures| figures.delivered),
+            ("of them verified", |figures| figures.verified),
             ("lost", |figures| figures.lost),
             ("missing from publisher", |figures| figures.missing),
             ("duplicated", |figures| figures.duplicated),
             ("reordered", |figures| figures.reordered),
             ("recovered by NACK", |figures| figures.recovered),
             ("corrupt", |figures| figures.corrupt),
-            ("keyframes", |figures| figures.keyframes),
+            ("verified keyframes", |figures| figures.keyframes),
         ];
-        for (name, value) in rows {
-            let values = columns.iter().map(|figures| number(value(figures).to_string()));
-            packets.add_row(std::iter::once(Cell::new(name)).chain(values));
-        }
+        rows.into_iter().map(|(name, value)| (name, [&self.audio, &self.video, &all].map(value))).collect()
+    }
 
-        let mut times = table(&["ms", "min", "p50", "p95", "p99", "max"]);
-        let rows = [
-            ("join: POST to connected", self.connect_ms),
-            ("join: POST to first RTP", self.first_rtp_ms),
-            ("join: POST to first keyframe", self.first_keyframe_ms),
-            ("one-way latency", self.latency_ms),
-        ];
-        for (name, percentiles) in rows {
-            let Some(p) = percentiles else { continue };
-            let values = [p.min, p.p50, p.p95, p.p99, p.max].map(|value| number(format!("{value:.2}")));
+    /// One line for each thing that was found, the verdict last.
+    pub(crate) fn findings(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.unexpected + self.refused > 0 {
+            lines.push(format!("unexpected packets {}   refused by SRTP {}", self.unexpected, self.refused));
+        }
+        if let Some(server) = &self.server {
+            lines.push(format!(
+                "server: {:.1} s of CPU, {:.1} user + {:.1} system ({:.0} % of one core), {} per forwarded packet, \
+                 {:.1} MB resident, {} threads, context switches {} voluntary, {} involuntary",
+                server.cpu_seconds,
+                server.user_seconds,
+                server.system_seconds,
+                server.cores * 100.0,
+                server.cpu_us_per_packet.map_or("-".into(), |cost| format!("{cost:.1} us")),
+                server.resident_bytes as f64 / 1e6,
+                server.threads,
+                server.voluntary_switches,
+                server.involuntary_switches,
+            ));
+        }
+        if let Some(generator) = &self.generator {
+            lines.push(format!(
+                "load test: {:.1} s of CPU ({:.0} % of one core), {} per received packet; busiest thread {} {:.0} %",
+                generator.cpu_seconds,
+                generator.cores * 100.0,
+                generator.cpu_us_per_packet.map_or("-".into(), |cost| format!("{cost:.1} us")),
+                generator.busiest_thread,
+                generator.busiest_share * 100.0,
+            ));
+        }
+        lines.extend(self.outcome_lines());
+        lines.extend(self.errors.iter().map(|(error, count)| format!("error, {count} times: {error}")));
+        lines.push(match self.configuration.verify.as_str() {
+            "every packet" => {
+                "checked: every packet's sequence number, SRTP tag, payload and publisher's counter".into()
+            }
+            some => {
+                format!("checked: every packet's sequence number; SRTP tag, payload and publisher's counter of {some}")
+            }
+        });
+        if self.bottlenecks.is_empty() {
+            lines.push("the load test kept up: what is wrong is not its fault".into());
+        }
+        lines.extend(self.bottlenecks.iter().map(|reason| format!("BOTTLENECK, the load test itself: {reason}")));
+        lines.push(if self.integrity { "integrity: held".into() } else { "integrity: BROKEN".into() });
+        if !matches!(self.outcome, Outcome::Run) {
+            lines.push(format!("{}: {}", self.scenario, if self.passed { "passed" } else { "FAILED" }));
+        }
+        lines
+    }
+
+    fn outcome_lines(&self) -> Vec<String> {
+        let option = |value: Option<f64>, digits: usize| value.map_or("-".into(), |value| format!("{value:.digits$}"));
+        match &self.outcome {
+            Outcome::Run => Vec::new(),
+            Outcome::Storm(storm) => vec![format!(
+                "storm: {} of {} joined in {:.2} s ({:.0} a second); the standing viewers' p99 was {} times that before, \
+                 they lost {} packets",
+                storm.joined,
+                storm.joins_wanted,
+                storm.seconds,
+                storm.joins_per_second,
+                option(storm.p99_ratio, 2),
+                storm.standing_lost,
+            )],
+            Outcome::Knee(knee) => {
+                let good = knee.last_good.as_ref().map_or("knee: no step was good".to_owned(), |phase| {
+                    let server = phase.server.map_or(String::new(), |server| {
+                        let pace = phase.packets_per_second / server.cores.max(0.001);
+                        format!("; server {:.2} cores, {pace:.0} packets/s a core", server.cores)
+                    });
+                    format!("knee: {} viewers, {:.0} packets/s{server}", phase.viewers, phase.packets_per_second)
+                });
+                let end = match (&knee.first_bad, &knee.reason) {
+                    (Some(phase), Some(reason)) => format!("at {} viewers {reason}", phase.viewers),
+                    _ => "no step was too much: the server can take more".into(),
+                };
+                vec![good, end]
+            }
+            Outcome::Soak(leaks) => {
+                let row = |what: &str, before: Option<u64>, after: Option<u64>| {
+                    let text = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
+                    format!("{what} {} -> {}", text(before), text(after))
+                };
+                let (from, to) = (leaks.before, leaks.after);
+                let kilo = |bytes: Option<u64>| bytes.map(|bytes| bytes / 1000);
+                let mut lines = vec![
+                    format!(
+                        "soak: {} joins, {} restarts of publishers, {} sessions ended by the server",
+                        leaks.joins, leaks.restarts, leaks.ended_by_server
+                    ),
+                    [
+                        row("left behind: resident kB", kilo(from.resident_bytes), kilo(to.resident_bytes)),
+                        format!("({} bytes a join)", option(leaks.bytes_per_join(), 0)),
+                        row("  descriptors", from.descriptors, to.descriptors),
+                        row("  threads", from.threads, to.threads),
+                        row("  sessions", from.sessions, to.sessions),
+                    ]
+                    .join(" "),
+                ];
+                lines.extend(leaks.found().into_iter().map(|leak| format!("LEAK: {leak}")));
+                lines
+            }
+        }
+    }
+
+    /// The report as text of several lines.
+    pub fn to_table(&self) -> String {
+        let mut packets = table(&["packets", "audio", "video", "all"]);
+        for (name, values) in self.packets() {
+            packets.add_row(std::iter::once(Cell::new(name)).chain(values.map(|value| number(value.to_string()))));
+        }
+        let mut times = table(&["ms", "min", "p50", "p95", "p99", "p99.9", "max"]);
+        for (name, p) in self.times() {
+            let values = [p.min, p.p50, p.p95, p.p99, p.p999, p.max].map(|value| number(format!("{value:.2}")));
             times.add_row(std::iter::once(Cell::new(name)).chain(values));
         }
-
         let mut text = format!(
             "publishers {}/{}   viewers {}/{}, intact {}   {:.1} s   {:.1} Mbit/s received\n\n{packets}\n\n{times}\n\n",
             self.publishers_connected,
@@ -239,24 +445,50 @@ impl Report {
             self.seconds,
             self.received_mbit_per_second,
         );
-        if self.unexpected + self.refused > 0 {
-            text += &format!("unexpected packets {}   refused by SRTP {}\n", self.unexpected, self.refused);
+        if self.phases.len() > 1 {
+            let mut phases = table(&PHASE_HEADER);
+            for phase in &self.phases {
+                let mut cells = phase_row(phase).into_iter();
+                let name = Cell::new(cells.next().unwrap_or_default());
+                phases.add_row(std::iter::once(name).chain(cells.map(number)));
+            }
+            text += &format!("{phases}\n\n");
         }
-        if let Some(server) = &self.server {
-            text += &format!(
-                "server: {:.1} s of CPU ({:.0} % of one core), {} per forwarded packet, {:.1} MB resident\n",
-                server.cpu_seconds,
-                server.cores * 100.0,
-                server.cpu_us_per_packet.map_or("-".into(), |cost| format!("{cost:.1} us")),
-                server.resident_bytes as f64 / 1e6,
-            );
-        }
-        for (error, count) in &self.errors {
-            text += &format!("error, {count} times: {error}\n");
-        }
-        text += if self.integrity { "integrity: held" } else { "integrity: BROKEN" };
-        text
+        text + &self.findings().join("\n")
     }
+}
+
+/// The columns of the table of phases.
+pub(crate) const PHASE_HEADER: [&str; 11] = [
+    "phase",
+    "s",
+    "viewers",
+    "packets/s",
+    "lost",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "server cores",
+    "us/packet",
+    "own cores",
+];
+
+/// The values of a phase, in the order of [`PHASE_HEADER`].
+pub(crate) fn phase_row(phase: &Phase) -> Vec<String> {
+    let option = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
+    vec![
+        phase.name.clone(),
+        format!("{:.1}", phase.seconds),
+        phase.viewers.to_string(),
+        format!("{:.0}", phase.packets_per_second),
+        phase.lost.to_string(),
+        option(phase.latency_ms.map(|latency| latency.p50)),
+        option(phase.latency_ms.map(|latency| latency.p99)),
+        option(phase.latency_ms.map(|latency| latency.p999)),
+        option(phase.server.map(|server| server.cores)),
+        option(phase.server.and_then(|server| server.cpu_us_per_packet)),
+        format!("{:.2}", phase.generator.cores),
+    ]
 }
 
 /// One figure of a track.
@@ -270,25 +502,4 @@ fn table(header: &[&str]) -> Table {
 
 fn number(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_of_a_few_values() {
-        let percentiles = Percentiles::of(vec![3.0, 1.0, 2.0]).unwrap();
-        assert_eq!((percentiles.min, percentiles.p50, percentiles.max, percentiles.count), (1.0, 2.0, 3.0, 3));
-        assert_eq!(Percentiles::of(Vec::new()), None);
-    }
-
-    #[test]
-    fn the_cost_of_a_packet_is_cpu_time_by_packets() {
-        let usage = |millis, resident| Usage { cpu: Duration::from_millis(millis), resident };
-        let window = Window { elapsed: Duration::from_secs(1), packets: 100_000, bytes: 1 };
-        let figures = ServerFigures::new(usage(100, 1), usage(600, 2), window);
-        assert_eq!((figures.cpu_us_per_packet, figures.resident_bytes), (Some(5.0), 2));
-        assert!((figures.cores - 0.5).abs() < 1e-9);
-    }
 }

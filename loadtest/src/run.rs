@@ -1,21 +1,13 @@
-//! The scenario: so many publishers, so many viewers, for so long.
+//! What a test is to do, and how it is carried out.
 
-use std::sync::PoisonError;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use serde::{Serialize, Serializer};
 
-use crate::client::{
-    ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherOptions, SharedHistogram, Viewer,
-    ViewerOptions, latency_histogram,
-};
-use crate::process::Usage;
-use crate::report::{Latency, Report, ServerFigures, Window};
-use crate::tally::TrackFigures;
+use crate::client::{ClientOptions, PublisherOptions};
+use crate::report::Report;
 
-/// What to do.
+/// How many clients do what, where.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// WHIP endpoint; `{i}` stands for the publisher's number, from 0.
@@ -38,24 +30,119 @@ pub struct Plan {
     pub client: ClientOptions,
     /// Process of the server, if it runs on this machine.
     pub server_pid: Option<u32>,
-    /// Threads of the load test, at least 1.
+    /// Threads of the viewers, at least 1; publishers have one of their own.
     pub threads: usize,
 }
 
-/// What a run is doing.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Progress {
-    /// Publishers connect: done, all.
-    Publishers(usize, usize),
-    /// Viewers join: done, all.
-    Viewers(usize, usize),
-    /// Media flows: elapsed, all.
-    Running(Duration, Duration),
-    /// Clients leave.
-    Leaving,
+/// What happens in a test.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scenario {
+    /// All join, all stay, all leave.
+    Run,
+    /// Viewers stand; then many more join at once, or at the plan's rate.
+    Storm {
+        /// Viewers that join.
+        joins: usize,
+        /// Measured before the storm, and after it.
+        #[serde(serialize_with = "seconds")]
+        calm: Duration,
+    },
+    /// More and more viewers, each step measured for the plan's duration, until the server no longer keeps up.
+    Knee {
+        /// Viewers more at each step.
+        step: usize,
+        /// The last step has no more viewers than that.
+        max_viewers: usize,
+        /// A step with a greater share of losses failed.
+        max_loss: f64,
+        /// A step with a higher 99th percentile of the latency failed, in ms.
+        max_p99_ms: f64,
+    },
+    /// Viewers and publishers come and go for the plan's duration, and then nothing may be left of them.
+    Soak {
+        /// Viewers that leave, and others that join, a second.
+        churn: f64,
+        /// From one restart of a publisher to the next.
+        #[serde(serialize_with = "optional_seconds")]
+        restart: Option<Duration>,
+        /// From the last leave to the count of what is left.
+        #[serde(serialize_with = "seconds")]
+        settle: Duration,
+        /// Where the server lists its live sessions as JSON.
+        sessions_url: Option<String>,
+    },
 }
 
-/// Why there was no run.
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+fn optional_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+}
+
+impl Scenario {
+    /// Its name on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Scenario::Run => "run",
+            Scenario::Storm { .. } => "storm",
+            Scenario::Knee { .. } => "knee",
+            Scenario::Soak { .. } => "soak",
+        }
+    }
+
+    pub(crate) fn storms(&self) -> bool {
+        matches!(self, Scenario::Storm { .. })
+    }
+}
+
+/// A whole test.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// Its clients.
+    pub plan: Plan,
+    /// What publishers send if not all send the plan's media: dealt out in turn.
+    pub mix: Vec<PublisherOptions>,
+    /// What happens.
+    pub scenario: Scenario,
+}
+
+impl Campaign {
+    /// What publisher `index` sends.
+    pub fn media(&self, index: usize) -> &PublisherOptions {
+        match self.mix.len() {
+            0 => &self.plan.media,
+            kinds => &self.mix[index % kinds],
+        }
+    }
+
+    /// The most clients that are there at once.
+    pub fn most_clients(&self) -> usize {
+        let more = match self.scenario {
+            Scenario::Run => 0,
+            Scenario::Storm { joins, .. } => joins,
+            Scenario::Knee { max_viewers, .. } => max_viewers.saturating_sub(self.plan.viewers),
+            // Those that leave overlap with those that come.
+            Scenario::Soak { .. } => self.plan.viewers,
+        };
+        self.plan.publishers + self.plan.viewers + more
+    }
+}
+
+/// What a test is doing: so many of so many.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Publishers, viewers, seconds.
+    pub what: &'static str,
+    /// Done.
+    pub done: u64,
+    /// All.
+    pub all: u64,
+}
+
+/// Why there was no test.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The plan makes no sense.
@@ -66,218 +153,15 @@ pub enum RunError {
     Start(String),
 }
 
-/// Threads, each with a runtime of its own: clients of one thread share nothing with those of another.
-struct Workers {
-    handles: Vec<Handle>,
-    stops: Vec<oneshot::Sender<()>>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Workers {
-    fn start(count: usize) -> std::io::Result<Workers> {
-        let mut workers = Workers { handles: Vec::new(), stops: Vec::new(), threads: Vec::new() };
-        for index in 0..count.max(1) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (stop, stopped) = oneshot::channel::<()>();
-            workers.handles.push(runtime.handle().clone());
-            workers.stops.push(stop);
-            let thread = std::thread::Builder::new().name(format!("clients-{index}"));
-            // The sender's end is the signal, whether it sends or is dropped.
-            workers.threads.push(thread.spawn(move || drop(runtime.block_on(stopped)))?);
-        }
-        Ok(workers)
-    }
-
-    fn handle(&self, index: usize) -> &Handle {
-        &self.handles[index % self.handles.len()]
-    }
-
-    fn stop(self) {
-        drop(self.stops);
-        for thread in self.threads {
-            // A panic in a client's task stays in the task.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn url(template: &str, index: usize) -> String {
-    template.replace("{i}", &index.to_string())
-}
-
-/// Carries out a plan and reports. `progress` is called now and then, `interrupt` ends the run early but in order.
+/// A steady test of a plan: [`Campaign::run`] with [`Scenario::Run`].
 ///
 /// # Errors
-/// [`RunError`]: only what keeps the run from starting; clients that fail are in the report.
+/// [`RunError`]: only what keeps the test from starting; clients that fail are in the report.
 pub async fn run(
     plan: &Plan,
-    mut progress: impl FnMut(Progress),
+    progress: impl FnMut(Progress),
     interrupt: impl Future<Output = ()>,
 ) -> Result<Report, RunError> {
-    if plan.publishers > 0 && plan.whip.is_none() {
-        return Err(RunError::Plan("publishers need a WHIP endpoint"));
-    }
-    if plan.viewers > 0 && plan.whep.is_none() {
-        return Err(RunError::Plan("viewers need a WHEP endpoint"));
-    }
-    let start = |error: String| RunError::Start(error);
-    // Plain HTTP/1 without a pool that would outlive the servers' idle time-outs.
-    let http = reqwest::Client::builder()
-        .connect_timeout(Duration::from_secs(10))
-        .timeout(Duration::from_secs(30))
-        .build()
-        .map_err(|error| start(error.to_string()))?;
-    let identity = Identity::new(&plan.client).map_err(|error| start(error.to_string()))?;
-    let workers = Workers::start(plan.threads).map_err(|error| start(error.to_string()))?;
-    let mut errors: Vec<ClientError> = Vec::new();
-    let mut interrupt = std::pin::pin!(interrupt);
-    let mut pace = Pace::new(plan.rate);
-
-    let mut publishers = Vec::new();
-    for index in 0..plan.publishers {
-        progress(Progress::Publishers(index, plan.publishers));
-        pace.wait().await;
-        let whip = plan.whip.as_deref().unwrap_or_default();
-        let endpoint = Endpoint { http: http.clone(), url: url(whip, index), token: plan.token.clone() };
-        let (identity, media, client) = (identity.clone(), plan.media.clone(), plan.client.clone());
-        let started = workers.handle(index).spawn(async move {
-            let publisher = Publisher::start(&endpoint, &identity, media, client).await?;
-            publisher.connected().await?;
-            Ok(publisher)
-        });
-        match started.await.unwrap_or(Err(ClientError::Stopped)) {
-            Ok(publisher) => publishers.push(publisher),
-            Err(error) => errors.push(error),
-        }
-    }
-
-    let latencies: Vec<SharedHistogram> = workers.handles.iter().map(|_| latency_histogram()).collect();
-    let mut joining = Vec::new();
-    for index in 0..plan.viewers {
-        progress(Progress::Viewers(index, plan.viewers));
-        pace.wait().await;
-        let whep = plan.whep.as_deref().unwrap_or_default();
-        let stream = url(whep, index % plan.publishers.max(1));
-        let endpoint = Endpoint { http: http.clone(), url: stream, token: plan.token.clone() };
-        let media = ViewerOptions {
-            latency: latencies[index % latencies.len()].clone(),
-            audio: plan.media.audio,
-            verify: crate::client::Verify::Sample(16),
-            ..ViewerOptions::default()
-        };
-        let (identity, client) = (identity.clone(), plan.client.clone());
-        let video = plan.media.video.is_some();
-        joining.push(workers.handle(index).spawn(async move {
-            let media = if video { media } else { ViewerOptions { video: Vec::new(), ..media } };
-            let viewer = Viewer::start(&endpoint, &identity, media, client).await?;
-            viewer.connected().await?;
-            Ok(viewer)
-        }));
-    }
-    let mut viewers = Vec::new();
-    for task in joining {
-        match task.await.unwrap_or(Err(ClientError::Stopped)) {
-            Ok(viewer) => viewers.push(viewer),
-            Err(error) => errors.push(error),
-        }
-        progress(Progress::Viewers(viewers.len(), plan.viewers));
-    }
-
-    let received = |viewers: &[Viewer]| {
-        let mut all = TrackFigures::default();
-        viewers.iter().for_each(|viewer| all.add(&viewer.figures().total()));
-        all
-    };
-    let measured = Instant::now();
-    let before = (plan.server_pid.and_then(Usage::of), received(&viewers));
-    loop {
-        let elapsed = measured.elapsed();
-        progress(Progress::Running(elapsed.min(plan.duration), plan.duration));
-        if elapsed >= plan.duration {
-            break;
-        }
-        let step = (plan.duration - elapsed).min(Duration::from_millis(200));
-        tokio::select! {
-            () = tokio::time::sleep(step) => {}
-            () = &mut interrupt => break,
-        }
-    }
-    let elapsed = measured.elapsed();
-    let after = (plan.server_pid.and_then(Usage::of), received(&viewers));
-    let window =
-        Window { elapsed, packets: after.1.delivered - before.1.delivered, bytes: after.1.bytes - before.1.bytes };
-    let server = before.0.zip(after.0).map(|(from, to)| ServerFigures::new(from, to, window));
-
-    progress(Progress::Leaving);
-    // Viewers leave first, so that nobody sees the end of a stream as loss.
-    let mut viewer_figures = Vec::new();
-    let leaving: Vec<_> = viewers
-        .into_iter()
-        .enumerate()
-        .map(|(index, viewer)| {
-            let broken = viewer.failure();
-            errors.extend(broken);
-            let seen = viewer.figures();
-            (seen, workers.handle(index).spawn(viewer.stop()))
-        })
-        .collect();
-    for (seen, task) in leaving {
-        // What a viewer saw counts also if its DELETE went wrong.
-        match task.await.unwrap_or(Err(ClientError::Stopped)) {
-            Ok(figures) => viewer_figures.push(figures),
-            Err(error) => {
-                errors.push(error);
-                viewer_figures.push(seen);
-            }
-        }
-    }
-    let mut publisher_figures = Vec::new();
-    for (index, publisher) in publishers.into_iter().enumerate() {
-        errors.extend(publisher.failure());
-        let sent = publisher.figures();
-        match workers.handle(index).spawn(publisher.stop()).await.unwrap_or(Err(ClientError::Stopped)) {
-            Ok(figures) => publisher_figures.push(figures),
-            Err(error) => {
-                errors.push(error);
-                publisher_figures.push(sent);
-            }
-        }
-    }
-    workers.stop();
-
-    let mut latency = Latency::default();
-    for histogram in &latencies {
-        latency.add(&histogram.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-    Ok(Report::new(plan, window, &publisher_figures, &viewer_figures, &latency, server, &errors))
-}
-
-/// Spreads joins over time.
-struct Pace {
-    interval: Duration,
-    next: Instant,
-}
-
-impl Pace {
-    fn new(rate: Option<f64>) -> Pace {
-        let interval =
-            rate.filter(|rate| *rate > 0.0).map_or(Duration::ZERO, |rate| Duration::from_secs_f64(1.0 / rate));
-        Pace { interval, next: Instant::now() }
-    }
-
-    async fn wait(&mut self) {
-        tokio::time::sleep_until(self.next.into()).await;
-        self.next = self.next.max(Instant::now()) + self.interval;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_template_names_many_streams() {
-        assert_eq!(url("http://h/whip/s{i}", 3), "http://h/whip/s3");
-        assert_eq!(url("http://h/whip/s", 3), "http://h/whip/s");
-    }
+    let campaign = Campaign { plan: plan.clone(), mix: Vec::new(), scenario: Scenario::Run };
+    campaign.run(progress, interrupt).await
 }

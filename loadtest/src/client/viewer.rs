@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::http::Resource;
 use super::link::{Link, LinkStart, Media, Outgoing};
-use super::{ClientError, ClientOptions, ClientState, Endpoint, Identity};
+use super::{ClientError, ClientOptions, ClientState, Endpoint, Identity, Verify};
 use crate::clock;
 use crate::frames;
 use crate::sdp::{Answer, AnsweredSection, Imitation, Offer, OfferedSection};
@@ -46,22 +46,6 @@ pub fn latency_histogram() -> SharedHistogram {
     Arc::new(Mutex::new(histogram))
 }
 
-/// Which packets a viewer authenticates, decrypts and compares with what was sent.
-///
-/// With [`Verify::All`] every payload is known to be whole. With [`Verify::Sample`] these hold for every packet: it came
-/// from the server's address, its SSRC and payload type were negotiated, and by its sequence number in the clear header it
-/// is counted as delivered, lost, duplicated or reordered; no count is an estimate. Whether the tag and the payload are
-/// right, and the latency, is known for one packet in so many, for all up to the first keyframe, and for every
-/// retransmission. Packets lost in front of the server are counted exactly too: from one sampled packet to the next the
-/// publisher's counter must grow as much as the sequence number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verify {
-    /// Every packet.
-    All,
-    /// One in so many, at least 1.
-    Sample(u16),
-}
-
 /// What a viewer asks for.
 #[derive(Clone, Debug)]
 pub struct ViewerOptions {
@@ -75,8 +59,6 @@ pub struct ViewerOptions {
     pub expected_stream: Option<String>,
     /// Where latencies go.
     pub latency: SharedHistogram,
-    /// Which packets it verifies.
-    pub verify: Verify,
 }
 
 impl Default for ViewerOptions {
@@ -87,7 +69,6 @@ impl Default for ViewerOptions {
             nack: true,
             expected_stream: None,
             latency: latency_histogram(),
-            verify: Verify::All,
         }
     }
 }
@@ -185,7 +166,7 @@ impl Viewer {
             stream,
             nack: media.nack,
             latency: media.latency,
-            verify: media.verify,
+            verify: options.verify,
             origin,
             begun,
             next: begun,

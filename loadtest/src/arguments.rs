@@ -1,0 +1,387 @@
+//! What can be said on the command line, and what it means.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use loadtest::client::{ClientOptions, PublisherOptions, Verify};
+use loadtest::floor::{FloorArgs, Srtp};
+use loadtest::run::{Campaign, Plan, RunError, Scenario};
+use media_core::media::Codec;
+use media_core::srtp::SrtpProfile;
+
+const STATUS: &str = "\
+Exit status:
+  0  the test passed: of `run` every payload arrived once and whole at every viewer, of `storm` all viewers joined and the
+     standing ones lost nothing, of `knee` a step was good, of `soak` nothing failed and nothing was left behind
+  1  it did not pass
+  2  it could not start, or a report could not be written
+  3  it did not pass, and the load test itself was a bottleneck: it says nothing about the server
+
+Examples:
+  sluice-loadtest run --whip http://HOST:8080/whip/s{i} --whep http://HOST:8080/whep/s{i} --publishers 2 --viewers 100
+  sluice-loadtest storm --whip URL --whep URL --viewers 10 --joins 500 --server-pid PID --html storm.html
+  sluice-loadtest knee --whip URL --whep URL --viewers 100 --step 100 --video h264 --bitrate 2500 --server-pid PID
+  sluice-loadtest soak --whip URL --whep URL --seconds 600 --server-pid PID --sessions-url URL
+";
+
+/// Publishers and viewers for any WHIP and WHEP server, with real ICE, DTLS and SRTP.
+#[derive(Parser)]
+#[command(name = "sluice-loadtest", version, after_help = STATUS)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Steady: all join, all stay, all leave. Reports losses, latency, join times and what a packet costs.
+    #[command(after_help = STATUS)]
+    Run(RunArgs),
+    /// Many viewers join at once, and a few that stood before tell what it did to them.
+    #[command(after_help = STATUS)]
+    Storm(StormArgs),
+    /// More and more viewers until the server no longer keeps up. Tells the last step at which it did.
+    #[command(after_help = STATUS)]
+    Knee(KneeArgs),
+    /// Viewers and publishers come and go. Tells what is left of them when all have gone.
+    #[command(after_help = STATUS)]
+    Soak(SoakArgs),
+    /// Sends the same packets to as many viewers, and does nothing else: sockets of its own, no server. Prints as JSON
+    /// what a packet costs; no server on this machine can come below it at that pace.
+    Floor(FloorArgs),
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Video {
+    Vp8,
+    H264,
+    None,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Verification {
+    /// SRTP tag, payload and publisher's counter of every packet
+    All,
+    /// Those of one packet in so many (--sample); sequence numbers of all
+    Sample,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Target")]
+struct Target {
+    /// WHIP endpoint of a stream; {i} stands for the publisher's number, from 0
+    #[arg(long, value_name = "URL")]
+    whip: Option<String>,
+    /// WHEP endpoint of a stream; {i} stands for the stream's number; viewers are dealt out in turn
+    #[arg(long, value_name = "URL")]
+    whep: Option<String>,
+    /// Number of publishers
+    #[arg(long, default_value_t = 1)]
+    publishers: usize,
+    /// Bearer token
+    #[arg(long, env = "SLUICE_LOADTEST_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Process id of the server, to report its CPU time, memory and context switches
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Media")]
+struct Media {
+    /// Video codec to publish; several are dealt out to the publishers in turn
+    #[arg(long, value_enum, default_value = "vp8", value_delimiter = ',')]
+    video: Vec<Video>,
+    /// Publish Opus, 50 packets a second
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    audio: bool,
+    /// Video payload in kbit/s; several are dealt out to the publishers in turn
+    #[arg(long, default_value = "1000", value_delimiter = ',', value_name = "KBIT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    bitrate: Vec<u32>,
+    /// Longest RTP payload in bytes; several are dealt out to the publishers in turn
+    #[arg(long, default_value = "1100", value_delimiter = ',', value_name = "BYTES", value_parser = clap::value_parser!(u16).range(128..=1200))]
+    packet_size: Vec<u16>,
+    /// Video frames a second
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=240))]
+    fps: u32,
+    /// Seconds from one keyframe to the next
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    gop: f64,
+    /// A keyframe is so many times as big as the other frames; the bit rate stays
+    #[arg(long, default_value_t = 5.0, value_name = "TIMES")]
+    keyframe_factor: f64,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Clients")]
+struct Clients {
+    /// The only SRTP profile that the clients offer; all of them if not given
+    #[arg(long, value_enum)]
+    srtp: Option<Srtp>,
+    /// Which packets viewers authenticate, decrypt and compare with what was sent
+    #[arg(long, value_enum, default_value = "sample")]
+    verify: Verification,
+    /// With --verify sample: one packet in so many
+    #[arg(long, default_value_t = 16, value_name = "PACKETS", value_parser = clap::value_parser!(u16).range(1..))]
+    sample: u16,
+    /// Receive with UDP_GRO; on the server's own machine this spares the server the cutting of its UDP_SEGMENT runs
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    gro: bool,
+    /// Threads of the viewers; publishers have one of their own
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
+}
+
+/// Where the report goes.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Report")]
+pub(crate) struct Output {
+    /// Write the report as JSON to this file, or to standard output, instead of the table, if it is "-"
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the report as a page with plots that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Common {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    media: Media,
+    #[command(flatten)]
+    clients: Clients,
+    #[command(flatten)]
+    output: Output,
+}
+
+type Planned = Result<(Campaign, Output), RunError>;
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// Number of viewers
+    #[arg(long, default_value_t = 1)]
+    viewers: usize,
+    /// Seconds of running media, counted from the last join
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Joins a second; all at once if not given
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Spread the joins over so many seconds
+    #[arg(long, value_name = "SECONDS", conflicts_with = "rate")]
+    ramp: Option<f64>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+pub(crate) struct StormArgs {
+    /// Viewers that stand before the storm
+    #[arg(long, default_value_t = 10)]
+    viewers: usize,
+    /// Viewers that join in it
+    #[arg(long, default_value_t = 100)]
+    joins: usize,
+    /// Joins a second; as fast as possible if not given
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Seconds to measure before the storm, and after it
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    calm: f64,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+pub(crate) struct KneeArgs {
+    /// Viewers of the first step
+    #[arg(long, default_value_t = 50)]
+    viewers: usize,
+    /// More viewers at each step
+    #[arg(long, default_value_t = 50, value_parser = at_least_one)]
+    step: usize,
+    /// Viewers of the last step
+    #[arg(long, default_value_t = 2000)]
+    max_viewers: usize,
+    /// Seconds to measure at each step
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Joins a second
+    #[arg(long, default_value_t = 200.0)]
+    rate: f64,
+    /// A step is too much if more than this share of the packets is lost, in %
+    #[arg(long, default_value_t = 0.1, value_name = "PERCENT")]
+    max_loss: f64,
+    /// A step is too much if the 99th percentile of the one-way latency is above this, in ms
+    #[arg(long, default_value_t = 50.0, value_name = "MS")]
+    max_p99: f64,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+pub(crate) struct SoakArgs {
+    /// Viewers at any time
+    #[arg(long, default_value_t = 20)]
+    viewers: usize,
+    /// Seconds of coming and going
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
+    /// Viewers that leave, and others that join, a second
+    #[arg(long, default_value_t = 5.0)]
+    churn: f64,
+    /// Seconds from one restart of a publisher to the next; 0 for none
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
+    restart: f64,
+    /// Seconds that the server has to clean up before what is left is counted
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    settle: f64,
+    /// Where the server lists its live sessions as JSON; of Sluice http://ADMIN/api/v1/sessions?state=live
+    #[arg(long, value_name = "URL")]
+    sessions_url: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl RunArgs {
+    pub(crate) fn campaign(self) -> Planned {
+        let rate = match self.ramp {
+            Some(ramp) if ramp > 0.0 => Some(self.viewers as f64 / ramp),
+            _ => self.rate,
+        };
+        self.common.campaign(self.viewers, self.seconds, rate, Scenario::Run)
+    }
+}
+
+impl StormArgs {
+    pub(crate) fn campaign(self) -> Planned {
+        let calm = duration(self.calm, "--calm is no duration")?;
+        self.common.watched(self.viewers, 2.0 * self.calm, self.rate, Scenario::Storm { joins: self.joins, calm })
+    }
+}
+
+impl KneeArgs {
+    pub(crate) fn campaign(self) -> Planned {
+        let scenario = Scenario::Knee {
+            step: self.step,
+            max_viewers: self.max_viewers,
+            max_loss: self.max_loss / 100.0,
+            max_p99_ms: self.max_p99,
+        };
+        self.common.watched(self.viewers, self.seconds, Some(self.rate), scenario)
+    }
+}
+
+impl SoakArgs {
+    pub(crate) fn campaign(self) -> Planned {
+        if self.churn.is_nan() || self.churn <= 0.0 {
+            return Err(RunError::Plan("--churn must be above 0"));
+        }
+        let restart = duration(self.restart, "--restart is no duration")?;
+        let scenario = Scenario::Soak {
+            churn: self.churn,
+            restart: (!restart.is_zero()).then_some(restart),
+            settle: duration(self.settle, "--settle is no duration")?,
+            sessions_url: self.sessions_url,
+        };
+        self.common.watched(self.viewers, self.seconds, None, scenario)
+    }
+}
+
+impl Common {
+    /// A test that makes no sense without viewers.
+    fn watched(self, viewers: usize, seconds: f64, rate: Option<f64>, scenario: Scenario) -> Planned {
+        if self.target.whep.is_none() || viewers == 0 {
+            return Err(RunError::Plan("this test needs --whep and at least one viewer"));
+        }
+        self.campaign(viewers, seconds, rate, scenario)
+    }
+
+    fn campaign(self, viewers: usize, seconds: f64, rate: Option<f64>, scenario: Scenario) -> Planned {
+        let Common { target, media, clients, output } = self;
+        let publishers = if target.whip.is_some() { target.publishers } else { 0 };
+        let viewers = if target.whep.is_some() { viewers } else { 0 };
+        if publishers + viewers == 0 {
+            return Err(RunError::Plan("nothing to do: give --whip, --whep or both"));
+        }
+        let mix = media.mix(publishers)?;
+        let plan = Plan {
+            whip: target.whip,
+            whep: target.whep,
+            token: target.token,
+            publishers,
+            viewers,
+            duration: duration(seconds, "--seconds is no duration")?,
+            rate,
+            media: mix.first().cloned().unwrap_or_default(),
+            client: ClientOptions {
+                srtp_profiles: clients.srtp.map_or(SrtpProfile::ALL.to_vec(), |srtp| vec![srtp.profile()]),
+                receive_runs: clients.gro,
+                verify: match clients.verify {
+                    Verification::All => Verify::All,
+                    Verification::Sample => Verify::Sample(clients.sample),
+                },
+                ..ClientOptions::default()
+            },
+            server_pid: target.server_pid,
+            threads: usize::from(clients.threads),
+        };
+        if plan.server_pid.is_some_and(|pid| loadtest::process::Usage::of(pid).is_none()) {
+            return Err(RunError::Plan("--server-pid: there is no such process on this machine"));
+        }
+        Ok((Campaign { plan, mix, scenario }, output))
+    }
+}
+
+impl Media {
+    /// The kinds of streams; with several values of one option, the first publisher gets the first of each, and so on.
+    fn mix(&self, publishers: usize) -> Result<Vec<PublisherOptions>, RunError> {
+        let gop = duration(self.gop, "--gop is no duration")?;
+        if !(1.0..=100.0).contains(&self.keyframe_factor) {
+            return Err(RunError::Plan("--keyframe-factor must be from 1 to 100"));
+        }
+        let longest = [self.video.len(), self.bitrate.len(), self.packet_size.len()];
+        if publishers > 0 && longest.iter().any(|count| *count > publishers) {
+            return Err(RunError::Plan("there are more kinds of media than publishers"));
+        }
+        // Beyond the least common multiple of the counts kinds repeat; so many are never more than the publishers.
+        (0..publishers.max(1))
+            .map(|index| {
+                let video = match self.video[index % self.video.len()] {
+                    Video::Vp8 => Some(Codec::Vp8),
+                    Video::H264 => Some(Codec::H264),
+                    Video::None => None,
+                };
+                if video.is_none() && !self.audio {
+                    return Err(RunError::Plan("there is neither audio nor video to publish"));
+                }
+                Ok(PublisherOptions {
+                    video,
+                    audio: self.audio,
+                    bitrate: self.bitrate[index % self.bitrate.len()],
+                    packet_size: self.packet_size[index % self.packet_size.len()].into(),
+                    fps: self.fps,
+                    gop,
+                    keyframe_factor: self.keyframe_factor,
+                    ..PublisherOptions::default()
+                })
+            })
+            .take(longest.iter().product())
+            .collect()
+    }
+}
+
+fn duration(seconds: f64, what: &'static str) -> Result<Duration, RunError> {
+    Duration::try_from_secs_f64(seconds).map_err(|_| RunError::Plan(what))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}

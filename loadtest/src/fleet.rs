@@ -1,0 +1,378 @@
+//! All clients of a test: they join, restart and leave here, and their figures are kept when they are gone.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle as Thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::client::{
+    ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherFigures, PublisherOptions, PublisherWatch,
+    SharedHistogram, Viewer, ViewerFigures, ViewerOptions, Watch, latency_histogram,
+};
+use crate::run::{Campaign, RunError};
+use crate::tally::TrackFigures;
+
+/// Threads, each with a runtime of its own: clients of one thread share nothing with those of another.
+struct Workers {
+    handles: Vec<Handle>,
+    stops: Vec<oneshot::Sender<()>>,
+    threads: Vec<Thread<()>>,
+}
+
+impl Workers {
+    fn start(names: impl IntoIterator<Item = String>) -> std::io::Result<Workers> {
+        let mut workers = Workers { handles: Vec::new(), stops: Vec::new(), threads: Vec::new() };
+        for name in names {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (stop, stopped) = oneshot::channel::<()>();
+            workers.handles.push(runtime.handle().clone());
+            workers.stops.push(stop);
+            let thread = std::thread::Builder::new().name(name);
+            // The sender's end is the signal, whether it sends or is dropped.
+            workers.threads.push(thread.spawn(move || drop(runtime.block_on(stopped)))?);
+        }
+        Ok(workers)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stops.clear();
+        for thread in self.threads.drain(..) {
+            // A panic in a client's task stays in the task.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Which viewers a figure is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Those whose latency and losses count.
+    Standing,
+    /// Those of a storm, which only join.
+    Joining,
+}
+
+/// Sums over clients that never fall, also when clients leave.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) viewers: usize,
+    /// All viewers.
+    pub(crate) received: TrackFigures,
+    /// The standing viewers alone.
+    pub(crate) standing: TrackFigures,
+    pub(crate) overflowed: u64,
+    pub(crate) frames: u64,
+    pub(crate) late_frames: u64,
+}
+
+impl Totals {
+    fn add_viewer(&mut self, group: Group, figures: &ViewerFigures) {
+        let total = figures.total();
+        self.received.add(&total);
+        if group == Group::Standing {
+            self.standing.add(&total);
+        }
+        self.overflowed += figures.overflowed;
+    }
+
+    fn add_publisher(&mut self, figures: &PublisherFigures) {
+        self.frames += figures.frames;
+        self.late_frames += figures.late_frames;
+    }
+}
+
+/// The clients that run now, for whoever samples their figures.
+#[derive(Default)]
+pub(crate) struct Roster(Mutex<Rolls>);
+
+#[derive(Default)]
+struct Rolls {
+    viewers: BTreeMap<u64, (Group, Watch)>,
+    publishers: BTreeMap<usize, PublisherWatch>,
+    gone: Totals,
+}
+
+impl Roster {
+    fn rolls(&self) -> MutexGuard<'_, Rolls> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let rolls = self.rolls();
+        let mut totals = rolls.gone;
+        totals.viewers = rolls.viewers.len();
+        rolls.viewers.values().for_each(|(group, watch)| totals.add_viewer(*group, &watch.figures()));
+        rolls.publishers.values().for_each(|watch| totals.add_publisher(&watch.figures()));
+        totals
+    }
+
+    fn retire_viewer(&self, id: u64) {
+        let mut rolls = self.rolls();
+        if let Some((group, watch)) = rolls.viewers.remove(&id) {
+            rolls.gone.add_viewer(group, &watch.figures());
+        }
+    }
+
+    fn retire_publisher(&self, index: usize) {
+        let mut rolls = self.rolls();
+        if let Some(watch) = rolls.publishers.remove(&index) {
+            rolls.gone.add_publisher(&watch.figures());
+        }
+    }
+}
+
+/// How one viewer's join went. Times are ms since its POST.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Join {
+    /// When it began, in seconds since the test's begin.
+    pub at: f64,
+    /// End of the handshake.
+    pub connected_ms: Option<f64>,
+    /// First RTP packet.
+    pub first_rtp_ms: Option<f64>,
+    /// First keyframe.
+    pub first_keyframe_ms: Option<f64>,
+}
+
+/// A running viewer.
+pub(crate) struct Standing {
+    id: u64,
+    begun: Instant,
+    group: Group,
+    viewer: Viewer,
+}
+
+/// What a viewer said when it left.
+pub(crate) struct Left {
+    pub(crate) standing: (u64, Instant, Group),
+    figures: ViewerFigures,
+    failure: Option<ClientError>,
+    deleted: Option<ClientError>,
+}
+
+/// All clients.
+pub(crate) struct Fleet<'a> {
+    campaign: &'a Campaign,
+    http: reqwest::Client,
+    identity: Identity,
+    workers: Workers,
+    begun: Instant,
+    next: u64,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) latencies: Vec<SharedHistogram>,
+    elsewhere: SharedHistogram,
+    pub(crate) publishers: BTreeMap<usize, Publisher>,
+    pub(crate) viewers: Vec<Standing>,
+    pub(crate) errors: Vec<ClientError>,
+    pub(crate) publisher_figures: Vec<PublisherFigures>,
+    pub(crate) viewer_figures: Vec<ViewerFigures>,
+    pub(crate) joins: Vec<(Group, Join)>,
+    pub(crate) publishers_connected: usize,
+    pub(crate) viewers_connected: usize,
+    /// Sessions that the server ended.
+    pub(crate) ended_by_server: u64,
+    pub(crate) tolerates_ends: bool,
+}
+
+/// What becomes of a start on a worker.
+pub(crate) type Started<T> = JoinHandle<Result<T, ClientError>>;
+
+impl<'a> Fleet<'a> {
+    pub(crate) fn new(campaign: &'a Campaign) -> Result<Fleet<'a>, RunError> {
+        let plan = &campaign.plan;
+        let start = |error: String| RunError::Start(error);
+        // Clients are strangers to each other: no connection serves two of them, and none is left when all are gone.
+        let http = reqwest::Client::builder()
+            .pool_max_idle_per_host(0)
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(Duration::from_secs(30))
+            .build()
+            .map_err(|error| start(error.to_string()))?;
+        let identity = Identity::new(&plan.client).map_err(|error| start(error.to_string()))?;
+        let threads = plan.threads.max(1);
+        // Publishers keep their pace on a thread of their own, and joins do not hold up those who measure latency.
+        let names = std::iter::once("publishers".to_owned())
+            .chain((0..threads).map(|index| format!("viewers-{index}")))
+            .chain((0..threads).filter(|_| campaign.scenario.storms()).map(|index| format!("joins-{index}")));
+        let workers = Workers::start(names).map_err(|error| start(error.to_string()))?;
+        Ok(Fleet {
+            campaign,
+            http,
+            identity,
+            workers,
+            begun: Instant::now(),
+            next: 0,
+            roster: Arc::default(),
+            latencies: (0..threads).map(|_| latency_histogram()).collect(),
+            elsewhere: latency_histogram(),
+            publishers: BTreeMap::new(),
+            viewers: Vec::new(),
+            errors: Vec::new(),
+            publisher_figures: Vec::new(),
+            viewer_figures: Vec::new(),
+            joins: Vec::new(),
+            publishers_connected: 0,
+            viewers_connected: 0,
+            ended_by_server: 0,
+            tolerates_ends: false,
+        })
+    }
+
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    fn endpoint(&self, template: Option<&str>, index: usize) -> Endpoint {
+        let url = url(template.unwrap_or_default(), index);
+        Endpoint { http: self.http.clone(), url, token: self.campaign.plan.token.clone() }
+    }
+
+    /// Starts publisher `index` after its predecessor, if there is one, has left.
+    pub(crate) fn start_publisher(&mut self, index: usize) -> Started<Publisher> {
+        let endpoint = self.endpoint(self.campaign.plan.whip.as_deref(), index);
+        let (identity, client) = (self.identity.clone(), self.campaign.plan.client.clone());
+        let media = self.campaign.media(index).clone();
+        let before = self.publishers.remove(&index);
+        if let Some(before) = &before {
+            self.publisher_figures.push(before.figures());
+        }
+        self.roster.retire_publisher(index);
+        self.workers.handles[0].spawn(async move {
+            if let Some(before) = before {
+                before.stop().await?;
+            }
+            let publisher = Publisher::start(&endpoint, &identity, media, client).await?;
+            publisher.connected().await?;
+            Ok(publisher)
+        })
+    }
+
+    pub(crate) fn publisher_started(&mut self, index: usize, started: Result<Publisher, ClientError>) {
+        match started {
+            Ok(publisher) => {
+                self.publishers_connected += 1;
+                self.roster.rolls().publishers.insert(index, publisher.watch());
+                self.publishers.insert(index, publisher);
+            }
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// Starts viewer `index` of a stream.
+    pub(crate) fn start_viewer(&self, index: usize, stream: usize, group: Group) -> Started<Standing> {
+        let plan = &self.campaign.plan;
+        let endpoint = self.endpoint(plan.whep.as_deref(), stream);
+        let threads = self.latencies.len();
+        let place = index % threads;
+        let (handle, latency) = match group {
+            Group::Standing => (1 + place, &self.latencies[place]),
+            Group::Joining => (1 + threads + place, &self.elsewhere),
+        };
+        let PublisherOptions { audio, video, .. } = *self.campaign.media(stream);
+        let mut media = ViewerOptions { latency: latency.clone(), audio, ..ViewerOptions::default() };
+        if video.is_none() {
+            media.video.clear();
+        }
+        let mut client = plan.client.clone();
+        if self.campaign.scenario.storms() && group == Group::Standing {
+            // A storm is short, and a few viewers' latencies are all there is to judge it by.
+            client = ClientOptions { verify: crate::client::Verify::All, ..client };
+        }
+        let identity = self.identity.clone();
+        self.workers.handles[handle].spawn(async move {
+            let begun = Instant::now();
+            let viewer = Viewer::start(&endpoint, &identity, media, client).await?;
+            viewer.connected().await?;
+            Ok(Standing { id: 0, begun, group, viewer })
+        })
+    }
+
+    pub(crate) fn viewer_started(&mut self, started: Result<Standing, ClientError>) {
+        match started {
+            Ok(mut standing) => {
+                self.viewers_connected += 1;
+                self.next += 1;
+                standing.id = self.next;
+                self.roster.rolls().viewers.insert(standing.id, (standing.group, standing.viewer.watch()));
+                self.viewers.push(standing);
+            }
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// Lets a viewer leave.
+    pub(crate) fn stop_viewer(&self, standing: Standing) -> JoinHandle<Left> {
+        let Standing { id, begun, group, viewer } = standing;
+        self.workers.handles[1].spawn(async move {
+            let (failure, watch) = (viewer.failure(), viewer.watch());
+            let deleted = viewer.stop().await.err();
+            // What a viewer saw counts also if its DELETE went wrong.
+            Left { standing: (id, begun, group), figures: watch.figures(), failure, deleted }
+        })
+    }
+
+    pub(crate) fn viewer_left(&mut self, left: Result<Left, ClientError>) {
+        let Left { standing: (id, begun, group), figures, failure, deleted } = match left {
+            Ok(left) => left,
+            Err(error) => return self.errors.push(error),
+        };
+        self.roster.retire_viewer(id);
+        match failure {
+            Some(ClientError::ClosedByServer) if self.tolerates_ends => self.ended_by_server += 1,
+            failure => self.errors.extend(failure.into_iter().chain(deleted)),
+        }
+        let ms = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1000.0);
+        let join = Join {
+            at: begun.duration_since(self.begun).as_secs_f64(),
+            connected_ms: ms(figures.connected),
+            first_rtp_ms: ms(figures.first_rtp),
+            first_keyframe_ms: ms(figures.first_keyframe),
+        };
+        self.joins.push((group, join));
+        self.viewer_figures.push(figures);
+    }
+
+    /// Lets all viewers leave, and with them their histograms.
+    pub(crate) async fn leave(&mut self) {
+        let viewers = std::mem::take(&mut self.viewers);
+        let leaving: Vec<_> = viewers.into_iter().map(|standing| self.stop_viewer(standing)).collect();
+        for task in leaving {
+            let left = task.await.map_err(|_| ClientError::Stopped);
+            self.viewer_left(left);
+        }
+    }
+
+    /// Lets all publishers leave. Viewers leave first, so that nobody sees the end of a stream as loss.
+    pub(crate) async fn end(&mut self) {
+        for (index, publisher) in std::mem::take(&mut self.publishers) {
+            self.errors.extend(publisher.failure());
+            let watch = publisher.watch();
+            let stopped = self.workers.handles[0].spawn(publisher.stop()).await.unwrap_or(Err(ClientError::Stopped));
+            self.roster.retire_publisher(index);
+            self.errors.extend(stopped.err());
+            self.publisher_figures.push(watch.figures());
+        }
+    }
+}
+
+fn url(template: &str, index: usize) -> String {
+    template.replace("{i}", &index.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_names_many_streams() {
+        assert_eq!(url("http://h/whip/s{i}", 3), "http://h/whip/s3");
+        assert_eq!(url("http://h/whip/s", 3), "http://h/whip/s");
+    }
+}
