@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::{delete, post};
+use axum::routing::{delete, get, post};
 use loadtest::client::{
-    ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherOptions, Viewer, ViewerOptions,
+    ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherOptions, Verify, Viewer, ViewerOptions,
 };
-use loadtest::run::Plan;
+use loadtest::report::Outcome;
+use loadtest::run::{Campaign, Plan, Scenario};
 use loadtest::sdp::Answer;
 use media_core::demux::{PacketKind, classify};
 use media_core::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
@@ -42,6 +43,8 @@ struct Session {
 #[derive(Default)]
 struct Faults {
     corrupt: AtomicBool,
+    /// Answers DELETE, but keeps a session in its list.
+    forgetful: AtomicBool,
 }
 
 struct Reflector {
@@ -76,6 +79,7 @@ impl Server {
             .route("/whip/{stream}", post(publish))
             .route("/whep/{stream}", post(watch))
             .route("/session/{id}", delete(end))
+            .route("/sessions", get(list))
             .with_state(reflector.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -112,6 +116,14 @@ async fn publish(State(reflector): State<Shared>, offer: String) -> impl IntoRes
 
 async fn watch(State(reflector): State<Shared>, offer: String) -> impl IntoResponse {
     answer(&reflector, &offer, false)
+}
+
+async fn list(State(reflector): State<Shared>) -> String {
+    let mut ids: Vec<usize> = reflector.sessions.lock().unwrap().keys().copied().collect();
+    if reflector.faults.forgetful.load(Ordering::Relaxed) {
+        ids.extend(0..reflector.next.load(Ordering::Relaxed));
+    }
+    format!("{ids:?}")
 }
 
 async fn end(State(reflector): State<Shared>, Path(id): Path<usize>) -> StatusCode {
@@ -385,10 +397,39 @@ async fn a_publisher_without_keyframes_sends_none() {
     assert_eq!(publisher.stop().await.unwrap().keyframes, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_reports_what_happened() {
+#[tokio::test]
+async fn a_sampling_viewer_counts_every_packet_and_verifies_some() {
     let server = Server::start().await;
-    let plan = Plan {
+    let media = PublisherOptions { bitrate: 4000, gop: Duration::from_millis(500), ..PublisherOptions::default() };
+    let publisher = server.publisher(media, short()).await.unwrap();
+    let viewer = async |verify, drop_incoming| {
+        let options = ClientOptions { verify, drop_incoming, ..short() };
+        server.viewer(ViewerOptions { nack: drop_incoming == 0.0, ..ViewerOptions::default() }, options).await.unwrap()
+    };
+    let (all, some) = (viewer(Verify::All, 0.0).await, viewer(Verify::Sample(16), 0.0).await);
+    let lossy = viewer(Verify::Sample(16), 0.1).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let [all, some, lossy] = [all, some, lossy].map(|viewer| async { viewer.stop().await.unwrap().total() });
+    let (all, some, lossy) = (all.await, some.await, lossy.await);
+    assert_eq!(all.verified, all.delivered, "{all:?}");
+    assert!(some.is_intact() && some.delivered > 400, "{some:?}");
+    // What comes before the first keyframe is verified as well.
+    assert!(some.verified > some.delivered / 20 && some.verified < some.delivered / 2, "{some:?}");
+    // What this viewer threw away is lost, and the publisher's counters say the same.
+    let share = lossy.lost as f64 / (lossy.lost + lossy.delivered) as f64;
+    assert!((0.05..0.16).contains(&share) && lossy.missing == lossy.lost, "{lossy:?}");
+    publisher.stop().await.unwrap();
+
+    server.reflector.faults.corrupt.store(true, Ordering::Relaxed);
+    let _publisher = server.publisher(PublisherOptions::default(), short()).await.unwrap();
+    let viewer = viewer(Verify::Sample(4), 0.0).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let total = viewer.stop().await.unwrap().total();
+    assert!(total.corrupt > 0 && !total.is_intact(), "{total:?}");
+}
+
+fn plan(server: &Server) -> Plan {
+    Plan {
         whip: Some(format!("{}/whip/stream", server.base)),
         whep: Some(format!("{}/whep/stream", server.base)),
         token: None,
@@ -400,7 +441,13 @@ async fn a_run_reports_what_happened() {
         client: short(),
         server_pid: Some(std::process::id()),
         threads: 2,
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_reports_what_happened() {
+    let server = Server::start().await;
+    let plan = plan(&server);
     let report = loadtest::run::run(&plan, |_| {}, std::future::pending()).await.unwrap();
     assert!(report.integrity, "{}", report.to_table());
     assert_eq!((report.viewers_intact, report.publishers_connected), (5, 1));
@@ -411,10 +458,80 @@ async fn a_run_reports_what_happened() {
         assert!(table.contains(word), "{table}");
     }
     assert!(serde_json::to_value(&report).unwrap()["integrity"].as_bool().unwrap());
+    assert_eq!((report.joins.len(), report.phases.len()), (5, 1));
+    assert!(report.generator.as_ref().unwrap().cpu_seconds > 0.0);
+    // As many samples as fit, and between them they have all that the phase has.
+    assert!(report.series.len() >= 4);
+    let page = report.to_html();
+    for word in ["<svg", "One-way latency", "Join times", "integrity: held", "one packet"] {
+        assert_eq!(page.contains(word), word != "one packet", "{word}");
+    }
+    for elsewhere in ["src=", "href=", "@import", "url(", "<script", "NaN"] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
 
     server.reflector.faults.corrupt.store(true, Ordering::Relaxed);
     let report = loadtest::run::run(&plan, |_| {}, std::future::pending()).await.unwrap();
     assert!(!report.integrity && report.video.corrupt > 0);
+}
+
+async fn play(plan: Plan, scenario: Scenario) -> loadtest::report::Report {
+    let campaign = Campaign { plan, mix: Vec::new(), scenario };
+    campaign.run(|_| {}, std::future::pending()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_tells_what_it_did_to_those_who_stood_before() {
+    let server = Server::start().await;
+    let standing = Plan { viewers: 2, rate: None, ..plan(&server) };
+    let report = play(standing, Scenario::Storm { joins: 8, calm: Duration::from_millis(500) }).await;
+    assert!(report.passed && report.integrity, "{}", report.to_table());
+    let names: Vec<&str> = report.phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(names, ["before the storm", "storm", "after the storm"]);
+    assert!(report.phases.iter().all(|phase| phase.latency_ms.is_some()));
+    assert_eq!((report.phases[0].viewers, report.phases[2].viewers), (2, 10));
+    let Outcome::Storm(storm) = &report.outcome else { panic!("{:?}", report.outcome) };
+    assert_eq!((storm.joined, storm.standing_lost, report.joins.len()), (8, 0, 8));
+    assert!(storm.p99_ratio.is_some() && report.connect_ms.unwrap().count == 8);
+    assert!(report.to_table().contains("8 of 8 joined"), "{}", report.to_table());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_knee_is_the_last_step_before_too_much() {
+    let server = Server::start().await;
+    let steps = Plan { viewers: 2, rate: None, duration: Duration::from_millis(300), ..plan(&server) };
+    let knee = |max_p99_ms| Scenario::Knee { step: 2, max_viewers: 5, max_loss: 0.001, max_p99_ms };
+    let report = play(steps.clone(), knee(1e6)).await;
+    let Outcome::Knee(figures) = &report.outcome else { panic!("{:?}", report.outcome) };
+    assert_eq!(figures.last_good.as_ref().unwrap().viewers, 5);
+    assert!(report.passed && figures.first_bad.is_none() && report.phases.len() == 3, "{}", report.to_table());
+
+    let report = play(steps, knee(0.0)).await;
+    let Outcome::Knee(figures) = &report.outcome else { panic!("{:?}", report.outcome) };
+    assert!(!report.passed && figures.last_good.is_none(), "{}", report.to_table());
+    assert!(figures.reason.as_ref().unwrap().contains("p99") && report.phases.len() == 2, "measured twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_soak_tells_what_was_left_behind() {
+    let server = Server::start().await;
+    let soak = |settle| Scenario::Soak {
+        churn: 20.0,
+        restart: Some(Duration::from_millis(400)),
+        settle,
+        sessions_url: Some(format!("{}/sessions", server.base)),
+    };
+    let plan = Plan { viewers: 3, server_pid: None, ..plan(&server) };
+    let report = play(plan.clone(), soak(Duration::from_millis(50))).await;
+    let Outcome::Soak(leaks) = report.outcome.clone() else { panic!("{:?}", report.outcome) };
+    assert!(report.passed, "{}", report.to_table());
+    assert!(leaks.joins > 10 && leaks.restarts >= 1, "{leaks:?}");
+    assert_eq!((leaks.before.sessions, leaks.after.sessions), (Some(0), Some(0)));
+
+    // A server that forgets no session.
+    server.reflector.faults.forgetful.store(true, Ordering::Relaxed);
+    let report = play(plan, soak(Duration::ZERO)).await;
+    assert!(!report.passed && report.to_table().contains("LEAK: sessions grew"), "{}", report.to_table());
 }
 
 #[tokio::test]
@@ -425,6 +542,11 @@ async fn a_refusal_is_told_as_it_was() {
     let endpoint = server.endpoint("nothing/here");
     let error = Viewer::start(&endpoint, &identity, ViewerOptions::default(), options).await.err().unwrap();
     assert!(matches!(error, ClientError::Refused { status: 404, .. }), "{error}");
+}
+
+/// 3 if the machine was so busy that the load test does not vouch for what it measured.
+fn failed(status: Option<i32>) -> bool {
+    matches!(status, Some(1 | 3))
 }
 
 /// Runs the binary; its exit status, standard output and standard error.
@@ -453,9 +575,20 @@ async fn the_exit_status_says_whether_integrity_held() {
     assert_eq!((report["integrity"].as_bool(), report["viewers_intact"].as_u64()), (Some(true), Some(2)));
     assert_eq!(report["audio"]["delivered"], 0);
 
+    let page = std::env::temp_dir().join(format!("loadtest-{}.html", std::process::id()));
+    let mixed = ["--publishers", "3", "--bitrate", "300,900,600", "--packet-size", "500,1100", "--html"];
+    let (status, table, _) = cli(arguments(&[&mixed[..], &[page.to_str().unwrap()]].concat())).await;
+    let html = std::fs::read_to_string(&page).unwrap();
+    std::fs::remove_file(&page).unwrap();
+    // The reflector gives every viewer all streams, which is not what was asked for.
+    assert!(failed(status), "{table}");
+    for words in ["H264 300 kbit/s", "H264 900 kbit/s", "up to 500 bytes", "one packet in 16", "Failed."] {
+        assert!(html.contains(words), "{words}");
+    }
+
     server.reflector.faults.corrupt.store(true, Ordering::Relaxed);
     let (status, table, _) = cli(arguments(&[])).await;
-    assert_eq!(status, Some(1));
+    assert!(failed(status), "{table}");
     assert!(table.contains("integrity: BROKEN"), "{table}");
 }
 
@@ -466,6 +599,12 @@ async fn a_command_line_without_sense_is_a_usage_error() {
         &["run", "--whip", "http://h/a", "--video", "none", "--audio", "false"],
         &["run", "--whip", "http://h/a", "--seconds", "-1"],
         &["run", "--packet-size", "9000"],
+        &["run", "--whip", "http://h/a", "--bitrate", "500,1000"],
+        &["run", "--whip", "http://h/a", "--keyframe-factor", "0.5"],
+        &["run", "--whip", "http://h/a", "--server-pid", "4294967295"],
+        &["storm", "--whip", "http://h/a"],
+        &["knee", "--whep", "http://h/a", "--step", "0"],
+        &["soak", "--whep", "http://h/a", "--churn", "0"],
         &["walk"],
     ] {
         let (status, _, errors) = cli(arguments.iter().map(|argument| argument.to_string()).collect()).await;
@@ -478,6 +617,6 @@ async fn a_command_line_without_sense_is_a_usage_error() {
 async fn a_server_that_is_not_there_is_reported() {
     let url = "http://127.0.0.1:9/whip/a".to_owned();
     let (status, table, _) = cli(vec!["run".into(), "--whip".into(), url, "--seconds".into(), "0".into()]).await;
-    assert_eq!(status, Some(1));
+    assert!(failed(status), "{table}");
     assert!(table.contains("error, 1 times: HTTP"), "{table}");
 }
