@@ -44,8 +44,8 @@ async fn a_publisher_that_restarts_is_seen_as_one_stream_without_a_seam() {
         let (viewers, _crowd) = viewers_everywhere(&server, shards).await;
         for restarts in 1..=2 {
             for viewer in &viewers {
-                viewer_sees("a picture", viewer, LONG, |figures| {
-                    figures.video.keyframes > 0 && figures.audio.restarts + 1 == restarts
+                viewer_sees("picture and sound", viewer, LONG, |figures| {
+                    figures.video.keyframes > 0 && figures.audio.delivered > 0 && figures.audio.restarts + 1 == restarts
                 })
                 .await;
             }
