@@ -16,7 +16,7 @@ Exit status:
      standing ones lost nothing, of `knee` a step was good, of `soak` nothing failed and nothing was left behind
   1  it did not pass
   2  it could not start, or a report could not be written
-  3  it did not pass, and the load test itself was a bottleneck: it says nothing about the server
+  3  it did not pass, but the load test or its machine was a bottleneck: it says nothing about the server
 
 Examples:
   sluice-loadtest run --whip http://HOST:8080/whip/s{i} --whep http://HOST:8080/whep/s{i} --publishers 2 --viewers 100

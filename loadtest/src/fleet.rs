@@ -179,6 +179,10 @@ pub(crate) struct Fleet<'a> {
     /// Sessions that the server ended.
     pub(crate) ended_by_server: u64,
     pub(crate) tolerates_ends: bool,
+    /// How often each publisher was started or came up: if it differs from a join's begin to its end, the stream was away.
+    changes: BTreeMap<usize, u64>,
+    /// Joins that were refused because of that.
+    pub(crate) refused_in_restarts: u64,
 }
 
 /// What becomes of a start on a worker.
@@ -222,6 +226,8 @@ impl<'a> Fleet<'a> {
             viewers_connected: 0,
             ended_by_server: 0,
             tolerates_ends: false,
+            changes: BTreeMap::new(),
+            refused_in_restarts: 0,
         })
     }
 
@@ -239,6 +245,7 @@ impl<'a> Fleet<'a> {
         let endpoint = self.endpoint(self.campaign.plan.whip.as_deref(), index);
         let (identity, client) = (self.identity.clone(), self.campaign.plan.client.clone());
         let media = self.campaign.media(index).clone();
+        *self.changes.entry(index).or_default() += 1;
         let before = self.publishers.remove(&index);
         if let Some(before) = &before {
             self.publisher_figures.push(before.figures());
@@ -255,6 +262,7 @@ impl<'a> Fleet<'a> {
     }
 
     pub(crate) fn publisher_started(&mut self, index: usize, started: Result<Publisher, ClientError>) {
+        *self.changes.entry(index).or_default() += 1;
         match started {
             Ok(publisher) => {
                 self.publishers_connected += 1;
@@ -304,6 +312,24 @@ impl<'a> Fleet<'a> {
                 self.viewers.push(standing);
             }
             Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// A number that changes with the publisher of a stream.
+    pub(crate) fn changes(&self, stream: usize) -> u64 {
+        self.changes.get(&stream).copied().unwrap_or_default()
+    }
+
+    /// [`Fleet::viewer_started`] while publishers restart: a stream that is away refuses viewers, and rightly.
+    pub(crate) fn viewer_started_beside(
+        &mut self,
+        stream: usize,
+        changes: u64,
+        started: Result<Standing, ClientError>,
+    ) {
+        match started {
+            Err(ClientError::Refused { .. }) if self.changes(stream) != changes => self.refused_in_restarts += 1,
+            started => self.viewer_started(started),
         }
     }
 

@@ -45,7 +45,11 @@ impl Report {
         let kept_up = self.bottlenecks.is_empty();
         page += &verdict(
             kept_up,
-            if kept_up { "The load test kept up." } else { "The load test itself was a bottleneck; see below." },
+            if kept_up {
+                "The load test and its machine kept up."
+            } else {
+                "There was a bottleneck beside the server; see below."
+            },
         );
         // Writing to a String never fails, here and below.
         let _ = write!(

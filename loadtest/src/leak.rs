@@ -69,6 +69,8 @@ pub struct Leaks {
     pub restarts: u64,
     /// Viewers whose session the server ended, which many servers do when the publisher leaves.
     pub ended_by_server: u64,
+    /// Viewers that were refused because their stream's publisher restarted just then.
+    pub refused_in_restarts: u64,
 }
 
 impl Leaks {
@@ -113,7 +115,8 @@ mod tests {
     fn growth_is_a_leak_and_memory_only_when_it_is_much() {
         let before =
             Footprint { resident_bytes: Some(20 << 20), descriptors: Some(10), threads: Some(4), sessions: Some(0) };
-        let leaks = |after| Leaks { before, after, joins: 100, restarts: 0, ended_by_server: 0 };
+        let leaks =
+            |after| Leaks { before, after, joins: 100, restarts: 0, ended_by_server: 0, refused_in_restarts: 0 };
         assert_eq!(leaks(Footprint { descriptors: Some(9), ..before }).found(), [""; 0]);
         assert_eq!(leaks(Footprint { resident_bytes: Some(27 << 20), ..before }).found(), [""; 0]);
         let after = Footprint { resident_bytes: Some(30 << 20), descriptors: Some(11), sessions: Some(1), ..before };

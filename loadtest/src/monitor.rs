@@ -176,7 +176,8 @@ pub struct GeneratorFigures {
 }
 
 impl GeneratorFigures {
-    fn judge(&mut self) {
+    /// `known` is the CPU time of the server and the load test in the phase, by that of all CPUs.
+    fn judge(&mut self, known: f64) {
         let percent = |share: f64| format!("{:.0} %", share * 100.0);
         let mut found = Vec::new();
         if self.busiest_share > BUSY {
@@ -188,13 +189,14 @@ impl GeneratorFigures {
         }
         if self.late_frames as f64 > LATE_FRAMES * self.frames as f64 {
             let share = percent(self.late_frames as f64 / self.frames as f64);
-            found.push(format!("its publishers sent {share} of their frames more than 10 ms late"));
+            found.push(format!("the load test's publishers sent {share} of their frames more than 10 ms late"));
         }
         if self.overflowed > 0 {
-            found.push(format!("its sockets had no room for {} datagrams", self.overflowed));
+            found.push(format!("the load test's sockets had no room for {} datagrams", self.overflowed));
         }
         if let Some(busy) = self.machine_busy.filter(|busy| *busy > MACHINE_BUSY) {
-            found.push(format!("the CPUs of its machine were busy {} of the time", percent(busy)));
+            let (busy, known) = (percent(busy), percent(known));
+            found.push(format!("the CPUs here were busy {busy} of the time, server and load test took {known}"));
         }
         self.bottlenecks = found;
     }
@@ -418,7 +420,9 @@ fn phase(name: String, begun: Instant, from: &Reading, to: &Reading, latency_ms:
             .map(|(from, to)| to.0.saturating_sub(from.0) as f64 / (to.1 - from.1) as f64),
         bottlenecks: Vec::new(),
     };
-    generator.judge();
+    let server = from.server.zip(to.server).map(|(from, to)| ServerFigures::new(from, to, packets, elapsed));
+    let cpus = std::thread::available_parallelism().map_or(1.0, |cpus| cpus.get() as f64);
+    generator.judge((generator.cores + server.map_or(0.0, |server| server.cores)) / cpus);
     Phase {
         name,
         from: from.at.duration_since(begun).as_secs_f64(),
@@ -430,7 +434,7 @@ fn phase(name: String, begun: Instant, from: &Reading, to: &Reading, latency_ms:
         lost,
         loss: lost as f64 / (lost + delivered).max(1) as f64,
         latency_ms,
-        server: from.server.zip(to.server).map(|(from, to)| ServerFigures::new(from, to, packets, elapsed)),
+        server,
         generator,
     }
 }
@@ -461,7 +465,7 @@ mod tests {
     #[test]
     fn a_load_test_that_cannot_keep_up_says_why() {
         let mut figures = GeneratorFigures { frames: 1000, late_frames: 10, ..GeneratorFigures::default() };
-        figures.judge();
+        figures.judge(0.25);
         assert!(figures.bottlenecks.is_empty(), "{:?}", figures.bottlenecks);
         let mut figures = GeneratorFigures {
             busiest_thread: "viewers-0".into(),
@@ -471,9 +475,14 @@ mod tests {
             machine_busy: Some(0.99),
             ..figures
         };
-        figures.judge();
+        figures.judge(0.25);
         let found = figures.bottlenecks.join("; ");
-        for words in ["viewers-0 was busy 97 %", "5 % of their frames", "7 datagrams", "99 %"] {
+        for words in [
+            "viewers-0 was busy 97 %",
+            "5 % of their frames",
+            "7 datagrams",
+            "99 % of the time, server and load test took 25 %",
+        ] {
             assert!(found.contains(words), "{found}");
         }
     }

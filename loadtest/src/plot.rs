@@ -120,8 +120,11 @@ impl Plot<'_> {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, so that about [`TICKS`] of them make `max`.
+/// 1, 2 or 5 times a power of ten, so that about [`TICKS`] of them make `max`; 1 if all values are 0.
 fn step(max: f64) -> f64 {
+    if max <= 0.0 {
+        return 1.0;
+    }
     let rough = (max / TICKS).max(1e-6);
     let power = 10_f64.powf(rough.log10().floor());
     [1.0, 2.0, 5.0].into_iter().map(|factor| factor * power).find(|step| *step >= rough).unwrap_or(10.0 * power)
@@ -157,7 +160,7 @@ mod tests {
 
     #[test]
     fn axes_have_round_numbers() {
-        for (max, expected) in [(10.0, 2.0), (0.9, 0.2), (137.0, 50.0), (30_000.0, 5000.0), (0.0, 1e-6)] {
+        for (max, expected) in [(10.0, 2.0), (0.9, 0.2), (137.0, 50.0), (30_000.0, 5000.0), (0.0, 1.0)] {
             let found = step(max);
             assert!((found / expected - 1.0).abs() < 1e-6, "{max}: {found}");
         }

@@ -138,7 +138,7 @@ pub struct Report {
     pub passed: bool,
     /// All clients connected, and every viewer received everything whole, once and without a gap.
     pub integrity: bool,
-    /// Why the figures say more about the load test than about the server; empty if it kept up.
+    /// Why the figures say more about the load test, or the machine, than about the server; empty if all kept up.
     pub bottlenecks: Vec<String>,
     /// Publishers wanted.
     pub publishers: usize,
@@ -359,9 +359,9 @@ impl Report {
             }
         });
         if self.bottlenecks.is_empty() {
-            lines.push("the load test kept up: what is wrong is not its fault".into());
+            lines.push("no bottleneck beside the server: what is wrong is the server's".into());
         }
-        lines.extend(self.bottlenecks.iter().map(|reason| format!("BOTTLENECK, the load test itself: {reason}")));
+        lines.extend(self.bottlenecks.iter().map(|reason| format!("BOTTLENECK beside the server: {reason}")));
         lines.push(if self.integrity { "integrity: held".into() } else { "integrity: BROKEN".into() });
         if !matches!(self.outcome, Outcome::Run) {
             lines.push(format!("{}: {}", self.scenario, if self.passed { "passed" } else { "FAILED" }));
@@ -406,8 +406,9 @@ impl Report {
                 let kilo = |bytes: Option<u64>| bytes.map(|bytes| bytes / 1000);
                 let mut lines = vec![
                     format!(
-                        "soak: {} joins, {} restarts of publishers, {} sessions ended by the server",
-                        leaks.joins, leaks.restarts, leaks.ended_by_server
+                        "soak: {} joins, {} restarts of publishers; while they restarted, the server ended {} sessions and \
+                         refused {} joins",
+                        leaks.joins, leaks.restarts, leaks.ended_by_server, leaks.refused_in_restarts
                     ),
                     [
                         row("left behind: resident kB", kilo(from.resident_bytes), kilo(to.resident_bytes)),

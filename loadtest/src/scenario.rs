@@ -252,8 +252,9 @@ impl Stage<'_> {
         self.fleet.end().await;
         self.pass("settling", settle).await;
         let after = Footprint::read(self.plan.server_pid, sessions_url).await;
-        let (joins, ended_by_server) = (self.fleet.viewers_connected as u64, self.fleet.ended_by_server);
-        Outcome::Soak(Leaks { before, after, joins, restarts, ended_by_server })
+        let Fleet { viewers_connected, ended_by_server, refused_in_restarts, .. } = self.fleet;
+        let joins = viewers_connected as u64;
+        Outcome::Soak(Leaks { before, after, joins, restarts, ended_by_server, refused_in_restarts })
     }
 
     /// Viewers leave and others join, publishers restart, until the plan's duration is over. Returns how many restarted.
@@ -285,7 +286,11 @@ impl Stage<'_> {
                 .find(|stream| self.plan.publishers == 0 || self.fleet.publishers.contains_key(stream));
             if let Some(stream) = stream {
                 let task = self.fleet.start_viewer(count, stream, Group::Standing);
-                under_way.spawn(async { Event::Joined(task.await.unwrap_or(Err(ClientError::Stopped)).map(Box::new)) });
+                let changes = self.fleet.changes(stream);
+                under_way.spawn(async move {
+                    let started = task.await.unwrap_or(Err(ClientError::Stopped));
+                    Event::Joined(stream, changes, started.map(Box::new))
+                });
                 count += 1;
             }
             if let (Some(due), Some(interval)) = (next_restart, restart)
@@ -311,7 +316,9 @@ impl Stage<'_> {
 
     fn happened(&mut self, event: Event) {
         match event {
-            Event::Joined(started) => self.fleet.viewer_started(started.map(|standing| *standing)),
+            Event::Joined(stream, changes, started) => {
+                self.fleet.viewer_started_beside(stream, changes, started.map(|standing| *standing));
+            }
             Event::Left(left) => self.fleet.viewer_left(left.map(|left| *left)),
             Event::Restarted(index, started) => {
                 self.fleet.publisher_started(index, started.map(|publisher| *publisher));
@@ -323,7 +330,7 @@ impl Stage<'_> {
 
 /// What comes to an end in a soak.
 enum Event {
-    Joined(Result<Box<Standing>, ClientError>),
+    Joined(usize, u64, Result<Box<Standing>, ClientError>),
     Left(Result<Box<Left>, ClientError>),
     Restarted(usize, Result<Box<crate::client::Publisher>, ClientError>),
     Lost,
