@@ -97,6 +97,7 @@ struct Rolls {
     viewers: BTreeMap<u64, (Group, Watch)>,
     publishers: BTreeMap<usize, PublisherWatch>,
     gone: Totals,
+    next: u64,
 }
 
 impl Roster {
@@ -111,6 +112,14 @@ impl Roster {
         rolls.viewers.values().for_each(|(group, watch)| totals.add_viewer(*group, &watch.figures()));
         rolls.publishers.values().for_each(|watch| totals.add_publisher(&watch.figures()));
         totals
+    }
+
+    fn enter_viewer(&self, group: Group, watch: Watch) -> u64 {
+        let mut rolls = self.rolls();
+        rolls.next += 1;
+        let id = rolls.next;
+        rolls.viewers.insert(id, (group, watch));
+        id
     }
 
     fn retire_viewer(&self, id: u64) {
@@ -164,7 +173,6 @@ pub(crate) struct Fleet<'a> {
     identity: Identity,
     workers: Workers,
     begun: Instant,
-    next: u64,
     pub(crate) roster: Arc<Roster>,
     pub(crate) latencies: Vec<SharedHistogram>,
     elsewhere: SharedHistogram,
@@ -212,7 +220,6 @@ impl<'a> Fleet<'a> {
             identity,
             workers,
             begun: Instant::now(),
-            next: 0,
             roster: Arc::default(),
             latencies: (0..threads).map(|_| latency_histogram()).collect(),
             elsewhere: latency_histogram(),
@@ -293,22 +300,20 @@ impl<'a> Fleet<'a> {
             // A storm is short, and a few viewers' latencies are all there is to judge it by.
             client = ClientOptions { verify: crate::client::Verify::All, ..client };
         }
-        let identity = self.identity.clone();
+        let (identity, roster) = (self.identity.clone(), Arc::clone(&self.roster));
         self.workers.handles[handle].spawn(async move {
             let begun = Instant::now();
             let viewer = Viewer::start(&endpoint, &identity, media, client).await?;
             viewer.connected().await?;
-            Ok(Standing { id: 0, begun, group, viewer })
+            let id = roster.enter_viewer(group, viewer.watch());
+            Ok(Standing { id, begun, group, viewer })
         })
     }
 
     pub(crate) fn viewer_started(&mut self, started: Result<Standing, ClientError>) {
         match started {
-            Ok(mut standing) => {
+            Ok(standing) => {
                 self.viewers_connected += 1;
-                self.next += 1;
-                standing.id = self.next;
-                self.roster.rolls().viewers.insert(standing.id, (standing.group, standing.viewer.watch()));
                 self.viewers.push(standing);
             }
             Err(error) => self.errors.push(error),

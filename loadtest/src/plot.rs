@@ -135,8 +135,13 @@ fn ticks(max: f64, step: f64) -> impl Iterator<Item = f64> {
 }
 
 fn label(value: f64, step: f64) -> String {
+    let (value, step, unit) = match step {
+        _ if step >= 1e6 => (value / 1e6, step / 1e6, "M"),
+        _ if step >= 1e3 => (value / 1e3, step / 1e3, "k"),
+        _ => (value, step, ""),
+    };
     let digits = (-step.log10().floor()).max(0.0) as usize;
-    format!("{value:.digits$}")
+    format!("{value:.digits$}{unit}")
 }
 
 /// Text in HTML.
@@ -168,7 +173,7 @@ mod tests {
             ticks(1.0, 0.2).map(|tick| label(tick, 0.2)).collect::<Vec<_>>().join(" "),
             "0.0 0.2 0.4 0.6 0.8 1.0"
         );
-        assert_eq!(label(4000.0, 500.0), "4000");
+        assert_eq!((label(4000.0, 500.0), label(15_000.0, 5000.0)), ("4000".into(), "15k".into()));
     }
 
     #[test]

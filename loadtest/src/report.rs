@@ -6,7 +6,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use media_core::media::Codec;
 use serde::Serialize;
 
-use crate::client::{PublisherOptions, Verify};
+use crate::client::{PublisherOptions, Verify, ViewerFigures};
 use crate::fleet::{Fleet, Group, Join};
 use crate::leak::Leaks;
 use crate::monitor::{GeneratorFigures, Percentiles, Phase, Sample, ServerFigures};
@@ -218,7 +218,9 @@ impl Report {
         let joins: Vec<Join> =
             fleet.joins.iter().filter(|(group, _)| !storm || *group == Group::Joining).map(|(_, join)| *join).collect();
         let times = |value: fn(&Join) -> Option<f64>| Percentiles::of(joins.iter().filter_map(value).collect());
-        let intact = viewers.iter().filter(|viewer| viewer.is_intact()).count();
+        // Who came while the publisher was away, and left before it was back, missed nothing.
+        let missed_nothing = |viewer: &ViewerFigures| fleet.tolerates_ends && viewer.total().delivered == 0;
+        let intact = viewers.iter().filter(|viewer| viewer.is_intact() || missed_nothing(viewer)).count();
         let wanted = match &outcome {
             Outcome::Storm(figures) => plan.viewers + figures.joins_wanted,
             Outcome::Run => plan.viewers,
@@ -255,7 +257,7 @@ impl Report {
             integrity,
             bottlenecks,
             publishers: plan.publishers,
-            publishers_connected: fleet.publishers_connected,
+            publishers_connected: fleet.publishers_connected.min(plan.publishers),
             viewers: wanted,
             viewers_connected: connected,
             viewers_intact: intact,

@@ -1,6 +1,8 @@
 //! WHIP and WHEP clients (RFC 9725): a publisher of synthetic media, and a viewer that checks it.
 
 mod check;
+mod encoder;
+mod figures;
 mod http;
 mod link;
 mod publisher;
@@ -15,11 +17,13 @@ use media_core::srtp::SrtpProfile;
 use tokio::sync::watch;
 
 pub use check::bare_check;
+pub use encoder::PublisherOptions;
+pub use figures::{PublisherFigures, ViewerFigures};
 pub use http::Endpoint;
 pub(crate) use link::open_socket;
 pub(crate) use publisher::{AUDIO_BYTES, AUDIO_INTERVAL};
-pub use publisher::{Publisher, PublisherFigures, PublisherOptions, PublisherWatch};
-pub use viewer::{SharedHistogram, Viewer, ViewerFigures, ViewerOptions, Watch, latency_histogram};
+pub use publisher::{Publisher, PublisherWatch};
+pub use viewer::{SharedHistogram, Viewer, ViewerOptions, Watch, latency_histogram};
 
 use crate::sdp::{AnswerError, Setup};
 

@@ -12,18 +12,17 @@ use media_core::rtp::packet::RtpHeader;
 use media_core::rtp::rtx;
 use media_core::rtp::sequence::SequenceExtender;
 use media_core::srtp::SrtpProfile;
-use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::http::Resource;
 use super::link::{Link, LinkStart, Media, Outgoing};
-use super::{ClientError, ClientOptions, ClientState, Endpoint, Identity, Verify};
+use super::{ClientError, ClientOptions, ClientState, Endpoint, Identity, Verify, ViewerFigures};
 use crate::clock;
 use crate::frames;
 use crate::sdp::{Answer, AnsweredSection, Imitation, Offer, OfferedSection};
 use crate::stamp::stream_number;
-use crate::tally::{Track, TrackFigures};
+use crate::tally::Track;
 
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// A gap is asked for this often, and this many times.
@@ -70,54 +69,6 @@ impl Default for ViewerOptions {
             expected_stream: None,
             latency: latency_histogram(),
         }
-    }
-}
-
-/// What a viewer saw. Times are seconds since its POST.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct ViewerFigures {
-    /// End of the handshake.
-    pub connected: Option<f64>,
-    /// First RTP packet.
-    pub first_rtp: Option<f64>,
-    /// First packet of the first keyframe.
-    pub first_keyframe: Option<f64>,
-    /// Audio.
-    pub audio: TrackFigures,
-    /// Video.
-    pub video: TrackFigures,
-    /// RTP packets with a payload type or SSRC that was not negotiated.
-    pub unexpected: u64,
-    /// SRTP packets that did not authenticate or came twice.
-    pub refused: u64,
-    /// Datagrams that this client's own socket had no room for: losses by the load test, not by the server.
-    pub overflowed: u64,
-    /// NACKed sequence numbers.
-    pub nacked: u64,
-    /// Sender reports received.
-    pub sender_reports: u64,
-    /// SSRCs that sent.
-    pub sources: u64,
-    /// Packets in order whose RTP time lies before that of the packet in front of them.
-    pub time_steps_back: u64,
-    /// The largest step of RTP time against the time of arrival from one packet to the next, in seconds.
-    pub longest_time_step: f64,
-    /// The largest distance of a sender report's RTP time from that of the last packet, in seconds.
-    pub longest_report_step: f64,
-}
-
-impl ViewerFigures {
-    /// Audio and video together.
-    pub fn total(&self) -> TrackFigures {
-        let mut total = self.audio;
-        total.add(&self.video);
-        total
-    }
-
-    /// Everything that came was whole, came once and left no gap, and something came.
-    pub fn is_intact(&self) -> bool {
-        let total = self.total();
-        total.delivered > 0 && total.is_intact() && self.unexpected == 0 && self.refused == 0
     }
 }
 
