@@ -46,7 +46,7 @@ impl Report {
         page += &verdict(
             kept_up,
             if kept_up {
-                "The load test and its machine kept up."
+                "No bottleneck was found beside the server."
             } else {
                 "There was a bottleneck beside the server; see below."
             },

@@ -361,7 +361,7 @@ impl Report {
             }
         });
         if self.bottlenecks.is_empty() {
-            lines.push("no bottleneck beside the server: what is wrong is the server's".into());
+            lines.push("no bottleneck was found beside the server".into());
         }
         lines.extend(self.bottlenecks.iter().map(|reason| format!("BOTTLENECK beside the server: {reason}")));
         lines.push(if self.integrity { "integrity: held".into() } else { "integrity: BROKEN".into() });
