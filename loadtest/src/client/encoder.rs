@@ -23,7 +23,7 @@ pub struct PublisherOptions {
     pub gop: Duration,
     /// A keyframe is this many times as big as an interframe, at least 1; the average bit rate stays.
     pub keyframe_factor: f64,
-    /// Sends keyframes at all, on its own and when asked; [`Publisher::allow_keyframes`] changes it.
+    /// Sends keyframes at all, on its own and when asked; [`super::Publisher::allow_keyframes`] changes it.
     pub keyframes: bool,
     /// Whose offer and manners it has.
     pub imitates: Imitation,
