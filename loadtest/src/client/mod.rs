@@ -6,6 +6,7 @@ mod figures;
 mod http;
 mod link;
 mod publisher;
+mod running;
 mod viewer;
 
 use std::net::IpAddr;
@@ -14,7 +15,6 @@ use std::time::Duration;
 use media_core::dtls::{Certificate, DtlsContext, DtlsFailure};
 use media_core::session::Fingerprint;
 use media_core::srtp::SrtpProfile;
-use tokio::sync::watch;
 
 pub use check::bare_check;
 pub use encoder::PublisherOptions;
@@ -23,6 +23,7 @@ pub use http::Endpoint;
 pub(crate) use link::open_socket;
 pub(crate) use publisher::{AUDIO_BYTES, AUDIO_INTERVAL};
 pub use publisher::{Publisher, PublisherWatch};
+pub use running::Running;
 pub use viewer::{SharedHistogram, Viewer, ViewerOptions, Watch, latency_histogram};
 
 use crate::sdp::{AnswerError, Setup};
@@ -185,28 +186,4 @@ pub enum ClientState {
     Connected(SrtpProfile),
     /// It is over, for this reason.
     Ended(ClientError),
-}
-
-/// Waits until a client is connected.
-async fn connected(mut state: watch::Receiver<ClientState>) -> Result<SrtpProfile, ClientError> {
-    loop {
-        match &*state.borrow_and_update() {
-            ClientState::Connected(profile) => return Ok(*profile),
-            ClientState::Ended(error) => return Err(error.clone()),
-            ClientState::Connecting | ClientState::Handshaking => {}
-        }
-        state.changed().await.map_err(|_| ClientError::Stopped)?;
-    }
-}
-
-/// Waits until a client is over, and says why.
-async fn ended(mut state: watch::Receiver<ClientState>) -> ClientError {
-    loop {
-        if let ClientState::Ended(error) = &*state.borrow_and_update() {
-            return error.clone();
-        }
-        if state.changed().await.is_err() {
-            return ClientError::Stopped;
-        }
-    }
 }

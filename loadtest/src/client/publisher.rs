@@ -1,6 +1,7 @@
 //! A WHIP client that sends synthetic media.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,16 +11,13 @@ use media_core::media::{Codec, MediaKind};
 use media_core::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
 use media_core::rtp::packet::{HeaderFields, RtpHeader, write_header};
 use media_core::rtp::rtx;
-use media_core::srtp::SrtpProfile;
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 
-use super::http::Resource;
-use super::link::{Link, LinkStart, Media, Outgoing};
-use super::{ClientError, ClientOptions, ClientState, Endpoint, Identity, PublisherFigures, PublisherOptions};
+use super::link::{Media, Outgoing};
+use super::running::{Agreed, Running};
+use super::{ClientError, ClientOptions, Endpoint, Identity, PublisherFigures, PublisherOptions};
 use crate::clock;
 use crate::frames::{Packetizer, Payload};
-use crate::sdp::{Answer, AnsweredSection, Imitation, Offer, OfferedSection, PayloadTypes, Ssrcs};
+use crate::sdp::{AnsweredSection, Imitation, Offer, OfferedSection, PayloadTypes, Ssrcs};
 use crate::stamp::{Content, STAMP_LEN, Stamp, stream_number};
 
 /// Sent packets that a NACK can still get.
@@ -37,22 +35,16 @@ pub(crate) const AUDIO_BYTES: usize = 160;
 
 /// A running publisher. Dropping it ends it without a word; [`Publisher::stop`] ends it well.
 pub struct Publisher {
-    resource: Resource,
-    delete: bool,
+    running: Running,
     figures: Arc<Mutex<PublisherFigures>>,
-    state: watch::Receiver<ClientState>,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-    answer: Answer,
     keyframes: Arc<AtomicBool>,
-    moves: Arc<Notify>,
 }
 
 impl Publisher {
     /// Posts the offer and starts the session in the background, on the current tokio runtime.
     ///
     /// # Errors
-    /// What the HTTP exchange or the answer lacks; all later failures show in [`Publisher::connected`].
+    /// What the HTTP exchange or the answer lacks; all later failures show in [`Running::connected`].
     pub async fn start(
         endpoint: &Endpoint,
         identity: &Identity,
@@ -95,62 +87,13 @@ impl Publisher {
             keyframes: Arc::clone(&keyframes),
             figures: Arc::clone(&figures),
         };
-        let (state_sender, state) = watch::channel(ClientState::Connecting);
-        let (stop, stopped) = watch::channel(false);
-        let delete = options.delete;
-        let moves = Arc::new(Notify::new());
-        let start = LinkStart {
-            options,
-            identity: identity.clone(),
-            local,
-            answer: answer.clone(),
-            begun,
-            moves: Arc::clone(&moves),
-        };
-        let link = Link::start(start, state_sender)?;
-        let task = tokio::spawn(link.run(sender, stopped));
-        Ok(Publisher { resource, delete, figures, state, stop, task, answer, keyframes, moves })
-    }
-
-    /// Waits until media flows, and tells the SRTP profile.
-    ///
-    /// # Errors
-    /// Why it never will.
-    pub async fn connected(&self) -> Result<SrtpProfile, ClientError> {
-        super::connected(self.state.clone()).await
-    }
-
-    /// Waits until the session is over, and says why.
-    pub async fn ended(&self) -> ClientError {
-        super::ended(self.state.clone()).await
-    }
-
-    /// Why it is over, if it is.
-    pub fn failure(&self) -> Option<ClientError> {
-        match &*self.state.borrow() {
-            ClientState::Ended(error) => Some(error.clone()),
-            _ => None,
-        }
-    }
-
-    /// The server's answer.
-    pub fn answer(&self) -> &Answer {
-        &self.answer
-    }
-
-    /// Goes on from a fresh socket, as behind a NAT that lost its mapping: checks there nominate the new address.
-    pub fn change_address(&self) {
-        self.moves.notify_one();
+        let running = Running::start(Agreed { resource, answer, local, begun }, identity, options, sender)?;
+        Ok(Publisher { running, figures, keyframes })
     }
 
     /// Lets an encoder that gave none so far make keyframes.
     pub fn allow_keyframes(&self) {
         self.keyframes.store(true, Ordering::Relaxed);
-    }
-
-    /// The session resource, absolute.
-    pub fn session_url(&self) -> &str {
-        self.resource.url.as_str()
     }
 
     /// The figures so far.
@@ -167,12 +110,10 @@ impl Publisher {
     ///
     /// # Errors
     /// What the DELETE said; the client is gone all the same.
-    pub async fn stop(mut self) -> Result<PublisherFigures, ClientError> {
-        let deleted = if self.delete { self.resource.delete().await } else { Ok(()) };
-        self.stop.send_replace(true);
-        // It fails only if the task panicked, and then the figures say so.
-        let _ = (&mut self.task).await;
-        deleted.map(|()| self.figures())
+    pub async fn stop(self) -> Result<PublisherFigures, ClientError> {
+        let Publisher { running, figures, .. } = self;
+        running.stop().await?;
+        Ok(*figures.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -187,9 +128,11 @@ impl PublisherWatch {
     }
 }
 
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        self.task.abort();
+impl Deref for Publisher {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
     }
 }
 

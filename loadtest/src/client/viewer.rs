@@ -1,6 +1,7 @@
 //! A WHEP client that checks and counts what it receives.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,16 +12,13 @@ use media_core::rtcp::{MAX_RTCP_LEN, NtpTime, ReportBlock, RtcpPacket, RtcpPacke
 use media_core::rtp::packet::RtpHeader;
 use media_core::rtp::rtx;
 use media_core::rtp::sequence::SequenceExtender;
-use media_core::srtp::SrtpProfile;
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 
-use super::http::Resource;
-use super::link::{Link, LinkStart, Media, Outgoing};
-use super::{ClientError, ClientOptions, ClientState, Endpoint, Identity, Verify, ViewerFigures};
+use super::link::{Media, Outgoing};
+use super::running::{Agreed, Running};
+use super::{ClientError, ClientOptions, Endpoint, Identity, Verify, ViewerFigures};
 use crate::clock;
 use crate::frames;
-use crate::sdp::{Answer, AnsweredSection, Imitation, Offer, OfferedSection};
+use crate::sdp::{AnsweredSection, Imitation, Offer, OfferedSection};
 use crate::stamp::stream_number;
 use crate::tally::Track;
 
@@ -74,21 +72,15 @@ impl Default for ViewerOptions {
 
 /// A running viewer. Dropping it ends it without a word; [`Viewer::stop`] ends it well.
 pub struct Viewer {
-    resource: Resource,
-    delete: bool,
+    running: Running,
     seen: Arc<Mutex<Seen>>,
-    state: watch::Receiver<ClientState>,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-    answer: Answer,
-    moves: Arc<Notify>,
 }
 
 impl Viewer {
     /// Posts the offer and starts the session in the background, on the current tokio runtime.
     ///
     /// # Errors
-    /// What the HTTP exchange or the answer lacks; all later failures show in [`Viewer::connected`].
+    /// What the HTTP exchange or the answer lacks; all later failures show in [`Running::connected`].
     pub async fn start(
         endpoint: &Endpoint,
         identity: &Identity,
@@ -125,57 +117,8 @@ impl Viewer {
             ssrc: 1,
             seen: Arc::clone(&seen),
         };
-        let (state_sender, state) = watch::channel(ClientState::Connecting);
-        let (stop, stopped) = watch::channel(false);
-        let delete = options.delete;
-        let moves = Arc::new(Notify::new());
-        let start = LinkStart {
-            options,
-            identity: identity.clone(),
-            local,
-            answer: answer.clone(),
-            begun,
-            moves: Arc::clone(&moves),
-        };
-        let link = Link::start(start, state_sender)?;
-        let task = tokio::spawn(link.run(receiver, stopped));
-        Ok(Viewer { resource, delete, seen, state, stop, task, answer, moves })
-    }
-
-    /// Waits until the handshake is done, and tells the SRTP profile.
-    ///
-    /// # Errors
-    /// Why it never will.
-    pub async fn connected(&self) -> Result<SrtpProfile, ClientError> {
-        super::connected(self.state.clone()).await
-    }
-
-    /// Waits until the session is over, and says why.
-    pub async fn ended(&self) -> ClientError {
-        super::ended(self.state.clone()).await
-    }
-
-    /// Why it is over, if it is.
-    pub fn failure(&self) -> Option<ClientError> {
-        match &*self.state.borrow() {
-            ClientState::Ended(error) => Some(error.clone()),
-            _ => None,
-        }
-    }
-
-    /// The server's answer.
-    pub fn answer(&self) -> &Answer {
-        &self.answer
-    }
-
-    /// Goes on from a fresh socket, as behind a NAT that lost its mapping: checks there nominate the new address.
-    pub fn change_address(&self) {
-        self.moves.notify_one();
-    }
-
-    /// The session resource, absolute.
-    pub fn session_url(&self) -> &str {
-        self.resource.url.as_str()
+        let running = Running::start(Agreed { resource, answer, local, begun }, identity, options, receiver)?;
+        Ok(Viewer { running, seen })
     }
 
     /// The figures so far.
@@ -192,18 +135,19 @@ impl Viewer {
     ///
     /// # Errors
     /// What the DELETE said; the client is gone all the same.
-    pub async fn stop(mut self) -> Result<ViewerFigures, ClientError> {
-        let deleted = if self.delete { self.resource.delete().await } else { Ok(()) };
-        self.stop.send_replace(true);
-        // It fails only if the task panicked, and then the figures say so.
-        let _ = (&mut self.task).await;
-        deleted.map(|()| self.figures())
+    pub async fn stop(self) -> Result<ViewerFigures, ClientError> {
+        let Viewer { running, seen, .. } = self;
+        running.stop().await?;
+        let figures = lock(&seen).figures();
+        Ok(figures)
     }
 }
 
-impl Drop for Viewer {
-    fn drop(&mut self) {
-        self.task.abort();
+impl Deref for Viewer {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
     }
 }
 

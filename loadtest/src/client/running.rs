@@ -1,0 +1,130 @@
+//! What a running publisher and a running viewer have in common: a session resource, and a task that keeps the link.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use media_core::session::IceCredentials;
+use media_core::srtp::SrtpProfile;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::http::Resource;
+use super::link::{Link, LinkStart, Media};
+use super::{ClientError, ClientOptions, ClientState, Identity};
+use crate::sdp::Answer;
+
+/// A client at work. Dropping it ends it without a word.
+pub struct Running {
+    resource: Resource,
+    delete: bool,
+    state: watch::Receiver<ClientState>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+    answer: Answer,
+    moves: Arc<Notify>,
+}
+
+/// What the HTTP exchange led to.
+pub(super) struct Agreed {
+    pub(super) resource: Resource,
+    pub(super) answer: Answer,
+    pub(super) local: IceCredentials,
+    pub(super) begun: Instant,
+}
+
+impl Running {
+    /// Starts the link in the background, on the current tokio runtime.
+    pub(super) fn start(
+        agreed: Agreed,
+        identity: &Identity,
+        options: ClientOptions,
+        media: impl Media,
+    ) -> Result<Running, ClientError> {
+        let Agreed { resource, answer, local, begun } = agreed;
+        let (state_sender, state) = watch::channel(ClientState::Connecting);
+        let (stop, stopped) = watch::channel(false);
+        let delete = options.delete;
+        let moves = Arc::new(Notify::new());
+        let start = LinkStart {
+            options,
+            identity: identity.clone(),
+            local,
+            answer: answer.clone(),
+            begun,
+            moves: Arc::clone(&moves),
+        };
+        let link = Link::start(start, state_sender)?;
+        let task = tokio::spawn(link.run(media, stopped));
+        Ok(Running { resource, delete, state, stop, task, answer, moves })
+    }
+
+    /// Waits until the handshake is done, and tells the SRTP profile.
+    ///
+    /// # Errors
+    /// Why it never will.
+    pub async fn connected(&self) -> Result<SrtpProfile, ClientError> {
+        let mut state = self.state.clone();
+        loop {
+            match &*state.borrow_and_update() {
+                ClientState::Connected(profile) => return Ok(*profile),
+                ClientState::Ended(error) => return Err(error.clone()),
+                ClientState::Connecting | ClientState::Handshaking => {}
+            }
+            state.changed().await.map_err(|_| ClientError::Stopped)?;
+        }
+    }
+
+    /// Waits until the session is over, and says why.
+    pub async fn ended(&self) -> ClientError {
+        let mut state = self.state.clone();
+        loop {
+            if let ClientState::Ended(error) = &*state.borrow_and_update() {
+                return error.clone();
+            }
+            if state.changed().await.is_err() {
+                return ClientError::Stopped;
+            }
+        }
+    }
+
+    /// Why it is over, if it is.
+    pub fn failure(&self) -> Option<ClientError> {
+        match &*self.state.borrow() {
+            ClientState::Ended(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
+    /// The server's answer.
+    pub fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// Goes on from a fresh socket, as behind a NAT that lost its mapping: checks there nominate the new address.
+    pub fn change_address(&self) {
+        self.moves.notify_one();
+    }
+
+    /// The session resource, absolute.
+    pub fn session_url(&self) -> &str {
+        self.resource.url.as_str()
+    }
+
+    /// Ends the session: DELETE unless the options say no, then close_notify.
+    ///
+    /// # Errors
+    /// What the DELETE said; the client is gone all the same.
+    pub(super) async fn stop(mut self) -> Result<(), ClientError> {
+        let deleted = if self.delete { self.resource.delete().await } else { Ok(()) };
+        self.stop.send_replace(true);
+        // It fails only if the task panicked, and then the figures say so.
+        let _ = (&mut self.task).await;
+        deleted
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
