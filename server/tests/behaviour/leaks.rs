@@ -83,7 +83,7 @@ async fn two_hundred_joins_and_leaves_leave_nothing_behind() {
     for mode in ["lite", "full"] {
         // One arena, and large blocks given back at once: what is resident is what is in use.
         let environment = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
-        let arguments = ["--ice", mode, "--shards", "2", "--liveness-timeout", "2s"];
+        let arguments = ["--ice", mode, "--shards", "2", "--liveness-timeout", "5s"];
         let server = Sluice::start_in(&environment, &arguments).await;
         // So slow that its packet cache hardly grows meanwhile.
         let media = PublisherOptions { bitrate: 50, ..PublisherOptions::default() };
