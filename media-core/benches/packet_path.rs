@@ -9,11 +9,12 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use media_core::demux::classify;
 use media_core::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, SendSsrcs};
 use media_core::net::{Path, SendBatch};
-use media_core::publication::cache::{PacketCache, PacketInfo};
+use media_core::publication::Track;
+use media_core::publication::cache::PacketInfo;
 use media_core::rtp::{HeaderFields, RtpHeader, write_header};
 use media_core::session::DtlsRole;
 use media_core::srtp::{KeyingMaterial, MAX_TRAILER, SrtpProfile, SrtpReceiver, SrtpSender};
-use media_core::subscription::{Outgoing, PACKET_ROOM, Subscription};
+use media_core::subscription::{Outgoing, Round, Subscription};
 
 /// Payloads of video and of audio, in bytes.
 const PAYLOADS: [usize; 2] = [1150, 160];
@@ -154,9 +155,10 @@ fn viewer(index: usize) -> Subscription {
     Subscription::new(Instant::now(), index, path(index), sender, [Some(audio), Some(video)])
 }
 
-/// A frame of video and one audio packet, put into the caches under the next numbers.
+/// A frame of video and one audio packet, put into the tracks under the next numbers.
 struct Publisher {
-    caches: [PacketCache; 2],
+    tracks: [Track; 2],
+    late: [Vec<u64>; 2],
     next: [u64; 2],
     payloads: [Vec<u8>; 2],
 }
@@ -164,13 +166,14 @@ struct Publisher {
 impl Publisher {
     fn new() -> Publisher {
         Publisher {
-            caches: [PacketCache::new(MediaKind::Audio), PacketCache::new(MediaKind::Video)],
+            tracks: [Track::new(MediaKind::Audio), Track::new(MediaKind::Video)],
+            late: Default::default(),
             next: [0; 2],
             payloads: [vec![0xa5; PAYLOADS[1]], vec![0x5a; PAYLOADS[0]]],
         }
     }
 
-    fn publish(&mut self, kind: MediaKind, count: u64, keyframe: bool) -> std::ops::Range<u64> {
+    fn publish(&mut self, now: Instant, kind: MediaKind, count: u64, keyframe: bool) {
         let index = kind.index();
         let first = self.next[index];
         self.next[index] += count;
@@ -178,35 +181,28 @@ impl Publisher {
             let info = PacketInfo {
                 sequence,
                 timestamp: sequence as u32 * 3000,
+                arrived: now,
                 payload_type: if kind == MediaKind::Audio { 111 } else { 96 },
                 marker: sequence + 1 == self.next[index],
                 keyframe: keyframe && sequence == first,
             };
-            assert!(self.caches[index].insert(info, &[], &self.payloads[index]));
+            assert!(self.tracks[index].admit(info, &[], &self.payloads[index]));
         }
-        first..self.next[index]
     }
 }
 
 /// The shard's loop: viewer by viewer over the batch. Where the shard would send, the batch is emptied.
 fn fan_out(publisher: &mut Publisher, viewers: &mut [Subscription], out: &mut SendBatch, keyframe: bool) -> u64 {
-    let audio = publisher.publish(MediaKind::Audio, 1, false);
-    let video = publisher.publish(MediaKind::Video, FRAME, keyframe);
-    let mut bytes = 0;
+    let now = Instant::now();
+    publisher.publish(now, MediaKind::Audio, 1, false);
+    publisher.publish(now, MediaKind::Video, FRAME, keyframe);
+    let round = Round { now, tracks: &publisher.tracks, late: &publisher.late, shedding: false };
+    let mut packets = 0;
     for viewer in viewers {
-        for (kind, fresh) in [(MediaKind::Audio, audio.clone()), (MediaKind::Video, video.clone())] {
-            for sequence in fresh {
-                let packet = publisher.caches[kind.index()].get(sequence).expect("just inserted");
-                if out.room() < PACKET_ROOM {
-                    out.discard();
-                }
-                viewer.forward(kind, &packet, out).expect("an open viewer");
-            }
-        }
-        bytes += viewer.sent.bytes;
+        packets += viewer.serve(&round, out, SendBatch::discard).packets;
     }
     out.discard();
-    bytes
+    packets
 }
 
 fn whole_fan_out(c: &mut Criterion) {
@@ -221,7 +217,10 @@ fn whole_fan_out(c: &mut Criterion) {
         }
         group.throughput(Throughput::Elements(count as u64 * (FRAME + 1)));
         group.bench_function(BenchmarkId::new("viewers", count), |b| {
-            b.iter(|| fan_out(&mut publisher, &mut viewers, &mut out, false));
+            b.iter(|| {
+                let packets = fan_out(&mut publisher, &mut viewers, &mut out, false);
+                assert_eq!(packets, count as u64 * (FRAME + 1));
+            });
         });
     }
     group.finish();

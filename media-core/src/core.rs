@@ -1,7 +1,6 @@
 //! The handle by which control reaches the shards.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -10,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::dtls::{Certificate, HandshakePool};
 use crate::ice::host_priority;
 use crate::ledger::Reason;
+use crate::load::{self, Load};
 use crate::media::Role;
 use crate::net::MediaSocket;
 use crate::router::{self, ShardMessage, ShardSender};
@@ -18,9 +18,6 @@ use crate::session::{
 };
 use crate::shard::{self, ShardSetup};
 use crate::stats::ShardSnapshot;
-
-/// A shard takes viewers of its own streams until it has this many sessions more than the emptiest one.
-const SPILL: usize = 32;
 
 /// Why the core did not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +59,7 @@ struct Threads {
 struct ShardHandle {
     sender: ShardSender,
     candidates: Vec<LocalCandidate>,
-    /// Sessions that were placed here and have not ended.
-    sessions: Arc<AtomicUsize>,
+    load: Arc<Load>,
 }
 
 impl MediaCore {
@@ -84,7 +80,7 @@ impl MediaCore {
         let mut shards = Vec::new();
         let mut threads = Vec::new();
         for (index, (inbox, (socket, port))) in inboxes.into_iter().zip(sockets).enumerate() {
-            let sessions = Arc::new(AtomicUsize::new(0));
+            let load = Arc::<Load>::default();
             let setup = ShardSetup {
                 index,
                 config: config.clone(),
@@ -93,11 +89,11 @@ impl MediaCore {
                 shards: senders.clone(),
                 pool: pool.handle(),
                 events: events.clone(),
-                session_count: sessions.clone(),
+                load: load.clone(),
             };
             threads.push(spawn(setup).map_err(StartError::Thread)?);
             let candidates = candidates(&config.public_ips, port);
-            shards.push(ShardHandle { sender: senders[index].clone(), candidates, sessions });
+            shards.push(ShardHandle { sender: senders[index].clone(), candidates, load });
         }
         let fingerprint = certificate.fingerprint().clone();
         let threads = Mutex::new(Some(Threads { shards: threads, pool }));
@@ -125,19 +121,20 @@ impl MediaCore {
         (stream.0 % self.inner.shards.len() as u64) as usize
     }
 
-    /// The shard for a new session: publishers live on their stream's home shard, viewers too until it has a good many
-    /// sessions more than the emptiest shard.
+    /// The shard for a new session: publishers live on their stream's home shard, viewers too until it is a good deal
+    /// busier than the least busy one.
     pub fn shard_for(&self, stream: StreamId, role: Role) -> ShardIndex {
         let home = self.home_shard(stream);
-        let load = |index: ShardIndex| self.inner.shards[index].sessions.load(Ordering::Relaxed);
-        let emptiest = (0..self.inner.shards.len()).min_by_key(|&index| load(index)).unwrap_or(home);
-        if role == Role::Publisher || load(home) < load(emptiest) + SPILL { home } else { emptiest }
+        match role {
+            Role::Publisher => home,
+            Role::Viewer => load::place(home, self.inner.shards.iter().map(|shard| &*shard.load)),
+        }
     }
 
     /// Opens a session on a shard. From here on checks with its credentials are answered.
     pub fn open(&self, shard: ShardIndex, spec: SessionSpec) {
         let home = self.home_shard(spec.stream);
-        self.inner.shards[shard].sessions.fetch_add(1, Ordering::Relaxed);
+        self.inner.shards[shard].load.add_session();
         self.inner.shards[shard].sender.send(ShardMessage::Open(Box::new(spec), home));
     }
 

@@ -11,6 +11,7 @@ pub mod dtls;
 pub mod fuzzing;
 pub mod ice;
 pub mod ledger;
+mod load;
 pub mod media;
 pub mod net;
 pub mod publication;

@@ -3,6 +3,7 @@
 //! A stream has one home shard, where its publisher is. Every other shard with viewers of it gets each batch once, keeps
 //! its own copy in its own cache, and serves its viewers like the home shard serves its own.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +19,11 @@ use crate::publication::{Publication, Track};
 use crate::session::{RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
 use crate::stats::ShardSnapshot;
 use crate::subscription::Subscription;
+
+/// A walk over a stream's viewers whose packets waited longer than this begins late.
+const MAX_WAIT: Duration = Duration::from_millis(150);
+/// One late walk is a pause of the machine, which passes; so many in a row mean that the shard cannot keep up.
+const LATE_WALKS: u32 = 2;
 
 /// Batches that may wait for a shard before further ones are refused: about two seconds of a busy stream.
 const MAX_FEEDS: usize = 512;
@@ -52,6 +58,8 @@ pub(crate) enum ShardMessage {
 /// Room of a feed: what one full batch from the socket brings, at usual packet sizes.
 const FEED_PACKETS: usize = 64;
 const FEED_BYTES: usize = FEED_PACKETS * 1200;
+/// Feeds whose room is kept for later ones, some megabytes at most.
+const MAX_SPARE_FEEDS: usize = 64;
 
 /// The packets of one batch on their way to another shard.
 pub(crate) struct Feed {
@@ -108,6 +116,62 @@ impl Feed {
             rest = behind;
             (packet.kind, CachedPacket { info: packet.info, extensions, payload })
         })
+    }
+}
+
+/// Feeds that were given away. Those that all other shards have done with serve again.
+#[derive(Default)]
+pub(crate) struct Feeds {
+    given: VecDeque<Arc<Feed>>,
+}
+
+/// How many feeds other shards took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HandedOver {
+    pub(crate) taken: u64,
+    pub(crate) refused: u64,
+}
+
+impl Feeds {
+    /// Gives each of the shards these packets.
+    fn give<'a>(
+        &mut self,
+        stream: StreamId,
+        clocks: [Option<ClockPoint>; 2],
+        packets: impl Iterator<Item = (MediaKind, CachedPacket<'a>)>,
+        shards: impl Iterator<Item = &'a ShardSender> + Clone,
+    ) -> HandedOver {
+        let mut handed_over = HandedOver::default();
+        let mut packets = packets.peekable();
+        while packets.peek().is_some() {
+            let mut feed = self.take();
+            // Nobody else has it.
+            let Some(room) = Arc::get_mut(&mut feed) else { break };
+            room.begin(stream, clocks);
+            packets.by_ref().take(FEED_PACKETS).for_each(|(kind, packet)| room.push(kind, &packet));
+            for shard in shards.clone() {
+                if shard.feed(feed.clone()) {
+                    handed_over.taken += 1;
+                } else {
+                    handed_over.refused += 1;
+                }
+            }
+            self.given.push_back(feed);
+        }
+        handed_over
+    }
+
+    /// One that nobody else has: the oldest, unless a shard is behind. Then a new one is made, and what is too much is
+    /// let go.
+    fn take(&mut self) -> Arc<Feed> {
+        let Some(mut feed) = self.given.pop_front() else { return Arc::default() };
+        if Arc::get_mut(&mut feed).is_some() {
+            return feed;
+        }
+        if self.given.len() < MAX_SPARE_FEEDS {
+            self.given.push_back(feed);
+        }
+        Arc::default()
     }
 }
 
@@ -181,8 +245,31 @@ pub(crate) struct Stream {
     /// Sessions of this shard, connected or not.
     pub(crate) sessions: usize,
     pub(crate) without_publisher_since: Option<Instant>,
-    /// Sequence numbers that came in the present batch and wait for their fan-out.
-    pub(crate) fresh: [Vec<u64>; 2],
+    /// The present walk over the viewers, or the next one.
+    pub(crate) walk: Walk,
+    /// On the home shard: behind the last packets that the joined shards were given.
+    handed_over: [u64; 2],
+}
+
+/// A walk over a stream's viewers, which get what came since the last one. It may be interrupted between two viewers.
+#[derive(Default)]
+pub(crate) struct Walk {
+    /// It waits for its turn or is under way.
+    queued: bool,
+    under_way: bool,
+    /// The viewer that is next.
+    pub(crate) next: usize,
+    /// Packets that came behind later ones since the last walk.
+    pub(crate) late: [Vec<u64>; 2],
+    /// The viewers let go of what waited too long.
+    pub(crate) shedding: bool,
+    /// Some viewer has more to come that is not due yet.
+    pub(crate) behind: bool,
+    /// Since when the packets of the next walk wait.
+    waiting_since: Option<Instant>,
+    /// Walks in a row that began late.
+    late_walks: u32,
+    heads: [u64; 2],
 }
 
 impl Stream {
@@ -199,8 +286,91 @@ impl Stream {
             keyframes: KeyframeRequester::new(keyframe_interval),
             sessions: 0,
             without_publisher_since: Some(now),
-            fresh: [Vec::with_capacity(64), Vec::with_capacity(64)],
+            walk: Walk::default(),
+            handed_over: [0; 2],
         }
+    }
+
+    /// Packets came at `now`, or time did for viewers that wait. True if the stream was not in the queue yet.
+    pub(crate) fn enqueue(&mut self, now: Instant) -> bool {
+        self.walk.waiting_since.get_or_insert(now);
+        !std::mem::replace(&mut self.walk.queued, true)
+    }
+
+    /// True if a walk waits for its turn or is under way.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.walk.queued
+    }
+
+    /// Begins a walk over the viewers; false if one is under way.
+    pub(crate) fn begin_walk(&mut self, now: Instant) -> bool {
+        let walk = &mut self.walk;
+        if std::mem::replace(&mut walk.under_way, true) {
+            return false;
+        }
+        let waited = walk.waiting_since.take().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
+        walk.late_walks = if waited > MAX_WAIT { walk.late_walks + 1 } else { 0 };
+        walk.shedding = walk.late_walks >= LATE_WALKS;
+        walk.behind = false;
+        for (track, (late, head)) in self.tracks.iter_mut().zip(walk.late.iter_mut().zip(&mut walk.heads)) {
+            track.take_late(late);
+            *head = track.head();
+        }
+        true
+    }
+
+    /// Ends a walk. True if more came meanwhile: the stream has to queue again.
+    pub(crate) fn end_walk(&mut self) -> bool {
+        self.walk.next = 0;
+        self.walk.under_way = false;
+        let mut tracks = self.tracks.iter().zip(&self.walk.heads);
+        self.walk.queued = tracks.any(|(track, &head)| track.has_late() || track.head() != head);
+        self.walk.queued
+    }
+
+    /// Takes a viewer out, so that a walk under way misses nobody. Others may have taken its place, and the place of
+    /// those: returns both indices.
+    pub(crate) fn remove_viewer(&mut self, index: usize) -> [usize; 2] {
+        let mut hole = index;
+        if index < self.walk.next {
+            // Its place goes to one that has been served, too.
+            self.walk.next -= 1;
+            hole = self.walk.next;
+            self.viewers.swap(index, hole);
+        }
+        self.viewers.swap_remove(hole);
+        [index, hole]
+    }
+
+    /// Gives the joined shards what they have not been given yet: the packets in order, then those that came behind
+    /// later ones. Returns how many feeds were taken and how many refused.
+    pub(crate) fn hand_over(&mut self, feeds: &mut Feeds, shards: &[ShardSender]) -> HandedOver {
+        let heads = [self.tracks[0].head(), self.tracks[1].head()];
+        let handed_over = std::mem::replace(&mut self.handed_over, heads);
+        let packets = [MediaKind::Audio, MediaKind::Video].into_iter().flat_map(|kind| {
+            let (track, from) = (&self.tracks[kind.index()], handed_over[kind.index()]);
+            let late = self.walk.late[kind.index()].iter().copied().filter(move |&late| late < from);
+            (from..track.head()).chain(late).filter_map(move |sequence| Some((kind, track.cache.get(sequence)?)))
+        });
+        feeds.give(self.id, self.clocks, packets, self.joined.iter().map(|&shard| &shards[shard]))
+    }
+
+    /// A shard has viewers of this stream now. It is given everything since the last keyframe for their start.
+    pub(crate) fn join(&mut self, now: Instant, shard: ShardIndex, feeds: &mut Feeds, shards: &[ShardSender]) {
+        if self.joined.contains(&shard) {
+            return;
+        }
+        let Some(formats) = &self.formats else { return self.joined.push(shard) };
+        shards[shard].send(ShardMessage::Publisher(self.id, Some(formats.clone())));
+        if self.joined.is_empty() {
+            self.handed_over = [self.tracks[0].head(), self.tracks[1].head()];
+        }
+        self.joined.push(shard);
+        let track = &self.tracks[MediaKind::Video.index()];
+        let end = self.handed_over[MediaKind::Video.index()];
+        let start = track.start(now).map_or(end, |info| info.sequence);
+        let packets = (start..end).filter_map(|sequence| Some((MediaKind::Video, track.cache.get(sequence)?)));
+        feeds.give(self.id, self.clocks, packets, std::iter::once(&shards[shard]));
     }
 
     /// True if nobody needs it here any more.
@@ -213,14 +383,15 @@ impl Stream {
         for track in &mut self.tracks {
             track.end_publication();
         }
-        for fresh in &mut self.fresh {
-            fresh.clear();
+        for late in &mut self.walk.late {
+            late.clear();
         }
         self.clocks = [None; 2];
         self.keyframes.on_publisher();
         self.without_publisher_since = formats.is_none().then_some(now);
-        if let Some(formats) = &formats {
-            for outgoing in self.viewers.iter_mut().flat_map(|viewer| viewer.outgoing.iter_mut().flatten()) {
+        for outgoing in self.viewers.iter_mut().flat_map(|viewer| viewer.outgoing.iter_mut().flatten()) {
+            outgoing.end_publication(&self.tracks[outgoing.kind.index()]);
+            if let Some(formats) = &formats {
                 outgoing.set_publisher_formats(&formats[outgoing.kind.index()]);
             }
         }
@@ -231,6 +402,8 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::DtlsRole;
+    use crate::srtp::{KeyingMaterial, SrtpProfile};
 
     fn feed() -> Arc<Feed> {
         Arc::default()
@@ -251,10 +424,65 @@ mod tests {
     }
 
     #[test]
+    fn viewers_that_leave_during_a_walk_make_it_miss_nobody() {
+        let path = crate::net::Path { remote: ([127, 0, 0, 1], 9).into(), local: None };
+        let keying = KeyingMaterial::new(SrtpProfile::AeadAes128Gcm, &[7; 56]).unwrap();
+        let viewer = |session| {
+            let sender = keying.contexts(DtlsRole::Server).unwrap().1;
+            Subscription::new(Instant::now(), session, path, sender, [None, None])
+        };
+        let sessions = |viewers: &[Subscription]| viewers.iter().map(|viewer| viewer.session).collect::<Vec<_>>();
+        for leaving in 0..5 {
+            let mut stream = Stream::new(Instant::now(), StreamId(1), 0, Duration::from_millis(500));
+            stream.viewers = (0..5).map(viewer).collect();
+            assert!(stream.begin_walk(Instant::now()));
+            stream.walk.next = 2;
+            let moved = stream.remove_viewer(leaving);
+            assert!(!stream.begin_walk(Instant::now()), "still under way");
+            let (served, waiting) = stream.viewers.split_at(stream.walk.next);
+            let (mut served, mut waiting) = (sessions(served), sessions(waiting));
+            served.sort_unstable();
+            waiting.sort_unstable();
+            assert_eq!(served, (0..2).filter(|&session| session != leaving).collect::<Vec<_>>());
+            assert_eq!(waiting, (2..5).filter(|&session| session != leaving).collect::<Vec<_>>());
+            for (index, viewer) in stream.viewers.iter().enumerate() {
+                assert!(viewer.session == index || moved.contains(&index), "viewer {} unnoticed", viewer.session);
+            }
+        }
+    }
+
+    #[test]
+    fn only_walks_that_begin_late_in_a_row_let_go_of_packets() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut stream = Stream::new(start, StreamId(1), 0, Duration::from_millis(500));
+        // When packets come, when their walk begins, and whether it sheds.
+        for (came, begins, sheds) in [
+            (0, 0, false),
+            // A pause of the machine.
+            (10, 500, false),
+            (495, 505, false),
+            // Too much work.
+            (600, 800, false),
+            (650, 1_000, true),
+            (850, 1_200, true),
+            (1_150, 1_210, false),
+        ] {
+            assert!(stream.enqueue(at(came)));
+            assert!(!stream.enqueue(at(came + 1)), "it is in the queue already");
+            assert!(stream.begin_walk(at(begins)));
+            assert_eq!(stream.walk.shedding, sheds, "{came}");
+            assert!(!stream.end_walk());
+        }
+    }
+
+    #[test]
     fn packets_cross_over_as_they_were() {
         let mut feed = Feed::default();
         feed.begin(StreamId(1), [None; 2]);
-        let info = PacketInfo { sequence: 7, timestamp: 9, payload_type: 96, marker: true, keyframe: false };
+        let now = Instant::now();
+        let info =
+            PacketInfo { sequence: 7, timestamp: 9, arrived: now, payload_type: 96, marker: true, keyframe: false };
         let first = CachedPacket { info, extensions: &[1, 1, 5], payload: b"video" };
         let second = CachedPacket { info: PacketInfo { sequence: 8, ..info }, extensions: &[], payload: b"audio" };
         feed.push(MediaKind::Video, &first);

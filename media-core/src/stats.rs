@@ -109,6 +109,8 @@ pub struct ShardCounters {
     pub rtp_received: u64,
     /// RTP packets sent to viewers, without retransmissions.
     pub rtp_forwarded: u64,
+    /// RTP packets that viewers did without: the shard could not keep up.
+    pub rtp_shed: u64,
     /// RTP packets sent to viewers again after a NACK.
     pub rtp_retransmitted: u64,
     /// RTP packets that publishers sent and that never came, by their sequence numbers.
@@ -143,6 +145,8 @@ impl ShardCounters {
 pub struct ShardSnapshot {
     /// Which shard.
     pub shard: ShardIndex,
+    /// The share of a core that its thread took in the last half second or so, 0 to 1.
+    pub busy: f64,
     /// Its counters.
     pub counters: ShardCounters,
     /// Its sessions.

@@ -38,6 +38,7 @@ const SHARD_COUNTERS: &[ShardCounter] = &[
     ("send_dropped_datagrams_total", "UDP datagrams that the socket refused; they are gone.", |c| c.send_dropped),
     ("rtp_received_packets_total", "Authenticated RTP packets from publishers.", |c| c.rtp_received),
     ("rtp_forwarded_packets_total", "RTP packets sent to viewers, without retransmissions.", |c| c.rtp_forwarded),
+    ("rtp_shed_packets_total", "RTP packets that viewers did without as the shard could not keep up.", |c| c.rtp_shed),
     ("rtp_retransmitted_packets_total", "RTP packets sent to viewers again after a NACK.", |c| c.rtp_retransmitted),
     ("rtp_lost_packets_total", "RTP packets of publishers that never came.", |c| c.rtp_lost),
     ("nacks_sent_total", "Sequence numbers asked for again at publishers.", |c| c.nacks_sent),
@@ -77,6 +78,7 @@ pub struct Metrics {
     stage_failures: IntCounterVec,
     http_responses: IntCounterVec,
     shard_sessions: IntGaugeVec,
+    shard_busy: GaugeVec,
     shard_drops: IntCounterVec,
     shard_counters: Vec<IntCounterVec>,
     srtp_profiles: IntGaugeVec,
@@ -153,6 +155,10 @@ impl Metrics {
             Opts::new("sluice_http_responses_total", "Answers of the public HTTP listener."),
             &["resource", "method", "status"],
         ))?;
+        let shard_busy = d.add(GaugeVec::new(
+            Opts::new("sluice_shard_busy_ratio", "Share of a core that a shard's thread took in the last half second."),
+            &["shard"],
+        ))?;
         let shard_sessions =
             d.add(IntGaugeVec::new(Opts::new("sluice_shard_sessions", "Sessions that a shard carries."), &["shard"]))?;
         let shard_drops = d.add(IntCounterVec::new(
@@ -201,6 +207,7 @@ impl Metrics {
             stage_failures,
             http_responses,
             shard_sessions,
+            shard_busy,
             shard_drops,
             shard_counters,
             srtp_profiles,
@@ -275,6 +282,7 @@ impl Metrics {
         for snapshot in shards {
             let shard = snapshot.shard.to_string();
             let shard = shard.as_str();
+            self.shard_busy.with_label_values(&[shard]).set(snapshot.busy);
             self.shard_sessions.with_label_values(&[shard]).set(signed(snapshot.sessions.len() as u64));
             for ((_, _, read), counter) in SHARD_COUNTERS.iter().zip(&self.shard_counters) {
                 raise(&counter.with_label_values(&[shard]), read(&snapshot.counters));
@@ -366,7 +374,7 @@ mod tests {
     fn snapshot(rtp_received: u64) -> ShardSnapshot {
         let mut counters = ShardCounters { rtp_received, ..ShardCounters::default() };
         counters.drop(DropReason::NoKeys);
-        ShardSnapshot { shard: 1, counters, sessions: Vec::new() }
+        ShardSnapshot { shard: 1, busy: 0.25, counters, sessions: Vec::new() }
     }
 
     #[test]

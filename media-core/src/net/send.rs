@@ -138,9 +138,10 @@ impl SendBatch {
         self.used = 0;
     }
 
-    /// The datagrams that wait, one behind the other.
-    pub fn written(&self) -> &[u8] {
-        &self.buffer[..self.used]
+    /// The datagrams that wait.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        let datagrams = self.runs.iter().flat_map(Run::datagrams);
+        datagrams.map(|datagram| &self.buffer[datagram.offset..datagram.offset + datagram.length])
     }
 
     /// Copies one whole datagram in; it is the caller's business that there is room.

@@ -1,6 +1,9 @@
-//! The packets of one track since about two seconds: the source of every fan-out and of every retransmission.
+//! The packets of one track since its last keyframe: the source of every fan-out, of every retransmission, and of the
+//! start of every new viewer.
 //!
 //! Stored once per stream and shard, never per viewer (RTP-12).
+
+use std::time::Instant;
 
 use crate::media::MediaKind;
 
@@ -11,6 +14,8 @@ pub struct PacketInfo {
     pub sequence: u64,
     /// RTP timestamp on the stream's own time line.
     pub timestamp: u32,
+    /// When it came from the publisher.
+    pub arrived: Instant,
     /// The publisher's payload type.
     pub payload_type: u8,
     /// The RTP marker bit.
@@ -39,28 +44,42 @@ struct Slot {
     position: u64,
 }
 
-/// A ring of bytes and a ring of slots; the older packets give way to the newer ones.
+/// How much a cache holds.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    bytes: usize,
+    packets: usize,
+}
+
+/// A ring of bytes and a ring of slots; the older packets give way to the newer ones. Both double, up to their bounds,
+/// where what they were told to keep would give way.
 pub struct PacketCache {
     ring: Box<[u8]>,
     slots: Box<[Option<Slot>]>,
     written: u64,
+    most: Size,
+    /// The first packet that is to stay as long as the bounds allow: its number and position.
+    kept: Option<(u64, u64)>,
 }
 
 impl PacketCache {
-    /// Bounds by kind: 2 MiB and 2048 packets for video, 64 KiB and 256 packets for audio (5 s at 50 packets a second).
+    /// Bounds by kind: 8 MiB and 8192 packets for video (COD-17), of which a stream with short groups of pictures takes
+    /// an eighth and a quarter; 64 KiB and 256 packets for audio (5 s at 50 packets a second).
     pub fn new(kind: MediaKind) -> PacketCache {
         match kind {
-            MediaKind::Audio => PacketCache::with_capacity(64 << 10, 256),
-            MediaKind::Video => PacketCache::with_capacity(2 << 20, 2048),
+            MediaKind::Audio => PacketCache::bounded(64 << 10, 256, 1),
+            MediaKind::Video => PacketCache::bounded(1 << 20, 2048, 8),
         }
     }
 
-    /// `bytes` must hold the largest packet.
-    fn with_capacity(bytes: usize, packets: usize) -> PacketCache {
+    /// Begins with `bytes` and `packets`, powers of two, and may grow by `growth`, the packets by half of that.
+    fn bounded(bytes: usize, packets: usize, growth: usize) -> PacketCache {
         PacketCache {
             ring: vec![0; bytes].into_boxed_slice(),
             slots: vec![None; packets].into_boxed_slice(),
             written: 0,
+            most: Size { bytes: bytes * growth, packets: packets * growth.div_ceil(2) },
+            kept: None,
         }
     }
 
@@ -72,18 +91,18 @@ impl PacketCache {
             return false;
         };
         let length = extensions.len() + payload.len();
-        let capacity = self.ring.len();
-        if length > capacity {
+        if length > self.ring.len() {
             return false;
         }
+        self.make_room(info.sequence, length);
         let index = self.slot_index(info.sequence);
         if self.slots[index].is_some_and(|slot| slot.info.sequence >= info.sequence) {
             return false;
         }
-        let mut start = (self.written % capacity as u64) as usize;
-        if start + length > capacity {
+        let mut start = self.offset(self.written);
+        if start + length > self.ring.len() {
             // A packet is never cut: the rest of the ring stays empty.
-            self.written += (capacity - start) as u64;
+            self.written += (self.ring.len() - start) as u64;
             start = 0;
         }
         self.ring[start..start + extensions.len()].copy_from_slice(extensions);
@@ -95,25 +114,83 @@ impl PacketCache {
 
     /// The packet with this sequence number, if it is still there.
     pub fn get(&self, sequence: u64) -> Option<CachedPacket<'_>> {
-        let slot = self.slots[self.slot_index(sequence)].filter(|slot| slot.info.sequence == sequence)?;
-        let capacity = self.ring.len() as u64;
-        if self.written - slot.position > capacity {
-            return None;
-        }
-        let start = (slot.position % capacity) as usize;
+        let slot = self.slot(sequence)?;
+        let start = self.offset(slot.position);
         let middle = start + usize::from(slot.extensions_length);
         let end = middle + usize::from(slot.payload_length);
         Some(CachedPacket { info: slot.info, extensions: &self.ring[start..middle], payload: &self.ring[middle..end] })
+    }
+
+    /// The numbers of a packet, if it is still there.
+    pub fn info(&self, sequence: u64) -> Option<PacketInfo> {
+        self.slot(sequence).map(|slot| slot.info)
+    }
+
+    /// Packets from this one on are to stay; the cache grows for them up to its bounds. `None`: the older ones give way
+    /// to the newer ones at the present size.
+    pub fn keep_from(&mut self, sequence: Option<u64>) {
+        self.kept = sequence.and_then(|sequence| Some((sequence, self.slot(sequence)?.position)));
     }
 
     /// Forgets everything. After a publisher restart no old packet may be sent again: its payload type may now mean
     /// something else, and the same index under another header would reuse a nonce (RFC 7714 §8).
     pub fn clear(&mut self) {
         self.slots.fill(None);
+        self.kept = None;
     }
 
+    fn slot(&self, sequence: u64) -> Option<&Slot> {
+        let slot = self.slots[self.slot_index(sequence)].as_ref().filter(|slot| slot.info.sequence == sequence)?;
+        (self.written - slot.position <= self.ring.len() as u64).then_some(slot)
+    }
+
+    // Both lengths are powers of two.
     fn slot_index(&self, sequence: u64) -> usize {
-        (sequence % self.slots.len() as u64) as usize
+        sequence as usize & (self.slots.len() - 1)
+    }
+
+    fn offset(&self, position: u64) -> usize {
+        position as usize & (self.ring.len() - 1)
+    }
+
+    /// Grows if this packet would take the place of one that is to stay.
+    fn make_room(&mut self, sequence: u64, length: usize) {
+        let Some((first, position)) = self.kept else { return };
+        // The empty rest in front of the ring's end may be as long as the packet.
+        let bytes = (self.written - position) as usize + 2 * length;
+        if bytes > self.ring.len() && self.ring.len() < self.most.bytes {
+            self.grow_ring();
+        }
+        let packets = sequence.saturating_sub(first) as usize;
+        if packets >= self.slots.len() && self.slots.len() < self.most.packets {
+            self.grow_slots();
+        }
+    }
+
+    /// Doubles the ring. Nothing is cut: what ended before the old length ends before the new one.
+    fn grow_ring(&mut self) {
+        let old = self.ring.len();
+        let mut ring = vec![0; 2 * old].into_boxed_slice();
+        for slot in self.slots.iter().flatten().filter(|slot| self.written - slot.position <= old as u64) {
+            let length = usize::from(slot.extensions_length) + usize::from(slot.payload_length);
+            let (from, to) = (slot.position as usize & (old - 1), slot.position as usize & (2 * old - 1));
+            ring[to..to + length].copy_from_slice(&self.ring[from..from + length]);
+        }
+        // What was overwritten already must not seem to be there again.
+        let oldest = self.written.saturating_sub(old as u64);
+        for slot in &mut self.slots {
+            slot.take_if(|slot| slot.position < oldest);
+        }
+        self.ring = ring;
+    }
+
+    fn grow_slots(&mut self) {
+        let old = std::mem::take(&mut self.slots);
+        self.slots = vec![None; 2 * old.len()].into_boxed_slice();
+        for slot in old.into_iter().flatten() {
+            let index = self.slot_index(slot.info.sequence);
+            self.slots[index] = Some(slot);
+        }
     }
 }
 
@@ -122,17 +199,19 @@ mod tests {
     use super::*;
 
     fn info(sequence: u64) -> PacketInfo {
-        PacketInfo { sequence, timestamp: sequence as u32 * 3000, payload_type: 96, marker: false, keyframe: false }
+        let timestamp = sequence as u32 * 3000;
+        PacketInfo { sequence, timestamp, arrived: Instant::now(), payload_type: 96, marker: false, keyframe: false }
     }
 
     #[test]
     fn packets_come_back_as_they_went_in_until_the_ring_overwrites_them() {
-        let mut cache = PacketCache::with_capacity(1000, 64);
+        let mut cache = PacketCache::bounded(1024, 64, 1);
         for sequence in 0..30u64 {
             let payload = vec![sequence as u8; 90 + (sequence as usize * 7) % 20];
-            assert!(cache.insert(info(sequence), &[1, 1, 9], &payload));
+            let info = info(sequence);
+            assert!(cache.insert(info, &[1, 1, 9], &payload));
             let got = cache.get(sequence).unwrap();
-            assert_eq!((got.info, got.extensions, got.payload), (info(sequence), &[1u8, 1, 9][..], &payload[..]));
+            assert_eq!((got.info, got.extensions, got.payload), (info, &[1u8, 1, 9][..], &payload[..]));
         }
         assert!(cache.get(0).is_none());
         let kept: Vec<u64> = (0..30).filter(|&sequence| cache.get(sequence).is_some()).collect();
@@ -144,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_duplicate_and_a_packet_older_than_the_span_are_refused() {
-        let mut cache = PacketCache::with_capacity(10_000, 8);
+        let mut cache = PacketCache::bounded(16_384, 8, 1);
         assert!(cache.insert(info(10), &[], &[1]));
         assert!(!cache.insert(info(10), &[], &[2]));
         assert_eq!(cache.get(10).unwrap().payload, [1]);
@@ -160,5 +239,34 @@ mod tests {
         cache.clear();
         assert!(cache.get(5).is_none());
         assert!(cache.insert(info(5), &[], &[4]));
+    }
+
+    // COD-17
+    #[test]
+    fn what_is_to_stay_stays_up_to_the_bound_and_then_gives_way() {
+        let mut cache = PacketCache::bounded(1024, 8, 8);
+        let payload = |sequence: u64| vec![sequence as u8; 100 + (sequence as usize * 13) % 50];
+        let whole = |cache: &PacketCache, range: std::ops::Range<u64>| {
+            range.into_iter().all(|sequence| cache.get(sequence).is_some_and(|got| got.payload == payload(sequence)))
+        };
+        for sequence in 0..20 {
+            assert!(cache.insert(info(sequence), &[], &payload(sequence)));
+        }
+        assert!(cache.get(12).is_none());
+        assert!(cache.insert(info(20), &[], &payload(20)));
+        cache.keep_from(Some(20));
+        for sequence in 21..50 {
+            assert!(cache.insert(info(sequence), &[], &payload(sequence)));
+            assert!(whole(&cache, 20..sequence + 1), "{sequence}");
+        }
+        assert!(cache.get(12).is_none(), "what was lost before does not come back");
+        for sequence in 50..500 {
+            assert!(cache.insert(info(sequence), &[], &payload(sequence)));
+        }
+        assert!(cache.get(20).is_none());
+        assert!(whole(&cache, 470..500));
+        assert_eq!((cache.ring.len(), cache.slots.len()), (8192, 32));
+        cache.keep_from(None);
+        assert!(cache.insert(info(500), &[], &payload(500)));
     }
 }

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod clock;
 pub mod keyframe;
 pub mod timeline;
+mod track;
 
 use std::time::{Duration, Instant};
 
@@ -18,9 +19,10 @@ use crate::srtp::MAX_INBOUND_SSRCS;
 use crate::stats::DropReason;
 
 use arrival::ArrivalLog;
-use cache::{PacketCache, PacketInfo};
+use cache::PacketInfo;
 use clock::{ClockPoint, PublicationClock};
-use timeline::Timeline;
+
+pub use track::Track;
 
 /// SSRCs of one publisher that are told apart, as many as SRTP lets in; media and RTX of two sections are four.
 const MAX_SOURCES: usize = MAX_INBOUND_SSRCS;
@@ -37,26 +39,6 @@ const FORWARDED: [Extension; 5] = [
 ];
 /// Bytes of forwarded extension elements; a dependency descriptor with its template structure is the longest.
 const MAX_EXTENSIONS: usize = 600;
-
-/// One track of a stream on its publisher's shard. It outlives publishers: numbers go on where the last one ended.
-pub struct Track {
-    /// The packets of the last seconds.
-    pub cache: PacketCache,
-    timeline: Timeline,
-}
-
-impl Track {
-    /// A track that nothing has come for.
-    pub fn new(kind: MediaKind) -> Track {
-        Track { cache: PacketCache::new(kind), timeline: Timeline::new(90_000) }
-    }
-
-    /// The publisher is gone. The next one's first packet goes on from here, and nothing of the old one is sent again.
-    pub fn end_publication(&mut self) {
-        self.timeline.end_source();
-        self.cache.clear();
-    }
-}
 
 /// What a packet led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -467,11 +449,12 @@ impl Incoming {
         let info = PacketInfo {
             sequence: place.sequence,
             timestamp: place.timestamp,
+            arrived: now,
             payload_type: format.payload_type,
             marker: header.marker,
             keyframe,
         };
-        if !track.cache.insert(info, &elements[..length], payload) {
+        if !track.admit(info, &elements[..length], payload) {
             return Accepted::Consumed;
         }
         let begins_keyframe = keyframe && self.keyframe.replace(place.timestamp) != Some(place.timestamp);

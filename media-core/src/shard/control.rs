@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::dtls::{Connection, DtlsOutput, DtlsOutputKind};
@@ -23,6 +22,8 @@ use super::{SLOW_TICK, Shard, send};
 
 /// DTLS record type of alerts, close_notify among them (RFC 6347 §4.1).
 const ALERT: u8 = 21;
+/// A shard that goes on shedding says so this often.
+const SHED_REPORT: Duration = Duration::from_secs(10);
 /// How long an ended session's address is kept for its close_notify.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// An address stays with the session whose media goes there while its peer proved itself within this time. A check proves
@@ -63,14 +64,7 @@ impl Shard {
             }
             ShardMessage::Join(id, shard) => {
                 let key = self.stream(now, id, self.index);
-                let stream = &mut self.streams[key];
-                if !stream.joined.contains(&shard) {
-                    stream.joined.push(shard);
-                }
-                let formats = stream.formats.clone();
-                if formats.is_some() {
-                    self.shards[shard].send(ShardMessage::Publisher(id, formats));
-                }
+                self.streams[key].join(now, shard, &mut self.feeds, &self.shards);
             }
             ShardMessage::Leave(id, shard) => {
                 if let Some(&key) = self.by_stream.get(&id) {
@@ -85,6 +79,7 @@ impl Shard {
             }
             ShardMessage::Publisher(id, formats) => {
                 if let Some(&key) = self.by_stream.get(&id) {
+                    self.finish_walk(key);
                     self.streams[key].set_publisher(now, formats);
                 }
             }
@@ -103,15 +98,9 @@ impl Shard {
         }
         stream.clocks = feed.clocks;
         for (kind, packet) in feed.packets() {
-            let track = &mut stream.tracks[kind.index()];
-            if track.cache.insert(packet.info, packet.extensions, packet.payload) {
-                if stream.fresh.iter().all(Vec::is_empty) {
-                    self.fresh.push(key);
-                }
-                stream.fresh[kind.index()].push(packet.info.sequence);
-            }
+            stream.tracks[kind.index()].admit(packet.info, packet.extensions, packet.payload);
         }
-        self.fan_out(now);
+        self.enqueue(now, key);
     }
 
     fn open(&mut self, now: Instant, spec: SessionSpec, home: ShardIndex) {
@@ -141,6 +130,8 @@ impl Shard {
         if self.streams[key].is_unused() {
             let stream = self.streams.remove(key);
             self.by_stream.remove(&stream.id);
+            self.due.retain(|&due| due != key);
+            self.behind.retain(|&behind| behind != key);
         }
     }
 
@@ -164,9 +155,10 @@ impl Shard {
         let stream = &mut self.streams[session.stream];
         stream.sessions -= 1;
         if let Some(index) = session.viewer.take() {
-            stream.viewers.swap_remove(index);
-            if let Some(moved) = stream.viewers.get(index) {
-                self.sessions[moved.session].viewer = Some(index);
+            for index in stream.remove_viewer(index) {
+                if let Some(moved) = stream.viewers.get(index) {
+                    self.sessions[moved.session].viewer = Some(index);
+                }
             }
         }
         if stream.publisher.as_ref().is_some_and(|(publisher, _)| *publisher == key) {
@@ -179,13 +171,24 @@ impl Shard {
             self.shards[stream.home].send(ShardMessage::Leave(stream.id, self.index));
         }
         self.forget_unused_stream(session.stream);
-        self.session_count.fetch_sub(1, Ordering::Relaxed);
+        self.load.remove_session();
+        if self.sessions.is_empty() {
+            self.meter.idle(&self.load);
+        }
         let event = CoreEvent::Ended { session: session.id, reason, stats };
         let _ = self.events.send(event);
     }
 
+    /// What came of a stream goes out before its cache is cleared.
+    fn finish_walk(&mut self, key: usize) {
+        while self.streams[key].is_queued() {
+            self.fan_out();
+        }
+    }
+
     /// Tells all viewers of a stream, here and elsewhere, of its publisher.
     fn set_publisher(&mut self, now: Instant, key: usize, formats: Option<Arc<PublisherFormats>>) {
+        self.finish_walk(key);
         let stream = &mut self.streams[key];
         stream.set_publisher(now, formats.clone());
         for &shard in &stream.joined {
@@ -359,9 +362,16 @@ impl Shard {
                         outgoing.set_publisher_formats(&formats[outgoing.kind.index()]);
                     }
                 }
+                let mut ready = true;
+                for outgoing in outgoing.iter_mut().flatten() {
+                    ready &= outgoing.join(now, &stream.tracks[outgoing.kind.index()]);
+                }
                 session.viewer = Some(stream.viewers.len());
                 stream.viewers.push(Subscription::new(now, key, path, sender, outgoing));
-                self.want_keyframe(now, stream_key);
+                self.enqueue(now, stream_key);
+                if !ready {
+                    self.want_keyframe(now, stream_key);
+                }
             }
         }
         self.publish_events(key);
@@ -372,7 +382,7 @@ impl Shard {
                 self.counters.drop(reason);
             }
         }
-        self.fan_out(now);
+        self.fan_out();
     }
 
     /// A viewer of the stream cannot decode without a keyframe; the home shard asks the publisher.
@@ -400,15 +410,19 @@ impl Shard {
     /// Lets time pass.
     pub(super) fn tick(&mut self, now: Instant) {
         self.tick_publishers(now);
-        for id in self.wishes.drain(..) {
-            if let Some(&key) = self.by_stream.get(&id) {
-                self.shards[self.streams[key].home].send(ShardMessage::KeyframeWanted(id));
+        for id in std::mem::take(&mut self.wishes) {
+            let Some(&key) = self.by_stream.get(&id) else { continue };
+            match self.streams[key].home {
+                home if home == self.index => self.want_keyframe(now, key),
+                home => self.shards[home].send(ShardMessage::KeyframeWanted(id)),
             }
         }
         if now < self.next_slow_tick {
             return;
         }
         self.next_slow_tick = now + SLOW_TICK;
+        self.meter.poll(now, &self.load);
+        self.report_shedding(now);
         self.tick_viewers(now);
         self.farewells.retain(|_, (_, until)| now < *until);
         self.transactions.retain(|_, (_, until)| now < *until);
@@ -440,10 +454,25 @@ impl Shard {
         }
     }
 
+    /// Says that viewers did without packets, once in a while as long as it goes on.
+    fn report_shedding(&mut self, now: Instant) {
+        let shed = self.counters.rtp_shed - self.shed_reported.1;
+        if shed > 0 && self.shed_reported.0.is_none_or(|last| now.saturating_duration_since(last) >= SHED_REPORT) {
+            tracing::warn!(
+                shard = self.index,
+                packets = shed,
+                busy = format!("{:.2}", self.meter.busy()),
+                "the shard cannot keep up: viewers did without packets that came too late for them"
+            );
+            self.shed_reported = (Some(now), self.counters.rtp_shed);
+        }
+    }
+
     fn snapshot(&self) -> ShardSnapshot {
         let sessions = self.sessions.iter();
         ShardSnapshot {
             shard: self.index,
+            busy: self.meter.busy(),
             counters: self.counters.clone(),
             sessions: sessions.map(|(_, s)| SessionSnapshot { id: s.id, stats: self.stats_of(s) }).collect(),
         }

@@ -11,7 +11,7 @@ use crate::rtcp::{NtpTime, ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter};
 use crate::session::CoreEvent;
 use crate::srtp::SrtpSender;
 use crate::stats::{DropReason, ShardCounters};
-use crate::subscription::PACKET_ROOM;
+use crate::subscription::{Outgoing, PACKET_ROOM};
 
 use super::{Shard, send};
 
@@ -100,12 +100,27 @@ impl Shard {
         }
     }
 
+    /// A viewer cannot decode without a keyframe. One that asks without end is not heard each time; where the publisher
+    /// does not listen, the viewer begins anew with the last keyframe (RTCP-22).
     fn on_keyframe_wish(&mut self, now: Instant, key: usize) {
         self.counters.keyframe_requests_received += 1;
         let session = &mut self.sessions[key];
         session.stats.keyframe_requests += 1;
-        let stream = session.stream;
-        self.want_keyframe(now, stream);
+        if !session.keyframe_wishes.take(now) {
+            return;
+        }
+        let (stream_key, viewer) = (session.stream, session.viewer);
+        let stream = &mut self.streams[stream_key];
+        let track = &stream.tracks[MediaKind::Video.index()];
+        if stream.keyframes.is_ignored()
+            && let Some(outgoing) =
+                viewer.and_then(|index| stream.viewers[index].outgoing[MediaKind::Video.index()].as_mut())
+            && outgoing.restart(now, track)
+        {
+            self.enqueue(now, stream_key);
+            return;
+        }
+        self.want_keyframe(now, stream_key);
     }
 
     fn on_report_blocks(&mut self, now: Instant, key: usize, blocks: impl Iterator<Item = ReportBlock>) {
@@ -218,7 +233,7 @@ impl Shard {
         let Some(request) = publication.keyframe_request() else { return };
         let session = &mut self.sessions[*session_key];
         let (Some(path), Some(sender)) = (session.path, &mut session.sender) else { return };
-        if !stream.keyframes.poll(now) {
+        if !stream.keyframes.poll(now, stream.tracks[MediaKind::Video.index()].bytes()) {
             return;
         }
         let report_in_front = (!session.reduced_size_rtcp).then_some(&*session.cname);
@@ -243,6 +258,11 @@ impl Shard {
         let unix = self.wall.unix(now);
         for (_, stream) in &mut self.streams {
             for viewer in &mut stream.viewers {
+                let video = viewer.outgoing[MediaKind::Video.index()].as_ref();
+                if video.is_some_and(Outgoing::lacks_keyframe) && !self.wishes.contains(&stream.id) {
+                    // The keyframe that it waited for may have been lost on the way.
+                    self.wishes.push(stream.id);
+                }
                 if now < viewer.next_report {
                     continue;
                 }

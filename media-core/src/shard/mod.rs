@@ -11,7 +11,6 @@ mod session;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
@@ -22,15 +21,16 @@ use tokio::time::MissedTickBehavior;
 use crate::demux::{PacketKind, classify};
 use crate::dtls::{DtlsOutput, PoolHandle};
 use crate::ice::{self, AgentTransmit, IceOutput};
+use crate::load::{BusyMeter, Load};
 use crate::media::{MediaKind, Role};
 use crate::net::{MediaSocket, Path, ReceiveBatch, SendBatch};
 use crate::publication::Accepted;
 use crate::publication::clock::WallClock;
-use crate::router::{Feed, ShardInbox, ShardSender, Stream};
+use crate::router::{Feeds, ShardInbox, ShardSender, Stream};
 use crate::session::{CoreConfig, CoreEvent, SessionId, ShardIndex, StreamId};
 use crate::srtp::SrtpError;
 use crate::stats::{DropReason, ShardCounters};
-use crate::subscription::{PACKET_ROOM, WriteError};
+use crate::subscription::Round;
 
 use session::Session;
 
@@ -40,8 +40,10 @@ const TICK: Duration = Duration::from_millis(10);
 const SLOW_TICK: Duration = Duration::from_millis(100);
 /// Batches from the socket before other work gets its turn.
 const RECEIVE_ROUNDS: usize = 4;
-/// Feeds whose room is kept for later ones, some megabytes at most.
-const MAX_SPARE_FEEDS: usize = 64;
+/// Packets to viewers before the socket gets its turn: some 4 ms of work.
+const SLICE: u64 = 1024;
+/// Viewers that are served by and by get their next packets at this grain.
+const PACE: Duration = Duration::from_millis(5);
 /// Messages before the socket gets its turn.
 const MESSAGE_ROUNDS: usize = 256;
 
@@ -57,8 +59,8 @@ pub(crate) struct ShardSetup {
     pub(crate) shards: Vec<ShardSender>,
     pub(crate) pool: PoolHandle,
     pub(crate) events: mpsc::UnboundedSender<CoreEvent>,
-    /// Sessions placed on this shard; it takes one off when one ends.
-    pub(crate) session_count: Arc<AtomicUsize>,
+    /// What control knows of this shard's load.
+    pub(crate) load: Arc<Load>,
 }
 
 /// The state of a shard. Everything here belongs to one thread.
@@ -81,10 +83,11 @@ pub(crate) struct Shard {
     farewells: Map<SessionId, (Path, Instant)>,
     /// Streams whose publisher is connected here.
     publishing: Vec<usize>,
-    /// Streams with packets that wait for their fan-out.
-    fresh: Vec<usize>,
-    /// Feeds that all other shards may have done with: their room serves again.
-    feeds: VecDeque<Arc<Feed>>,
+    /// Streams whose viewers have packets to get, the first one's perhaps half done.
+    due: VecDeque<usize>,
+    /// Streams with viewers whose next packets are not due yet.
+    behind: Vec<usize>,
+    feeds: Feeds,
     /// Streams of other shards of which a keyframe is wanted; told once a tick, however many viewers want it.
     wishes: Vec<StreamId>,
     ice_outputs: Vec<IceOutput>,
@@ -95,8 +98,11 @@ pub(crate) struct Shard {
     dtls_outputs: mpsc::UnboundedSender<DtlsOutput>,
     agent_outputs: mpsc::Sender<AgentTransmit>,
     events: mpsc::UnboundedSender<CoreEvent>,
-    session_count: Arc<AtomicUsize>,
+    load: Arc<Load>,
+    meter: BusyMeter,
     next_slow_tick: Instant,
+    /// When the log was told of shed packets, and how many there were by then.
+    shed_reported: (Option<Instant>, u64),
 }
 
 /// Runs a shard until it is told to shut down.
@@ -121,8 +127,9 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
         transactions: Map::default(),
         farewells: Map::default(),
         publishing: Vec::new(),
-        fresh: Vec::new(),
-        feeds: VecDeque::new(),
+        due: VecDeque::new(),
+        behind: Vec::new(),
+        feeds: Feeds::default(),
         wishes: Vec::new(),
         ice_outputs: Vec::new(),
         ticking: Vec::new(),
@@ -131,12 +138,16 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
         dtls_outputs,
         agent_outputs,
         events: setup.events,
-        session_count: setup.session_count,
+        load: setup.load,
+        meter: BusyMeter::new(Instant::now()),
         next_slow_tick: Instant::now(),
+        shed_reported: (None, 0),
     };
     let mut received = ReceiveBatch::new();
     let mut ticker = tokio::time::interval(TICK);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut pace = tokio::time::interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut running = true;
     while running || !shard.farewells.is_empty() {
         let mut busy = false;
@@ -164,6 +175,11 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
                 }
             }
             Some(transmit) = agents.recv() => shard.on_agent_transmit(transmit),
+            () = std::future::ready(()), if !shard.due.is_empty() => {
+                shard.fan_out();
+                busy = true;
+            }
+            _ = pace.tick(), if !shard.behind.is_empty() => shard.resume(Instant::now()),
             _ = ticker.tick(), if !shard.is_idle() => shard.tick(Instant::now()),
         }
         shard.flush();
@@ -194,8 +210,10 @@ impl Shard {
                     self.counters.drop(reason);
                 }
             }
-            self.fan_out(now);
-            self.flush();
+            self.fan_out();
+            if !self.due.is_empty() {
+                break;
+            }
         }
         true
     }
@@ -264,18 +282,17 @@ impl Shard {
         let Some((_, publication)) = publisher else { return Err(DropReason::UnknownRtpStream) };
         let accepted = publication.on_rtp(now, self.wall.unix(now), &data[..length], &mut stream.tracks)?;
         match accepted {
-            Accepted::Forward { kind, sequence, keyframe, new_format } => {
+            Accepted::Forward { kind, keyframe, new_format, .. } => {
                 if keyframe && kind == MediaKind::Video {
                     session.stats.keyframes += 1;
                     stream.keyframes.on_keyframe();
                 }
                 session.transport.on_rtp_received(now, keyframe && kind == MediaKind::Video);
-                if stream.fresh.iter().all(Vec::is_empty) {
-                    self.fresh.push(session.stream);
-                }
-                stream.fresh[kind.index()].push(sequence);
                 if new_format.is_some() {
                     session.new_formats[kind.index()] = new_format;
+                }
+                if stream.enqueue(now) {
+                    self.due.push_back(session.stream);
                 }
             }
             Accepted::AwaitingKeyframe => {
@@ -290,37 +307,72 @@ impl Shard {
         Ok(())
     }
 
-    /// Sends what the batch brought to every viewer: viewer by viewer over the batch, so that a viewer's keys stay in the
-    /// cache and its packets form runs. Other shards get the batch once.
-    fn fan_out(&mut self, now: Instant) {
-        while let Some(key) = self.fresh.pop() {
+    /// A stream has packets for its viewers.
+    fn enqueue(&mut self, now: Instant, key: usize) {
+        if self.streams[key].enqueue(now) {
+            self.due.push_back(key);
+        }
+    }
+
+    /// Sends what came to every viewer: viewer by viewer over all that is new, so that a viewer's keys stay in the cache
+    /// and its packets form runs. Other shards get it once. It stops after so much work, between two viewers, so that
+    /// checks, handshakes and RTCP never wait for long; what comes meanwhile makes the next walk's batch.
+    fn fan_out(&mut self) {
+        let mut work = 0;
+        while let Some(&key) = self.due.front() {
+            let now = Instant::now();
             let stream = &mut self.streams[key];
-            if !stream.joined.is_empty() {
-                hand_over(stream, &mut self.feeds, &self.shards, &mut self.counters);
+            if stream.begin_walk(now) && !stream.joined.is_empty() {
+                let handed_over = stream.hand_over(&mut self.feeds, &self.shards);
+                self.counters.batches_handed_over += handed_over.taken;
+                self.counters.batches_refused += handed_over.refused;
             }
-            for viewer in &mut stream.viewers {
-                let before = viewer.sent.packets;
-                for kind in [MediaKind::Audio, MediaKind::Video] {
-                    let cache = &stream.tracks[kind.index()].cache;
-                    for &sequence in &stream.fresh[kind.index()] {
-                        let Some(packet) = cache.get(sequence) else { continue };
-                        if self.outbox.room() < PACKET_ROOM {
-                            send(&self.socket, &mut self.outbox, &mut self.counters);
-                        }
-                        if viewer.forward(kind, &packet, &mut self.outbox) == Err(WriteError::Refused) {
-                            self.counters.send_dropped += 1;
-                        }
-                    }
+            let walk = &mut stream.walk;
+            let round = Round { now, tracks: &stream.tracks, late: &walk.late, shedding: walk.shedding };
+            let mut needs_keyframe = false;
+            for viewer in &mut stream.viewers[walk.next..] {
+                if work >= SLICE {
+                    break;
                 }
-                self.counters.rtp_forwarded += viewer.sent.packets - before;
-                if before == 0 && viewer.sent.packets > 0 {
+                let first = viewer.sent.packets == 0;
+                let served = viewer.serve(&round, &mut self.outbox, |out| send(&self.socket, out, &mut self.counters));
+                self.counters.rtp_forwarded += served.packets;
+                self.counters.send_dropped += served.refused;
+                self.counters.rtp_shed += served.shed;
+                if first && served.packets > 0 {
                     self.sessions[viewer.session].transport.on_rtp_sent(now);
                 }
+                needs_keyframe |= served.needs_keyframe;
+                walk.behind |= served.behind;
+                walk.next += 1;
+                work += 1 + served.packets;
             }
-            for fresh in &mut stream.fresh {
-                fresh.clear();
+            let walked = walk.next >= stream.viewers.len();
+            if walked {
+                if walk.behind {
+                    self.behind.push(key);
+                }
+                self.due.pop_front();
+                if stream.end_walk() {
+                    self.due.push_back(key);
+                }
+            }
+            if needs_keyframe {
+                self.want_keyframe(now, key);
+            }
+            if !walked || work >= SLICE {
+                break;
             }
         }
+        self.flush();
+    }
+
+    /// Viewers that are served by and by have their next packets due.
+    fn resume(&mut self, now: Instant) {
+        while let Some(key) = self.behind.pop() {
+            self.enqueue(now, key);
+        }
+        self.fan_out();
     }
 
     /// Sends everything that waits.
@@ -348,45 +400,6 @@ impl Session {
             _ => DropReason::UnknownRtpStream,
         }
     }
-}
-
-/// Gives a stream's fresh packets to the other shards that have viewers of it.
-fn hand_over(
-    stream: &mut Stream,
-    feeds: &mut VecDeque<Arc<Feed>>,
-    shards: &[ShardSender],
-    counters: &mut ShardCounters,
-) {
-    // The oldest feed is free again unless a shard is behind: then a new one is made, and what is too much is let go.
-    let mut feed = feeds.pop_front().unwrap_or_default();
-    let room = match Arc::get_mut(&mut feed) {
-        Some(room) => room,
-        None => {
-            if feeds.len() < MAX_SPARE_FEEDS {
-                feeds.push_back(feed);
-            }
-            feed = Arc::default();
-            // Nobody else has it yet.
-            let Some(room) = Arc::get_mut(&mut feed) else { return };
-            room
-        }
-    };
-    room.begin(stream.id, stream.clocks);
-    for kind in [MediaKind::Audio, MediaKind::Video] {
-        for &sequence in &stream.fresh[kind.index()] {
-            if let Some(packet) = stream.tracks[kind.index()].cache.get(sequence) {
-                room.push(kind, &packet);
-            }
-        }
-    }
-    for &shard in &stream.joined {
-        if shards[shard].feed(feed.clone()) {
-            counters.batches_handed_over += 1;
-        } else {
-            counters.batches_refused += 1;
-        }
-    }
-    feeds.push_back(feed);
 }
 
 fn send(socket: &MediaSocket, outbox: &mut SendBatch, counters: &mut ShardCounters) {

@@ -19,6 +19,11 @@ const DTLS_BURST: f64 = 100.0;
 /// … and then so many a second.
 const DTLS_PER_SECOND: f64 = 25.0;
 
+/// Keyframe requests of one viewer that are heard: so many at once …
+const KEYFRAME_WISHES: f64 = 5.0;
+/// … and then so many a second.
+const KEYFRAME_WISHES_PER_SECOND: f64 = 0.5;
+
 /// Datagrams of media that are held while the handshake threads are at the keys (DMX-06): a peer may send media right
 /// behind its last flight, a keyframe first, and some know no way to send another.
 const EARLY_DATAGRAMS: usize = 16;
@@ -53,6 +58,8 @@ pub(super) struct Session {
     pub(super) stats: SessionStats,
     /// When a publisher's next receiver report is due.
     pub(super) next_report: Instant,
+    /// Bounds how often a viewer is heard that asks for keyframes.
+    pub(super) keyframe_wishes: TokenBucket,
     /// Number of the last FIR, ours to a publisher or a viewer's to us (RFC 5104 §4.3.1.1).
     pub(super) fir_sequence: Option<u8>,
     /// Number of the next transport-wide feedback message to a publisher.
@@ -99,6 +106,7 @@ impl Session {
             viewer: None,
             stats: SessionStats::default(),
             next_report: now,
+            keyframe_wishes: TokenBucket::new(KEYFRAME_WISHES_PER_SECOND, KEYFRAME_WISHES),
             fir_sequence: None,
             feedback_count: 0,
         }

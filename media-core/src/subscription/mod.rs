@@ -4,20 +4,23 @@
 //! SSRCs, payload types and header-extension ids. What a packet looks like depends on nothing but its sequence number,
 //! so that a packet made a second time is the same to the last bit, and no nonce is ever used for two (SRTP-09).
 
+mod replay;
 mod resends;
 
 use std::time::{Duration, Instant};
 
 use crate::media::{Extension, ExtensionMap, Format, MediaKind, MediaSection};
 use crate::net::{Path, SendBatch};
-use crate::publication::cache::{CachedPacket, PacketCache};
+use crate::publication::cache::{CachedPacket, PacketCache, PacketInfo};
 use crate::publication::clock::ClockPoint;
-use crate::publication::stored_extensions;
+use crate::publication::{Track, stored_extensions};
 use crate::rtcp::{NtpTime, SenderInfo};
 use crate::rtp::compat::compatible;
+use crate::rtp::sequence::timestamp_is_newer;
 use crate::rtp::{HeaderFields, rtx, write_header};
 use crate::srtp::{MAX_TRAILER, SrtpSender};
 
+use replay::Replay;
 use resends::Resends;
 
 /// Room that one outgoing packet may need: the largest datagram, a rewritten header and the SRTP trailer.
@@ -29,6 +32,39 @@ const NONE: u8 = 0xff;
 const MAX_GAP: u64 = 1 << 14;
 /// The least time between two retransmissions of one packet to one viewer; the round-trip time if that is longer.
 const RESEND_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Video that a viewer should have had this long ago is of no use to it any more.
+const MAX_WAIT: Duration = Duration::from_millis(200);
+/// Audio is let go last.
+const MAX_AUDIO_WAIT: Duration = Duration::from_secs(1);
+
+/// What a viewer is served from.
+#[derive(Clone, Copy)]
+pub struct Round<'a> {
+    /// The present time.
+    pub now: Instant,
+    /// The stream's tracks, by kind.
+    pub tracks: &'a [Track; 2],
+    /// Packets that came behind later ones since the last round, by kind.
+    pub late: &'a [Vec<u64>; 2],
+    /// The shard cannot keep up: what waited too long is let go.
+    pub shedding: bool,
+}
+
+/// What serving a viewer came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// RTP packets written.
+    pub packets: u64,
+    /// Packets that the header or SRTP did not take.
+    pub refused: u64,
+    /// Packets that were let go.
+    pub shed: u64,
+    /// There is more for it that is not due yet.
+    pub behind: bool,
+    /// It cannot go on without a keyframe.
+    pub needs_keyframe: bool,
+}
 
 /// A viewer that is ready for media.
 pub struct Subscription {
@@ -83,12 +119,21 @@ pub struct Outgoing {
     /// cannot mislead the receiver's rollover count (SRTP-07).
     initial_sequence: u16,
     rtx_sequence: u16,
+    /// The next of the stream's packets to look at.
+    cursor: u64,
     /// Stream sequence number where the present run began; nothing below it is sent any more.
     first: Option<u64>,
     /// Behind the highest stream sequence number that was sent.
     next: u64,
-    /// Packets were withheld since `next`, as the viewer has no format for them: the next one begins a new run.
+    /// Packets were withheld since `next`, as the viewer has no format for them or as they came too late: the next one
+    /// begins a new run.
     withheld: bool,
+    /// No packet is of use before a keyframe.
+    awaiting_keyframe: bool,
+    /// Stream timestamp of the packet that was sent last.
+    last_timestamp: u32,
+    /// How it was started from the cache.
+    replay: Option<Replay>,
     /// Packets from this one on carry no MID: the viewer has reported receipt (EXT-H03).
     mid_until: u64,
     /// RTP packets sent, RTX not counted.
@@ -129,9 +174,13 @@ impl Outgoing {
             rtx_payload_types,
             initial_sequence: (random & 0x7fff) as u16,
             rtx_sequence: ((random >> 16) & 0x7fff) as u16,
+            cursor: 0,
             first: None,
             next: 0,
             withheld: false,
+            awaiting_keyframe: section.kind == MediaKind::Video,
+            last_timestamp: 0,
+            replay: None,
             mid_until: u64::MAX,
             packets: 0,
             octets: 0,
@@ -149,9 +198,53 @@ impl Outgoing {
         }
     }
 
-    /// True until the first packet was sent.
-    pub fn is_waiting(&self) -> bool {
-        self.first.is_none()
+    /// Joins a track: where it has everything since a keyframe, the viewer begins there, else with what comes next.
+    /// False if it has to wait for a keyframe.
+    pub fn join(&mut self, now: Instant, track: &Track) -> bool {
+        self.cursor = track.head();
+        if self.kind == MediaKind::Audio {
+            return true;
+        }
+        let (Some(start), Some(newest)) = (track.start(now), track.newest()) else { return false };
+        let payload_type = self.payload_types[usize::from(start.payload_type & 0x7f)];
+        let Some(format) = self.formats.iter().find(|format| format.payload_type == payload_type) else { return true };
+        let age = now.saturating_duration_since(start.arrived);
+        // Behind what it has been sent already, if it begins anew.
+        let next = self.first.map(|_| self.timestamp(self.last_timestamp).wrapping_add(1));
+        let live = next.filter(|&next| timestamp_is_newer(next, newest.timestamp)).unwrap_or(newest.timestamp);
+        self.replay = Some(Replay::new(now, format.clock_rate, start.timestamp, live, age));
+        self.cursor = start.sequence;
+        true
+    }
+
+    /// Begins anew with the last keyframe and everything since, under new numbers; false if the track does not have
+    /// that.
+    pub fn restart(&mut self, now: Instant, track: &Track) -> bool {
+        let Some(first) = self.first else { return self.join(now, track) };
+        if track.start(now).is_none() || !self.join(now, track) {
+            return false;
+        }
+        self.initial_sequence = self.sequence_number(first, self.next);
+        self.first = Some(self.cursor);
+        self.next = self.cursor;
+        self.withheld = false;
+        true
+    }
+
+    /// The track's packets are gone: the viewer does without those that it has not been sent.
+    pub fn end_publication(&mut self, track: &Track) {
+        self.withheld |= self.cursor < track.head();
+        self.cursor = track.head();
+    }
+
+    /// True while no packet is of use before a keyframe.
+    pub fn awaits_keyframe(&self) -> bool {
+        self.awaiting_keyframe
+    }
+
+    /// True if it waits for a keyframe of a publisher whose formats it knows.
+    pub fn lacks_keyframe(&self) -> bool {
+        self.awaiting_keyframe && self.payload_types.iter().any(|&payload_type| payload_type != NONE)
     }
 
     /// The viewer reported receipt: from the next packet on it needs no MID.
@@ -190,6 +283,11 @@ impl Outgoing {
             self.withheld |= sequence >= self.next;
             return Err(WriteError::NotForThisViewer);
         }
+        // Video begins where a decoder can begin.
+        if self.awaiting_keyframe && !packet.info.keyframe {
+            self.withheld |= sequence >= self.next;
+            return Err(WriteError::NotForThisViewer);
+        }
         let first = match self.first {
             Some(first) if sequence < first => return Err(WriteError::NotForThisViewer),
             Some(first) if !self.withheld && sequence <= self.next + MAX_GAP => first,
@@ -200,17 +298,17 @@ impl Outgoing {
                 self.next = sequence;
                 sequence
             }
-            // Video begins where a decoder can begin.
-            None if packet.info.keyframe || self.kind == MediaKind::Audio => {
+            None => {
                 self.next = sequence;
                 sequence
             }
-            None => return Err(WriteError::NotForThisViewer),
         };
         self.first = Some(first);
         self.withheld = false;
+        self.awaiting_keyframe = false;
         let length = self.write(packet, payload_type, first, sender, out)?;
         self.next = self.next.max(sequence + 1);
+        self.last_timestamp = packet.info.timestamp;
         self.packets += 1;
         self.octets += packet.payload.len() as u64;
         Ok(length)
@@ -229,7 +327,7 @@ impl Outgoing {
             padding: false,
             payload_type,
             sequence_number: self.sequence_number(first, packet.info.sequence),
-            timestamp: packet.info.timestamp,
+            timestamp: self.timestamp(packet.info.timestamp),
             ssrc: self.ssrc,
         };
         let header = write_header(out, &fields, self.elements(packet)).ok_or(WriteError::Refused)?;
@@ -259,7 +357,7 @@ impl Outgoing {
             padding: false,
             payload_type: rtx_payload_type,
             sequence_number: self.rtx_sequence,
-            timestamp: packet.info.timestamp,
+            timestamp: self.timestamp(packet.info.timestamp),
             ssrc: self.rtx_ssrc,
         };
         let header = write_header(out, &fields, self.elements(packet)).ok_or(WriteError::Refused)?;
@@ -278,6 +376,45 @@ impl Outgoing {
         mid.into_iter().chain(forwarded.filter_map(|(extension, data)| Some((map.id(extension)?, data))))
     }
 
+    /// The viewer's timestamp for one of the stream's.
+    fn timestamp(&self, timestamp: u32) -> u32 {
+        self.replay.map_or(timestamp, |replay| replay.timestamp(timestamp))
+    }
+
+    /// False for a packet of the viewer's start that would come before its time.
+    #[inline]
+    fn is_due(&mut self, now: Instant, packet: &CachedPacket<'_>) -> bool {
+        let Some(replay) = &self.replay else { return true };
+        if replay.is_over(packet.info.timestamp) {
+            self.replay = None;
+            return true;
+        }
+        replay.is_due(now, packet.info.timestamp)
+    }
+
+    /// What has waited too long and is let go, as stream sequence numbers: whole frames, the oldest first, up to the
+    /// next keyframe; without one everything, since no frame can be decoded without those before it. A frame that has
+    /// begun is finished. Audio goes packet by packet, and only what is very old.
+    fn overdue(&self, now: Instant, track: &Track) -> Option<Overdue> {
+        let waiting = || (self.cursor..track.head()).filter_map(|sequence| track.cache.info(sequence));
+        let limit = if self.kind == MediaKind::Audio { MAX_AUDIO_WAIT } else { MAX_WAIT };
+        let is_old = |info: &PacketInfo| now.saturating_duration_since(info.arrived) > limit;
+        if self.awaiting_keyframe || !waiting().next().is_some_and(|info| is_old(&info)) {
+            return None;
+        }
+        if self.kind == MediaKind::Audio {
+            let until = waiting().find(|info| !is_old(info)).map_or(track.head(), |info| info.sequence);
+            return Some(Overdue { from: self.cursor, until, needs_keyframe: false });
+        }
+        let begun = |info: &PacketInfo| self.first.is_some() && info.timestamp == self.last_timestamp;
+        let from = waiting().find(|info| !begun(info))?.sequence;
+        match track.latest_keyframe() {
+            Some(keyframe) if keyframe > from => Some(Overdue { from, until: keyframe, needs_keyframe: false }),
+            Some(keyframe) if keyframe == from => None,
+            _ => Some(Overdue { from, until: track.head(), needs_keyframe: true }),
+        }
+    }
+
     fn sequence_number(&self, first: u64, sequence: u64) -> u16 {
         self.initial_sequence.wrapping_add(sequence.wrapping_sub(first) as u16)
     }
@@ -289,6 +426,13 @@ impl Outgoing {
         let behind = self.sequence_number(first, highest).wrapping_sub(sequence_number);
         highest.checked_sub(u64::from(behind)).filter(|&sequence| sequence >= first)
     }
+}
+
+/// A range of stream sequence numbers that a viewer does without.
+struct Overdue {
+    from: u64,
+    until: u64,
+    needs_keyframe: bool,
 }
 
 impl Subscription {
@@ -303,19 +447,58 @@ impl Subscription {
         Subscription { session, path, sender, outgoing, next_report: now, round_trip_time: None, sent: Sent::default() }
     }
 
-    /// Writes one packet of the stream into `out`, rewritten and protected. The caller sees to [`PACKET_ROOM`].
+    /// Writes everything that is due for this viewer, rewritten and protected, into `out`; where that is full, `flush`
+    /// empties it.
     #[inline]
-    pub fn forward(
-        &mut self,
-        kind: MediaKind,
-        packet: &CachedPacket<'_>,
-        out: &mut SendBatch,
-    ) -> Result<(), WriteError> {
-        let outgoing = self.outgoing[kind.index()].as_mut().ok_or(WriteError::NotForThisViewer)?;
-        let length = outgoing.forward(packet, &mut self.sender, out.spare())?;
-        out.commit(self.path, length);
-        self.sent.add(length);
-        Ok(())
+    pub fn serve(&mut self, round: &Round<'_>, out: &mut SendBatch, mut flush: impl FnMut(&mut SendBatch)) -> Served {
+        let mut served = Served::default();
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            let Some(outgoing) = self.outgoing[kind.index()].as_mut() else { continue };
+            let track = &round.tracks[kind.index()];
+            let overdue = if round.shedding { outgoing.overdue(round.now, track) } else { None };
+            let mut write = |outgoing: &mut Outgoing, packet: &CachedPacket<'_>| {
+                if out.room() < PACKET_ROOM {
+                    flush(out);
+                }
+                match outgoing.forward(packet, &mut self.sender, out.spare()) {
+                    Ok(length) => {
+                        out.commit(self.path, length);
+                        self.sent.add(length);
+                        served.packets += 1;
+                    }
+                    Err(WriteError::NotForThisViewer) => {}
+                    Err(WriteError::Refused) => served.refused += 1,
+                }
+            };
+            let reached = outgoing.cursor;
+            for packet in round.late[kind.index()].iter().filter(|&&late| late < reached) {
+                if let Some(packet) = track.cache.get(*packet) {
+                    write(outgoing, &packet);
+                }
+            }
+            while outgoing.cursor < track.head() {
+                if let Some(overdue) = overdue.as_ref().filter(|overdue| overdue.from == outgoing.cursor) {
+                    served.shed += overdue.until - overdue.from;
+                    served.needs_keyframe |= overdue.needs_keyframe;
+                    outgoing.withheld = true;
+                    outgoing.awaiting_keyframe |= overdue.needs_keyframe;
+                    outgoing.cursor = overdue.until;
+                    continue;
+                }
+                if let Some(packet) = track.in_order(outgoing.cursor) {
+                    if !outgoing.is_due(round.now, &packet) {
+                        served.behind = true;
+                        break;
+                    }
+                    write(outgoing, &packet);
+                }
+                outgoing.cursor += 1;
+            }
+            if let Some(replay) = outgoing.replay.as_mut().filter(|_| outgoing.cursor == track.head()) {
+                replay.catch_up();
+            }
+        }
+        served
     }
 
     /// Answers one NACKed sequence number from the cache. Returns true if a packet was written.

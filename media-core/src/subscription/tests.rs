@@ -45,33 +45,59 @@ fn viewer(rtx_payload_type: Option<u8>) -> (Subscription, SrtpReceiver) {
 }
 
 struct Published {
-    cache: PacketCache,
+    tracks: [Track; 2],
+    late: [Vec<u64>; 2],
+    start: Instant,
 }
 
 impl Published {
     fn new() -> Published {
-        Published { cache: PacketCache::new(MediaKind::Video) }
+        let tracks = [Track::new(MediaKind::Audio), Track::new(MediaKind::Video)];
+        Published { tracks, late: Default::default(), start: Instant::now() }
     }
 
+    /// A packet that comes `sequence` times 33 ms after the start.
     fn packet(&mut self, sequence: u64, payload_type: u8, keyframe: bool) -> u64 {
-        let info = PacketInfo { sequence, timestamp: sequence as u32 * 3000, payload_type, marker: true, keyframe };
+        let (timestamp, arrived) = (sequence as u32 * 3000, self.at(sequence));
+        let info = PacketInfo { sequence, timestamp, arrived, payload_type, marker: true, keyframe };
         let stored = [Extension::VideoOrientation as u8, 1, 0x02, Extension::AudioLevel as u8, 1, 0x7f];
         let payload = vec![sequence as u8; 50 + (sequence % 7) as usize];
-        assert!(self.cache.insert(info, &stored, &payload));
+        assert!(self.tracks[1].admit(info, &stored, &payload));
         sequence
+    }
+
+    fn at(&self, sequence: u64) -> Instant {
+        self.start + Duration::from_millis(33 * sequence)
+    }
+
+    fn cached(&self, sequence: u64) -> CachedPacket<'_> {
+        self.tracks[1].cache.get(sequence).unwrap()
+    }
+
+    /// Walks to the viewer; what it was sent.
+    fn serve(&mut self, now: Instant, viewer: &mut Subscription, shedding: bool) -> (Served, Vec<Vec<u8>>) {
+        for (track, late) in self.tracks.iter_mut().zip(&mut self.late) {
+            track.take_late(late);
+        }
+        let round = Round { now, tracks: &self.tracks, late: &self.late, shedding };
+        let mut out = SendBatch::new(false);
+        let served = viewer.serve(&round, &mut out, |_| panic!("the batch is large enough"));
+        (served, out.datagrams().map(<[u8]>::to_vec).collect())
     }
 }
 
-fn forward(viewer: &mut Subscription, published: &Published, sequence: u64) -> Result<Vec<u8>, WriteError> {
-    let mut out = SendBatch::new(false);
-    let packet = published.cache.get(sequence).unwrap();
-    viewer.forward(MediaKind::Video, &packet, &mut out)?;
-    Ok(out.written().to_vec())
+/// The only packet that the viewer gets when `sequence` has come.
+fn forward(viewer: &mut Subscription, published: &mut Published, sequence: u64) -> Option<Vec<u8>> {
+    let (served, mut sent) = published.serve(published.at(sequence), viewer, false);
+    assert_eq!(served.packets, sent.len() as u64);
+    assert!(sent.len() <= 1);
+    sent.pop()
 }
 
 fn resend(viewer: &mut Subscription, published: &Published, now: Instant, number: u16) -> Option<Vec<u8>> {
     let mut out = SendBatch::new(false);
-    viewer.resend(now, MediaKind::Video, number, &published.cache, &mut out).then(|| out.written().to_vec())
+    let cache = &published.tracks[1].cache;
+    viewer.resend(now, MediaKind::Video, number, cache, &mut out).then(|| out.datagrams().flatten().copied().collect())
 }
 
 fn open(receiver: &mut SrtpReceiver, mut packet: Vec<u8>) -> (RtpHeader, Vec<u8>) {
@@ -87,16 +113,16 @@ fn a_viewer_begins_at_a_keyframe_with_its_own_numbers() {
     let (mut viewer, mut receiver) = viewer(Some(101));
     let mut published = Published::new();
     let early = published.packet(40, 96, false);
-    assert_eq!(forward(&mut viewer, &published, early), Err(WriteError::NotForThisViewer));
+    assert_eq!(forward(&mut viewer, &mut published, early), None);
     let keyframe = published.packet(41, 96, true);
-    let (header, packet) = open(&mut receiver, forward(&mut viewer, &published, keyframe).unwrap());
+    let (header, packet) = open(&mut receiver, forward(&mut viewer, &mut published, keyframe).unwrap());
     assert_eq!((header.payload_type, header.ssrc, header.sequence_number), (100, 0xaaaa, 0x7fff));
     assert_eq!(header.timestamp, 41 * 3000);
     let elements: Vec<_> = header.extensions(&packet).collect();
     // The audio level was not negotiated.
     assert_eq!(elements, [(4, &b"video"[..]), (9, &[2][..])]);
     let late = published.packet(39, 96, false);
-    assert_eq!(forward(&mut viewer, &published, late), Err(WriteError::NotForThisViewer));
+    assert_eq!(forward(&mut viewer, &mut published, late), None);
 }
 
 // WHEP-15
@@ -105,8 +131,8 @@ fn a_format_that_was_not_negotiated_is_never_sent() {
     let (mut viewer, _) = viewer(None);
     let mut published = Published::new();
     let keyframe = published.packet(0, 97, true);
-    assert_eq!(forward(&mut viewer, &published, keyframe), Err(WriteError::NotForThisViewer));
-    assert!(viewer.outgoing[1].as_ref().unwrap().is_waiting());
+    assert_eq!(forward(&mut viewer, &mut published, keyframe), None);
+    assert!(viewer.outgoing[1].as_ref().unwrap().awaits_keyframe());
 }
 
 // EXT-H03
@@ -135,7 +161,7 @@ fn a_plain_retransmission_is_the_same_to_the_last_bit() {
     let mut sent = Vec::new();
     for sequence in 0..200 {
         published.packet(sequence, 96, sequence % 50 == 0);
-        sent.push(forward(&mut viewer, &published, sequence).unwrap());
+        sent.push(forward(&mut viewer, &mut published, sequence).unwrap());
         if sequence == 100 {
             viewer.outgoing[1].as_mut().unwrap().on_receipt();
         }
@@ -160,7 +186,7 @@ fn no_index_ever_stands_for_two_packets_over_wraps_losses_and_retransmissions() 
             continue;
         }
         published.packet(sequence, 96, sequence % 3000 == 0);
-        let mut packets = vec![forward(&mut viewer, &published, sequence).unwrap()];
+        let mut packets = vec![forward(&mut viewer, &mut published, sequence).unwrap()];
         if sequence % 11 == 5 {
             let number = 0x7fff_u16.wrapping_add(sequence as u16).wrapping_sub(2);
             packets.extend(resend(&mut viewer, &published, start + Duration::from_secs(sequence), number));
@@ -187,14 +213,14 @@ fn rtx_carries_the_viewers_own_number_and_each_packet_at_most_once_per_round_tri
     let mut published = Published::new();
     for sequence in 0..10 {
         published.packet(sequence, 96, sequence == 0);
-        forward(&mut viewer, &published, sequence).unwrap();
+        forward(&mut viewer, &mut published, sequence).unwrap();
     }
     let start = Instant::now();
     let number = 0x7fff_u16.wrapping_add(4);
     let (header, packet) = open(&mut receiver, resend(&mut viewer, &published, start, number).unwrap());
     assert_eq!((header.payload_type, header.ssrc), (101, 0xbbbb));
     let (original, payload) = rtx::split_payload(header.payload(&packet)).unwrap();
-    assert_eq!((original, payload), (number, published.cache.get(4).unwrap().payload));
+    assert_eq!((original, payload), (number, published.cached(4).payload));
     assert_eq!(resend(&mut viewer, &published, start + Duration::from_millis(19), number), None);
     viewer.round_trip_time = Some(Duration::from_millis(100));
     assert_eq!(resend(&mut viewer, &published, start + Duration::from_millis(99), number), None);
@@ -215,11 +241,11 @@ fn packets_that_are_withheld_leave_no_gap_and_bring_no_index_back() {
         let start = viewer.outgoing[1].as_ref().unwrap().next + withheld;
         if round > 0 {
             published.packet(start - 1, 97, true);
-            assert_eq!(forward(&mut viewer, &published, start - 1), Err(WriteError::NotForThisViewer));
+            assert_eq!(forward(&mut viewer, &mut published, start - 1), None);
         }
         for sequence in start..start + 600 {
             published.packet(sequence, 96, sequence == start);
-            let (header, _) = open(&mut receiver, forward(&mut viewer, &published, sequence).unwrap());
+            let (header, _) = open(&mut receiver, forward(&mut viewer, &mut published, sequence).unwrap());
             assert_eq!(header.sequence_number, expected, "round {round}");
             expected = expected.wrapping_add(1);
         }
@@ -233,16 +259,16 @@ fn nothing_from_before_withheld_packets_is_sent_or_resent() {
     let mut published = Published::new();
     for sequence in [0, 1, 2, 4] {
         published.packet(sequence, 96, sequence == 0);
-        open(&mut receiver, forward(&mut viewer, &published, sequence).unwrap());
+        open(&mut receiver, forward(&mut viewer, &mut published, sequence).unwrap());
     }
     published.packet(5, 97, true);
-    assert_eq!(forward(&mut viewer, &published, 5), Err(WriteError::NotForThisViewer));
+    assert_eq!(forward(&mut viewer, &mut published, 5), None);
     published.packet(3, 96, false);
-    assert_eq!(forward(&mut viewer, &published, 3), Err(WriteError::NotForThisViewer));
+    assert_eq!(forward(&mut viewer, &mut published, 3), None);
     published.packet(6, 96, true);
-    let (header, _) = open(&mut receiver, forward(&mut viewer, &published, 6).unwrap());
+    let (header, _) = open(&mut receiver, forward(&mut viewer, &mut published, 6).unwrap());
     assert_eq!(header.sequence_number, 0x7fff_u16.wrapping_add(5));
-    assert_eq!(forward(&mut viewer, &published, 3), Err(WriteError::NotForThisViewer));
+    assert_eq!(forward(&mut viewer, &mut published, 3), None);
     for behind in 1..=5 {
         let number = header.sequence_number.wrapping_sub(behind);
         assert_eq!(resend(&mut viewer, &published, Instant::now(), number), None);
@@ -257,7 +283,200 @@ fn a_gap_beyond_a_quarter_of_the_circle_is_closed() {
     let mut published = Published::new();
     for (sequence, number) in [(10, 0x7fff), (10 + 16_385, 0xc000), (10 + 16_385 + 16_386, 0xc001)] {
         published.packet(sequence, 96, true);
-        let (header, _) = open(&mut receiver, forward(&mut viewer, &published, sequence).unwrap());
+        let (header, _) = open(&mut receiver, forward(&mut viewer, &mut published, sequence).unwrap());
         assert_eq!(header.sequence_number, number);
+    }
+}
+
+// COD-17, RTP-05
+#[test]
+fn a_viewer_that_joins_between_keyframes_begins_with_the_last_one_and_catches_up() {
+    let (mut viewer, mut receiver) = viewer(Some(101));
+    let mut published = Published::new();
+    // Four seconds since the keyframe; a keyframe every four seconds.
+    for sequence in 0..241 {
+        published.packet(sequence, 96, sequence % 120 == 0);
+    }
+    let joined = published.at(240) + Duration::from_millis(5);
+    published.packet(241, 96, false);
+    let (mut next, mut last, mut caught_up) = (241, None, None);
+    for ms in 0..2_000 {
+        let now = joined + Duration::from_millis(ms);
+        if ms == 0 {
+            assert!(viewer.outgoing[1].as_mut().unwrap().join(now, &published.tracks[1]));
+        }
+        while published.at(next + 1) <= now {
+            next += 1;
+            published.packet(next, 96, false);
+        }
+        let (served, packets) = published.serve(now, &mut viewer, false);
+        for packet in packets {
+            let (header, packet) = open(&mut receiver, packet);
+            let (number, timestamp) = (header.sequence_number, header.timestamp);
+            let payload = header.payload(&packet)[0];
+            match last {
+                None => assert_eq!((number, payload), (0x7fff, 240)),
+                Some((before, earlier)) => {
+                    assert_eq!(number, before + 1);
+                    assert!((1..=3_000).contains(&(timestamp - earlier)), "{timestamp} after {earlier}");
+                }
+            }
+            last = Some((number, timestamp));
+        }
+        if !served.behind {
+            caught_up.get_or_insert(ms);
+        }
+        if ms > 100 {
+            assert_eq!(last.unwrap().1, next as u32 * 3_000, "behind live at {ms} ms");
+        }
+    }
+    assert!(caught_up.is_some_and(|ms| ms <= 50), "{caught_up:?}");
+}
+
+// COD-17
+#[test]
+fn the_start_of_a_long_group_of_pictures_is_paced_and_shows_the_first_picture_at_once() {
+    let (mut viewer, mut receiver) = viewer(Some(101));
+    let mut published = Published::new();
+    for sequence in 0..120 {
+        published.packet(sequence, 96, sequence == 0);
+    }
+    let joined = published.at(119);
+    assert!(viewer.outgoing[1].as_mut().unwrap().join(joined, &published.tracks[1]));
+    let mut times = Vec::new();
+    for ms in (0..2_000).step_by(5) {
+        let now = joined + Duration::from_millis(ms);
+        let sequence = published.tracks[1].head();
+        if published.at(sequence) <= now {
+            published.packet(sequence, 96, false);
+        }
+        for packet in published.serve(now, &mut viewer, false).1 {
+            let (header, _) = open(&mut receiver, packet);
+            // What the receiver's clock makes of it: the picture is as old as the way takes, at no time older.
+            let shown = i64::from(header.timestamp) / 90 - 119 * 1000 / 30;
+            times.push((ms as i64, shown));
+        }
+    }
+    assert_eq!(times[0], (0, 0));
+    let late = times.iter().map(|&(came, shown)| came - shown).max().unwrap();
+    assert!(late <= 40, "{late} ms");
+    let most = (0..20).map(|slot| times.iter().filter(|(came, _)| came / 100 == slot).count()).max().unwrap();
+    assert!(most <= 16, "{most} packets in 100 ms");
+}
+
+// SRTP-09: what the cache gives a second time is the same to the last bit, timestamps drawn together included.
+#[test]
+fn a_resent_packet_of_the_start_is_the_same_to_the_last_bit() {
+    let (mut viewer, _) = viewer(None);
+    let mut published = Published::new();
+    for sequence in 0..60 {
+        published.packet(sequence, 96, sequence == 0);
+    }
+    let joined = published.at(59);
+    assert!(viewer.outgoing[1].as_mut().unwrap().join(joined, &published.tracks[1]));
+    let mut sent = Vec::new();
+    for ms in (0..1_000).step_by(5) {
+        sent.extend(published.serve(joined + Duration::from_millis(ms), &mut viewer, false).1);
+    }
+    assert_eq!(sent.len(), 60);
+    for (sequence, original) in sent.iter().enumerate() {
+        let number = 0x7fff_u16.wrapping_add(sequence as u16);
+        let again = resend(&mut viewer, &published, joined + Duration::from_secs(2 + sequence as u64), number);
+        assert_eq!(again.as_ref(), Some(original), "packet {sequence}");
+    }
+}
+
+// RTCP-22, SRTP-09
+#[test]
+fn a_viewer_that_begins_anew_goes_on_in_numbers_and_time() {
+    let (mut viewer, mut receiver) = viewer(None);
+    let mut published = Published::new();
+    for sequence in 0..60 {
+        published.packet(sequence, 96, sequence == 0);
+    }
+    let joined = published.at(59);
+    assert!(viewer.outgoing[1].as_mut().unwrap().join(joined, &published.tracks[1]));
+    let mut got: Vec<(u16, u32, u8)> = Vec::new();
+    for ms in (0..3_000).step_by(5) {
+        let now = joined + Duration::from_millis(ms);
+        // In the middle of its start, and behind it.
+        if ms == 200 || ms == 1_500 {
+            assert!(viewer.outgoing[1].as_mut().unwrap().restart(now, &published.tracks[1]));
+        }
+        let sequence = published.tracks[1].head();
+        if published.at(sequence) <= now {
+            published.packet(sequence, 96, false);
+        }
+        for packet in published.serve(now, &mut viewer, false).1 {
+            let (header, packet) = open(&mut receiver, packet);
+            got.push((header.sequence_number, header.timestamp, header.payload(&packet)[0]));
+        }
+    }
+    assert_eq!(got.iter().filter(|&&(_, _, payload)| payload == 0).count(), 3, "three times from the keyframe on");
+    for pair in got.windows(2) {
+        assert_eq!(pair[1].0, pair[0].0 + 1);
+        assert!(pair[1].1 > pair[0].1 && pair[1].1 - pair[0].1 <= 6_000, "{pair:?}");
+    }
+}
+
+/// Frames of three packets; the timestamp of packet `sequence` is that of its frame.
+fn frames(published: &mut Published, range: std::ops::Range<u64>, keyframes: &[u64]) {
+    for sequence in range {
+        let frame = sequence / 3;
+        let info = PacketInfo {
+            sequence,
+            timestamp: frame as u32 * 3000,
+            arrived: published.at(frame),
+            payload_type: 96,
+            marker: sequence % 3 == 2,
+            keyframe: keyframes.contains(&frame) && sequence % 3 == 0,
+        };
+        assert!(published.tracks[1].admit(info, &[], &[frame as u8]));
+    }
+}
+
+fn shown(receiver: &mut SrtpReceiver, packets: Vec<Vec<u8>>) -> Vec<(u16, u8)> {
+    let open = |packet| {
+        let (header, packet) = open(receiver, packet);
+        (header.sequence_number.wrapping_sub(0x7fff), header.payload(&packet)[0])
+    };
+    packets.into_iter().map(open).collect()
+}
+
+// The rule of a shard that cannot keep up.
+#[test]
+fn what_waited_too_long_is_let_go_in_whole_frames_up_to_the_next_keyframe() {
+    let (mut viewer, mut receiver) = viewer(Some(101));
+    let mut published = Published::new();
+    frames(&mut published, 0..4, &[0]);
+    let now = published.at(1);
+    assert_eq!(shown(&mut receiver, published.serve(now, &mut viewer, true).1), [(0, 0), (1, 0), (2, 0), (3, 1)]);
+    // A frame that has begun is finished; the whole ones behind it go, until a keyframe.
+    frames(&mut published, 4..30, &[0, 8]);
+    let (served, packets) = published.serve(published.at(9), &mut viewer, true);
+    assert_eq!((served.shed, served.needs_keyframe), (18, false));
+    let rest: Vec<(u16, u8)> = vec![(4, 1), (5, 1), (6, 8), (7, 8), (8, 8), (9, 9), (10, 9), (11, 9)];
+    assert_eq!(shown(&mut receiver, packets), rest);
+    // Without a keyframe everything goes, and nothing comes before the next one.
+    frames(&mut published, 30..60, &[]);
+    let (served, packets) = published.serve(published.at(20), &mut viewer, true);
+    assert_eq!((served.shed, served.needs_keyframe, packets.len()), (30, true, 0));
+    frames(&mut published, 60..63, &[]);
+    assert_eq!(published.serve(published.at(20), &mut viewer, false).1.len(), 0);
+    assert!(viewer.outgoing[1].as_ref().unwrap().awaits_keyframe());
+    frames(&mut published, 63..66, &[21]);
+    let (_, packets) = published.serve(published.at(21), &mut viewer, false);
+    assert_eq!(shown(&mut receiver, packets), [(12, 21), (13, 21), (14, 21)]);
+}
+
+#[test]
+fn what_waited_a_little_or_while_nothing_is_shed_is_sent_whole() {
+    for (age, shedding) in [(Duration::from_millis(190), true), (Duration::from_secs(3), false)] {
+        let (mut viewer, _) = viewer(Some(101));
+        let mut published = Published::new();
+        frames(&mut published, 0..3, &[0]);
+        assert_eq!(published.serve(published.at(0), &mut viewer, true).1.len(), 3);
+        frames(&mut published, 3..6, &[]);
+        assert_eq!(published.serve(published.at(1) + age, &mut viewer, shedding).1.len(), 3);
     }
 }

@@ -84,18 +84,57 @@ async fn a_publisher_that_comes_back_continues_numbers_and_time_on_both_shards()
     server.core.shutdown().await;
 }
 
-// WHEP-16, RTCP-11: a viewer that joins late gets nothing before the keyframe that is asked for.
+/// Waits until the shard has seen that many packets of publishers.
+async fn received(server: &Server, shard: usize, packets: u64) {
+    let begun = std::time::Instant::now();
+    while server.counters(shard).await.rtp_received < packets {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::task::yield_now().await;
+    }
+}
+
+// COD-17, RTCP-22: the publisher is not troubled at all.
 #[tokio::test]
-async fn a_late_viewer_begins_with_the_keyframe_that_was_asked_for_it() {
+async fn a_late_viewer_begins_with_the_last_keyframe_and_everything_since() {
+    for shard in [0, 1] {
+        let server = Server::start(2);
+        let mut publisher = server.publisher(2);
+        publisher.video(0, 0, DELTA);
+        for sequence in 1..100 {
+            publisher.video(sequence, u32::from(sequence) * 3_000, if sequence == 10 { KEYFRAME } else { DELTA });
+        }
+        received(&server, 0, 100).await;
+        let before = server.counters(0).await.keyframe_requests_sent;
+        let mut viewers: Vec<Peer> = (0..3).map(|_| server.viewer(shard, 2, true)).collect();
+        for sequence in 100..110 {
+            publisher.video(sequence, u32::from(sequence) * 3_000, DELTA);
+        }
+        for viewer in &mut viewers {
+            viewer.until("everything since the keyframe comes", |viewer| viewer.rtp.len() >= 100);
+            let headers = viewer.headers(VIEWER_VIDEO);
+            let first = RtpHeader::parse(&viewer.rtp[0]).unwrap();
+            assert_eq!(first.payload(&viewer.rtp[0]), KEYFRAME);
+            for (index, header) in headers.iter().enumerate() {
+                assert_eq!(sequence_distance(header.sequence_number, headers[0].sequence_number), index as i16);
+            }
+        }
+        assert_eq!(server.counters(0).await.keyframe_requests_sent, before);
+        server.core.shutdown().await;
+    }
+}
+
+// WHEP-16, RTCP-11: what no decoder could use is not sent.
+#[tokio::test]
+async fn a_late_viewer_of_a_stream_with_a_hole_waits_for_the_keyframe_that_is_asked_for_it() {
     for shard in [0, 1] {
         let server = Server::start(2);
         let mut publisher = server.publisher(2);
         publisher.video(0, 0, KEYFRAME);
+        publisher.video(2, 6_000, DELTA);
+        received(&server, 0, 2).await;
         let mut viewer = server.viewer(shard, 2, true);
         publisher.until("a keyframe is asked for", |publisher| publisher.plis() > 0);
-        for sequence in 1..5 {
-            publisher.video(sequence, u32::from(sequence) * 3_000, DELTA);
-        }
+        publisher.video(3, 9_000, DELTA);
         publisher.video(5, 15_000, KEYFRAME);
         publisher.video(6, 18_000, DELTA);
         viewer.until("video begins", |viewer| viewer.rtp.len() >= 2);
