@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bwe;
 pub mod core;
 pub mod demux;
 pub mod dtls;

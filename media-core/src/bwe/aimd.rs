@@ -1,0 +1,253 @@
+//! The rate control of the delay-based half (draft-ietf-rmcat-gcc-02 §5.5): multiplicative increase while the capacity is
+//! unknown, additive increase near it, and on over-use a step down to 0.85 of what arrives.
+//!
+//! Other than an encoder, a forwarding server sends what its publisher sends. Where that is more than the estimate and
+//! arrives without over-use, the estimate follows at once; where it is far less, the estimate stops rising (only a
+//! probe may lift it further).
+
+use std::time::{Duration, Instant};
+
+use super::delay::Usage;
+
+/// Factor of a decrease (§5.5: beta).
+const BETA: f64 = 0.85;
+/// Factor a second of the multiplicative increase (§5.5: eta).
+const INCREASE: f64 = 1.08;
+/// Least increase, bits per second a second.
+const MIN_INCREASE: f64 = 4_000.0;
+/// Bits of a packet, of which the additive increase adds one every response time.
+const PACKET_BITS: f64 = 1_200.0 * 8.0;
+/// The detector's part in the response time (§5.5).
+const DETECTION_TIME: Duration = Duration::from_millis(100);
+/// Without growth of the acknowledged bitrate the estimate rises up to this factor of it …
+const UNPROVEN: f64 = 1.5;
+/// … and so many bits per second.
+const UNPROVEN_MARGIN: f64 = 10_000.0;
+/// What arrives is taken for granted when over-use is so long ago: until then it may be a queue that drains.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Weight of a new sample in the capacity (§5.5: an average with 0.95 for the old value).
+const CAPACITY_WEIGHT: f64 = 0.05;
+
+/// What arrives at the other end, in bits per second.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delivered {
+    /// Over half a second.
+    pub(super) rate: f64,
+    /// Lately.
+    pub(super) recent: f64,
+}
+
+/// The rate at which over-use began, as an average with its relative deviation.
+#[derive(Clone, Copy, Debug)]
+struct Capacity {
+    mean: f64,
+    deviation: f64,
+}
+
+impl Capacity {
+    fn add(&mut self, sample: f64) {
+        let error = ((sample - self.mean) / self.mean.max(1.0)).abs();
+        self.mean += CAPACITY_WEIGHT * (sample - self.mean);
+        self.deviation += CAPACITY_WEIGHT * (error - self.deviation);
+    }
+
+    fn spread(&self) -> f64 {
+        (3.0 * self.deviation).clamp(0.05, 0.2) * self.mean
+    }
+}
+
+/// The delay-based estimate.
+#[derive(Clone, Debug)]
+pub(super) struct RateControl {
+    rate: f64,
+    min: f64,
+    max: f64,
+    capacity: Option<Capacity>,
+    increasing: bool,
+    changed: Option<Instant>,
+    decreased: Option<Instant>,
+    overused: Option<Instant>,
+}
+
+impl RateControl {
+    pub(super) fn new(start: f64, min: f64, max: f64) -> RateControl {
+        RateControl {
+            rate: start.clamp(min, max),
+            min,
+            max,
+            capacity: None,
+            increasing: false,
+            changed: None,
+            decreased: None,
+            overused: None,
+        }
+    }
+
+    /// Bits per second.
+    pub(super) fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    fn set(&mut self, rate: f64) {
+        self.rate = rate.clamp(self.min, self.max);
+    }
+
+    /// A measurement other than the acknowledged bitrate says so.
+    pub(super) fn set_measured(&mut self, now: Instant, rate: f64) {
+        self.set(rate);
+        self.changed = Some(now);
+    }
+
+    /// True for a while after over-use.
+    pub(super) fn is_unsettled(&self, now: Instant) -> bool {
+        self.overused.is_some_and(|at| now.saturating_duration_since(at) < SETTLED)
+    }
+
+    /// Takes the detector's word, at every feedback.
+    pub(super) fn update(&mut self, now: Instant, usage: Usage, delivered: Option<Delivered>, round_trip: Duration) {
+        match usage {
+            Usage::Overuse => {
+                self.overused = Some(now);
+                self.decrease(now, delivered, round_trip);
+            }
+            Usage::Underuse => self.increasing = false,
+            Usage::Normal if self.increasing => self.increase(now, delivered, round_trip),
+            Usage::Normal => self.increasing = true,
+        }
+        self.changed = Some(now);
+    }
+
+    fn decrease(&mut self, now: Instant, delivered: Option<Delivered>, round_trip: Duration) {
+        self.increasing = false;
+        // A step takes a round trip to show; only if far less arrives than was estimated, the next one comes sooner.
+        let pause = round_trip.clamp(Duration::from_millis(10), Duration::from_millis(200));
+        let far_off = delivered.is_some_and(|delivered| delivered.recent < 0.5 * self.rate);
+        if !far_off && self.decreased.is_some_and(|at| now.saturating_duration_since(at) < pause) {
+            return;
+        }
+        self.decreased = Some(now);
+        let Some(Delivered { recent, .. }) = delivered else {
+            return self.set(0.5 * self.rate);
+        };
+        match &mut self.capacity {
+            Some(capacity) if (recent - capacity.mean).abs() <= capacity.spread() => capacity.add(recent),
+            capacity => *capacity = Some(Capacity { mean: recent, deviation: 0.0 }),
+        }
+        self.set((BETA * recent).min(self.rate));
+    }
+
+    fn increase(&mut self, now: Instant, delivered: Option<Delivered>, round_trip: Duration) {
+        let Some(Delivered { rate: delivered, .. }) = delivered else { return };
+        if self.capacity.is_some_and(|capacity| delivered > capacity.mean + capacity.spread()) {
+            self.capacity = None;
+        }
+        let elapsed = self.changed.map_or(Duration::ZERO, |changed| now.saturating_duration_since(changed));
+        let elapsed = elapsed.min(Duration::from_secs(1)).as_secs_f64();
+        let grown = if self.capacity.is_some() {
+            let response = (round_trip + DETECTION_TIME).as_secs_f64();
+            self.rate + (PACKET_BITS / response).max(MIN_INCREASE) * elapsed
+        } else {
+            (self.rate * INCREASE.powf(elapsed)).max(self.rate + MIN_INCREASE * elapsed)
+        };
+        let mut rate = grown.min((UNPROVEN * delivered + UNPROVEN_MARGIN).max(self.rate));
+        if !self.is_unsettled(now) {
+            rate = rate.max(delivered);
+        }
+        self.set(rate);
+    }
+
+    /// Nothing was heard for long.
+    pub(super) fn decay(&mut self, factor: f64) {
+        self.set(self.rate * factor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(100);
+
+    fn delivered(rate: f64) -> Option<Delivered> {
+        Some(Delivered { rate, recent: rate })
+    }
+
+    struct Run {
+        control: RateControl,
+        now: Instant,
+    }
+
+    impl Run {
+        fn new(start: f64) -> Run {
+            Run { control: RateControl::new(start, 30e3, 20e6), now: Instant::now() }
+        }
+
+        fn seconds(&mut self, seconds: u32, usage: Usage, delivered: impl Fn(f64) -> Option<Delivered>) -> f64 {
+            for _ in 0..seconds * 20 {
+                self.now += Duration::from_millis(50);
+                self.control.update(self.now, usage, delivered(self.control.rate()), RTT);
+            }
+            self.control.rate()
+        }
+    }
+
+    #[test]
+    fn far_from_capacity_it_grows_by_eight_percent_a_second() {
+        // RTCP-16
+        let rate = Run::new(1e6).seconds(10, Usage::Normal, |rate| delivered(0.9 * rate));
+        assert!((rate / 1e6 - 1.08f64.powi(10)).abs() < 0.02, "{rate}");
+    }
+
+    #[test]
+    fn overuse_steps_down_to_what_arrives_and_then_it_grows_by_packets() {
+        // RTCP-16
+        let mut run = Run::new(2.5e6);
+        run.seconds(1, Usage::Normal, |_| delivered(2e6));
+        run.now += Duration::from_millis(50);
+        run.control.update(run.now, Usage::Overuse, delivered(2e6), RTT);
+        assert!((run.control.rate() - 1.7e6).abs() < 1.0, "{}", run.control.rate());
+        let rate = run.seconds(5, Usage::Normal, |rate| delivered(0.9 * rate));
+        assert!((1.9e6..1.96e6).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn one_step_a_round_trip() {
+        let mut run = Run::new(2e6);
+        for _ in 0..3 {
+            run.now += Duration::from_millis(20);
+            run.control.update(run.now, Usage::Overuse, delivered(1.9e6), RTT);
+        }
+        assert!((run.control.rate() / 1e6 - 1.9 * 0.85).abs() < 0.01);
+        run.control.update(run.now, Usage::Overuse, delivered(0.5e6), RTT);
+        assert!((run.control.rate() / 1e6 - 0.5 * 0.85).abs() < 0.01, "far off: at once");
+    }
+
+    #[test]
+    fn little_media_does_not_prove_a_large_estimate_nor_take_it_back() {
+        // RTCP-16
+        let mut run = Run::new(1e6);
+        let rate = run.seconds(60, Usage::Normal, |_| delivered(1e6));
+        assert!((rate - 1.51e6).abs() < 1.0, "{rate}");
+        assert_eq!(run.seconds(10, Usage::Normal, |_| delivered(0.1e6)), rate);
+    }
+
+    #[test]
+    fn media_that_arrives_without_overuse_is_its_own_proof() {
+        // RTCP-16
+        let mut run = Run::new(0.5e6);
+        assert!(run.seconds(1, Usage::Normal, |_| delivered(2e6)) >= 2e6);
+        run.control.update(run.now, Usage::Overuse, delivered(1e6), RTT);
+        run.now += Duration::from_millis(500);
+        run.control.update(run.now, Usage::Normal, delivered(1e6), RTT);
+        run.control.update(run.now, Usage::Normal, delivered(1e6), RTT);
+        assert!(run.control.rate() < 0.9e6, "but not while a queue may be draining");
+    }
+
+    #[test]
+    fn it_stays_within_its_bounds() {
+        let mut run = Run::new(1e6);
+        assert_eq!(run.seconds(100, Usage::Normal, |_| delivered(1e12)), 20e6);
+        assert_eq!(run.seconds(100, Usage::Overuse, |_| delivered(0.0)), 30e3);
+        assert_eq!(Run::new(1e6).seconds(100, Usage::Overuse, |_| None), 30e3);
+    }
+}

@@ -1,0 +1,295 @@
+//! Is the queue at the bottleneck growing? The delay-based half of Google congestion control: draft-ietf-rmcat-gcc-02
+//! §5.2 (groups of packets), §5.4 (over-use detector, adaptive threshold), with the trendline that libwebrtc uses in
+//! place of the draft's Kalman filter: a line through the smoothed one-way delay over the last 20 groups.
+//!
+//! It sees differences of times only: neither the clocks' offset nor a drift of some 1000 ppm matters.
+
+use super::Micros;
+
+/// Packets that left within this time of each other are one group (§5.2), in µs.
+const GROUP_SPAN: i32 = 5_000;
+/// A longer chain of packets that were held up and arrive together is not one group, in µs.
+const MAX_BURST: i32 = 100_000;
+/// A step of either clock that no queue explains, in µs.
+const MAX_STEP: i32 = 3_000_000;
+/// Groups that may arrive before their predecessor until the clocks are taken to have jumped.
+const MAX_REORDERED: u8 = 3;
+/// Groups on the line.
+const WINDOW: usize = 20;
+/// Weight of the old value in the smoothed delay.
+const SMOOTHING: f64 = 0.9;
+/// The slope is scaled by the number of groups up to this one …
+const MAX_DELTAS: u8 = 60;
+/// … and by this, so that it compares with the threshold in ms.
+const GAIN: f64 = 4.0;
+/// Over-use has to last so long, in ms (§5.4).
+const OVERUSE_TIME: f64 = 10.0;
+const INITIAL_THRESHOLD: f64 = 12.5;
+/// Speed of the threshold towards a larger and towards a smaller slope (§5.4: K_u, K_d), per ms.
+const THRESHOLD_UP: f64 = 0.0087;
+const THRESHOLD_DOWN: f64 = 0.039;
+/// A slope so far above the threshold does not move it.
+const MAX_ADAPT: f64 = 15.0;
+
+/// What the delay says of the use of the bottleneck.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Usage {
+    /// The queue stays as it is.
+    #[default]
+    Normal,
+    /// The queue grows.
+    Overuse,
+    /// The queue drains.
+    Underuse,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    first_sent: Micros,
+    last_sent: Micros,
+    first_arrival: Micros,
+    last_arrival: Micros,
+}
+
+impl Group {
+    fn new(sent: Micros, arrived: Micros) -> Group {
+        Group { first_sent: sent, last_sent: sent, first_arrival: arrived, last_arrival: arrived }
+    }
+
+    fn takes(&self, sent: Micros, arrived: Micros) -> bool {
+        if sent.since(self.first_sent) <= GROUP_SPAN {
+            return true;
+        }
+        let gap = arrived.since(self.last_arrival);
+        // It caught up with its predecessor: both were held up somewhere and set free together.
+        gap <= GROUP_SPAN && gap < sent.since(self.last_sent) && arrived.since(self.first_arrival) < MAX_BURST
+    }
+}
+
+/// The detector for one path.
+#[derive(Clone, Debug)]
+pub(super) struct DelayDetector {
+    current: Option<Group>,
+    previous: Option<Group>,
+    reordered: u8,
+    trend: Trend,
+    overuse: Overuse,
+}
+
+impl Default for DelayDetector {
+    fn default() -> DelayDetector {
+        DelayDetector { current: None, previous: None, reordered: 0, trend: Trend::default(), overuse: Overuse::new() }
+    }
+}
+
+impl DelayDetector {
+    pub(super) fn usage(&self) -> Usage {
+        self.overuse.usage
+    }
+
+    /// Takes packets in the order in which they were sent; one that was sent before the present group is ignored.
+    pub(super) fn on_packet(&mut self, sent: Micros, arrived: Micros) {
+        let Some(group) = &mut self.current else {
+            self.current = Some(Group::new(sent, arrived));
+            return;
+        };
+        if sent.since(group.first_sent) < 0 {
+            return self.restart_after_step(sent, arrived);
+        }
+        if group.takes(sent, arrived) {
+            if sent.since(group.last_sent) > 0 {
+                group.last_sent = sent;
+            }
+            if arrived.since(group.last_arrival) > 0 {
+                group.last_arrival = arrived;
+            }
+            return;
+        }
+        let group = *group;
+        if let Some(previous) = self.previous {
+            let (sent_delta, arrival_delta) =
+                (group.last_sent.since(previous.last_sent), group.last_arrival.since(previous.last_arrival));
+            if sent_delta > MAX_STEP || arrival_delta.unsigned_abs() > MAX_STEP as u32 {
+                return self.restart(sent, arrived);
+            }
+            if arrival_delta < 0 {
+                self.reordered += 1;
+                if self.reordered >= MAX_REORDERED {
+                    return self.restart(sent, arrived);
+                }
+            } else {
+                self.reordered = 0;
+                let (sent_ms, arrival_ms) = (f64::from(sent_delta) / 1e3, f64::from(arrival_delta) / 1e3);
+                if let Some(slope) = self.trend.add(group.last_arrival, arrival_ms - sent_ms) {
+                    self.overuse.detect(slope, self.trend.deltas, sent_ms, group.last_arrival);
+                }
+            }
+        }
+        self.previous = Some(group);
+        self.current = Some(Group::new(sent, arrived));
+    }
+
+    /// A packet from long before the present group means that the sender's clock began anew.
+    fn restart_after_step(&mut self, sent: Micros, arrived: Micros) {
+        if self.current.is_some_and(|group| sent.since(group.first_sent) < -MAX_STEP) {
+            self.restart(sent, arrived);
+        }
+    }
+
+    fn restart(&mut self, sent: Micros, arrived: Micros) {
+        *self = DelayDetector { current: Some(Group::new(sent, arrived)), ..DelayDetector::default() };
+    }
+}
+
+/// The line through the last groups' delays.
+#[derive(Clone, Debug, Default)]
+struct Trend {
+    points: [(Micros, f32); WINDOW],
+    next: u8,
+    filled: bool,
+    deltas: u8,
+    /// Sum of all delay differences, in ms.
+    accumulated: f64,
+    smoothed: f64,
+}
+
+impl Trend {
+    /// Adds a group's delay difference in ms; the slope in ms per ms once there are enough groups.
+    fn add(&mut self, arrival: Micros, difference: f64) -> Option<f64> {
+        self.deltas = (self.deltas + 1).min(MAX_DELTAS);
+        self.accumulated += difference;
+        self.smoothed = SMOOTHING * self.smoothed + (1.0 - SMOOTHING) * self.accumulated;
+        self.points[usize::from(self.next)] = (arrival, self.smoothed as f32);
+        self.next = (self.next + 1) % WINDOW as u8;
+        self.filled |= self.next == 0;
+        if !self.filled {
+            return None;
+        }
+        let oldest = self.points[usize::from(self.next)];
+        let relative =
+            |point: &(Micros, f32)| (f64::from(point.0.since(oldest.0)) / 1e3, f64::from(point.1 - oldest.1));
+        let (sum_x, sum_y) = self.points.iter().map(relative).fold((0.0, 0.0), |(sx, sy), (x, y)| (sx + x, sy + y));
+        let (mean_x, mean_y) = (sum_x / WINDOW as f64, sum_y / WINDOW as f64);
+        let (numerator, denominator) = self
+            .points
+            .iter()
+            .map(relative)
+            .fold((0.0, 0.0), |(n, d), (x, y)| (n + (x - mean_x) * (y - mean_y), d + (x - mean_x) * (x - mean_x)));
+        (denominator > 0.0).then(|| numerator / denominator)
+    }
+}
+
+/// Compares the slope with the threshold that adapts to it (§5.4).
+#[derive(Clone, Debug)]
+struct Overuse {
+    usage: Usage,
+    threshold: f64,
+    adapted: Option<Micros>,
+    last_slope: f64,
+    /// How long the slope has been above the threshold, in ms of the sender.
+    over: Option<f64>,
+    count: u32,
+}
+
+impl Overuse {
+    fn new() -> Overuse {
+        Overuse {
+            usage: Usage::Normal,
+            threshold: INITIAL_THRESHOLD,
+            adapted: None,
+            last_slope: 0.0,
+            over: None,
+            count: 0,
+        }
+    }
+
+    fn detect(&mut self, slope: f64, deltas: u8, sent_ms: f64, arrival: Micros) {
+        let scaled = f64::from(deltas) * slope * GAIN;
+        if scaled > self.threshold {
+            let over = self.over.map_or(sent_ms / 2.0, |over| over + sent_ms);
+            self.over = Some(over);
+            self.count += 1;
+            if over > OVERUSE_TIME && self.count > 1 && slope >= self.last_slope {
+                self.usage = Usage::Overuse;
+                (self.over, self.count) = (Some(0.0), 0);
+            }
+        } else {
+            self.usage = if scaled < -self.threshold { Usage::Underuse } else { Usage::Normal };
+            (self.over, self.count) = (None, 0);
+        }
+        self.last_slope = slope;
+        self.adapt(scaled.abs(), arrival);
+    }
+
+    fn adapt(&mut self, scaled: f64, arrival: Micros) {
+        let elapsed = self.adapted.map_or(0, |adapted| arrival.since(adapted)).clamp(0, 100_000);
+        self.adapted = Some(arrival);
+        if scaled > self.threshold + MAX_ADAPT {
+            return;
+        }
+        let speed = if scaled < self.threshold { THRESHOLD_DOWN } else { THRESHOLD_UP };
+        let moved = self.threshold + (speed * f64::from(elapsed) / 1e3).min(1.0) * (scaled - self.threshold);
+        self.threshold = moved.clamp(6.0, 600.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1000 packets, one every 10 ms; `delay` in µs by packet. The usages that occurred.
+    fn run(delay: impl Fn(u32) -> i64) -> Vec<Usage> {
+        let mut detector = DelayDetector::default();
+        let mut seen = vec![];
+        for n in 0..1_000u32 {
+            let sent = n * 10_000;
+            detector.on_packet(Micros(sent), Micros((i64::from(sent) + 70_000_000 + delay(n)) as u32));
+            if !seen.contains(&detector.usage()) {
+                seen.push(detector.usage());
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn a_constant_delay_is_normal_use() {
+        assert_eq!(run(|_| 50_000), [Usage::Normal]);
+    }
+
+    #[test]
+    fn a_growing_queue_is_overuse_and_a_draining_one_underuse() {
+        assert_eq!(
+            run(|n| if n < 500 { i64::from(n) * 1_000 } else { i64::from(1_000 - n) * 1_000 }),
+            [Usage::Normal, Usage::Overuse, Usage::Underuse]
+        );
+    }
+
+    #[test]
+    fn drifting_clocks_are_not_a_queue() {
+        for ppm in [100, -100, 1_000, -1_000] {
+            assert_eq!(run(|n| i64::from(n) * 10_000 * ppm / 1_000_000), [Usage::Normal], "{ppm} ppm");
+        }
+    }
+
+    #[test]
+    fn jitter_is_not_a_queue() {
+        let noise = |n: u32| i64::from(n.wrapping_mul(2_654_435_761) >> 16) % 5_000;
+        assert_eq!(run(noise), [Usage::Normal]);
+    }
+
+    #[test]
+    fn wild_times_neither_panic_nor_stick() {
+        // RTCP-14
+        let mut detector = DelayDetector::default();
+        let mut seed = 1u32;
+        for _ in 0..100_000 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            detector.on_packet(Micros(seed.rotate_left(7)), Micros(seed.rotate_left(16)));
+            assert!(detector.overuse.threshold.is_finite() && detector.trend.smoothed.is_finite());
+        }
+        for n in 0..2_000u32 {
+            detector.on_packet(Micros(n * 10_000), Micros(n * 10_000));
+        }
+        assert_eq!(detector.usage(), Usage::Normal);
+    }
+}

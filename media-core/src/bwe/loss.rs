@@ -1,0 +1,311 @@
+//! The loss-based half (draft-ietf-rmcat-gcc-02 §6): a cap that falls by half of the lost fraction while more than 10 %
+//! is lost, rises by 8 % a second while less than 2 % is, and otherwise stays.
+//!
+//! Three things differ from the draft, so that a lossy radio link is not taken for a full one:
+//!
+//! - There is no cap until the first heavy loss, and none again once it has risen above the delay-based estimate.
+//! - It never falls below what demonstrably arrives. Where a policer drops what is too much, that is just what fits.
+//! - **Inherent loss**: if fewer packets were sent since a decrease, and hardly fewer were lost than a full path would
+//!   explain, the loss does not come from our rate. It is then left out of the account, for some tens of seconds.
+//!
+//! Hence 10 % of random loss without growing delay costs a sender that follows the estimate some 5–15 % of its rate
+//! once, and not more.
+
+use std::time::{Duration, Instant};
+
+/// More than this falls.
+const HIGH: f64 = 0.10;
+/// Less than this rises.
+const LOW: f64 = 0.02;
+/// Factor a second of the rise.
+const INCREASE: f64 = 1.08;
+/// A cap so far above the delay-based estimate is none.
+const RELEASE: f64 = 1.2;
+/// Loss is counted in windows of at least this length …
+const WINDOW: Duration = Duration::from_millis(250);
+/// … with at least so many packets; the decision looks at …
+const MIN_PACKETS: u32 = 10;
+/// … so many windows.
+const WINDOWS: usize = 4;
+/// Packets that a decision to fall needs.
+const MIN_DECISION_PACKETS: u32 = 20;
+/// A decision to fall shows its effect after a round trip and this time; there is no other one before.
+const EFFECT: Duration = Duration::from_millis(1_000);
+/// The least difference in loss by which full paths and lossy ones can be told apart.
+const MIN_EVIDENCE: f64 = 0.03;
+/// Most loss that can be inherent.
+const MAX_INHERENT: f64 = 0.3;
+/// Inherent loss is forgotten by a factor of e in this time, in seconds.
+const INHERENT_MEMORY: f64 = 30.0;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    /// Below 0 where packets of an earlier window came after all.
+    lost: i32,
+    expected: u32,
+    seconds: f32,
+}
+
+/// The state of things when the cap fell.
+#[derive(Clone, Copy, Debug)]
+struct Decrease {
+    at: Instant,
+    packets_per_second: f64,
+    fraction: f64,
+}
+
+/// What the loss is compared with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Conditions {
+    /// Present estimate, bits per second.
+    pub(super) estimate: f64,
+    /// Delay-based estimate, bits per second.
+    pub(super) delay_based: f64,
+    /// What arrives, bits per second; 0 if unknown.
+    pub(super) delivered: f64,
+    /// There was over-use lately: loss then says nothing of the link.
+    pub(super) congested: bool,
+    pub(super) round_trip: Duration,
+}
+
+/// The loss-based cap.
+#[derive(Clone, Debug)]
+pub(super) struct LossBased {
+    cap: Option<f64>,
+    current: Window,
+    began: Option<Instant>,
+    windows: [Window; WINDOWS],
+    fraction: f64,
+    inherent: f64,
+    decreased: Option<Instant>,
+    /// The decrease whose effect is not known yet.
+    decrease: Option<Decrease>,
+}
+
+impl LossBased {
+    pub(super) fn new() -> LossBased {
+        LossBased {
+            cap: None,
+            current: Window::default(),
+            began: None,
+            windows: [Window::default(); WINDOWS],
+            fraction: 0.0,
+            inherent: 0.0,
+            decreased: None,
+            decrease: None,
+        }
+    }
+
+    /// Bits per second.
+    pub(super) fn cap(&self) -> Option<f64> {
+        self.cap
+    }
+
+    /// Lost fraction of about the last second, inherent loss included.
+    pub(super) fn fraction(&self) -> f64 {
+        self.fraction
+    }
+
+    /// Lost fraction that may come from our rate.
+    pub(super) fn excess(&self) -> f64 {
+        (self.fraction - self.inherent).max(0.0)
+    }
+
+    /// Counts packets: newly lost ones, lost ones that came after all, and all that were newly reported (lost ones
+    /// included, those that came after all not).
+    pub(super) fn on_packets(&mut self, now: Instant, lost: u32, recovered: u32, expected: u32, at: &Conditions) {
+        let began = *self.began.get_or_insert(now);
+        self.current.lost += lost as i32 - recovered as i32;
+        self.current.expected += expected;
+        let elapsed = now.saturating_duration_since(began);
+        if elapsed < WINDOW || self.current.expected < MIN_PACKETS {
+            return;
+        }
+        self.began = Some(now);
+        self.current.seconds = elapsed.as_secs_f32();
+        self.windows.rotate_right(1);
+        self.windows[0] = std::mem::take(&mut self.current);
+        self.decide(now, elapsed.as_secs_f64(), at);
+    }
+
+    fn decide(&mut self, now: Instant, elapsed: f64, at: &Conditions) {
+        let sum = self.sum();
+        self.fraction = (f64::from(sum.lost) / f64::from(sum.expected)).clamp(0.0, 1.0);
+        self.inherent *= (-elapsed / INHERENT_MEMORY).exp();
+        self.inherent = self.inherent.min(self.fraction);
+        self.look_for_inherent(now, sum, at);
+        let excess = self.excess();
+        // By chance a window has some more loss than the path.
+        let deviation = (self.fraction * (1.0 - self.fraction) / f64::from(sum.expected)).sqrt();
+        let effect = at.round_trip + EFFECT;
+        let shown = self.decreased.is_none_or(|decreased| now.saturating_duration_since(decreased) >= effect);
+        if excess - deviation > HIGH && sum.expected >= MIN_DECISION_PACKETS && shown {
+            self.decreased = Some(now);
+            let fallen = at.estimate * (1.0 - 0.5 * excess);
+            self.cap = Some(fallen.max(at.delivered));
+            if self.decrease.is_none() && !at.congested {
+                let packets_per_second = f64::from(sum.expected) / f64::from(sum.seconds);
+                self.decrease = Some(Decrease { at: now, packets_per_second, fraction: self.fraction });
+            }
+            // Every lost packet counts for one decision only.
+            self.windows = [Window::default(); WINDOWS];
+        } else if excess < LOW
+            && let Some(cap) = self.cap
+        {
+            let risen = cap * INCREASE.powf(elapsed);
+            self.cap = Some(risen).filter(|&risen| risen < RELEASE * at.delay_based);
+        }
+    }
+
+    /// The newest windows, about a second of them.
+    fn sum(&self) -> Window {
+        let mut sum = Window::default();
+        for window in &self.windows {
+            if sum.seconds >= 1.0 {
+                break;
+            }
+            sum.lost += window.lost;
+            sum.expected += window.expected;
+            sum.seconds += window.seconds;
+        }
+        sum
+    }
+
+    fn look_for_inherent(&mut self, now: Instant, sum: Window, at: &Conditions) {
+        let Some(before) = self.decrease else { return };
+        let since = now.saturating_duration_since(before.at);
+        if at.congested || since > 10 * EFFECT {
+            self.decrease = None;
+            return;
+        }
+        if since < at.round_trip + EFFECT || sum.seconds < 0.7 {
+            return;
+        }
+        // If the path carried so many packets and no more, that is what would be lost now.
+        let carried = before.packets_per_second * (1.0 - before.fraction);
+        let sent = f64::from(sum.expected) / f64::from(sum.seconds);
+        let explained = (1.0 - carried / sent.max(1.0)).max(0.0);
+        let evidence = before.fraction - explained;
+        if evidence >= MIN_EVIDENCE {
+            if self.fraction > explained + 0.5 * evidence {
+                self.inherent = self.fraction.min(before.fraction).min(MAX_INHERENT);
+            }
+            self.decrease = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packets of 10,000 bits by a sender whose rate follows the cap, up to 3 Mbit/s.
+    struct Sender {
+        loss: LossBased,
+        now: Instant,
+        rate: f64,
+        delivered: f64,
+        seed: u32,
+    }
+
+    impl Sender {
+        fn new() -> Sender {
+            Sender { loss: LossBased::new(), now: Instant::now(), rate: 3e6, delivered: 0.0, seed: 7 }
+        }
+
+        /// Runs for so many seconds; the lowest rate.
+        fn run(&mut self, seconds: u32, follows: bool, lost: impl Fn(f64, f64) -> bool) -> f64 {
+            let mut lowest = self.rate;
+            for _ in 0..seconds * 20 {
+                self.now += Duration::from_millis(50);
+                let packets = (self.rate / 10_000.0 / 20.0) as u32;
+                let mut missing = 0;
+                for _ in 0..packets {
+                    self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    missing += u32::from(lost(f64::from(self.seed >> 8) / f64::from(1 << 24), self.rate));
+                }
+                self.delivered += 0.1 * (f64::from(packets - missing) * 200_000.0 - self.delivered);
+                let estimate = self.loss.cap().unwrap_or(3e6).min(3e6);
+                let conditions = Conditions {
+                    estimate,
+                    delay_based: 3e6,
+                    delivered: self.delivered,
+                    congested: false,
+                    round_trip: Duration::from_millis(100),
+                };
+                self.loss.on_packets(self.now, missing, 0, packets, &conditions);
+                if follows {
+                    self.rate = self.loss.cap().unwrap_or(3e6).min(3e6);
+                }
+                lowest = lowest.min(self.rate);
+            }
+            lowest
+        }
+    }
+
+    #[test]
+    fn little_loss_caps_nothing() {
+        // RTCP-16
+        let mut sender = Sender::new();
+        sender.run(60, true, |chance, _| chance < 0.05);
+        assert_eq!(sender.loss.cap(), None);
+        assert!((sender.loss.fraction() - 0.05).abs() < 0.03);
+    }
+
+    #[test]
+    fn random_loss_is_found_to_be_inherent() {
+        // RTCP-16
+        for percent in [10.0, 15.0, 20.0] {
+            let mut sender = Sender::new();
+            let lowest = sender.run(120, true, |chance, _| chance < percent / 100.0);
+            assert!(lowest > 2e6, "{percent} %: {lowest}");
+        }
+    }
+
+    #[test]
+    fn a_policer_is_obeyed() {
+        // RTCP-16: 1 Mbit/s pass, the rest is dropped without delay.
+        let mut sender = Sender::new();
+        sender.run(20, true, |chance, rate| chance < 1.0 - 1e6 / rate);
+        for _ in 0..20 {
+            sender.run(1, true, |chance, rate| chance < 1.0 - 1e6 / rate);
+            assert!((0.7e6..1.35e6).contains(&sender.rate), "{}", sender.rate);
+        }
+        let mut stubborn = Sender::new();
+        stubborn.run(20, false, |chance, rate| chance < 1.0 - 1e6 / rate);
+        let cap = stubborn.loss.cap().unwrap();
+        assert!((0.8e6..1.3e6).contains(&cap), "a sender that cannot follow: {cap}");
+    }
+
+    #[test]
+    fn the_cap_rises_and_goes_when_the_loss_has_gone() {
+        // RTCP-16
+        let mut sender = Sender::new();
+        sender.run(5, true, |chance, rate| chance < 1.0 - 1e6 / rate);
+        let low = sender.rate;
+        sender.run(5, true, |_, _| false);
+        assert!((1.35..1.55).contains(&(sender.rate / low)), "{} from {low}", sender.rate);
+        sender.run(20, true, |_, _| false);
+        assert_eq!(sender.loss.cap(), None);
+    }
+
+    #[test]
+    fn packets_that_came_after_all_are_not_lost() {
+        let mut loss = LossBased::new();
+        let mut now = Instant::now();
+        let at = Conditions {
+            estimate: 1e6,
+            delay_based: 1e6,
+            delivered: 1e6,
+            congested: false,
+            round_trip: Duration::from_millis(50),
+        };
+        for _ in 0..100 {
+            loss.on_packets(now, 20, 0, 40, &at);
+            loss.on_packets(now, 0, 20, 0, &at);
+            now += Duration::from_millis(50);
+        }
+        assert_eq!(loss.cap(), None);
+        assert!(loss.fraction() < 0.1, "all but the last ones: {}", loss.fraction());
+    }
+}

@@ -1,0 +1,423 @@
+//! Congestion control: how much the path to a viewer carries, and what a publisher is told of its own.
+//!
+//! The send side ([`SendSideEstimator`], one a viewer) follows Google congestion control: draft-ietf-rmcat-gcc-02 with
+//! the changes that libwebrtc made since (arrival feedback by draft-holmer-rmcat-transport-wide-cc-extensions-01, a
+//! trendline in place of the Kalman filter, probing). Its estimate is the least of
+//!
+//! - the delay-based rate (`delay`: does the queue grow? `aimd`: what follows from that),
+//! - the loss-based cap (`loss`),
+//! - the viewer's REMB, for some seconds after the last one.
+//!
+//! **Without transport-wide feedback** (not negotiated, or the viewer sends none) only REMB and the loss of receiver
+//! reports count. The rate then rises by 8 % a second while less than 2 % is lost, at once up to what is sent, and at
+//! once up to the viewer's REMB, which is the delay-based estimate of its own side. There are no probes.
+//!
+//! [`pacer::Pacer`] spreads keyframes by the estimate; [`receive::ReceiveSideEstimator`] makes the REMB for publishers
+//! that get no transport-wide feedback.
+//!
+//! All rates count bytes as the caller hands them in; UDP payloads are meant.
+
+mod acknowledged;
+mod aimd;
+mod delay;
+mod history;
+mod loss;
+pub mod pacer;
+mod probe;
+pub mod receive;
+
+use std::time::{Duration, Instant};
+
+use crate::rtcp::TransportFeedback;
+
+use acknowledged::{AcknowledgedBitrate, LONG, RateWindow};
+use aimd::{Delivered, RateControl};
+use delay::DelayDetector;
+use history::{Reported, SentHistory};
+use loss::{Conditions, LossBased};
+use probe::Prober;
+
+pub use delay::Usage;
+pub use probe::{PROBE_INTERVAL, Probe};
+
+/// A REMB counts for so long.
+const REMB_LIFETIME: Duration = Duration::from_secs(5);
+/// Statuses of one feedback message that are looked at: more than a viewer can have under way.
+const MAX_STATUSES: usize = 4_096;
+/// The estimate decays when packets were sent and nothing was heard of them for so long …
+const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// … or for so long by a viewer that sends receiver reports only, …
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// … by this factor …
+const DECAY: f64 = 0.8;
+/// … every so often.
+const DECAY_INTERVAL: Duration = Duration::from_secs(1);
+/// Less than this part of the estimate is sent: the application limits the rate, not the path.
+const APPLICATION_LIMITED: f64 = 0.65;
+/// Round-trip times beyond this are a viewer's nonsense.
+const MAX_ROUND_TRIP: Duration = Duration::from_secs(10);
+/// Until one is measured.
+const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(200);
+
+/// A moment in µs modulo 2^32, on any clock: enough to compare moments that are up to 35 minutes apart. The arrival times
+/// of transport-wide feedback wrap at a multiple of 2^32 µs, so that they fit in without a seam.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Micros(u32);
+
+impl Micros {
+    #[inline]
+    fn at(epoch: Instant, now: Instant) -> Micros {
+        let since = now.saturating_duration_since(epoch);
+        Micros((since.as_secs() as u32).wrapping_mul(1_000_000).wrapping_add(since.subsec_micros()))
+    }
+
+    /// µs since `earlier`, negative if that is later.
+    #[inline]
+    fn since(self, earlier: Micros) -> i32 {
+        self.0.wrapping_sub(earlier.0) as i32
+    }
+}
+
+/// Where an estimate begins and between what it stays, in bits per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EstimatorLimits {
+    /// Before anything is known.
+    pub start: u64,
+    /// Never less, whatever the viewer reports.
+    pub min: u64,
+    /// Never more.
+    pub max: u64,
+}
+
+/// What is known of the path to a viewer, for statistics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EstimateSnapshot {
+    /// The estimate in bits per second (`availableOutgoingBitrate` of WebRTC's statistics).
+    pub available_outgoing_bitrate: u64,
+    /// Its delay-based part.
+    pub delay_based: u64,
+    /// Its loss-based cap, if there is one.
+    pub loss_cap: Option<u64>,
+    /// The viewer's REMB, if it is fresh.
+    pub remb: Option<u64>,
+    /// Bits per second that arrive by the viewer's feedback; `None` before there was enough.
+    pub acknowledged_bitrate: Option<u64>,
+    /// Lost fraction of about the last second, 0 to 1.
+    pub fraction_lost: f64,
+    /// From receiver reports, or else from transport-wide feedback.
+    pub round_trip_time: Option<Duration>,
+    /// Bytes that no feedback has reached yet; 0 without transport-wide feedback.
+    pub bytes_in_flight: u32,
+    /// Does the queue at the bottleneck grow?
+    pub usage: Usage,
+    /// Much less is sent than the path is believed to carry.
+    pub application_limited: bool,
+}
+
+/// The estimate of the path to one viewer. Sans-IO; nothing is allocated besides the history of packets under way
+/// (1 KiB at first, 16 KiB at most).
+#[derive(Debug)]
+pub struct SendSideEstimator {
+    epoch: Instant,
+    min: f64,
+    max: f64,
+    demand: f64,
+    estimate: f64,
+    transport_wide: bool,
+    history: SentHistory,
+    sent: RateWindow,
+    /// Packets sent since the last receiver report.
+    sent_packets: u32,
+    delay: DelayDetector,
+    acknowledged: AcknowledgedBitrate,
+    control: RateControl,
+    loss: LossBased,
+    prober: Prober,
+    remb: Option<(Instant, f64)>,
+    last_feedback: Option<Instant>,
+    reported: bool,
+    /// The first packet that was sent since anything was heard.
+    unheard_since: Option<Instant>,
+    decayed: Option<Instant>,
+    feedback_round_trip: Option<Duration>,
+    reported_round_trip: Option<Duration>,
+}
+
+impl SendSideEstimator {
+    /// For a viewer that negotiated transport-wide feedback (`transport_wide`) or not. Limits that contradict each other
+    /// are bent: `min` is at least 1, `max` at least `min`, `start` between them.
+    pub fn new(now: Instant, limits: EstimatorLimits, transport_wide: bool) -> SendSideEstimator {
+        let min = limits.min.max(1) as f64;
+        let max = (limits.max as f64).max(min);
+        let start = (limits.start as f64).clamp(min, max);
+        SendSideEstimator {
+            epoch: now,
+            min,
+            max,
+            demand: max,
+            estimate: start,
+            transport_wide,
+            history: SentHistory::default(),
+            sent: RateWindow::default(),
+            sent_packets: 0,
+            delay: DelayDetector::default(),
+            acknowledged: AcknowledgedBitrate::default(),
+            control: RateControl::new(start, min, max),
+            loss: LossBased::new(),
+            prober: Prober::new(),
+            remb: None,
+            last_feedback: None,
+            reported: false,
+            unheard_since: None,
+            decayed: None,
+            feedback_round_trip: None,
+            reported_round_trip: None,
+        }
+    }
+
+    /// Bits per second that the path is believed to carry.
+    pub fn estimate(&self) -> u64 {
+        self.estimate as u64
+    }
+
+    /// The most that would be of use, in bits per second: say, the rate of the stream's best layer with its
+    /// retransmissions. Nothing is probed above it. At first it is the upper limit.
+    pub fn set_demand(&mut self, bits_per_second: u64) {
+        self.demand = (bits_per_second as f64).clamp(self.min, self.max);
+    }
+
+    /// Counts a packet that is sent to the viewer (media of all SSRCs, retransmissions, padding) and hands out its
+    /// transport-wide number; without transport-wide feedback always 0. While a probe is under way, every packet is
+    /// part of it.
+    #[inline]
+    pub fn on_sent(&mut self, now: Instant, bytes: usize) -> u16 {
+        let at = Micros::at(self.epoch, now);
+        let counted = bytes.min(usize::from(u16::MAX)) as u32;
+        self.sent.add(at, counted);
+        self.sent_packets = self.sent_packets.saturating_add(1);
+        if self.unheard_since.is_none() {
+            self.unheard_since = Some(now);
+        }
+        if !self.transport_wide {
+            return 0;
+        }
+        let cluster = self.prober.on_sent(at, counted);
+        self.history.push(at, bytes, cluster)
+    }
+
+    /// Takes the viewer's transport-wide feedback. What it says of packets that were never sent, are long gone or were
+    /// reported before is ignored.
+    pub fn on_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
+        if !self.transport_wide {
+            return;
+        }
+        let at = Micros::at(self.epoch, now);
+        let (mut received, mut lost, mut recovered) = (0, 0, 0);
+        let mut newest: Option<Micros> = None;
+        self.history.settle(feedback.base_sequence);
+        for (sequence, arrival) in feedback.packets().take(MAX_STATUSES) {
+            let packet = match self.history.report(sequence, arrival.is_some()) {
+                Some(Reported::Received(packet)) => {
+                    received += 1;
+                    packet
+                }
+                Some(Reported::Recovered(packet)) => {
+                    recovered += 1;
+                    packet
+                }
+                Some(Reported::Lost) => {
+                    lost += 1;
+                    continue;
+                }
+                None => continue,
+            };
+            let arrived = Micros(arrival.unwrap_or_default() as u32);
+            if newest.is_none_or(|newest| packet.sent.since(newest) > 0) {
+                newest = Some(packet.sent);
+            }
+            self.delay.on_packet(packet.sent, arrived);
+            self.acknowledged.on_packet(packet.sent, arrived, packet.bytes);
+            if packet.cluster != 0 {
+                self.prober.on_received(&packet, arrived);
+            }
+        }
+        if received + lost + recovered == 0 {
+            return;
+        }
+        self.unheard_since = None;
+        self.last_feedback = Some(now);
+        if let Some(newest) = newest {
+            self.on_round_trip(at.since(newest));
+        }
+        let delivered = self.delivered();
+        self.control.update(now, self.delay.usage(), delivered, self.round_trip());
+        self.count_loss(now, lost, recovered, received + lost, delivered.map_or(0.0, |delivered| delivered.rate));
+        self.apply_probes(now, delivered);
+        self.settle(now);
+    }
+
+    /// Takes a receiver report's fraction lost, 0 to 1, over all report blocks of the viewer's media (weighted by their
+    /// packets), and the round-trip time that it shows. The loss counts only where transport-wide feedback does not tell
+    /// it better.
+    pub fn on_receiver_report(&mut self, now: Instant, fraction_lost: f64, round_trip: Option<Duration>) {
+        self.unheard_since = None;
+        self.reported = true;
+        if let Some(round_trip) = round_trip.filter(|&round_trip| round_trip <= MAX_ROUND_TRIP) {
+            self.reported_round_trip = Some(round_trip);
+        }
+        let sent = std::mem::take(&mut self.sent_packets);
+        if self.has_feedback(now) || sent == 0 {
+            return;
+        }
+        let fraction = if fraction_lost.is_finite() { fraction_lost.clamp(0.0, 1.0) } else { 0.0 };
+        self.sent.advance(Micros::at(self.epoch, now));
+        let rate = self.sent.rate(LONG).unwrap_or(0.0) * (1.0 - fraction);
+        let lost = (f64::from(sent) * fraction).round() as u32;
+        self.count_loss(now, lost, 0, sent, rate);
+        // Without arrival times a path is in good use while little is lost.
+        let usage = if self.loss.excess() < 0.02 { Usage::Normal } else { Usage::Underuse };
+        self.control.update(now, usage, Some(Delivered { rate, recent: rate }), self.round_trip());
+        self.follow_remb(now);
+        self.settle(now);
+    }
+
+    /// Takes the viewer's REMB in bits per second: a cap for some seconds.
+    pub fn on_remb(&mut self, now: Instant, bits_per_second: u64) {
+        self.remb = Some((now, bits_per_second as f64));
+        self.follow_remb(now);
+        self.settle(now);
+    }
+
+    /// Lets time pass: silence, probes that end, a REMB that is no longer true. Every 25 to 100 ms is enough.
+    pub fn poll(&mut self, now: Instant) {
+        self.prober.poll(now, Micros::at(self.epoch, now));
+        self.sent.advance(Micros::at(self.epoch, now));
+        let timeout =
+            if self.last_feedback.is_some() { Some(FEEDBACK_TIMEOUT) } else { self.reported.then_some(REPORT_TIMEOUT) };
+        if let (Some(timeout), Some(since)) = (timeout, self.unheard_since) {
+            let decayed = self.decayed.filter(|&decayed| decayed > since);
+            let due = decayed.map_or(since + timeout, |decayed| decayed + DECAY_INTERVAL);
+            if now >= due {
+                self.decayed = Some(now);
+                self.control.decay(DECAY);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// A part of a probe that is due now, to be sent as padding or retransmissions, in packets of at most a fifth of
+    /// it if it is small. After it, and while [`is_probing`](Self::is_probing), ask again every [`PROBE_INTERVAL`];
+    /// otherwise with [`poll`](Self::poll). A viewer to which nothing can be sent for that purpose need not be asked.
+    pub fn next_probe(&mut self, now: Instant) -> Option<Probe> {
+        if !self.transport_wide || self.history.heap_size() == 0 {
+            return None;
+        }
+        let allowed = self.delay.usage() != Usage::Overuse
+            && !self.control.is_unsettled(now)
+            && self.loss.excess() < 0.1
+            && self.unheard_since.is_none_or(|since| now.saturating_duration_since(since) < FEEDBACK_TIMEOUT);
+        self.prober.next(now, Micros::at(self.epoch, now), self.estimate, self.demand, allowed)
+    }
+
+    /// A probe is under way.
+    pub fn is_probing(&self) -> bool {
+        self.prober.is_probing()
+    }
+
+    /// Much less is sent than the path is believed to carry. The estimate then rises to 1.5 times what arrives, and
+    /// further only by probes.
+    pub fn is_application_limited(&self) -> bool {
+        self.sent.rate(LONG).unwrap_or(0.0) < APPLICATION_LIMITED * self.estimate
+    }
+
+    /// What is known.
+    pub fn snapshot(&self) -> EstimateSnapshot {
+        EstimateSnapshot {
+            available_outgoing_bitrate: self.estimate(),
+            delay_based: self.control.rate() as u64,
+            loss_cap: self.loss.cap().map(|cap| cap as u64),
+            remb: self.remb.map(|(_, remb)| remb as u64),
+            acknowledged_bitrate: self.acknowledged.rate().map(|rate| rate as u64),
+            fraction_lost: self.loss.fraction(),
+            round_trip_time: self.reported_round_trip.or(self.feedback_round_trip),
+            bytes_in_flight: self.history.bytes_in_flight(),
+            usage: self.delay.usage(),
+            application_limited: self.is_application_limited(),
+        }
+    }
+
+    /// Bytes that this viewer costs, heap included.
+    pub fn memory(&self) -> usize {
+        size_of::<SendSideEstimator>() + self.history.heap_size()
+    }
+
+    fn has_feedback(&self, now: Instant) -> bool {
+        self.last_feedback.is_some_and(|at| now.saturating_duration_since(at) < FEEDBACK_TIMEOUT)
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.reported_round_trip.or(self.feedback_round_trip).unwrap_or(INITIAL_ROUND_TRIP)
+    }
+
+    fn on_round_trip(&mut self, micros: i32) {
+        let Ok(micros) = u64::try_from(micros) else { return };
+        let sample = Duration::from_micros(micros);
+        if sample <= MAX_ROUND_TRIP {
+            self.feedback_round_trip = Some(self.feedback_round_trip.map_or(sample, |old| (old * 7 + sample) / 8));
+        }
+    }
+
+    fn delivered(&self) -> Option<Delivered> {
+        let recent = self.acknowledged.recent()?;
+        Some(Delivered { rate: self.acknowledged.rate().unwrap_or(recent), recent })
+    }
+
+    fn count_loss(&mut self, now: Instant, lost: u32, recovered: u32, expected: u32, delivered: f64) {
+        let conditions = Conditions {
+            estimate: self.estimate,
+            delay_based: self.control.rate(),
+            delivered,
+            congested: self.control.is_unsettled(now),
+            round_trip: self.round_trip(),
+        };
+        self.loss.on_packets(now, lost, recovered, expected, &conditions);
+    }
+
+    fn apply_probes(&mut self, now: Instant, delivered: Option<Delivered>) {
+        let congested = self.control.is_unsettled(now);
+        let Some(result) = self.prober.results(now, self.demand, congested) else { return };
+        if congested {
+            return;
+        }
+        let proven = delivered.map_or(0.0, |delivered| delivered.rate);
+        if result.rate > self.control.rate() {
+            self.control.set_measured(now, result.rate);
+        } else if result.saturated && proven < self.control.rate() {
+            // Nothing proves the present estimate, and the probe found a full path below it.
+            self.control.set_measured(now, result.rate.max(proven));
+        }
+    }
+
+    /// Without arrival times of our own the viewer's estimate is the best there is.
+    fn follow_remb(&mut self, now: Instant) {
+        if let Some((_, remb)) = self.remb
+            && !self.has_feedback(now)
+            && self.loss.excess() < 0.02
+            && remb > self.control.rate()
+        {
+            self.control.set_measured(now, remb);
+        }
+    }
+
+    /// Puts the parts together.
+    fn settle(&mut self, now: Instant) {
+        self.remb = self.remb.filter(|(at, _)| now.saturating_duration_since(*at) < REMB_LIFETIME);
+        let remb = self.remb.map_or(f64::INFINITY, |(_, remb)| remb);
+        let cap = self.loss.cap().unwrap_or(f64::INFINITY);
+        let estimate = self.control.rate().min(cap).min(remb).clamp(self.min, self.max);
+        if estimate < 0.97 * self.estimate {
+            self.prober.on_decrease(now, self.estimate, estimate);
+        }
+        self.estimate = estimate;
+    }
+}

@@ -1,0 +1,280 @@
+//! Pacing towards one viewer (RTCP-17): how much of a keyframe may leave at once, and when the rest may.
+//!
+//! A leaky bucket that is kept as one moment, the one at which everything sent so far has run off. Asking is a
+//! comparison; counting is a multiplication. A run of packets leaves whole whenever there is any budget left, and the
+//! debt that it makes is paid off before the next one, so that segmentation offload keeps its gain.
+
+use std::time::{Duration, Instant};
+
+/// Media is sent at this factor of the estimate (libwebrtc's pacing factor).
+pub const PACING_FACTOR: f64 = 2.5;
+/// What may leave at once after a pause, in time of the rate.
+pub const MAX_BURST: Duration = Duration::from_millis(10);
+/// A run may have at least so many bytes, whatever the rate: one packet.
+pub const MIN_RUN: usize = 1_500;
+/// Debt beyond this is forgiven: a rate that was very low for a moment must not hold media up for long.
+const MAX_DEBT: Duration = Duration::from_secs(1);
+/// Fractional bits of ns a byte, and of bytes a ns.
+const TIME_FRACTION: u32 = 16;
+const BYTES_FRACTION: u32 = 32;
+
+/// The bucket itself: bytes that run off at a rate.
+#[derive(Clone, Copy, Debug)]
+struct LeakyBucket {
+    /// Everything sent so far has run off at this moment.
+    empty_at: Instant,
+    /// With [`TIME_FRACTION`] bits.
+    ns_per_byte: u64,
+    /// With [`BYTES_FRACTION`] bits.
+    bytes_per_ns: u64,
+    /// Less than a second.
+    burst: Duration,
+}
+
+impl LeakyBucket {
+    fn new(now: Instant, bits_per_second: u64, burst: Duration) -> LeakyBucket {
+        let mut bucket = LeakyBucket { empty_at: now, ns_per_byte: 1, bytes_per_ns: 1, burst };
+        bucket.set_speed(bits_per_second);
+        bucket.empty_at = now.checked_sub(burst).unwrap_or(now);
+        bucket
+    }
+
+    fn set_speed(&mut self, bits_per_second: u64) {
+        // From 8 kbit/s to 8 Gbit/s both fractions are exact enough and stay within 64 bits.
+        let bytes_per_second = (bits_per_second / 8).clamp(1_000, 1_000_000_000);
+        self.ns_per_byte = (1_000_000_000 << TIME_FRACTION) / bytes_per_second;
+        self.bytes_per_ns = (bytes_per_second << BYTES_FRACTION) / 1_000_000_000;
+    }
+
+    /// Debt in bytes stays what it is at another rate.
+    fn set_rate(&mut self, now: Instant, bits_per_second: u64) {
+        let before = self.ns_per_byte;
+        self.set_speed(bits_per_second);
+        let debt = self.empty_at.saturating_duration_since(now);
+        if !debt.is_zero() {
+            self.empty_at = now + debt.mul_f64(self.ns_per_byte as f64 / before as f64).min(MAX_DEBT);
+        }
+    }
+
+    #[inline]
+    fn has_budget(&self, now: Instant) -> bool {
+        self.empty_at < now
+    }
+
+    #[inline]
+    fn budget(&self, now: Instant) -> usize {
+        let credit = now.saturating_duration_since(self.empty_at).min(self.burst);
+        ((u64::from(credit.subsec_nanos()) * self.bytes_per_ns) >> BYTES_FRACTION) as usize
+    }
+
+    #[inline]
+    fn on_sent(&mut self, now: Instant, bytes: usize) {
+        // 2^20 bytes at 10^6 ns each with 16 bits of fraction are below 2^64.
+        let time = ((bytes.min(1 << 20) as u64) * self.ns_per_byte) >> TIME_FRACTION;
+        let from = now.checked_sub(self.burst).map_or(self.empty_at, |earliest| self.empty_at.max(earliest));
+        self.empty_at = (from + Duration::from_nanos(time)).min(now + MAX_DEBT);
+    }
+}
+
+/// One viewer's pacing of video.
+///
+/// Video asks ([`may_send`](Pacer::may_send)) and counts ([`on_sent`](Pacer::on_sent)); audio and RTCP only count. A
+/// caller that cuts its runs to [`run_budget`](Pacer::run_budget) never lets more than 10 ms of the rate leave at once
+/// (or one packet, if that is larger); one that only asks overshoots by up to a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Pacer {
+    bucket: LeakyBucket,
+}
+
+impl Pacer {
+    /// Paces at [`PACING_FACTOR`] times an estimate in bits per second.
+    pub fn new(now: Instant, estimate: u64) -> Pacer {
+        Pacer { bucket: LeakyBucket::new(now, pacing_rate(estimate), MAX_BURST) }
+    }
+
+    /// Follows the estimate in bits per second. Costs divisions: call it when the estimate has changed, not for every
+    /// packet.
+    pub fn set_estimate(&mut self, now: Instant, estimate: u64) {
+        self.bucket.set_rate(now, pacing_rate(estimate));
+    }
+
+    /// True if a run of video may leave now.
+    #[inline]
+    pub fn may_send(&self, now: Instant) -> bool {
+        self.bucket.has_budget(now)
+    }
+
+    /// Bytes that a run may have now: 0 if none may leave, else at least [`MIN_RUN`].
+    #[inline]
+    pub fn run_budget(&self, now: Instant) -> usize {
+        if self.may_send(now) { self.bucket.budget(now).max(MIN_RUN) } else { 0 }
+    }
+
+    /// Counts what left: video, and audio too, which never waits.
+    #[inline]
+    pub fn on_sent(&mut self, now: Instant, bytes: usize) {
+        self.bucket.on_sent(now, bytes);
+    }
+
+    /// When video that may not leave now may. `None` if it may.
+    #[inline]
+    pub fn next_release(&self, now: Instant) -> Option<Instant> {
+        // One tick behind the moment at which the bucket is empty.
+        (!self.may_send(now)).then(|| self.bucket.empty_at + Duration::from_nanos(1))
+    }
+}
+
+fn pacing_rate(estimate: u64) -> u64 {
+    (estimate as f64 * PACING_FACTOR) as u64
+}
+
+/// One viewer's budget for retransmissions: a quarter of the estimate, and half a second of that at once. Even 15 % of
+/// loss is repaired within it; a viewer that asks for everything again does not double its rate.
+#[derive(Clone, Copy, Debug)]
+pub struct RetransmissionBudget {
+    bucket: LeakyBucket,
+}
+
+impl RetransmissionBudget {
+    /// Part of the estimate.
+    pub const FRACTION: f64 = 0.25;
+    /// What may be sent again at once, in time of the budget's rate.
+    pub const BURST: Duration = Duration::from_millis(500);
+
+    /// For an estimate in bits per second.
+    pub fn new(now: Instant, estimate: u64) -> RetransmissionBudget {
+        RetransmissionBudget { bucket: LeakyBucket::new(now, retransmission_rate(estimate), Self::BURST) }
+    }
+
+    /// Follows the estimate in bits per second.
+    pub fn set_estimate(&mut self, now: Instant, estimate: u64) {
+        self.bucket.set_rate(now, retransmission_rate(estimate));
+    }
+
+    /// Takes a packet's bytes; false if the budget is used up. The packet that uses it up may still be sent.
+    #[inline]
+    pub fn take(&mut self, now: Instant, bytes: usize) -> bool {
+        let enough = self.bucket.has_budget(now);
+        if enough {
+            self.bucket.on_sent(now, bytes);
+        }
+        enough
+    }
+}
+
+fn retransmission_rate(estimate: u64) -> u64 {
+    (estimate as f64 * RetransmissionBudget::FRACTION) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Sends `bytes` of video in runs of up to `run` bytes; what left after every ms.
+    fn send(pacer: &mut Pacer, start: Instant, bytes: usize, run: usize) -> Vec<usize> {
+        let (mut left, mut now, mut sent) = (bytes, start, vec![]);
+        while left > 0 {
+            let mut at_once = 0;
+            while left > 0 && pacer.may_send(now) {
+                let bytes = run.min(left).min(pacer.run_budget(now));
+                pacer.on_sent(now, bytes);
+                (left, at_once) = (left - bytes, at_once + bytes);
+            }
+            sent.push(at_once);
+            now += MS;
+        }
+        sent
+    }
+
+    #[test]
+    fn a_keyframe_leaves_at_two_and_a_half_times_the_estimate() {
+        // RTCP-17
+        let now = Instant::now();
+        let mut pacer = Pacer::new(now, 2_000_000);
+        let sent = send(&mut pacer, now, 100_000, 64_000);
+        assert!((150..=152).contains(&sent.len()), "100 kB at 5 Mbit/s, less the burst: {} ms", sent.len());
+        let ten_ms = 6_250;
+        assert!(sent[0] <= ten_ms + MIN_RUN, "{}", sent[0]);
+        for window in sent.windows(10) {
+            assert!(window.iter().sum::<usize>() <= 2 * ten_ms + MIN_RUN);
+        }
+    }
+
+    #[test]
+    fn a_run_leaves_whole_and_its_debt_is_paid() {
+        // RTCP-17
+        let now = Instant::now();
+        let mut pacer = Pacer::new(now, 400_000);
+        assert!(pacer.may_send(now));
+        pacer.on_sent(now, 11_250);
+        assert!(!pacer.may_send(now));
+        assert_eq!(pacer.run_budget(now), 0);
+        let due = pacer.next_release(now).unwrap();
+        let wait = due - now;
+        assert!((79 * MS..81 * MS).contains(&wait), "90 ms at 1 Mbit/s, less the burst: {wait:?}");
+        assert!(!pacer.may_send(due - 2 * Duration::from_nanos(1)));
+        assert!(pacer.may_send(due));
+        assert_eq!(pacer.next_release(due), None);
+    }
+
+    #[test]
+    fn audio_passes_and_counts() {
+        // RTCP-17
+        let now = Instant::now();
+        let mut pacer = Pacer::new(now, 400_000);
+        for _ in 0..20 {
+            pacer.on_sent(now, 100);
+        }
+        assert!(!pacer.may_send(now), "16 ms of the rate are used");
+        assert!(pacer.may_send(now + 7 * MS));
+    }
+
+    #[test]
+    fn a_pause_saves_no_more_than_the_burst() {
+        // RTCP-17
+        let now = Instant::now();
+        let mut pacer = Pacer::new(now, 4_000_000);
+        pacer.on_sent(now, 1_000);
+        let later = now + Duration::from_secs(3_600);
+        let budget = pacer.run_budget(later);
+        assert!((12_400..=12_500).contains(&budget), "{budget}");
+    }
+
+    #[test]
+    fn debt_in_bytes_outlives_a_change_of_rate() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(now, 400_000);
+        pacer.on_sent(now, 13_750);
+        pacer.set_estimate(now, 4_000_000);
+        let wait = pacer.next_release(now).unwrap() - now;
+        assert!((9 * MS..11 * MS).contains(&wait), "12.5 kB at 10 Mbit/s: {wait:?}");
+        pacer.set_estimate(now, 1);
+        assert!(pacer.next_release(now).unwrap() - now <= MAX_DEBT + MS, "bounded");
+    }
+
+    #[test]
+    fn rates_and_sizes_out_of_range_are_bounded() {
+        let now = Instant::now();
+        for estimate in [0, 1, 10_000_000_000, u64::MAX] {
+            let mut pacer = Pacer::new(now, estimate);
+            pacer.on_sent(now, usize::MAX);
+            assert!(pacer.next_release(now).is_none_or(|due| due - now <= MAX_DEBT + MS));
+            assert!(pacer.may_send(now + 2 * MAX_DEBT));
+        }
+    }
+
+    #[test]
+    fn retransmissions_have_a_quarter_of_the_estimate() {
+        // RTCP-17
+        let now = Instant::now();
+        let mut budget = RetransmissionBudget::new(now, 2_000_000);
+        let mut bytes = 0;
+        for n in 0..10_000 {
+            bytes += if budget.take(now + n * MS, 1_200) { 1_200 } else { 0 };
+        }
+        let expected = 10 * 62_500 + 31_250;
+        assert!((expected - 2_000..expected + 2_000).contains(&bytes), "{bytes}");
+    }
+}

@@ -1,0 +1,479 @@
+//! Probing: short clusters of packets, faster than the estimate, that show whether the path carries more
+//! (as libwebrtc does it: clusters of 15 ms and 5 packets, at first at 3 and 6 times the start value, then at twice what
+//! the last one measured for as long as that works).
+//!
+//! Everything that is sent while a cluster is under way belongs to it; padding or retransmissions fill what media leaves
+//! of its rate.
+
+use std::time::{Duration, Instant};
+
+use super::Micros;
+use super::history::SentPacket;
+
+/// While a cluster is under way, the owner asks for its next part this often.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Shortest cluster in µs.
+const MIN_SPAN: i32 = 15_000;
+/// A cluster that is not complete after so many µs ends as it is.
+const MAX_SPAN: i32 = 200_000;
+/// Most that is sent of a cluster at once, in µs of its rate.
+const MAX_PART: f64 = 25_000.0;
+const MIN_PACKETS: u16 = 5;
+/// Part of a cluster's packets that have to arrive.
+const MIN_RECEIVED: f64 = 0.8;
+/// A path that takes less than this part of a cluster's rate is full …
+const UNSATURATED: f64 = 0.9;
+/// … and so much of it is used.
+const UTILISATION: f64 = 0.95;
+/// A result of at least this part of the cluster's rate calls for a faster one.
+const CONTINUE: f64 = 0.7;
+/// A result that takes longer is not waited for.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// Time between attempts to climb.
+const PERIOD: Duration = Duration::from_secs(5);
+/// A drop that is over is probed after this time.
+const RECOVERY: Duration = Duration::from_secs(2);
+/// A fall below this part of the former estimate is a drop.
+const DROP: f64 = 0.66;
+/// Decreases within this time are one.
+const DROP_SPAN: Duration = Duration::from_secs(5);
+/// Clusters whose feedback is awaited.
+const CLUSTERS: usize = 3;
+
+/// A part of a cluster that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Number of the cluster, not 0.
+    pub cluster: u8,
+    /// Rate of the whole cluster.
+    pub bits_per_second: u64,
+    /// Bytes to send now, besides media: padding or retransmissions, in several packets.
+    pub bytes: usize,
+}
+
+/// What a cluster found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct ProbeResult {
+    /// Bits per second.
+    pub(super) rate: f64,
+    /// The path carries this and no more.
+    pub(super) saturated: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cluster {
+    id: u8,
+    rate: f64,
+    asked: Micros,
+    first_sent: Option<Micros>,
+    last_sent: Micros,
+    sent_bytes: u32,
+    sent_packets: u16,
+    /// Bytes that left at `first_sent`, and at `last_sent`.
+    first_part: u32,
+    last_part: u32,
+    first_arrival: Option<Micros>,
+    last_arrival: Micros,
+    first_bytes: u32,
+    received_bytes: u32,
+    received_packets: u16,
+    fresh: bool,
+}
+
+impl Cluster {
+    fn new(id: u8, rate: f64, at: Micros) -> Cluster {
+        Cluster {
+            id,
+            rate,
+            asked: at,
+            first_sent: None,
+            last_sent: at,
+            sent_bytes: 0,
+            sent_packets: 0,
+            first_part: 0,
+            last_part: 0,
+            first_arrival: None,
+            last_arrival: at,
+            first_bytes: 0,
+            received_bytes: 0,
+            received_packets: 0,
+            fresh: false,
+        }
+    }
+
+    fn age(&self, at: Micros) -> i32 {
+        at.since(self.first_sent.unwrap_or(self.asked))
+    }
+
+    fn on_sent(&mut self, at: Micros, bytes: u32) {
+        if at == *self.first_sent.get_or_insert(at) {
+            self.first_part += bytes;
+        }
+        if at != self.last_sent {
+            (self.last_sent, self.last_part) = (at, 0);
+        }
+        self.last_part += bytes;
+        self.sent_bytes += bytes;
+        self.sent_packets += 1;
+    }
+
+    fn on_received(&mut self, arrived: Micros, bytes: u32) {
+        match self.first_arrival {
+            Some(first) if arrived.since(first) >= 0 => {
+                if arrived.since(self.last_arrival) > 0 {
+                    self.last_arrival = arrived;
+                }
+            }
+            first => {
+                if first.is_none() {
+                    self.last_arrival = arrived;
+                }
+                (self.first_arrival, self.first_bytes) = (Some(arrived), bytes);
+            }
+        }
+        self.received_bytes += bytes;
+        self.received_packets += 1;
+        self.fresh = true;
+    }
+
+    /// Bytes of the whole cluster that are due by now.
+    fn due(&self, at: Micros) -> f64 {
+        let part = f64::from(self.age(at).max(0)) + PROBE_INTERVAL.as_micros() as f64;
+        self.rate * part / 8e6 - f64::from(self.sent_bytes)
+    }
+
+    fn is_complete(&self, at: Micros) -> bool {
+        let enough = f64::from(self.sent_bytes) >= self.rate * f64::from(MIN_SPAN) / 8e6;
+        enough && self.sent_packets >= MIN_PACKETS && self.age(at) >= MIN_SPAN
+    }
+
+    fn result(&self) -> Option<ProbeResult> {
+        let enough = f64::from(self.received_packets) >= MIN_RECEIVED * f64::from(self.sent_packets.max(MIN_PACKETS))
+            && f64::from(self.received_bytes) >= MIN_RECEIVED * f64::from(self.sent_bytes);
+        let sent_span = self.last_sent.since(self.first_sent?);
+        let arrival_span = self.last_arrival.since(self.first_arrival?);
+        if !enough || sent_span <= 0 || !(1..1_000_000).contains(&arrival_span) {
+            return None;
+        }
+        let rate = |bytes: u32, span: i32| f64::from(bytes) * 8e6 / f64::from(span);
+        // One end of the train is no part of the span between both.
+        let sent = rate(self.sent_bytes - self.first_part.min(self.last_part), sent_span);
+        let received = rate(self.received_bytes - self.first_bytes, arrival_span);
+        let saturated = received < UNSATURATED * sent;
+        Some(ProbeResult { rate: if saturated { UTILISATION * received } else { received.min(sent) }, saturated })
+    }
+}
+
+/// A large decrease.
+#[derive(Clone, Copy, Debug)]
+struct Drop {
+    at: Instant,
+    former: f64,
+    /// It was large enough to be probed for.
+    probe: bool,
+}
+
+/// When to probe, and what came of it.
+#[derive(Clone, Debug)]
+pub(super) struct Prober {
+    /// Rates of clusters to begin; 0 is none.
+    pending: [f64; 2],
+    begun: bool,
+    /// The cluster that is being sent.
+    active: Option<Cluster>,
+    awaited: [Option<(Instant, Cluster)>; CLUSTERS],
+    next_id: u8,
+    next_attempt: Option<Instant>,
+    drop: Option<Drop>,
+}
+
+impl Prober {
+    pub(super) fn new() -> Prober {
+        Prober {
+            pending: [0.0; 2],
+            begun: false,
+            active: None,
+            awaited: [None; CLUSTERS],
+            next_id: 1,
+            next_attempt: None,
+            drop: None,
+        }
+    }
+
+    /// A cluster is under way or about to begin.
+    pub(super) fn is_probing(&self) -> bool {
+        self.active.is_some() || self.pending[0] > 0.0
+    }
+
+    /// The cluster of a packet that is sent now; 0 for none.
+    #[inline]
+    pub(super) fn on_sent(&mut self, at: Micros, bytes: u32) -> u8 {
+        let Some(cluster) = &mut self.active else { return 0 };
+        if cluster.age(at) > MAX_SPAN {
+            return 0;
+        }
+        cluster.on_sent(at, bytes);
+        cluster.id
+    }
+
+    pub(super) fn on_received(&mut self, packet: &SentPacket, arrived: Micros) {
+        let active = self.active.as_mut();
+        let mut clusters = active.into_iter().chain(self.awaited.iter_mut().flatten().map(|(_, cluster)| cluster));
+        if let Some(cluster) = clusters.find(|cluster| cluster.id == packet.cluster) {
+            cluster.on_received(arrived, u32::from(packet.bytes));
+        }
+    }
+
+    /// The best of what the clusters found since the last call. A good one is followed by a faster one up to `ceiling`,
+    /// if the path is not `congested`.
+    pub(super) fn results(&mut self, now: Instant, ceiling: f64, congested: bool) -> Option<ProbeResult> {
+        let mut best: Option<ProbeResult> = None;
+        for slot in &mut self.awaited {
+            let Some((until, cluster)) = slot else { continue };
+            if std::mem::take(&mut cluster.fresh)
+                && let Some(result) = cluster.result()
+            {
+                if best.is_none_or(|best| result.rate > best.rate) {
+                    best = Some(result);
+                }
+                let newest = cluster.id == last_id(self.next_id);
+                if newest && !congested && result.rate >= CONTINUE * cluster.rate && self.active.is_none() {
+                    let rate = (2.0 * result.rate).min(ceiling);
+                    if rate > cluster.rate && self.pending[0] == 0.0 {
+                        self.pending[0] = rate;
+                    }
+                }
+            }
+            if now >= *until || cluster.received_packets >= cluster.sent_packets {
+                *slot = None;
+            }
+        }
+        best
+    }
+
+    /// The estimate fell from `before` to `after` by over-use or loss.
+    pub(super) fn on_decrease(&mut self, now: Instant, before: f64, after: f64) {
+        let former = match self.drop {
+            Some(drop) if now.saturating_duration_since(drop.at) < DROP_SPAN => drop.former.max(before),
+            _ => before,
+        };
+        self.drop = Some(Drop { at: now, former, probe: after < DROP * former });
+        self.pending = [0.0; 2];
+    }
+
+    /// Ends what has gone on for too long.
+    pub(super) fn poll(&mut self, now: Instant, at: Micros) {
+        if self.active.is_some_and(|cluster| cluster.age(at) > MAX_SPAN || cluster.is_complete(at)) {
+            self.end_cluster(now);
+        }
+        for slot in &mut self.awaited {
+            if slot.is_some_and(|(until, _)| now >= until) {
+                *slot = None;
+            }
+        }
+    }
+
+    fn end_cluster(&mut self, now: Instant) {
+        let Some(cluster) = self.active.take().filter(|cluster| cluster.sent_packets >= MIN_PACKETS) else { return };
+        self.awaited[usize::from(cluster.id) % CLUSTERS] = Some((now + MAX_WAIT, cluster));
+    }
+
+    /// The part of a cluster that is due; begins a cluster if it is time to, and if the path's state allows it
+    /// (`allowed`). `estimate` and `ceiling` in bits per second; nothing is probed above the ceiling.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        at: Micros,
+        estimate: f64,
+        ceiling: f64,
+        allowed: bool,
+    ) -> Option<Probe> {
+        self.poll(now, at);
+        if self.active.is_none() {
+            let rate = self.next_rate(now, estimate, ceiling, allowed)?;
+            self.active = Some(Cluster::new(self.next_id, rate, at));
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            self.next_attempt = Some(now + PERIOD);
+        }
+        let cluster = self.active?;
+        let bytes = cluster.due(at).min(cluster.rate * MAX_PART / 8e6);
+        (bytes >= 1.0).then_some(Probe {
+            cluster: cluster.id,
+            bits_per_second: cluster.rate as u64,
+            bytes: bytes as usize,
+        })
+    }
+
+    fn next_rate(&mut self, now: Instant, estimate: f64, ceiling: f64, allowed: bool) -> Option<f64> {
+        if !allowed || estimate >= ceiling {
+            return None;
+        }
+        if !self.begun {
+            self.begun = true;
+            self.pending = [3.0 * estimate, 6.0 * estimate];
+        }
+        let [first, second] = self.pending;
+        if first > 0.0 {
+            self.pending = [second, 0.0];
+            if first >= ceiling {
+                self.pending = [0.0; 2];
+            }
+            return Some(first.min(ceiling)).filter(|&rate| rate > estimate);
+        }
+        if let Some(drop) = self.drop.filter(|drop| drop.probe && now.saturating_duration_since(drop.at) >= RECOVERY) {
+            self.drop = None;
+            return Some((0.85 * drop.former).min(ceiling)).filter(|&rate| rate > 1.1 * estimate);
+        }
+        if self.next_attempt.is_some_and(|next| now < next) {
+            return None;
+        }
+        Some((2.0 * estimate).min(ceiling))
+    }
+}
+
+/// The number before `next`.
+fn last_id(next: u8) -> u8 {
+    if next == 1 { u8::MAX } else { next - 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A prober on a path of some rate, without media; packets of 250 bytes.
+    struct Path {
+        prober: Prober,
+        now: Instant,
+        at: Micros,
+        capacity: f64,
+        free_at: i64,
+        estimate: f64,
+        rates: Vec<u64>,
+        results: Vec<ProbeResult>,
+    }
+
+    impl Path {
+        fn new(capacity: f64, estimate: f64) -> Path {
+            Path {
+                prober: Prober::new(),
+                now: Instant::now(),
+                at: Micros(1_000_000),
+                capacity,
+                free_at: 0,
+                estimate,
+                rates: vec![],
+                results: vec![],
+            }
+        }
+
+        fn run(&mut self, seconds: u32, step: u64) {
+            let mut arrivals = vec![];
+            for n in 0..u64::from(seconds) * 1_000_000 / step {
+                if let Some(probe) = self.prober.next(self.now, self.at, self.estimate, 20e6, true) {
+                    if self.rates.last() != Some(&probe.bits_per_second) {
+                        self.rates.push(probe.bits_per_second);
+                    }
+                    for _ in 0..probe.bytes.div_ceil(250) {
+                        let cluster = self.prober.on_sent(self.at, 250);
+                        assert_eq!(cluster, probe.cluster);
+                        self.free_at = self.free_at.max(i64::from(self.at.0)) + (250.0 * 8e6 / self.capacity) as i64;
+                        let packet = SentPacket { sent: self.at, bytes: 250, cluster };
+                        arrivals.push((packet, Micros(self.free_at as u32)));
+                    }
+                }
+                self.now += Duration::from_micros(step);
+                self.at = Micros(self.at.0.wrapping_add(step as u32));
+                if n % (50_000 / step) == 0 {
+                    arrivals.retain(|(packet, arrived)| {
+                        let there = self.at.since(*arrived) >= 0;
+                        if there {
+                            self.prober.on_received(packet, *arrived);
+                        }
+                        !there
+                    });
+                    if let Some(result) = self.prober.results(self.now, 20e6, false) {
+                        self.results.push(result);
+                        self.estimate = self.estimate.max(result.rate);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn clusters_climb_up_to_the_paths_rate() {
+        // RTCP-16
+        let mut path = Path::new(2.5e6, 0.3e6);
+        path.run(2, 5_000);
+        assert_eq!(path.rates[..2], [900_000, 1_800_000]);
+        assert!((2.1e6..2.6e6).contains(&path.estimate), "{} {:?}", path.estimate, path.rates);
+        assert!(path.results.last().unwrap().saturated);
+    }
+
+    #[test]
+    fn an_owner_that_asks_rarely_still_learns_something() {
+        // RTCP-16
+        let mut path = Path::new(2.5e6, 0.3e6);
+        path.run(2, 25_000);
+        assert!((0.9e6..2.6e6).contains(&path.estimate), "{} {:?}", path.estimate, path.rates);
+    }
+
+    #[test]
+    fn a_free_path_is_climbed_up_to_the_ceiling() {
+        // RTCP-16
+        let mut path = Path::new(1e9, 1e6);
+        path.run(5, 5_000);
+        assert!(path.estimate > 15e6, "{} {:?}", path.estimate, path.rates);
+        path.run(60, 5_000);
+        assert!(path.estimate <= 20.5e6, "{} {:?}", path.estimate, path.rates);
+    }
+
+    #[test]
+    fn a_full_path_is_tried_again_every_five_seconds() {
+        let mut path = Path::new(1e6, 0.95e6);
+        path.run(2, 5_000);
+        path.rates.clear();
+        let ids = path.prober.next_id;
+        path.run(60, 5_000);
+        assert_eq!(path.prober.next_id - ids, 12);
+        assert!(path.estimate < 1.1e6, "{}", path.estimate);
+    }
+
+    #[test]
+    fn a_drop_is_probed_when_it_is_over() {
+        // RTCP-16
+        let mut path = Path::new(10e6, 3e6);
+        path.run(3, 5_000);
+        path.rates.clear();
+        path.prober.on_decrease(path.now, 3e6, 2e6);
+        path.prober.on_decrease(path.now, 2e6, 1e6);
+        path.estimate = 1e6;
+        path.run(2, 5_000);
+        assert!(path.rates.is_empty(), "not at once: {:?}", path.rates);
+        path.run(1, 5_000);
+        assert_eq!(path.rates[0], 2_550_000);
+        assert!(path.estimate > 2.2e6);
+    }
+
+    #[test]
+    fn feedback_for_clusters_that_never_were_is_ignored() {
+        // RTCP-16
+        let mut prober = Prober::new();
+        for cluster in 0..=u8::MAX {
+            prober.on_received(&SentPacket { sent: Micros(0), bytes: 1_000, cluster }, Micros(5));
+        }
+        assert_eq!(prober.results(Instant::now(), 1e9, false), None);
+    }
+
+    #[test]
+    fn a_cluster_that_nobody_fills_ends() {
+        let mut prober = Prober::new();
+        let now = Instant::now();
+        assert!(prober.next(now, Micros(0), 1e6, 20e6, true).is_some());
+        assert!(prober.is_probing());
+        prober.poll(now + Duration::from_millis(300), Micros(300_000));
+        assert!(prober.active.is_none());
+        assert_eq!(prober.on_sent(Micros(300_000), 100), 0);
+    }
+}
