@@ -14,6 +14,7 @@ use crate::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter};
 use crate::rtp::codec::{opus, starts_keyframe, vp8, vp9};
 use crate::rtp::nack::{MAX_PENDING, NackGenerator};
 use crate::rtp::receive::ReceiveStats;
+use crate::rtp::rtt::{MAX_INTERVAL, MIN_INTERVAL, RoundTrip};
 use crate::rtp::sequence::{SequenceExtender, TimestampExtender};
 use crate::rtp::{ExtensionIter, HeaderFields, RtpHeader, compat, extension, rtx, write_header};
 use crate::session::IceCredentials;
@@ -207,6 +208,10 @@ pub fn rtcp(data: &[u8]) {
             RtcpPacket::Pli(_) => {}
             RtcpPacket::Fir(fir) => assert!(fir.entries().count() <= data.len() / 8),
             RtcpPacket::Remb(remb) => assert!(remb.ssrcs().count() <= 255),
+            RtcpPacket::ExtendedReport(report) => {
+                let _ = report.reference_time();
+                assert!(report.delays().count() <= data.len() / 12);
+            }
         }
     }
 }
@@ -261,7 +266,7 @@ pub fn receive(data: &[u8]) {
     let mut now = Instant::now();
     let mut timestamp = 0u32;
     let (mut sequences, mut timestamps) = (SequenceExtender::new(), TimestampExtender::new());
-    let (mut stats, mut nack) = (ReceiveStats::new(1), NackGenerator::new());
+    let (mut stats, mut nack, mut round_trip) = (ReceiveStats::new(1), NackGenerator::new(), RoundTrip::new());
     for &[high, low, ticks, millis] in data.as_chunks::<4>().0 {
         now += Duration::from_millis(u64::from(millis));
         let sequence_number = u16::from_be_bytes([high, low]);
@@ -270,8 +275,11 @@ pub fn receive(data: &[u8]) {
         assert_eq!(sequence as u16, sequence_number);
         assert_eq!(timestamps.extend(timestamp) as u32, timestamp);
         stats.on_rtp(now, sequence_number, timestamp, 90_000);
-        nack.on_packet(now, sequence);
-        assert!(nack.poll(now, Duration::from_millis(u64::from(ticks))).len() <= MAX_PENDING);
+        if let Some(sample) = nack.on_packet(now, sequence).and_then(|answer| answer.round_trip) {
+            round_trip.on_sample(now, sample);
+        }
+        assert!(nack.poll(now, &mut round_trip).len() <= MAX_PENDING);
+        assert!((MIN_INTERVAL..=MAX_INTERVAL).contains(&round_trip.interval()));
         if ticks == 1 {
             stats.on_sender_report(now, NtpTime(u64::from(timestamp) << 20));
         }

@@ -237,7 +237,7 @@ pub struct SessionStats {
     pub keyframes: u64,
     /// Loss that the viewer's last receiver report stated, 0.0..=1.0.
     pub reported_loss: Option<f64>,
-    /// Round-trip time of the last receiver report, in seconds.
+    /// Round-trip time in seconds: of the viewer's last receiver report; to a publisher, smoothed.
     pub round_trip_time: Option<f64>,
     /// The selected remote address.
     pub remote_address: Option<SocketAddr>,

@@ -13,6 +13,7 @@ use crate::media::{Extension, Format, MediaKind, MediaSection};
 use crate::rtcp::{ReportBlock, SenderReport};
 use crate::rtp::nack::NackGenerator;
 use crate::rtp::receive::ReceiveStats;
+use crate::rtp::rtt::RoundTrip;
 use crate::rtp::sequence::SequenceExtender;
 use crate::rtp::{RtpHeader, codec, extension, rtx};
 use crate::srtp::MAX_INBOUND_SSRCS;
@@ -66,7 +67,7 @@ pub struct Publication {
     sources: Vec<KnownSource>,
     arrivals: Option<ArrivalLog>,
     clock: PublicationClock,
-    round_trip_time: Duration,
+    round_trip: RoundTrip,
 }
 
 #[derive(Clone, Copy)]
@@ -132,7 +133,7 @@ impl Publication {
             sources,
             arrivals: feedback.then(|| ArrivalLog::new(now)),
             clock: PublicationClock::default(),
-            round_trip_time: Duration::from_millis(100),
+            round_trip: RoundTrip::new(),
         }
     }
 
@@ -178,12 +179,19 @@ impl Publication {
                 let payload = header.payload(packet);
                 let fresh = incoming.adopt(now, &header, packet, known)?;
                 let source = incoming.source.as_mut().ok_or(DropReason::UnknownRtpStream)?;
-                let clock_rate = incoming.section.formats[usize::from(format)].clock_rate;
+                let Format { clock_rate, rtx_payload_type, .. } = incoming.section.formats[usize::from(format)];
                 source.last_packet = now;
                 let extended = source.extender.extend(header.sequence_number);
-                source.stats.on_rtp(now, header.sequence_number, header.timestamp, clock_rate);
-                if let Some(nack) = &mut source.nack {
-                    nack.on_packet(now, extended);
+                let answer = source.nack.as_mut().and_then(|nack| nack.on_packet(now, extended));
+                match answer {
+                    // Without RTX it is the packet sent again; with it, only one that was very late.
+                    Some(answer) if rtx_payload_type.is_none() => {
+                        source.stats.on_resent(header.sequence_number);
+                        if let Some(sample) = answer.round_trip {
+                            self.round_trip.on_sample(now, sample);
+                        }
+                    }
+                    _ => source.stats.on_rtp(now, header.sequence_number, header.timestamp, clock_rate),
                 }
                 let track = &mut tracks[kind.index()];
                 // Another clock on the same source begins a time of its own, too.
@@ -204,8 +212,9 @@ impl Publication {
                     return Ok(Accepted::Consumed);
                 };
                 let extended = source.extender.peek(original);
-                if let Some(nack) = &mut source.nack {
-                    nack.on_packet(now, extended);
+                let answer = source.nack.as_mut().and_then(|nack| nack.on_packet(now, extended));
+                if let Some(sample) = answer.and_then(|answer| answer.round_trip) {
+                    self.round_trip.on_sample(now, sample);
                 }
                 let payload_type = incoming.section.formats[usize::from(format)].payload_type;
                 let restored = RtpHeader { sequence_number: original, payload_type, ssrc: source.ssrc, ..header };
@@ -263,19 +272,36 @@ impl Publication {
         self.sections.iter().flatten().map(lost).sum()
     }
 
-    /// The sequence numbers to ask for again, source by source. Returns true if a gap is too old to be repaired: only a
-    /// keyframe helps.
+    /// The sequence numbers to ask for again, source by source. Returns true if a gap in the video is too old to be
+    /// repaired: only a keyframe helps.
     pub fn poll_nack(&mut self, now: Instant, mut write: impl FnMut(u32, &[u16])) -> bool {
         let mut keyframe = false;
-        for source in self.sections.iter_mut().flatten().filter_map(|incoming| incoming.source.as_mut()) {
+        for incoming in self.sections.iter_mut().flatten() {
+            let Some(source) = &mut incoming.source else { continue };
             let Some(nack) = &mut source.nack else { continue };
-            let due = nack.poll(now, self.round_trip_time);
+            let due = nack.poll(now, &mut self.round_trip);
             if !due.is_empty() {
                 write(source.ssrc, due);
             }
-            keyframe |= nack.take_keyframe_needed();
+            keyframe |= nack.take_keyframe_needed() && incoming.section.kind == MediaKind::Video;
         }
         keyframe
+    }
+
+    /// True if the round-trip time is of use: packets can be asked for again.
+    pub fn wants_round_trip(&self) -> bool {
+        let mut sources = self.sections.iter().flatten().filter_map(|incoming| incoming.source.as_ref());
+        sources.any(|source| source.nack.is_some())
+    }
+
+    /// A round trip that the publisher's extended report showed.
+    pub fn on_round_trip(&mut self, now: Instant, sample: Duration) {
+        self.round_trip.on_sample(now, sample);
+    }
+
+    /// The smoothed round-trip time to the publisher, once it was measured.
+    pub fn round_trip_time(&self) -> Option<Duration> {
+        self.round_trip.smoothed()
     }
 
     /// Transport-wide feedback, if it is due: one of the sources, and wide sequence numbers with their arrival in
@@ -458,6 +484,9 @@ impl Incoming {
             return Accepted::Consumed;
         }
         let begins_keyframe = keyframe && self.keyframe.replace(place.timestamp) != Some(place.timestamp);
+        if keyframe && let Some(nack) = self.source.as_mut().and_then(|source| source.nack.as_mut()) {
+            nack.on_keyframe(extended);
+        }
         Accepted::Forward { kind, sequence: place.sequence, keyframe: begins_keyframe, new_format }
     }
 
@@ -492,3 +521,5 @@ pub fn stored_extensions(mut stored: &[u8]) -> impl Iterator<Item = (Extension, 
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_loss;

@@ -2,15 +2,15 @@ use super::*;
 use crate::media::{Codec, ExtensionMap, Feedback};
 use crate::rtp::{HeaderFields, write_header};
 
-const START_UNIX: Duration = Duration::from_secs(1_800_000_000);
+pub(super) const START_UNIX: Duration = Duration::from_secs(1_800_000_000);
 /// VP8: a payload descriptor with S=1, then the first byte of a keyframe or of another frame.
-const KEYFRAME: &[u8] = &[0x10, 0x00, 1, 2, 3];
-const DELTA: &[u8] = &[0x10, 0x01, 4, 5];
+pub(super) const KEYFRAME: &[u8] = &[0x10, 0x00, 1, 2, 3];
+pub(super) const DELTA: &[u8] = &[0x10, 0x01, 4, 5];
 const MID: u8 = 4;
 const WIDE: u8 = 5;
 const ROTATION: u8 = 9;
 
-fn format(payload_type: u8, codec: Codec, rtx_payload_type: Option<u8>) -> Format {
+pub(super) fn format(payload_type: u8, codec: Codec, rtx_payload_type: Option<u8>) -> Format {
     let video = codec.kind() == MediaKind::Video;
     Format {
         payload_type,
@@ -23,7 +23,7 @@ fn format(payload_type: u8, codec: Codec, rtx_payload_type: Option<u8>) -> Forma
     }
 }
 
-fn section(kind: MediaKind, formats: Vec<Format>) -> MediaSection {
+pub(super) fn section(kind: MediaKind, formats: Vec<Format>) -> MediaSection {
     let mut extensions = ExtensionMap::default();
     extensions.set(Extension::Mid, MID);
     extensions.set(Extension::TransportCc, WIDE);
@@ -366,7 +366,7 @@ fn a_publisher_without_feedback_gets_reports_only() {
     stage.forwarded(&Packet::video(1, 5, DELTA).with(&[(WIDE, &[0, 2])]));
     stage.ms += 200;
     assert!(stage.nacks().is_empty() && stage.arrivals().is_empty());
-    assert!(stage.publication.keyframe_request().is_none());
+    assert!(stage.publication.keyframe_request().is_none() && !stage.publication.wants_round_trip());
     let mut blocks = Vec::new();
     let now = stage.now();
     stage.publication.report_blocks(now, |block| blocks.push(block));

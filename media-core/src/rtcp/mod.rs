@@ -11,6 +11,7 @@ pub mod sdes;
 pub mod sender_report;
 pub mod transport_feedback;
 mod writer;
+pub mod xr;
 
 pub use bye::Bye;
 pub use fir::Fir;
@@ -23,6 +24,7 @@ pub use sdes::Sdes;
 pub use sender_report::{SenderInfo, SenderReport};
 pub use transport_feedback::TransportFeedback;
 pub use writer::{MAX_RTCP_LEN, RtcpFull, RtcpWriter};
+pub use xr::{DelaySinceLastReceiverReport, ExtendedReport};
 
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
@@ -32,6 +34,8 @@ const GOODBYE: u8 = 203;
 const TRANSPORT_FEEDBACK: u8 = 205;
 /// RFC 4585 §6.3
 const PAYLOAD_FEEDBACK: u8 = 206;
+/// RFC 3611 §2
+const EXTENDED_REPORT: u8 = 207;
 
 /// What is wrong with an RTCP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +75,8 @@ pub enum RtcpPacket<'a> {
     Fir(Fir<'a>),
     /// draft-alvestrand-rmcat-remb-03
     Remb(Remb<'a>),
+    /// RFC 3611
+    ExtendedReport(ExtendedReport<'a>),
 }
 
 /// The packets of one datagram, compound (RFC 3550 §6.1) or reduced-size (RFC 5506). Types that Sluice does not know are
@@ -143,6 +149,7 @@ fn read_body(count: u8, packet_type: u8, body: &[u8]) -> Option<Option<RtcpPacke
         (PAYLOAD_FEEDBACK, fir::FORMAT) => Fir::parse(body).map(RtcpPacket::Fir),
         // Application layer feedback of another kind than REMB is not ours.
         (PAYLOAD_FEEDBACK, remb::FORMAT) if Remb::is_remb(body) => Remb::parse(body).map(RtcpPacket::Remb),
+        (EXTENDED_REPORT, _) => ExtendedReport::parse(body).map(RtcpPacket::ExtendedReport),
         _ => return None,
     })
 }
@@ -182,12 +189,12 @@ mod tests {
     #[test]
     fn unknown_types_and_formats_are_passed_over() {
         // RTCP-01, RTCP-19
-        let xr = [0x80, 207, 0, 1, 0, 0, 0, 1];
+        let rsi = [0x80, 209, 0, 1, 0, 0, 0, 1];
         let app = [0x80, 204, 0, 2, 0, 0, 0, 1, b'n', b'a', b'm', b'e'];
         let ccfb = [0x8b, 205, 0, 1, 0, 0, 0, 1];
         let sli = [0x82, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2];
         let afb = [0x8f, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, b'A', b'B', b'C', b'D'];
-        let datagram = [&xr[..], &app, &ccfb, &sli, &afb, &PLI].concat();
+        let datagram = [&rsi[..], &app, &ccfb, &sli, &afb, &PLI].concat();
         assert_eq!(read(&datagram).len(), 1);
     }
 

@@ -36,8 +36,8 @@ pub fn compact_duration(duration: Duration) -> u32 {
     u32::try_from(units).unwrap_or(u32::MAX)
 }
 
-/// The round-trip time from a report block that came at `now` (RFC 3550 §6.4.1); `None` if the block has no LSR or the
-/// result is negative, as clocks of small delays may make it.
+/// The round-trip time from a report block (RFC 3550 §6.4.1) or a DLRR block (RFC 3611 §4.5) that came at `now`; `None` if
+/// the block names no report or the result is negative, as clocks of small delays may make it.
 pub fn round_trip_time(now: NtpTime, last_sr: u32, delay_since_last_sr: u32) -> Option<Duration> {
     if last_sr == 0 {
         return None;

@@ -2,16 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use super::rtt::RoundTrip;
+
 /// A gap is given this long to close by itself: reordering on the way is usual.
 pub const REORDER_GUARD: Duration = Duration::from_millis(10);
-/// Requests for one packet are at least this far apart, however short the round trip.
-pub const MIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Requests for one packet.
 pub const MAX_REQUESTS: u8 = 10;
 /// A packet that is missing for longer is given up.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
 /// Packets that may be missing at the same time.
 pub const MAX_PENDING: usize = 512;
+/// After so many packets in a row that were asked for in vain the source counts as one that does not answer: what it loses
+/// is asked for once and given up after one wait, until it answers. Some clients negotiate NACK for all layers and answer
+/// for one.
+pub const PATIENCE: u8 = 5;
 
 /// Finds the gaps in one source's sequence numbers and says when to ask for them. Its memory is fixed.
 #[derive(Clone, Debug)]
@@ -20,15 +24,31 @@ pub struct NackGenerator {
     /// In ascending order of numbers, hence of age.
     missing: Vec<Missing>,
     requests: Vec<u16>,
+    /// Number of the last keyframe's first packet: what was lost before it needs no other keyframe.
+    keyframe: Option<u64>,
     keyframe_needed: bool,
+    /// Packets that were asked for in vain since the last one that came.
+    unanswered: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Missing {
     sequence: u64,
     since: Instant,
-    requested: Option<Instant>,
-    requests: u8,
+    requested: Option<Requested>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Requested {
+    last: Instant,
+    times: u8,
+}
+
+/// A packet that came after it had been asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Time since the request, if there was only one.
+    pub round_trip: Option<Duration>,
 }
 
 impl Default for NackGenerator {
@@ -44,67 +64,84 @@ impl NackGenerator {
             highest: None,
             missing: Vec::with_capacity(MAX_PENDING),
             requests: Vec::with_capacity(MAX_PENDING),
+            keyframe: None,
             keyframe_needed: false,
+            unanswered: 0,
         }
     }
 
-    /// Notes a packet by its extended sequence number, a restored retransmission too. A gap that is larger than
-    /// [`MAX_PENDING`], or that would make the missing packets more than that, clears them all and asks for a keyframe.
+    /// Notes a packet by its extended sequence number, a restored retransmission too; says so if it had been asked for. A gap
+    /// that is larger than [`MAX_PENDING`], or that would make the missing packets more than that, clears them all and asks
+    /// for a keyframe.
     #[inline]
-    pub fn on_packet(&mut self, now: Instant, sequence: u64) {
+    pub fn on_packet(&mut self, now: Instant, sequence: u64) -> Option<Answer> {
         let Some(highest) = self.highest else {
             self.highest = Some(sequence);
-            return;
+            return None;
         };
         if sequence <= highest {
-            if !self.missing.is_empty()
-                && let Ok(index) = self.missing.binary_search_by_key(&sequence, |missing| missing.sequence)
-            {
-                self.missing.remove(index);
+            if self.missing.is_empty() {
+                return None;
             }
-            return;
+            let index = self.missing.binary_search_by_key(&sequence, |missing| missing.sequence).ok()?;
+            let requested = self.missing.remove(index).requested?;
+            self.unanswered = 0;
+            let only = (requested.times == 1).then(|| now.saturating_duration_since(requested.last));
+            return Some(Answer { round_trip: only });
         }
         self.highest = Some(sequence);
         let gap = sequence - highest - 1;
         if gap == 0 {
-            return;
+            return None;
         }
         if gap > (MAX_PENDING - self.missing.len()) as u64 {
             self.missing.clear();
             self.keyframe_needed = true;
-            return;
+            return None;
         }
-        let fresh = |sequence| Missing { sequence, since: now, requested: None, requests: 0 };
+        let fresh = |sequence| Missing { sequence, since: now, requested: None };
         self.missing.extend((highest + 1..sequence).map(fresh));
+        None
     }
 
-    /// The numbers to ask for now, in ascending order; `rtt` is the round-trip time to the publisher, as far as known.
-    /// Packets that were asked for often or long enough are given up, with a keyframe instead.
-    pub fn poll(&mut self, now: Instant, rtt: Duration) -> &[u16] {
+    /// Notes that a keyframe begins with this packet.
+    pub fn on_keyframe(&mut self, sequence: u64) {
+        self.keyframe = self.keyframe.max(Some(sequence));
+    }
+
+    /// The numbers to ask for now, in ascending order. Packets that were asked for often or long enough are given up, with a
+    /// keyframe instead.
+    pub fn poll(&mut self, now: Instant, round_trip: &mut RoundTrip) -> &[u16] {
         self.requests.clear();
-        let interval = rtt.max(MIN_INTERVAL);
-        let before = self.missing.len();
+        let max_requests = if self.is_answered() { MAX_REQUESTS } else { 1 };
+        let interval = round_trip.interval();
         self.missing.retain_mut(|missing| {
             let age = now.saturating_duration_since(missing.since);
-            if age >= MAX_AGE {
+            let wait = match missing.requested {
+                None => age < REORDER_GUARD,
+                Some(requested) => now.saturating_duration_since(requested.last) < interval,
+            };
+            let times = missing.requested.map_or(0, |requested| requested.times);
+            if age >= MAX_AGE || (!wait && times >= max_requests) {
+                self.unanswered = self.unanswered.saturating_add(u8::from(times > 0));
+                self.keyframe_needed |= self.keyframe < Some(missing.sequence);
                 return false;
             }
-            let due = match missing.requested {
-                None => age >= REORDER_GUARD,
-                Some(at) => now.saturating_duration_since(at) >= interval,
-            };
-            if due {
-                if missing.requests == MAX_REQUESTS {
-                    return false;
+            if !wait {
+                if let Some(requested) = missing.requested {
+                    round_trip.on_repeat(now, requested.last);
                 }
-                missing.requests += 1;
-                missing.requested = Some(now);
+                missing.requested = Some(Requested { last: now, times: times + 1 });
                 self.requests.push(missing.sequence as u16);
             }
             true
         });
-        self.keyframe_needed |= self.missing.len() < before;
         &self.requests
+    }
+
+    /// False while the source seems to answer no request.
+    pub fn is_answered(&self) -> bool {
+        self.unanswered < PATIENCE
     }
 
     /// True once after packets were given up: only a keyframe mends the picture.
@@ -117,10 +154,11 @@ impl NackGenerator {
         self.missing.is_empty()
     }
 
-    /// Forgets everything, as when the source restarts.
+    /// Forgets everything but the source's manners, as when it restarts.
     pub fn reset(&mut self) {
         self.highest = None;
         self.missing.clear();
+        self.keyframe = None;
         self.keyframe_needed = false;
     }
 }
@@ -129,10 +167,17 @@ impl NackGenerator {
 mod tests {
     use super::*;
 
-    const RTT: Duration = Duration::from_millis(50);
-
     fn at(start: Instant, millis: u64) -> Instant {
         start + Duration::from_millis(millis)
+    }
+
+    /// A peer whose round trip is known for long.
+    fn round_trip(start: Instant, millis: u64) -> RoundTrip {
+        let mut round_trip = RoundTrip::new();
+        for _ in 0..100 {
+            round_trip.on_sample(start, Duration::from_millis(millis));
+        }
+        round_trip
     }
 
     /// A generator that misses 101 and 102 since `start`.
@@ -147,24 +192,37 @@ mod tests {
     fn a_gap_is_asked_for_after_the_reorder_guard() {
         // RTCP-09
         let start = Instant::now();
-        let mut nack = with_gap(start);
-        assert!(nack.poll(at(start, 9), RTT).is_empty());
-        assert_eq!(nack.poll(at(start, 10), RTT), [101, 102]);
-        assert!(nack.poll(at(start, 11), RTT).is_empty());
+        let (mut nack, mut rtt) = (with_gap(start), round_trip(start, 50));
+        assert!(nack.poll(at(start, 9), &mut rtt).is_empty());
+        assert_eq!(nack.poll(at(start, 10), &mut rtt), [101, 102]);
+        assert!(nack.poll(at(start, 11), &mut rtt).is_empty());
     }
 
     #[test]
     fn packets_that_were_only_late_are_never_asked_for() {
         // RTCP-09
         let start = Instant::now();
-        let mut nack = with_gap(start);
-        nack.on_packet(at(start, 3), 65_638);
-        nack.on_packet(at(start, 4), 65_638);
-        assert_eq!(nack.poll(at(start, 10), RTT), [101]);
-        nack.on_packet(at(start, 60), 65_637);
+        let (mut nack, mut rtt) = (with_gap(start), round_trip(start, 50));
+        assert_eq!(nack.on_packet(at(start, 3), 65_638), None);
+        assert_eq!(nack.on_packet(at(start, 4), 65_638), None);
+        assert_eq!(nack.poll(at(start, 10), &mut rtt), [101]);
+        assert!(nack.on_packet(at(start, 60), 65_637).is_some());
         assert!(nack.is_idle());
-        assert!(nack.poll(at(start, 500), RTT).is_empty());
+        assert!(nack.poll(at(start, 500), &mut rtt).is_empty());
         assert!(!nack.take_keyframe_needed());
+    }
+
+    #[test]
+    fn only_an_answer_to_a_single_request_is_a_measurement() {
+        // RTCP-09
+        let start = Instant::now();
+        let (mut nack, mut rtt) = (with_gap(start), round_trip(start, 50));
+        nack.poll(at(start, 10), &mut rtt);
+        let first = Answer { round_trip: Some(Duration::from_millis(43)) };
+        assert_eq!(nack.on_packet(at(start, 53), 65_637), Some(first));
+        assert_eq!(nack.on_packet(at(start, 54), 65_637), None, "a second copy");
+        assert_eq!(nack.poll(at(start, 70), &mut rtt), [102]);
+        assert_eq!(nack.on_packet(at(start, 80), 65_638), Some(Answer { round_trip: None }));
     }
 
     #[test]
@@ -172,32 +230,71 @@ mod tests {
         // RTCP-09
         let start = Instant::now();
         for (rtt, interval) in [(50, 50), (5, 20)] {
-            let mut nack = with_gap(start);
-            let times: Vec<_> =
-                (0..200).filter(|&ms| !nack.poll(at(start, ms), Duration::from_millis(rtt)).is_empty()).collect();
-            let expected: Vec<_> = (0..10).map(|n| 10 + n * interval).filter(|&ms| ms < 200).collect();
-            assert_eq!(times, expected);
+            let (mut nack, mut rtt) = (with_gap(start), round_trip(start, rtt));
+            rtt.on_sample(at(start, 11), rtt.smoothed().unwrap());
+            let times: Vec<_> = (0..200).filter(|&ms| !nack.poll(at(start, ms), &mut rtt).is_empty()).collect();
+            assert_eq!(times[..3], [10, 10 + interval, 10 + 2 * interval]);
+            // Nothing comes at all: the wait grows.
+            assert_eq!(times.get(3).copied().unwrap_or(10 + 4 * interval), 10 + 4 * interval);
         }
     }
 
     #[test]
-    fn ten_requests_or_a_second_are_enough_and_then_a_keyframe() {
+    fn requests_are_bounded_in_number_and_in_time() {
         // RTCP-09
         let start = Instant::now();
-        for (rtt, requests) in [(20, 10), (300, 4)] {
-            let mut nack = with_gap(start);
+        for (millis, most) in [(1, 10), (20, 10), (300, 4)] {
+            let (mut nack, mut rtt) = (with_gap(start), round_trip(start, millis));
             let mut sent = 0;
             for ms in 0..1_001 {
+                // Other packets are answered, so that the wait stays what it is.
+                rtt.on_sample(at(start, ms), Duration::from_millis(millis));
                 assert!(!nack.take_keyframe_needed() || nack.is_idle());
-                sent += usize::from(!nack.poll(at(start, ms), Duration::from_millis(rtt)).is_empty());
+                sent += usize::from(!nack.poll(at(start, ms), &mut rtt).is_empty());
             }
-            assert_eq!(sent, requests);
+            assert_eq!(sent, most);
             assert!(nack.is_idle());
         }
-        let mut nack = with_gap(start);
-        nack.poll(at(start, 1_000), RTT);
+        let (mut nack, mut rtt) = (with_gap(start), round_trip(start, 50));
+        nack.poll(at(start, 1_000), &mut rtt);
         assert!(nack.take_keyframe_needed());
         assert!(!nack.take_keyframe_needed());
+    }
+
+    #[test]
+    fn a_keyframe_that_came_since_needs_no_other_one() {
+        // RTCP-09, RTCP-11
+        let start = Instant::now();
+        let (mut nack, mut rtt) = (with_gap(start), round_trip(start, 50));
+        nack.on_packet(at(start, 5), 65_640);
+        nack.on_keyframe(65_640);
+        nack.poll(at(start, 1_000), &mut rtt);
+        assert!(nack.is_idle() && !nack.take_keyframe_needed());
+    }
+
+    #[test]
+    fn a_source_that_never_answers_is_asked_once_for_each_packet_until_it_answers() {
+        // Q-07, RTCP-09
+        let start = Instant::now();
+        let mut nack = NackGenerator::new();
+        let mut rtt = round_trip(start, 50);
+        let mut asked = Vec::new();
+        // One packet in twenty is lost, every 200 ms.
+        for ms in (0..20_000).step_by(10) {
+            let number = ms / 10;
+            if number % 20 != 19 {
+                nack.on_packet(at(start, ms), 65_536 + number);
+            }
+            asked.extend_from_slice(nack.poll(at(start, ms), &mut rtt));
+        }
+        let times = |number: u16| asked.iter().filter(|&&asked| asked == number).count();
+        assert!(times(19) >= 3, "{}", times(19));
+        assert!((400..1_900).step_by(20).all(|number| times(number + 19) == 1));
+        assert!(!nack.is_answered());
+        nack.on_packet(at(start, 20_000), 65_536 + 2_001);
+        nack.poll(at(start, 20_010), &mut rtt);
+        assert!(nack.on_packet(at(start, 20_020), 65_536 + 2_000).is_some());
+        assert!(nack.is_answered());
     }
 
     #[test]
@@ -219,7 +316,7 @@ mod tests {
             nack.on_packet(start, 65_536 + number * 3);
             assert!(nack.missing.len() <= MAX_PENDING);
         }
-        nack.poll(at(start, 10), RTT);
+        nack.poll(at(start, 10), &mut RoundTrip::new());
         assert_eq!((nack.missing.capacity(), nack.requests.capacity()), (MAX_PENDING, MAX_PENDING));
     }
 

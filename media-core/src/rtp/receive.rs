@@ -59,6 +59,14 @@ impl ReceiveStats {
         self.jitter.update(now, timestamp, clock_rate);
     }
 
+    /// Notes a packet that was sent again on request, under its old number: it undoes its loss, but when it came says nothing
+    /// of the way's jitter.
+    pub fn on_resent(&mut self, sequence_number: u16) {
+        if let Some(sequence) = &mut self.sequence {
+            sequence.update(sequence_number);
+        }
+    }
+
     /// Notes a sender report of this source, for LSR and DLSR.
     pub fn on_sender_report(&mut self, now: Instant, ntp: NtpTime) {
         self.sender_report = Some((now, ntp.compact()));

@@ -6,6 +6,7 @@ use crate::media::{MediaKind, Role};
 use crate::net::{MediaSocket, Path, SendBatch};
 use crate::publication::KeyframeRequest;
 use crate::rtcp::fir::FirEntry;
+use crate::rtcp::ntp::round_trip_time;
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{NtpTime, ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter};
 use crate::session::CoreEvent;
@@ -55,6 +56,14 @@ impl Shard {
                 publication.on_sender_report(now, self.wall.unix(now), report, &stream.tracks);
             }
             RtcpPacket::Bye(bye) => bye.ssrcs().for_each(|ssrc| publication.on_bye(ssrc)),
+            RtcpPacket::ExtendedReport(report) => {
+                let ntp = NtpTime::from_unix(self.wall.unix(now));
+                for delay in report.delays().filter(|delay| delay.ssrc == FEEDBACK_SSRC) {
+                    if let Some(sample) = round_trip_time(ntp, delay.last_rr, delay.delay_since_last_rr) {
+                        publication.on_round_trip(now, sample);
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -181,15 +190,19 @@ impl Shard {
                 blocks[count] = Some(block);
                 count += 1;
             });
+            let ntp = publication.wants_round_trip().then(|| NtpTime::from_unix(self.wall.unix(now)));
             outlet.write(counters, |writer| {
-                // Two blocks and a CNAME always fit.
+                // Two blocks, a CNAME and a time always fit.
                 let _ = match blocks {
                     [Some(first), Some(second)] => writer.receiver_report(FEEDBACK_SSRC, &[first, second]),
                     [Some(only), None] => writer.receiver_report(FEEDBACK_SSRC, &[only]),
                     _ => writer.receiver_report(FEEDBACK_SSRC, &[]),
                 };
                 let _ = writer.sdes_cname(FEEDBACK_SSRC, &session.cname);
+                // Not negotiated: libwebrtc answers to everybody, and who does not know it passes over it (RFC 3550 §6.1).
+                let _ = ntp.map(|ntp| writer.receiver_reference_time(FEEDBACK_SSRC, ntp));
             });
+            session.stats.round_trip_time = publication.round_trip_time().map(|time| time.as_secs_f64());
             let lost = publication.packets_lost();
             // A packet that was only late has been counted by now: the next loss is the one that it was taken for.
             counters.rtp_lost += u64::try_from(lost - session.lost_counted).unwrap_or(0);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use media_core::media::{Role, SendSsrcs};
-use media_core::rtcp::{NtpTime, RtcpPacket, RtcpPackets, SenderInfo};
+use media_core::rtcp::{DelaySinceLastReceiverReport, NtpTime, RtcpPacket, RtcpPackets, SenderInfo};
 use media_core::rtp::{RtpHeader, rtx};
 
 use crate::support::*;
@@ -46,6 +46,41 @@ async fn without_rtx_the_same_bytes_are_sent_again() {
     viewer.rtcp(|writer| assert_eq!(writer.nack(1, VIEWER_VIDEO, &[number]), 1));
     viewer.until("it comes again", |viewer| viewer.raw.iter().filter(is_it).count() == 2);
     assert_eq!(viewer.raw.iter().rfind(is_it), Some(&original));
+    server.core.shutdown().await;
+}
+
+// RTCP-09, RTCP-19
+#[tokio::test]
+async fn a_publisher_that_answers_the_reference_time_shows_its_round_trip() {
+    let server = Server::start(1);
+    let (mut publisher, _viewer) = watched(&server, true, 1);
+    let deadline = Instant::now() + PATIENCE;
+    let mut answered = 0;
+    let measured = loop {
+        assert!(Instant::now() < deadline, "no round trip");
+        publisher.turn();
+        let times: Vec<_> = publisher.rtcp.iter().flat_map(|datagram| RtcpPackets::new(datagram)).collect();
+        let times: Vec<_> = times
+            .iter()
+            .filter_map(|packet| match packet {
+                Ok(RtcpPacket::ExtendedReport(report)) => Some((report.sender_ssrc, report.reference_time()?)),
+                _ => None,
+            })
+            .collect();
+        for &(ssrc, time) in &times[answered..] {
+            // As if it had been sent 300 ms earlier than it was.
+            let last_rr = time.compact().wrapping_sub(0x4ccd);
+            let delay = DelaySinceLastReceiverReport { ssrc, last_rr, delay_since_last_rr: 0 };
+            publisher.rtcp(|writer| writer.delay_since_last_receiver_report(PUBLISHER_VIDEO, &delay).unwrap());
+        }
+        answered = times.len();
+        let snapshot = server.core.snapshot().await;
+        let mut sessions = snapshot[0].sessions.iter().filter(|session| session.id == publisher.id);
+        if let Some(measured) = sessions.find_map(|session| session.stats.round_trip_time) {
+            break measured;
+        }
+    };
+    assert!((0.3..2.0).contains(&measured), "{measured}");
     server.core.shutdown().await;
 }
 
