@@ -34,7 +34,8 @@ struct Sequence {
 #[derive(Clone, Debug, Default)]
 struct Jitter {
     origin: Option<Instant>,
-    transit: Option<u32>,
+    /// Arrival minus timestamp of the last packet, and the clock that both are of.
+    transit: Option<(u32, u32)>,
     /// In 1/16 ticks.
     scaled: u64,
 }
@@ -156,7 +157,10 @@ impl Jitter {
         let micros = since.as_secs().wrapping_mul(1_000_000).wrapping_add(u64::from(since.subsec_micros()));
         let arrival = (micros.wrapping_mul(u64::from(clock_rate)) / 1_000_000) as u32;
         let transit = arrival.wrapping_sub(timestamp);
-        if let Some(before) = self.transit.replace(transit) {
+        // Times of two clocks cannot be compared: the packet behind the change is the first of its own.
+        if let Some((before, rate)) = self.transit.replace((transit, clock_rate))
+            && rate == clock_rate
+        {
             let difference = u64::from((transit.wrapping_sub(before) as i32).unsigned_abs());
             self.scaled = self.scaled + difference - ((self.scaled + 8) >> 4);
         }
@@ -254,6 +258,96 @@ mod tests {
         assert_eq!(stats.jitter(), 90);
         stats.on_rtp(now + Duration::from_millis(40), 2, 3_600, RATE);
         assert_eq!(stats.jitter(), 90 + 90 - 6);
+    }
+
+    /// What RFC 3550 A.1, A.3 and A.8 say, kept as sets and real numbers.
+    #[derive(Default)]
+    struct Reference {
+        numbers: Vec<u64>,
+        highest_at_report: Option<u64>,
+        received_at_report: usize,
+        jitter: f64,
+        transit: Option<f64>,
+    }
+
+    impl Reference {
+        fn on_rtp(&mut self, at: Duration, number: u64, timestamp: u32) {
+            self.numbers.push(number);
+            let transit = at.as_secs_f64() * f64::from(RATE) - f64::from(timestamp);
+            if let Some(before) = self.transit.replace(transit) {
+                self.jitter += ((transit - before).abs() - self.jitter) / 16.0;
+            }
+        }
+
+        /// Share of loss, losses, highest number.
+        fn report(&mut self) -> (u8, i64, u64) {
+            let (first, highest) = (self.numbers[0], *self.numbers.iter().max().unwrap());
+            let expected = highest - self.highest_at_report.replace(highest).map_or(first - 1, |before| before);
+            let received = self.numbers.len() - std::mem::replace(&mut self.received_at_report, self.numbers.len());
+            let lost = expected.saturating_sub(received as u64);
+            let all = (highest - first + 1) as i64;
+            ((lost * 256).checked_div(expected).unwrap_or(0) as u8, all - self.numbers.len() as i64, highest)
+        }
+    }
+
+    #[test]
+    fn a_lossy_reordered_and_doubled_stream_reports_what_the_rfc_says() {
+        // RTCP-03: 4 % lost, 4 % late by up to nine packets, 4 % twice, over a wrap.
+        let now = Instant::now();
+        let (mut stats, mut reference) = (ReceiveStats::new(7), Reference::default());
+        let mut random = 7_u64;
+        let mut path: Vec<(u64, u64)> = Vec::new();
+        for number in 65_000..75_000_u64 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (fate, delay) = ((random >> 33) % 100, (random >> 50) % 8);
+            let at = number * 10_000 + delay * 1_000;
+            match fate {
+                0..4 if number > 65_000 => {}
+                4..8 => path.push((at + 10_000 * ((random >> 40) % 10), number)),
+                8..12 => path.extend([(at, number), (at + 15_000, number)]),
+                _ => path.push((at, number)),
+            }
+        }
+        path.sort();
+        for (index, &(micros, number)) in path.iter().enumerate() {
+            let at = Duration::from_micros(micros - 650_000_000);
+            let timestamp = (number - 65_000) as u32 * 900;
+            stats.on_rtp(now + at, number as u16, timestamp, RATE);
+            reference.on_rtp(at, number, timestamp);
+            if index % 97 == 96 {
+                let block = stats.report(now + at).unwrap();
+                let (fraction, lost, highest) = reference.report();
+                assert_eq!((block.fraction_lost, i64::from(block.cumulative_lost)), (fraction, lost), "at {index}");
+                assert_eq!(u64::from(block.extended_highest_sequence), highest);
+                // Whole ticks and sixteenths on one side, real numbers on the other.
+                assert!((f64::from(block.jitter) - reference.jitter).abs() <= 4.0, "at {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_sent_again_undoes_its_loss_and_is_no_jitter() {
+        // RTCP-03, RTCP-09
+        let now = Instant::now();
+        let mut stats = ReceiveStats::new(7);
+        feed(&mut stats, now, (0..100).filter(|number| *number != 50));
+        assert_eq!((stats.packets_lost(), stats.jitter()), (1, 0));
+        stats.on_resent(50);
+        stats.on_rtp(now + Duration::from_millis(990), 100, 900 * 99, RATE);
+        assert_eq!((stats.packets_lost(), stats.jitter()), (0, 0));
+    }
+
+    #[test]
+    fn another_clock_begins_its_own_jitter() {
+        // RTCP-03
+        let now = Instant::now();
+        let mut stats = ReceiveStats::new(7);
+        for number in 0..50u16 {
+            let at = now + Duration::from_millis(20 * u64::from(number));
+            let rate = if number < 25 { 48_000 } else { 8_000 };
+            stats.on_rtp(at, number, u32::from(number) * rate / 50, rate);
+        }
+        assert_eq!(stats.jitter(), 0);
     }
 
     #[test]
