@@ -38,11 +38,13 @@ pub enum DropReason {
     UnknownRtpStream,
     /// RTP from a viewer.
     UnexpectedRtp,
+    /// A sender report whose times cannot be true; the rest of its datagram counts.
+    ImplausibleSenderReport,
 }
 
 impl DropReason {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [DropReason; 16] = [
+    pub const ALL: [DropReason; 17] = [
         DropReason::UnknownProtocol,
         DropReason::TooShort,
         DropReason::TooLong,
@@ -59,6 +61,7 @@ impl DropReason {
         DropReason::MalformedRtp,
         DropReason::UnknownRtpStream,
         DropReason::UnexpectedRtp,
+        DropReason::ImplausibleSenderReport,
     ];
 
     /// The metric label.
@@ -80,6 +83,7 @@ impl DropReason {
             DropReason::MalformedRtp => "malformed-rtp",
             DropReason::UnknownRtpStream => "unknown-rtp-stream",
             DropReason::UnexpectedRtp => "unexpected-rtp",
+            DropReason::ImplausibleSenderReport => "implausible-sender-report",
         }
     }
 }

@@ -3,10 +3,21 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::media::MediaKind;
-use crate::rtcp::NtpTime;
+use crate::rtcp::{NtpTime, SenderInfo};
 
 /// A sender report that lies further than this from the packets' arrival is not believed (RTCP-06).
 const PLAUSIBLE: Duration = Duration::from_secs(10);
+/// Two reports may differ by this on top of a tenth: RTP times are those of frames, not of the moment.
+const PACE_GRAIN: Duration = Duration::from_millis(20);
+/// How far one report may move the relation of the publisher's clock to the server's: more than clocks drift in the second
+/// between two reports, and nothing that an eye or ear notices.
+const MAX_SLEW_NANOS: i64 = 200_000;
+/// After so long the fastest packet replaces the first one as the measure of arrival times.
+const FIRST_WINDOW: Duration = Duration::from_secs(1);
+/// Later they are judged by the fastest packet in this time …
+const ARRIVAL_WINDOW: Duration = Duration::from_secs(10);
+/// … and followed by at most so much.
+const ARRIVAL_SLEW_MS: u32 = 5;
 
 /// Turns the monotonic clock into wall-clock time, read once at start, so that a step of the system's clock moves no stream.
 #[derive(Clone, Copy, Debug)]
@@ -55,41 +66,72 @@ impl ClockPoint {
 #[derive(Debug, Default)]
 pub struct PublicationClock {
     tracks: [Option<TrackClock>; 2],
-    /// Publisher's NTP clock minus the server's wall clock, in nanoseconds; fixed by the first believable report.
+    /// Publisher's NTP clock minus the server's wall clock, in nanoseconds; it follows the drift between the two.
     ntp_offset: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct TrackClock {
-    arrival: ClockPoint,
+    arrival: ArrivalClock,
     report: Option<ClockPoint>,
+    /// NTP and RTP time of the last report, believed or not: the next one is measured against it, so that a clock which
+    /// was set is believed again soon.
+    seen: Option<(NtpTime, u32)>,
 }
 
 impl PublicationClock {
     /// The first packet of a source: `rtp` is on the stream's time line.
     pub fn on_source(&mut self, kind: MediaKind, unix: Duration, rtp: u32, clock_rate: u32) {
-        let arrival = ClockPoint { unix, rtp, clock_rate };
-        self.tracks[kind.index()] = Some(TrackClock { arrival, report: None });
+        let arrival = ArrivalClock::new(ClockPoint { unix, rtp, clock_rate });
+        self.tracks[kind.index()] = Some(TrackClock { arrival, report: None, seen: None });
     }
 
-    /// A sender report: `rtp` is already on the stream's time line. Returns false if it is not believed.
-    pub fn on_sender_report(&mut self, kind: MediaKind, unix: Duration, ntp: NtpTime, rtp: u32) -> bool {
+    /// A packet of a source in order: `rtp` is on the stream's time line.
+    #[inline]
+    pub fn on_packet(&mut self, kind: MediaKind, unix: Duration, rtp: u32) {
+        if let Some(track) = &mut self.tracks[kind.index()]
+            && track.report.is_none()
+        {
+            track.arrival.on_packet(unix, rtp);
+        }
+    }
+
+    /// A sender report; `rtp` is its RTP time on the stream's time line, as is `latest`, the newest packet with its arrival.
+    /// Returns false if the report is not believed (RTCP-06): it names no time, one that is far from the packets', or one
+    /// that did not pass as on the other clock since the report before.
+    pub fn on_sender_report(
+        &mut self,
+        kind: MediaKind,
+        unix: Duration,
+        info: &SenderInfo,
+        rtp: u32,
+        latest: ClockPoint,
+    ) -> bool {
         let Some(track) = &mut self.tracks[kind.index()] else { return false };
-        let drift = rtp.wrapping_sub(track.arrival.rtp_at(unix)) as i32;
-        if u64::from(drift.unsigned_abs()) > PLAUSIBLE.as_secs() * u64::from(track.arrival.clock_rate) {
+        // What OBS says before it has sent anything.
+        let nothing_sent = info.packet_count == 0 && info.rtp_timestamp == u32::MAX;
+        let clock_rate = latest.clock_rate;
+        let drift = rtp.wrapping_sub(latest.rtp_at(unix)) as i32;
+        let far = u64::from(drift.unsigned_abs()) > PLAUSIBLE.as_secs() * u64::from(clock_rate);
+        if nothing_sent || far || info.ntp == NtpTime(0) {
             return false;
         }
-        let ahead = ntp.nanos_since(NtpTime::from_unix(unix));
-        let offset = *self.ntp_offset.get_or_insert(ahead);
-        // Sent this long before it arrived, by the publisher's clock and the first report's offset.
-        let age = i128::from(offset) - i128::from(ahead);
-        // A report whose NTP clock jumped against the first one cannot be placed.
+        let before = track.seen.replace((info.ntp, rtp));
+        if before.is_some_and(|before| !keeps_pace(before, (info.ntp, rtp), clock_rate)) {
+            // Perhaps the publisher's clock was set: what is known of it no longer holds.
+            self.ntp_offset = None;
+            return false;
+        }
+        let ahead = info.ntp.nanos_since(NtpTime::from_unix(unix));
+        let offset = self.ntp_offset.get_or_insert(ahead);
+        *offset = offset.saturating_add(ahead.saturating_sub(*offset).clamp(-MAX_SLEW_NANOS, MAX_SLEW_NANOS));
+        // Sent this long before it arrived, by the publisher's clock.
+        let age = i128::from(*offset) - i128::from(ahead);
         if age.unsigned_abs() > PLAUSIBLE.as_nanos() {
             return false;
         }
         let Ok(at) = u64::try_from(unix.as_nanos() as i128 - age) else { return false };
-        let point = ClockPoint { unix: Duration::from_nanos(at), rtp, clock_rate: track.arrival.clock_rate };
-        track.report = Some(point);
+        track.report = Some(ClockPoint { unix: Duration::from_nanos(at), rtp, clock_rate });
         true
     }
 
@@ -99,8 +141,51 @@ impl PublicationClock {
         let all_reported = self.tracks.iter().flatten().all(|track| track.report.is_some());
         match track.report {
             Some(report) if all_reported => Some(report),
-            _ => Some(track.arrival),
+            _ => Some(track.arrival.point),
         }
+    }
+}
+
+/// True if between two reports both clocks went forward, and by the same time to a tenth.
+fn keeps_pace(before: (NtpTime, u32), after: (NtpTime, u32), clock_rate: u32) -> bool {
+    let ntp = i128::from(after.0.nanos_since(before.0));
+    let ticks = i128::from(after.1.wrapping_sub(before.1) as i32);
+    let rtp = ticks * 1_000_000_000 / i128::from(clock_rate.max(1));
+    ntp > 0 && rtp >= 0 && (rtp - ntp).abs() <= ntp / 10 + PACE_GRAIN.as_nanos() as i128
+}
+
+/// The relation of RTP time and wall clock by when packets arrive: that of the packets that were fastest, followed slowly,
+/// as the publisher's clock drifts against the server's.
+#[derive(Clone, Copy, Debug)]
+struct ArrivalClock {
+    point: ClockPoint,
+    /// Begin of this window; `None` in the first one, which is shorter.
+    window: Option<Duration>,
+    /// Least lateness in this window, in ticks.
+    least: i32,
+}
+
+impl ArrivalClock {
+    fn new(point: ClockPoint) -> ArrivalClock {
+        ArrivalClock { point, window: None, least: i32::MAX }
+    }
+
+    fn on_packet(&mut self, unix: Duration, rtp: u32) {
+        let ClockPoint { clock_rate, .. } = self.point;
+        let micros = unix.saturating_sub(self.point.unix).as_micros() as u64;
+        let expected = self.point.rtp.wrapping_add((micros * u64::from(clock_rate) / 1_000_000) as u32);
+        self.least = self.least.min(expected.wrapping_sub(rtp) as i32);
+        let end = self.window.map_or(self.point.unix + FIRST_WINDOW, |begin| begin + ARRIVAL_WINDOW);
+        if unix < end {
+            return;
+        }
+        // The first packet may have been slow. Later, a second off is no drift but a publisher that stood still: its clock is
+        // taken as it is now.
+        let most = (clock_rate / 1_000 * ARRIVAL_SLEW_MS) as i32;
+        let is_drift = self.window.is_some() && self.least.unsigned_abs() < clock_rate;
+        let shift = if is_drift { self.least.clamp(-most, most) } else { self.least };
+        self.point = ClockPoint { unix, rtp: expected.wrapping_sub(shift as u32), clock_rate };
+        (self.window, self.least) = (Some(unix), i32::MAX);
     }
 }
 
@@ -118,32 +203,153 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
+    fn info(ntp: Duration, rtp_timestamp: u32) -> SenderInfo {
+        SenderInfo { ntp: NtpTime::from_unix(ntp), rtp_timestamp, packet_count: 9, octet_count: 900 }
+    }
+
+    /// A video source that began at START with RTP time 0 and reports, by a clock that is `ahead` seconds ahead of ours.
+    struct Source {
+        clock: PublicationClock,
+        ahead: f64,
+    }
+
+    impl Source {
+        fn new() -> Source {
+            let mut clock = PublicationClock::default();
+            clock.on_source(MediaKind::Video, START, 0, 90_000);
+            Source { clock, ahead: 0.0 }
+        }
+
+        /// A report at `at` seconds that names `rtp` seconds.
+        fn report(&mut self, at: f64, rtp: f64) -> bool {
+            let rtp = (rtp * 90_000.0) as i64 as u32;
+            let unix = START + seconds(at);
+            let latest = ClockPoint { unix, rtp: (at * 90_000.0) as i64 as u32, clock_rate: 90_000 };
+            let info = info(seconds(START.as_secs_f64() + at + self.ahead), rtp);
+            self.clock.on_sender_report(MediaKind::Video, unix, &info, rtp, latest)
+        }
+
+        /// Milliseconds by which the mapping is off at `at` seconds.
+        fn error(&self, at: f64) -> i32 {
+            let rtp = self.clock.point(MediaKind::Video).unwrap().rtp_at(START + seconds(at));
+            rtp.wrapping_sub((at * 90_000.0) as i64 as u32) as i32 / 90
+        }
+    }
+
     // RTCP-05
     #[test]
     fn arrival_times_serve_until_both_tracks_have_reported() {
         let mut clock = PublicationClock::default();
+        let point = |unix, rtp, clock_rate| ClockPoint { unix, rtp, clock_rate };
         clock.on_source(MediaKind::Audio, START, 1_000, 48_000);
         clock.on_source(MediaKind::Video, START + seconds(0.2), 50_000, 90_000);
         assert_eq!(clock.point(MediaKind::Audio).unwrap().rtp_at(START + seconds(1.0)), 49_000);
         // The publisher's clock is an hour behind; its video was captured at the same time as the audio.
-        let publisher = NtpTime::from_unix(START - seconds(3600.0));
-        assert!(clock.on_sender_report(MediaKind::Audio, START, publisher, 1_000));
+        let publisher = START - seconds(3600.0);
+        let audio = (info(publisher, 1_000), point(START, 1_000, 48_000));
+        assert!(clock.on_sender_report(MediaKind::Audio, START, &audio.0, 1_000, audio.1));
         assert_eq!(clock.point(MediaKind::Audio).unwrap().unix, START);
-        assert!(clock.on_sender_report(MediaKind::Video, START + seconds(0.2), publisher, 50_000));
+        let late = START + seconds(0.2);
+        let video = (info(publisher, 50_000), point(late, 50_000, 90_000));
+        assert!(clock.on_sender_report(MediaKind::Video, late, &video.0, 50_000, video.1));
         let (audio, video) = (clock.point(MediaKind::Audio).unwrap(), clock.point(MediaKind::Video).unwrap());
         assert_eq!(audio.rtp_at(START + seconds(2.0)), 97_000);
-        // NTP fractions of 2^-32 s round to within one tick.
-        assert!(video.rtp_at(START + seconds(2.0)).abs_diff(230_000) <= 1);
+        // The offset has moved by its share of the later arrival, a fifth of a millisecond.
+        assert!(video.rtp_at(START + seconds(2.0)).abs_diff(230_000) <= 20);
     }
 
     // RTCP-06, Q-08
     #[test]
     fn an_impossible_first_report_is_ignored() {
         let mut clock = PublicationClock::default();
+        // The time line is just where 0xffffffff would be believable.
         clock.on_source(MediaKind::Video, START, 50_000, 90_000);
-        assert!(!clock.on_sender_report(MediaKind::Video, START, NtpTime::from_unix(START), 0xffff_ffff - 2_000_000));
+        let latest = ClockPoint { unix: START, rtp: 50_000, clock_rate: 90_000 };
+        let mut first = SenderInfo { packet_count: 0, ..info(START, u32::MAX) };
+        assert!(!clock.on_sender_report(MediaKind::Video, START, &first, 50_000, latest));
+        let far = 50_000_u32.wrapping_sub(11 * 90_000);
+        assert!(!clock.on_sender_report(MediaKind::Video, START, &info(START, far), far, latest));
+        first = SenderInfo { ntp: NtpTime(0), ..info(START, 50_000) };
+        assert!(!clock.on_sender_report(MediaKind::Video, START, &first, 50_000, latest));
         assert_eq!(clock.point(MediaKind::Video).unwrap().rtp, 50_000);
-        assert!(clock.on_sender_report(MediaKind::Video, START, NtpTime::from_unix(START), 50_900));
+        assert!(clock.on_sender_report(MediaKind::Video, START, &info(START, 50_900), 50_900, latest));
+    }
+
+    // RTCP-06
+    #[test]
+    fn a_report_that_goes_back_or_at_another_pace_is_ignored() {
+        let mut source = Source::new();
+        assert!(source.report(1.0, 1.0) && source.report(2.0, 2.08));
+        assert!(!source.report(3.0, 3.3), "122 of 100");
+        assert!(!source.report(4.0, 4.1), "80 of 100");
+        assert!(source.report(5.0, 5.1) && source.report(6.0, 6.0));
+        assert!(!source.report(7.0, 5.9), "RTP time goes back");
+        assert!(source.error(7.0).abs() <= 1, "the last good one holds");
+        source.report(8.0, 8.0);
+        assert!(source.report(9.0, 9.0));
+        source.ahead = -2.0;
+        assert!(!source.report(10.0, 10.0), "NTP time goes back");
+    }
+
+    // RTCP-05, RTCP-06
+    #[test]
+    fn a_publisher_that_sets_its_clock_is_believed_again_and_nothing_jumps() {
+        let mut source = Source::new();
+        for second in 1..10 {
+            assert!(source.report(f64::from(second), f64::from(second)));
+        }
+        for ahead in [5.0, -3600.0] {
+            source.ahead = ahead;
+            assert!(!source.report(10.0, 10.0));
+            assert!(source.report(11.0, 11.0) && source.report(12.0, 12.0));
+            assert!(source.error(13.0).abs() <= 1);
+            assert!(!source.report(10.0, 10.0));
+            assert!(source.report(10.1, 10.1));
+        }
+    }
+
+    // RTCP-05: 100 ppm over two days.
+    #[test]
+    fn a_clock_that_drifts_stays_believed() {
+        let mut source = Source::new();
+        for second in 1..172_800 {
+            let at = f64::from(second);
+            source.ahead = at * 1e-4;
+            assert!(source.report(at, at), "{at}");
+        }
+        assert!(source.error(172_800.0).abs() <= 1);
+    }
+
+    // RTCP-05: a publisher without sender reports whose clock drifts by 100 ppm, with up to 40 ms of jitter.
+    #[test]
+    fn arrival_times_follow_a_drifting_clock_and_no_jitter() {
+        let mut clock = PublicationClock::default();
+        clock.on_source(MediaKind::Audio, START + seconds(0.04), 0, 48_000);
+        let (mut random, mut worst) = (1_u64, 0);
+        for packet in 1..180_000_u32 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let jitter = seconds((random >> 40) as f64 / (1 << 24) as f64 * 0.04);
+            let sent = START + seconds(f64::from(packet) * 0.02 * (1.0 + 1e-4));
+            clock.on_packet(MediaKind::Audio, sent + jitter, packet * 960);
+            let rtp = clock.point(MediaKind::Audio).unwrap().rtp_at(sent);
+            if packet > 500 {
+                worst = worst.max((rtp.wrapping_sub(packet * 960) as i32).abs());
+            }
+        }
+        assert!(worst <= 48 * 3, "{worst} ticks");
+    }
+
+    // RTCP-05: the encoder stood still for half a minute, and so did its RTP time.
+    #[test]
+    fn a_pause_without_time_is_found_out() {
+        let mut clock = PublicationClock::default();
+        clock.on_source(MediaKind::Video, START, 0, 90_000);
+        for frame in 1..3_000_u32 {
+            let pause = if frame >= 600 { 30.0 } else { 0.0 };
+            clock.on_packet(MediaKind::Video, START + seconds(f64::from(frame) / 30.0 + pause), frame * 3_000);
+        }
+        let rtp = clock.point(MediaKind::Video).unwrap().rtp_at(START + seconds(130.0));
+        assert!(rtp.abs_diff(9_000_000) <= 90 * 2, "{rtp}");
     }
 
     #[test]

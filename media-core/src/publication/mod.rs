@@ -224,8 +224,17 @@ impl Publication {
         }
     }
 
-    /// Takes a sender report of one of the sources.
-    pub fn on_sender_report(&mut self, now: Instant, unix: Duration, report: &SenderReport<'_>, tracks: &[Track; 2]) {
+    /// Takes a sender report of one of the sources. Its time is named in our reports whatever it says of the media.
+    ///
+    /// # Errors
+    /// [`DropReason::ImplausibleSenderReport`] if its times are not believed.
+    pub fn on_sender_report(
+        &mut self,
+        now: Instant,
+        unix: Duration,
+        report: &SenderReport<'_>,
+        tracks: &[Track; 2],
+    ) -> Result<(), DropReason> {
         for kind in [MediaKind::Audio, MediaKind::Video] {
             let Some(source) = self.sections[kind.index()].as_mut().and_then(|incoming| incoming.source.as_mut())
             else {
@@ -235,15 +244,18 @@ impl Publication {
                 continue;
             }
             source.stats.on_sender_report(now, report.info.ntp);
-            if let Some(offset) = tracks[kind.index()].timeline.timestamp_offset() {
-                self.clock.on_sender_report(
-                    kind,
-                    unix,
-                    report.info.ntp,
-                    report.info.rtp_timestamp.wrapping_add(offset),
-                );
+            let timeline = &tracks[kind.index()].timeline;
+            let (Some(offset), Some((rtp, arrival))) = (timeline.timestamp_offset(), timeline.newest()) else {
+                continue;
+            };
+            let unix_of_arrival = unix.saturating_sub(now.saturating_duration_since(arrival));
+            let latest = ClockPoint { unix: unix_of_arrival, rtp, clock_rate: timeline.clock_rate() };
+            let rtp = report.info.rtp_timestamp.wrapping_add(offset);
+            if !self.clock.on_sender_report(kind, unix, &report.info, rtp, latest) {
+                return Err(DropReason::ImplausibleSenderReport);
             }
         }
+        Ok(())
     }
 
     /// The publisher said BYE for a source: the next packet may be of another one.
@@ -468,6 +480,8 @@ impl Incoming {
         let Some(place) = track.timeline.place(now, extended, header.timestamp) else { return Accepted::Consumed };
         if begins {
             clock.on_source(kind, unix, place.timestamp, format.clock_rate);
+        } else if track.timeline.newest() == Some((place.timestamp, now)) {
+            clock.on_packet(kind, unix, place.timestamp);
         }
         self.payload_type = Some(format.payload_type);
         let mut elements = [0; MAX_EXTENSIONS];

@@ -1,5 +1,6 @@
 use super::*;
 use crate::media::{Codec, ExtensionMap, Feedback};
+use crate::rtcp::{NtpTime, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
 use crate::rtp::{HeaderFields, write_header};
 
 pub(super) const START_UNIX: Duration = Duration::from_secs(1_800_000_000);
@@ -371,6 +372,38 @@ fn a_publisher_without_feedback_gets_reports_only() {
     let now = stage.now();
     stage.publication.report_blocks(now, |block| blocks.push(block));
     assert_eq!((blocks.len(), blocks[0].ssrc, blocks[0].cumulative_lost), (1, 1, 4));
+}
+
+// RTCP-03, RTCP-06, Q-08
+#[test]
+fn a_report_that_is_not_believed_is_named_with_its_age_and_moves_no_clock() {
+    let mut stage = Stage::new(&[video()]);
+    let (_, first) = stage.forwarded(&Packet::video(1, 0, KEYFRAME));
+    let arrival = stage.publication.clock_point(MediaKind::Video).unwrap();
+    assert_eq!((arrival.unix, arrival.rtp), (START_UNIX, first));
+    let report = |stage: &mut Stage, ssrc, rtp_timestamp, packet_count| {
+        let ntp = NtpTime::from_unix(stage.unix());
+        let info = SenderInfo { ntp, rtp_timestamp, packet_count, octet_count: 0 };
+        let mut bytes = [0; 64];
+        let mut writer = RtcpWriter::new(&mut bytes);
+        writer.sender_report(ssrc, &info, &[]).unwrap();
+        let Some(Ok(RtcpPacket::SenderReport(report))) = RtcpPackets::new(writer.as_bytes()).next() else { panic!() };
+        let (now, unix) = (stage.now(), stage.unix());
+        stage.publication.on_sender_report(now, unix, &report, &stage.tracks)
+    };
+    stage.ms += 1_000;
+    assert_eq!(report(&mut stage, 1, u32::MAX, 0), Err(DropReason::ImplausibleSenderReport));
+    let named = NtpTime::from_unix(stage.unix()).compact();
+    stage.ms += 500;
+    assert_eq!(report(&mut stage, 99, 0, 1), Ok(()), "of nobody");
+    let mut blocks = Vec::new();
+    let now = stage.now();
+    stage.publication.report_blocks(now, |block| blocks.push((block.last_sr, block.delay_since_last_sr)));
+    assert_eq!(blocks, [(named, 0x8000)]);
+    assert_eq!(stage.publication.clock_point(MediaKind::Video), Some(arrival));
+    assert_eq!(report(&mut stage, 1, 135_000, 50), Ok(()));
+    let point = stage.publication.clock_point(MediaKind::Video).unwrap();
+    assert_eq!((point.unix, point.rtp), (START_UNIX + Duration::from_millis(1_500), 135_000));
 }
 
 // OPS-07

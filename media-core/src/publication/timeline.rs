@@ -71,6 +71,11 @@ impl Timeline {
         self.clock_rate = clock_rate;
     }
 
+    /// Timestamp and arrival of the newest packet.
+    pub fn newest(&self) -> Option<(u32, Instant)> {
+        Some((self.last_timestamp, self.last_arrival?))
+    }
+
     /// What to add to a timestamp of the present source.
     pub fn timestamp_offset(&self) -> Option<u32> {
         self.source.as_ref().map(|source| source.timestamp_offset)

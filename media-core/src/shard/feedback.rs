@@ -38,7 +38,9 @@ impl Shard {
         let mut result = Ok(());
         for packet in RtcpPackets::new(&data[..length]) {
             match packet {
-                Ok(packet) if role == Role::Publisher => self.on_publisher_rtcp(now, key, &packet),
+                Ok(packet) if role == Role::Publisher => {
+                    result = self.on_publisher_rtcp(now, key, &packet).and(result);
+                }
                 Ok(packet) => self.on_viewer_rtcp(now, key, &packet),
                 Err(_) => result = Err(DropReason::MalformedRtp),
             }
@@ -47,13 +49,13 @@ impl Shard {
         result
     }
 
-    fn on_publisher_rtcp(&mut self, now: Instant, key: usize, packet: &RtcpPacket<'_>) {
+    fn on_publisher_rtcp(&mut self, now: Instant, key: usize, packet: &RtcpPacket<'_>) -> Result<(), DropReason> {
         let stream = &mut self.streams[self.sessions[key].stream];
         let publisher = stream.publisher.as_mut().filter(|(publisher, _)| *publisher == key);
-        let Some((_, publication)) = publisher else { return };
+        let Some((_, publication)) = publisher else { return Ok(()) };
         match packet {
             RtcpPacket::SenderReport(report) => {
-                publication.on_sender_report(now, self.wall.unix(now), report, &stream.tracks);
+                return publication.on_sender_report(now, self.wall.unix(now), report, &stream.tracks);
             }
             RtcpPacket::Bye(bye) => bye.ssrcs().for_each(|ssrc| publication.on_bye(ssrc)),
             RtcpPacket::ExtendedReport(report) => {
@@ -66,6 +68,7 @@ impl Shard {
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn on_viewer_rtcp(&mut self, now: Instant, key: usize, packet: &RtcpPacket<'_>) {
