@@ -14,6 +14,7 @@ use crate::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter};
 use crate::rtp::codec::{opus, starts_keyframe, vp8, vp9};
 use crate::rtp::nack::{MAX_PENDING, NackGenerator};
 use crate::rtp::receive::ReceiveStats;
+use crate::rtp::red::{self, Redundancy};
 use crate::rtp::rtt::{MAX_INTERVAL, MIN_INTERVAL, RoundTrip};
 use crate::rtp::sequence::{SequenceExtender, TimestampExtender};
 use crate::rtp::{ExtensionIter, HeaderFields, RtpHeader, compat, extension, rtx, write_header};
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "h265", run: h265 },
     Target { name: "opus", run: opus_packet },
     Target { name: "receive", run: receive },
+    Target { name: "red", run: red_payload },
     Target { name: "rtcp", run: rtcp },
     Target { name: "rtp", run: rtp },
     Target { name: "stun", run: stun },
@@ -168,6 +170,24 @@ pub fn av1(data: &[u8]) {
 /// An Opus payload.
 pub fn opus_packet(data: &[u8]) {
     assert!(opus::duration_ticks(data).is_none_or(|ticks| (120..=5760).contains(&ticks)));
+}
+
+/// A RED payload, and what viewers get of it.
+pub fn red_payload(data: &[u8]) {
+    let mut out = vec![0; data.len()];
+    let Ok(blocks) = red::blocks(data) else {
+        assert!(red::check(data, 111).is_err());
+        assert_eq!(red::write_payload(&mut out, data, Redundancy::Dropped), None);
+        return;
+    };
+    let headers = 4 * blocks.clone().count() - 3;
+    assert_eq!(headers + blocks.clone().map(|block| block.data.len()).sum::<usize>(), data.len());
+    let last = blocks.clone().last().expect("there is always a primary block");
+    assert_eq!(red::primary(data), Ok((last.payload_type, last.data)));
+    assert_eq!(red::write_payload(&mut out, data, Redundancy::Dropped), Some(last.data.len()));
+    assert_eq!(red::write_payload(&mut out, data, Redundancy::Kept(96)), Some(data.len()));
+    let again = red::blocks(&out).expect("only payload types have changed");
+    assert!(again.eq(blocks.map(|block| red::Block { payload_type: 96, ..block })));
 }
 
 /// Two `a=fmtp` lines, one under the other, compared for every codec.

@@ -55,6 +55,8 @@ impl MediaKind {
 pub enum Codec {
     /// RFC 7587
     Opus,
+    /// RFC 2198, with Opus in its blocks
+    Red,
     /// G.711 µ-law, RFC 3551
     Pcmu,
     /// G.711 A-law, RFC 3551
@@ -78,6 +80,7 @@ impl Codec {
     pub fn encoding_name(self) -> &'static str {
         match self {
             Codec::Opus => "opus",
+            Codec::Red => "red",
             Codec::Pcmu => "PCMU",
             Codec::Pcma => "PCMA",
             Codec::G722 => "G722",
@@ -92,7 +95,7 @@ impl Codec {
     /// Audio or video.
     pub fn kind(self) -> MediaKind {
         match self {
-            Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::G722 => MediaKind::Audio,
+            Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma | Codec::G722 => MediaKind::Audio,
             _ => MediaKind::Video,
         }
     }
@@ -136,6 +139,16 @@ pub struct Format {
     pub rtx_payload_type: Option<u8>,
     /// Agreed feedback.
     pub feedback: Feedback,
+}
+
+impl Format {
+    /// For RED: the payload type of its blocks, which `a=fmtp` names once for each (`111/111`, RFC 2198 §5); `None` if there
+    /// are several, or for another codec.
+    pub fn redundant_payload_type(&self) -> Option<u8> {
+        let mut blocks = self.fmtp.split('/').map(|number| number.trim().parse().ok());
+        let first = blocks.next().flatten().filter(|number| self.codec == Codec::Red && *number < 128)?;
+        blocks.all(|other| other == Some(first)).then_some(first)
+    }
 }
 
 /// The RTP header extensions that Sluice understands.

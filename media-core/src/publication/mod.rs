@@ -15,7 +15,7 @@ use crate::rtp::nack::NackGenerator;
 use crate::rtp::receive::ReceiveStats;
 use crate::rtp::rtt::RoundTrip;
 use crate::rtp::sequence::SequenceExtender;
-use crate::rtp::{RtpHeader, codec, extension, rtx};
+use crate::rtp::{RtpHeader, codec, extension, red, rtx};
 use crate::srtp::MAX_INBOUND_SSRCS;
 use crate::stats::DropReason;
 
@@ -93,6 +93,8 @@ enum PayloadUse {
 struct Incoming {
     section: MediaSection,
     payload_uses: [PayloadUse; 128],
+    /// Payload type of the blocks of each format that is RED.
+    redundant: Vec<Option<u8>>,
     source: Option<Source>,
     payload_type: Option<u8>,
     /// Losses of the sources before the present one.
@@ -192,6 +194,9 @@ impl Publication {
                         }
                     }
                     _ => source.stats.on_rtp(now, header.sequence_number, header.timestamp, clock_rate),
+                }
+                if let Some(inner) = incoming.redundant[usize::from(format)].filter(|_| !payload.is_empty()) {
+                    red::check(payload, inner).map_err(|_| DropReason::MalformedRtp)?;
                 }
                 let track = &mut tracks[kind.index()];
                 // Another clock on the same source begins a time of its own, too.
@@ -403,7 +408,8 @@ impl Incoming {
                 payload_uses[usize::from(rtx & 0x7f)] = PayloadUse::Rtx(index as u8);
             }
         }
-        Incoming { section, payload_uses, source: None, payload_type: None, lost_before: 0, keyframe: None }
+        let redundant = section.formats.iter().map(Format::redundant_payload_type).collect();
+        Incoming { section, payload_uses, redundant, source: None, payload_type: None, lost_before: 0, keyframe: None }
     }
 
     /// The format in use, or the first one before anything came.

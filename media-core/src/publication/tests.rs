@@ -306,6 +306,21 @@ fn a_retransmission_of_another_source_is_not_mistaken_for_the_present_ones() {
     assert!(matches!(stage.receive(&Packet { ssrc: 12, ..rtx }), Ok(Accepted::Forward { sequence: 1, .. })));
 }
 
+// COD-04
+#[test]
+fn red_is_kept_as_it_came_and_broken_red_is_dropped() {
+    let red = Format { fmtp: "111/111".into(), ..format(63, Codec::Red, None) };
+    let mut stage = Stage::new(&[section(MediaKind::Audio, vec![format(111, Codec::Opus, None), red])]);
+    stage.forwarded(&Packet::audio(2, 1));
+    let packet = |sequence, payload| Packet { payload_type: 63, payload, ..Packet::audio(2, sequence) };
+    assert_eq!(stage.forwarded(&packet(2, &[0x80 | 111, 0x0f, 0, 1, 111, 7, 8])), (1, 1_920));
+    for broken in [&[0x80 | 111, 0x0f, 0, 9, 111, 7, 8][..], &[0x80 | 96, 0x0f, 0, 1, 111, 7, 8], &[111]] {
+        assert_eq!(stage.receive(&packet(3, broken)), Err(DropReason::MalformedRtp));
+    }
+    assert_eq!(stage.receive(&packet(4, &[])), Ok(Accepted::Consumed), "padding");
+    assert_eq!(stage.forwarded(&packet(5, &[111, 8])), (3, 4_800));
+}
+
 // RTCP-18
 #[test]
 fn bye_lets_the_next_source_in_and_keeps_what_was_lost() {

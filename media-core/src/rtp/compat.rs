@@ -76,17 +76,27 @@ impl H264Profile {
 /// True if packets of the publisher's format may be forwarded as the viewer's format, with no other change than the payload
 /// type: same codec, clock and channels, and the parameters that name the bit stream are equal. Levels are not compared:
 /// they say what an end can at most, not what it sends. A parameter that does not parse is compatible with nothing.
+///
+/// RED may also go out as Opus: a viewer that does not know it gets the primary block (RFC 2198 §3). The other way round
+/// nothing is wrapped.
 pub fn compatible(publisher: &Format, viewer: &Format) -> bool {
-    publisher.codec == viewer.codec
+    let carries = publisher.codec == viewer.codec || (publisher.codec, viewer.codec) == (Codec::Red, Codec::Opus);
+    carries
         && publisher.clock_rate == viewer.clock_rate
         // `a=rtpmap` may leave out a single channel (RFC 8866 §6.6).
         && publisher.channels.max(1) == viewer.channels.max(1)
         && parameters_match(publisher.codec, Fmtp(&publisher.fmtp), Fmtp(&viewer.fmtp))
 }
 
+/// Which of the viewer's formats takes the publisher's: one of the same codec, else one that takes what is left of it.
+pub fn carrier<'a>(publisher: &Format, viewer: &'a [Format]) -> Option<&'a Format> {
+    let compatible = || viewer.iter().filter(|format| compatible(publisher, format));
+    compatible().find(|format| format.codec == publisher.codec).or_else(|| compatible().next())
+}
+
 fn parameters_match(codec: Codec, publisher: Fmtp<'_>, viewer: Fmtp<'_>) -> bool {
     match codec {
-        Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::G722 | Codec::Vp8 => true,
+        Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma | Codec::G722 | Codec::Vp8 => true,
         Codec::Vp9 => equal(publisher, viewer, |fmtp| fmtp.number("profile-id", 0)),
         Codec::Av1 => equal(publisher, viewer, |fmtp| Some((fmtp.number("profile", 0)?, fmtp.number("tier", 0)?))),
         Codec::H264 => equal(publisher, viewer, |fmtp| {
@@ -110,10 +120,10 @@ fn equal<T: PartialEq>(publisher: Fmtp<'_>, viewer: Fmtp<'_>, key: impl Fn(Fmtp<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::Feedback;
+    use crate::media::{Feedback, MediaKind};
 
     fn format(codec: Codec, fmtp: &str) -> Format {
-        let (clock_rate, channels) = if codec == Codec::Opus { (48_000, 2) } else { (90_000, 0) };
+        let (clock_rate, channels) = if codec.kind() == MediaKind::Audio { (48_000, 2) } else { (90_000, 0) };
         Format {
             payload_type: 96,
             codec,
@@ -150,6 +160,25 @@ mod tests {
         assert!(!compatible(&opus, &format(Codec::Vp8, "")));
         let pcmu = Format { codec: Codec::Pcmu, clock_rate: 8_000, channels: 0, ..opus };
         assert!(compatible(&pcmu, &Format { channels: 1, ..pcmu.clone() }));
+    }
+
+    #[test]
+    fn red_goes_out_as_red_or_as_opus_and_opus_never_as_red() {
+        // COD-04
+        let opus = format(Codec::Opus, "useinbandfec=1");
+        let red = Format { codec: Codec::Red, fmtp: "111/111".into(), ..opus.clone() };
+        assert!(compatible(&red, &red) && compatible(&red, &opus) && !compatible(&opus, &red));
+        let viewer = [opus.clone(), red.clone()];
+        assert_eq!(carrier(&red, &viewer), Some(&red));
+        assert_eq!(carrier(&opus, &viewer), Some(&opus));
+        assert_eq!(carrier(&red, &viewer[..1]), Some(&opus));
+        assert_eq!(carrier(&red, &[]), None);
+        assert_eq!(red.redundant_payload_type(), Some(111));
+        assert_eq!(opus.redundant_payload_type(), None);
+        for (fmtp, inner) in [("96/96/96", Some(96)), ("111", Some(111)), ("111/110", None), ("", None), ("200", None)]
+        {
+            assert_eq!(Format { fmtp: fmtp.into(), ..red.clone() }.redundant_payload_type(), inner, "{fmtp}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod extension;
 pub mod nack;
 pub mod packet;
 pub mod receive;
+pub mod red;
 pub mod rtt;
 pub mod rtx;
 pub mod sequence;

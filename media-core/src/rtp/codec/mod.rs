@@ -15,7 +15,7 @@ use crate::media::Codec;
 #[inline]
 pub fn starts_keyframe(codec: Codec, payload: &[u8]) -> bool {
     match codec {
-        Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::G722 => true,
+        Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma | Codec::G722 => true,
         Codec::Vp8 => vp8::starts_keyframe(payload),
         Codec::Vp9 => vp9::starts_keyframe(payload),
         Codec::H264 => h264::starts_keyframe(payload),
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn audio_may_start_anywhere_and_video_never_in_nothing() {
-        for codec in [Codec::Opus, Codec::Pcmu, Codec::Pcma, Codec::G722] {
+        for codec in [Codec::Opus, Codec::Red, Codec::Pcmu, Codec::Pcma, Codec::G722] {
             assert!(starts_keyframe(codec, &[]));
         }
         for codec in [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1] {
