@@ -9,13 +9,14 @@ mod resends;
 
 use std::time::{Duration, Instant};
 
-use crate::media::{Extension, ExtensionMap, Format, MediaKind, MediaSection};
+use crate::media::{Codec, Extension, ExtensionMap, Format, MediaKind, MediaSection};
 use crate::net::{Path, SendBatch};
 use crate::publication::cache::{CachedPacket, PacketCache, PacketInfo};
 use crate::publication::clock::ClockPoint;
 use crate::publication::{Track, stored_extensions};
 use crate::rtcp::{NtpTime, SenderInfo};
-use crate::rtp::compat::compatible;
+use crate::rtp::compat::carrier;
+use crate::rtp::red::{self, Redundancy};
 use crate::rtp::sequence::timestamp_is_newer;
 use crate::rtp::{HeaderFields, rtx, write_header};
 use crate::srtp::{MAX_TRAILER, SrtpSender};
@@ -113,6 +114,8 @@ pub struct Outgoing {
     mid: Box<[u8]>,
     /// Publisher's payload type → the viewer's.
     payload_types: [u8; 128],
+    /// The publisher's payload type of RED, and what becomes of it here.
+    red: Option<(u8, Redundancy)>,
     /// The viewer's payload type → its RTX payload type.
     rtx_payload_types: [u8; 128],
     /// The viewer's number of `first`. The first of all is random and below 2^15, so that loss of the first packets
@@ -171,6 +174,7 @@ impl Outgoing {
             extensions: section.extensions,
             mid: section.mid.as_bytes().into(),
             payload_types: [NONE; 128],
+            red: None,
             rtx_payload_types,
             initial_sequence: (random & 0x7fff) as u16,
             rtx_sequence: ((random >> 16) & 0x7fff) as u16,
@@ -191,9 +195,14 @@ impl Outgoing {
     /// Learns the publisher's formats: which of its payload types becomes which of the viewer's.
     pub fn set_publisher_formats(&mut self, publisher: &[Format]) {
         self.payload_types = [NONE; 128];
+        self.red = None;
         for theirs in publisher {
-            if let Some(ours) = self.formats.iter().find(|ours| compatible(theirs, ours)) {
+            if let Some(ours) = carrier(theirs, &self.formats) {
                 self.payload_types[usize::from(theirs.payload_type & 0x7f)] = ours.payload_type;
+                if theirs.codec == Codec::Red {
+                    let redundancy = ours.redundant_payload_type().map_or(Redundancy::Dropped, Redundancy::Kept);
+                    self.red = Some((theirs.payload_type, redundancy));
+                }
             }
         }
     }
@@ -331,9 +340,17 @@ impl Outgoing {
             ssrc: self.ssrc,
         };
         let header = write_header(out, &fields, self.elements(packet)).ok_or(WriteError::Refused)?;
-        let length = header + packet.payload.len();
-        out.get_mut(header..length).ok_or(WriteError::Refused)?.copy_from_slice(packet.payload);
-        sender.protect_rtp(out, length).map_err(|_| WriteError::Refused)
+        let body = &mut out[header..];
+        let length = match self.red {
+            Some((red, redundancy)) if red == packet.info.payload_type => {
+                red::write_payload(body, packet.payload, redundancy).ok_or(WriteError::Refused)?
+            }
+            _ => {
+                body.get_mut(..packet.payload.len()).ok_or(WriteError::Refused)?.copy_from_slice(packet.payload);
+                packet.payload.len()
+            }
+        };
+        sender.protect_rtp(out, header + length).map_err(|_| WriteError::Refused)
     }
 
     /// Writes a packet again: as RTX (RFC 4588) where that was negotiated, else bit for bit as the first time.

@@ -21,13 +21,18 @@ fn format(payload_type: u8, codec: Codec, rtx_payload_type: Option<u8>) -> Forma
 
 /// A viewer that knows VP8 as 100 (RTX 101), and its own end of SRTP.
 fn viewer(rtx_payload_type: Option<u8>) -> (Subscription, SrtpReceiver) {
+    let publisher = [format(96, Codec::Vp8, None), format(97, Codec::H264, None)];
+    viewer_of(MediaKind::Video, vec![format(100, Codec::Vp8, rtx_payload_type)], &publisher)
+}
+
+fn viewer_of(kind: MediaKind, formats: Vec<Format>, publisher: &[Format]) -> (Subscription, SrtpReceiver) {
     let mut extensions = ExtensionMap::default();
     extensions.set(Extension::Mid, 4);
     extensions.set(Extension::VideoOrientation, 9);
     let section = MediaSection {
-        mid: "video".into(),
-        kind: MediaKind::Video,
-        formats: vec![format(100, Codec::Vp8, rtx_payload_type)],
+        mid: kind.as_str().into(),
+        kind,
+        formats,
         extensions,
         reduced_size_rtcp: true,
         declared_ssrcs: Vec::new(),
@@ -38,10 +43,11 @@ fn viewer(rtx_payload_type: Option<u8>) -> (Subscription, SrtpReceiver) {
     let (_, sender) = KeyingMaterial::new(profile, &exported).unwrap().contexts(DtlsRole::Server).unwrap();
     let (receiver, _) = KeyingMaterial::new(profile, &exported).unwrap().contexts(DtlsRole::Client).unwrap();
     let mut outgoing = Outgoing::new(&section, 0x0005_7fff).unwrap();
-    outgoing.set_publisher_formats(&[format(96, Codec::Vp8, None), format(97, Codec::H264, None)]);
+    outgoing.set_publisher_formats(publisher);
     let path = Path { remote: "127.0.0.1:9".parse().unwrap(), local: None };
-    let subscription = Subscription::new(Instant::now(), 0, path, sender, [None, Some(outgoing)]);
-    (subscription, receiver)
+    let mut sections = [None, None];
+    sections[kind.index()] = Some(outgoing);
+    (Subscription::new(Instant::now(), 0, path, sender, sections), receiver)
 }
 
 struct Published {
@@ -133,6 +139,43 @@ fn a_format_that_was_not_negotiated_is_never_sent() {
     let keyframe = published.packet(0, 97, true);
     assert_eq!(forward(&mut viewer, &mut published, keyframe), None);
     assert!(viewer.outgoing[1].as_ref().unwrap().awaits_keyframe());
+}
+
+// COD-04, RTP-10
+#[test]
+fn red_goes_to_each_viewer_in_its_own_payload_types_or_as_plain_opus() {
+    let opus = |payload_type| format(payload_type, Codec::Opus, None);
+    let red = |payload_type, fmtp: &str| Format { fmtp: fmtp.into(), ..format(payload_type, Codec::Red, None) };
+    let publisher = [opus(111), red(63, "111/111")];
+    let payload = [0x80 | 111, 0x0f, 0x00, 2, 111, 1, 1, 3, 3, 3];
+    let remapped = [0x80 | 96, 0x0f, 0x00, 2, 96, 1, 1, 3, 3, 3];
+    for (formats, payload_type, expected) in
+        [(vec![opus(96), red(97, "96/96")], 97, &remapped[..]), (vec![opus(96)], 96, &[3, 3, 3])]
+    {
+        let (mut viewer, mut receiver) = viewer_of(MediaKind::Audio, formats, &publisher);
+        let mut published = Published::new();
+        let arrived = published.start;
+        let info =
+            PacketInfo { sequence: 5, timestamp: 960, arrived, payload_type: 63, marker: false, keyframe: true };
+        published.tracks[0].admit(info, &[], &payload);
+        published.tracks[0].admit(PacketInfo { sequence: 6, timestamp: 1920, payload_type: 111, ..info }, &[], &[4, 4]);
+        let sent = published.serve(arrived, &mut viewer, false).1;
+        for first in &sent {
+            let number = RtpHeader::parse(first).unwrap().sequence_number;
+            let mut again = SendBatch::new(false);
+            assert!(viewer.resend(arrived, MediaKind::Audio, number, &published.tracks[0].cache, &mut again));
+            assert!(again.datagrams().eq([&first[..]]), "SRTP-09");
+        }
+        let mut sent = sent.into_iter();
+        let mut next = || open(&mut receiver, sent.next().unwrap());
+        let (header, packet) = next();
+        assert_eq!((header.payload_type, header.sequence_number, header.timestamp), (payload_type, 0x7fff, 960));
+        assert_eq!(header.payload(&packet), expected);
+        // The publisher may leave redundancy out at any time.
+        let (header, packet) = next();
+        assert_eq!((header.payload_type, header.sequence_number, header.timestamp), (96, 0x8000, 1920));
+        assert_eq!(header.payload(&packet), [4, 4]);
+    }
 }
 
 // EXT-H03
