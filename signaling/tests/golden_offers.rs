@@ -76,7 +76,7 @@ async fn chromium_may_send_every_codec_that_is_forwarded() {
     let app = App::new(SignalingConfig::default());
     app.post("/whip/s", &golden("chromium-publish")).await;
     let audio: Vec<_> = numbers(&app, MediaKind::Audio).into_iter().map(|(_, codec)| codec).collect();
-    assert_eq!(audio, [Codec::Opus, Codec::G722, Codec::Pcmu, Codec::Pcma]);
+    assert_eq!(audio, [Codec::Opus, Codec::Red, Codec::G722, Codec::Pcmu, Codec::Pcma]);
     let video = numbers(&app, MediaKind::Video);
     for codec in [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
         assert!(video.iter().any(|(_, found)| *found == codec), "{codec}");
@@ -102,6 +102,39 @@ async fn chromium_may_send_every_codec_that_is_forwarded() {
     assert_eq!(spec.dtls.role, DtlsRole::Server);
     // TCP candidates are passed over; both UDP ones count.
     assert_eq!(spec.ice.remote_candidates.len(), 2);
+}
+
+// COD-04: Chromium sends RED only if it stands in front of Opus in the answer, which it does only if the page wanted that.
+#[tokio::test]
+async fn red_keeps_its_place_and_goes_to_viewers_that_know_it() {
+    let app = App::new(SignalingConfig::default());
+    let offer = golden("chromium-publish");
+    let order = |formats: Vec<String>| formats.into_iter().take(2).collect::<Vec<_>>();
+    let reply = app.post("/whip/s", &offer).await;
+    let answer = Sdp::read(&reply.body);
+    assert_eq!(order(media_line(&answer.sections[0]).3), ["111", "63"]);
+    assert!(values(&answer.sections[0], "fmtp").contains(&"63 111/111"));
+    let preferred = offer.replace(" 111 63 9 ", " 63 111 9 ");
+    let reply = app.post("/whip/red", &preferred).await;
+    lint(&preferred, &reply.body, "recvonly", true);
+    assert_eq!(order(media_line(&Sdp::read(&reply.body).sections[0]).3), ["63", "111"]);
+
+    let publisher = app.core.last();
+    let event = CoreEvent::FormatInUse { session: publisher.id, kind: MediaKind::Audio, payload_type: 63 };
+    app.signaling.registry().apply(std::time::Instant::now(), event);
+    for (viewer, expected) in [("chromium-watch", &[Codec::Opus, Codec::Red][..]), ("firefox-watch", &[Codec::Opus])] {
+        let offer = golden(viewer);
+        let reply = app.post("/whep/red", &offer).await;
+        lint(&offer, &reply.body, "sendonly", true);
+        let audio: Vec<_> = numbers(&app, MediaKind::Audio).into_iter().map(|(_, codec)| codec).collect();
+        assert_eq!(audio[..expected.len()], *expected, "{viewer}");
+        assert!(viewer == "chromium-watch" || !audio.contains(&Codec::Red));
+    }
+    // Nothing is wrapped for a viewer that knows RED when the publisher sends none.
+    let app = App::new(SignalingConfig::default());
+    app.post("/whip/s", &golden("firefox-publish")).await;
+    app.post("/whep/s", &golden("chromium-watch")).await;
+    assert!(!numbers(&app, MediaKind::Audio).iter().any(|(_, codec)| *codec == Codec::Red));
 }
 
 // WHIP-12, O-14

@@ -45,6 +45,14 @@ pub(crate) fn read<'a, I: Iterator<Item = &'a str>>(
             feedback: Feedback::default(),
         });
     }
+    // RED names the Opus that is in it; one such format is enough.
+    let opus = |format: &&Format| format.codec == Codec::Opus;
+    let opus: Vec<u8> = formats.iter().filter(opus).map(|format| format.payload_type).collect();
+    let mut red_seen = false;
+    formats.retain(|format| {
+        let whole = || format.redundant_payload_type().is_some_and(|inner| opus.contains(&inner));
+        format.codec != Codec::Red || (whole() && !std::mem::replace(&mut red_seen, true))
+    });
     for format in &mut formats {
         // The first RTX format of a codec counts; those of unknown ones fall away (SDP-23).
         format.rtx_payload_type = rtx.iter().find(|(apt, _)| *apt == format.payload_type).map(|(_, pt)| *pt);
@@ -97,8 +105,9 @@ fn split_rtpmap(rtpmap: &str) -> Option<(&str, u32, Option<u8>)> {
 
 /// The codec of this name, if clock and channels are those that its payload format demands (SDP-26).
 fn codec(name: &str, clock_rate: u32, channels: Option<u8>) -> Option<Codec> {
-    const ALL: [Codec; 9] = [
+    const ALL: [Codec; 10] = [
         Codec::Opus,
+        Codec::Red,
         Codec::Pcmu,
         Codec::Pcma,
         Codec::G722,
@@ -110,7 +119,8 @@ fn codec(name: &str, clock_rate: u32, channels: Option<u8>) -> Option<Codec> {
     ];
     let codec = ALL.into_iter().find(|codec| codec.encoding_name().eq_ignore_ascii_case(name))?;
     let fits = match codec {
-        Codec::Opus => (clock_rate, channels) == (48_000, Some(2)),
+        // RED around video is not forwarded: it comes with FEC, which is refused.
+        Codec::Opus | Codec::Red => (clock_rate, channels) == (48_000, Some(2)),
         Codec::Pcmu | Codec::Pcma | Codec::G722 => clock_rate == 8000 && channels.unwrap_or(1) == 1,
         _ => clock_rate == 90_000,
     };
@@ -197,6 +207,33 @@ mod tests {
         let numbers: Vec<u8> = formats.iter().map(|format| format.payload_type).collect();
         assert_eq!(numbers, [0, 9, 35, 111]);
         assert_eq!(formats[0].codec, Codec::Pcmu);
+    }
+
+    // COD-04, COD-18
+    #[test]
+    fn red_is_for_opus_and_fec_for_nobody() {
+        let audio = formats(
+            MediaKind::Audio,
+            "63 64 62 111 96 97 98",
+            &[
+                ("rtpmap", "63 RED/48000/2"),
+                ("fmtp", "63 111/111"),
+                ("rtpmap", "62 red/48000/2"),
+                ("fmtp", "62 111/111/111"),
+                ("rtpmap", "111 opus/48000/2"),
+                ("rtpmap", "96 red/48000/2"),
+                ("fmtp", "96 0/0"),
+                ("rtpmap", "97 red/8000"),
+                ("fmtp", "97 111/111"),
+                ("rtpmap", "98 flexfec-03/48000/2"),
+            ],
+        );
+        let numbers: Vec<u8> = audio.iter().map(|format| format.payload_type).collect();
+        assert_eq!(numbers, [63, 111], "the client's order, one RED, and none of anything else");
+        let rtpmaps = ["96 VP8/90000", "97 red/90000", "98 ulpfec/90000", "99 flexfec-03/90000", "100 flexfec/90000"];
+        let attributes: Vec<_> = rtpmaps.iter().map(|rtpmap| ("rtpmap", *rtpmap)).collect();
+        let video = formats(MediaKind::Video, "96 97 98 99 100", &attributes);
+        assert_eq!(video.iter().map(|format| format.payload_type).collect::<Vec<_>>(), [96]);
     }
 
     // COD-14
