@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use loadtest::client::{ClientOptions, PublisherOptions, Verify};
 use loadtest::floor::{FloorArgs, Srtp};
+use loadtest::relay::RelayArgs;
 use loadtest::run::{Campaign, Plan, RunError, Scenario};
 use media_core::media::Codec;
 use media_core::srtp::SrtpProfile;
@@ -50,6 +51,9 @@ pub(crate) enum Command {
     /// Sends the same packets to as many viewers, and does nothing else: sockets of its own, no server. Prints as JSON
     /// what a packet costs; no server on this machine can come below it at that pace.
     Floor(FloorArgs),
+    /// Stands between clients and a server, and impairs what passes: loss, bursts of loss, delay, jitter, reordering,
+    /// duplicates, a bottleneck with a queue, ports that change.
+    Relay(RelayArgs),
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]

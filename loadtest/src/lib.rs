@@ -17,6 +17,7 @@ pub mod leak;
 pub mod monitor;
 mod plot;
 pub mod process;
+pub mod relay;
 pub mod report;
 pub mod run;
 mod scenario;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use loadtest::floor;
+use loadtest::relay;
 use loadtest::report::Report;
 use loadtest::run::{Campaign, Progress, RunError};
 
@@ -16,13 +17,21 @@ use arguments::{Cli, Command, Output};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
+    // The relay's log is all that it shows while it runs.
+    let log = if matches!(command, Command::Relay(_)) { "error,loadtest=info" } else { "error" };
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into()))
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| log.into()))
         .with_writer(std::io::stderr)
         .init();
     let planned = match command {
         Command::Floor(args) => {
             return match floor::command(&args) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error.to_string()),
+            };
+        }
+        Command::Relay(args) => {
+            return match relay::command(&args) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error.to_string()),
             };
