@@ -137,7 +137,7 @@ async fn delays_of_both_ways_add_up_and_are_kept_to_a_few_milliseconds() {
         fastest = fastest.min(client.ping(number).await);
     }
     // The machine may pause now and then, but not each time.
-    assert!((Duration::from_millis(40)..Duration::from_millis(45)).contains(&fastest), "{fastest:?}");
+    assert!((Duration::from_millis(39)..Duration::from_millis(44)).contains(&fastest), "{fastest:?}");
 }
 
 #[tokio::test]
@@ -188,7 +188,10 @@ async fn a_bottleneck_lets_through_what_its_rate_allows_and_drops_the_rest() {
     // As many more as the burst itself took time.
     let took = begun.elapsed();
     assert!(counts.up.forwarded >= 26 && took >= Duration::from_millis(4) * counts.up.forwarded as u32, "{counts:?}");
-    assert!(counts.up.dropped_by_queue > 0 && counts.up.longest_queue_us <= 100_000, "{counts:?}");
+    let longest = counts.up.longest_queue_us;
+    assert!(counts.up.dropped_by_queue > 0 && (50_000..=100_000).contains(&longest), "{counts:?}");
+    relay.set_link(Direction::Up, perfect()).unwrap();
+    assert_eq!(relay.counts().up.longest_queue_us, 0, "it is that of the links as they are");
 }
 
 #[tokio::test]

@@ -10,14 +10,14 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Direction, LinkCounts, LinkOptions, Relay, RelayCounts, RelayError, RelayOptions};
+use super::{Direction, LinkCounts, LinkError, LinkOptions, Relay, RelayCounts, RelayError, RelayOptions};
 
 /// How often the log says what was done.
 const SUMMARY: Duration = Duration::from_secs(5);
 
 const CONTROL: &str = "\
 Clients use the relay's URL instead of the server's: http://127.0.0.1:9000/whep/STREAM, or a page of the server there.
-Over HTTP everything passes; in SDP the server's UDP candidates become ports of the relay, and those over TCP are left out.
+Over HTTP everything but an upgrade passes; in SDP the server's UDP candidates become ports of the relay, and those over TCP are left out.
 Every client address has a link of its own. Publishers and viewers on different links need a relay each.
 
 While it runs, the relay's HTTP port answers on:
@@ -136,7 +136,7 @@ impl FromArgMatches for LinkArgs {
             NUMBERS.iter().filter_map(number).chain(order).collect::<Map<String, Value>>()
         });
         let [both, up, down] = said;
-        let wrong = |error| clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n"));
+        let wrong = |error: LinkError| clap::Error::raw(ErrorKind::ValueValidation, error.to_string());
         let base = LinkOptions::default().changed(&both).map_err(wrong)?;
         Ok(LinkArgs { up: base.changed(&up).map_err(wrong)?, down: base.changed(&down).map_err(wrong)? })
     }
@@ -171,7 +171,8 @@ pub fn command(args: &RelayArgs) -> Result<(), RelayError> {
         let relay = Relay::start(options)?;
         println!("relay: use {} in place of {}", relay.url(), args.target.trim_end_matches('/'));
         for (name, direction) in [("up", Direction::Up), ("down", Direction::Down)] {
-            tracing::info!("{name}: {:?}", relay.link(direction));
+            // Options are numbers and a truth value, which JSON can say.
+            tracing::info!("{name}: {}", serde_json::to_string(&relay.link(direction)).unwrap_or_default());
         }
         let mut summary = tokio::time::interval(SUMMARY);
         let mut said = 0;

@@ -1,9 +1,9 @@
 //! A relay that impairs what passes it: loss, bursts of loss, delay, jitter, reordering, duplicates, a bottleneck with a
 //! queue, and NATs that forget. All of it in user space, for machines without `tc netem`.
 //!
-//! Clients use the relay's URL instead of the server's. The HTTP side hands everything on ([`http`]) and replaces the
-//! server's candidates by UDP ports of the relay ([`sdp`]), behind which every client gets a pair of links of its own
-//! ([`udp`], [`link`]).
+//! Clients use the relay's URL instead of the server's. Over HTTP everything is handed on, but in descriptions the server's
+//! candidates are replaced by UDP ports of the relay ([`sdp`]). Behind these every client has a pair of links of its own
+//! ([`link`]), and a port towards the server that can change.
 
 mod command;
 mod http;
@@ -185,7 +185,8 @@ impl Relay {
         }
     }
 
-    /// Changes the links of all clients, present and coming. What is on its way leaves as planned.
+    /// Changes the links of all clients, present and coming. What is on its way leaves as planned. The longest wait is
+    /// looked for anew.
     ///
     /// # Errors
     /// Values out of range; nothing is changed then.

@@ -27,6 +27,8 @@ const FLOW_IDLE: Duration = Duration::from_secs(60);
 const PORT_IDLE: Duration = Duration::from_secs(120);
 /// How often silence is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Timers go off up to a millisecond late, on average by half of it; so much early they are right on average.
+const EARLY: Duration = Duration::from_micros(500);
 /// Calls of the system before other sockets and timers get their turn.
 const BATCH: usize = 16;
 
@@ -264,6 +266,7 @@ impl FlowEnd {
         loop {
             let up = lock(&self.way_up.link).next_due();
             let due = [up, self.down.next_due()].into_iter().flatten().min();
+            let due = due.map(|due| due.checked_sub(EARLY).unwrap_or(due));
             if let Some(due) = due
                 && timer.deadline() != due.into()
             {
@@ -298,7 +301,7 @@ impl FlowEnd {
 
     /// Sends what is due, and counts.
     async fn deliver(&mut self) {
-        let now = Instant::now();
+        let now = Instant::now() + EARLY;
         let mut unsent = 0;
         loop {
             let Some(datagram) = lock(&self.way_up.link).poll(now) else { break };

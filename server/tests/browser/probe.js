@@ -71,7 +71,7 @@ export async function figures(pc) {
       reported: { video: pick(one('remote-inbound-rtp', 'video'), ['packetsLost']), audio: pick(one('remote-inbound-rtp', 'audio'), ['packetsLost']) },
     },
     received: {
-      video: pick(one('inbound-rtp', 'video'), ['framesDecoded', 'keyFramesDecoded', 'framesDropped', 'packetsReceived', 'packetsLost', 'freezeCount', 'pliCount', 'nackCount', 'frameWidth']),
+      video: pick(one('inbound-rtp', 'video'), ['framesDecoded', 'keyFramesDecoded', 'framesDropped', 'packetsReceived', 'packetsLost', 'retransmittedPacketsReceived', 'freezeCount', 'totalFreezesDuration', 'pliCount', 'nackCount', 'frameWidth']),
       audio: pick(one('inbound-rtp', 'audio'), ['totalAudioEnergy', 'packetsReceived', 'packetsLost']),
       codec: codec(one('inbound-rtp', 'video')),
       // What the server's sender reports say.

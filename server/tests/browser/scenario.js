@@ -8,6 +8,7 @@ import { chromium } from 'playwright-core';
 
 import { poll } from './poll.js';
 import { figures, probe } from './probe.js';
+import { Relay } from './relay.js';
 import { Server } from './server.js';
 
 const OUTPUT = fileURLToPath(new URL('../../../target/browser-tests/', import.meta.url));
@@ -102,6 +103,7 @@ export class Peer {
 /** What one test works with. */
 class Scenario {
   peers = [];
+  relays = [];
 
   constructor(server, browser) {
     this.server = server;
@@ -114,8 +116,16 @@ class Scenario {
     return peer;
   }
 
-  #url(page, stream, query) {
-    return `${this.server.http}/${page}/${stream}?${new URLSearchParams({ auto: '1', ...query })}`;
+  /** `through` is the relay that leads to the server, if one does. */
+  #url(page, stream, { through, ...query }) {
+    return `${through?.url ?? this.server.http}/${page}/${stream}?${new URLSearchParams({ auto: '1', ...query })}`;
+  }
+
+  /** A relay in front of the server that lasts as long as the test; `flags` are those of `sluice-loadtest relay`. */
+  async relay(...flags) {
+    const relay = await Relay.start(this.server.http, flags);
+    this.relays.push(relay);
+    return relay;
   }
 
   /** A page that publishes the fake camera and microphone by itself. */
@@ -157,6 +167,7 @@ class Scenario {
       const name = `failed ${title} ${index} ${peer.name}.png`.replace(/[^\w.]+/g, '-');
       await peer.page.screenshot({ path: outputFile(name) }).catch(() => {});
     }
+    for (const relay of this.relays) await add('counts of a relay', () => relay.counts());
     await add('sessions of the server', () => this.server.sessions());
     await add('log of the server', async () => this.server.log());
     return parts.join('\n');
@@ -172,6 +183,7 @@ class Scenario {
       throw error;
     } finally {
       await Promise.all(this.peers.map((peer) => peer.close()));
+      await Promise.all(this.relays.map((relay) => relay.stop()));
     }
   }
 }
