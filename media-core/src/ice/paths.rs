@@ -11,6 +11,9 @@ pub(super) const MAX_ADDRESSES: usize = 16;
 /// About one round trip: within it, an old client that nominates every pair would make media jump to and fro.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
+/// No check for so long: consent is asked for every 4 to 6 s (RFC 7675 §5.1).
+const ABANDONED: Duration = Duration::from_secs(7);
+
 #[derive(Debug)]
 struct Path {
     address: SocketAddr,
@@ -38,7 +41,8 @@ impl Paths {
     /// Notes an authenticated check from `source`; `nominates` says that it selects this pair.
     ///
     /// The latest nomination wins: clients nominate anew when their network changes (RFC 8445 §8.1.1). Before any
-    /// nomination media follows the latest check (RFC 8445 §12.1.1).
+    /// nomination media follows the latest check (RFC 8445 §12.1.1), and again when the nominated address has fallen
+    /// silent: behind a NAT that forgot its mapping a client checks its old pair, which has a new address here.
     pub(super) fn validate(&mut self, now: Instant, source: SocketAddr, nominates: bool, out: &mut Vec<IceOutput>) {
         self.last_valid = Some(now);
         let known = self.paths.iter_mut().find(|path| path.address == source);
@@ -52,6 +56,7 @@ impl Paths {
             }
         }
         self.tick(now, out);
+        let abandoned = self.selected().is_some_and(|selected| self.is_abandoned(now, selected));
         match &mut self.selection {
             Some(selection) if selection.address == source => {
                 selection.nominated |= nominates;
@@ -59,7 +64,7 @@ impl Paths {
                     self.pending = None;
                 }
             }
-            Some(selection) if selection.nominated && !nominates => {}
+            Some(selection) if selection.nominated && !nominates && !abandoned => {}
             Some(selection) if selection.nominated && !is_new && now < selection.since + DEBOUNCE => {
                 self.pending = Some(source);
             }
@@ -94,6 +99,11 @@ impl Paths {
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.paths.iter().map(|path| path.address)
+    }
+
+    fn is_abandoned(&self, now: Instant, address: SocketAddr) -> bool {
+        let mut paths = self.paths.iter().filter(|path| path.address == address);
+        paths.all(|path| now.saturating_duration_since(path.last_check) > ABANDONED)
     }
 
     fn select(&mut self, now: Instant, address: SocketAddr, nominated: bool, out: &mut Vec<IceOutput>) {

@@ -409,6 +409,12 @@ fn a_rebound_client_takes_its_media_along() {
     let out = run(&mut lite, soon, new, &Check::new());
     assert!(out.contains(&IceOutput::Validated(new)));
     assert_eq!(selections(&out), [], "without a nomination the address is only validated");
+    run(&mut lite, start + Duration::from_secs(6), old, &Check::new());
+    for (after, selected) in [(7, vec![]), (12, vec![]), (14, vec![new])] {
+        let out = run(&mut lite, start + Duration::from_secs(after), new, &Check::new());
+        assert_eq!(selections(&out), selected, "once the nominated address is silent, {after} s");
+    }
+    let soon = start + Duration::from_secs(15);
     let newer = address("192.0.2.1:6001");
     assert_eq!(selections(&run(&mut lite, soon, newer, &Check::nominating())), [newer], "a new address needs no delay");
 }
@@ -422,7 +428,7 @@ fn a_peer_that_sprays_addresses_crowds_out_only_its_own() {
     let mut forgotten = Vec::new();
     for n in 0..60_u16 {
         let source = SocketAddr::new(home.ip(), 10_000 + n);
-        for output in run(&mut lite, start + Duration::from_secs(u64::from(n) + 1), source, &Check::new()) {
+        for output in run(&mut lite, start + Duration::from_millis(100 * u64::from(n)), source, &Check::new()) {
             if let IceOutput::Forgotten(address) = output {
                 forgotten.push(address.port());
             }

@@ -155,8 +155,7 @@ fn red_goes_to_each_viewer_in_its_own_payload_types_or_as_plain_opus() {
         let (mut viewer, mut receiver) = viewer_of(MediaKind::Audio, formats, &publisher);
         let mut published = Published::new();
         let arrived = published.start;
-        let info =
-            PacketInfo { sequence: 5, timestamp: 960, arrived, payload_type: 63, marker: false, keyframe: true };
+        let info = PacketInfo { sequence: 5, timestamp: 960, arrived, payload_type: 63, marker: false, keyframe: true };
         published.tracks[0].admit(info, &[], &payload);
         published.tracks[0].admit(PacketInfo { sequence: 6, timestamp: 1920, payload_type: 111, ..info }, &[], &[4, 4]);
         let sent = published.serve(arrived, &mut viewer, false).1;

@@ -76,3 +76,23 @@ async fn a_publisher_behind_a_nat_that_forgets_its_port_goes_on() {
         assert_eq!((counts.flows_opened, counts.rebound), (1, 1));
     }
 }
+
+// ICE-19: its consent checks carry no nomination, and it sends no media that would show its new address.
+#[tokio::test]
+async fn a_viewer_behind_a_nat_that_forgets_its_port_goes_on() {
+    for mode in ["lite", "full"] {
+        let server = Sluice::start(&["--ice", mode]).await;
+        let publisher = server.publisher("s").await;
+        let relay = relay(&server, LinkOptions { delay: 5.0, ..LinkOptions::default() });
+        let viewer = viewer(&server, &relay).await;
+        viewer_sees("media", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
+        relay.rebind();
+        eventually("another port", LONG, async || (relay.counts().rebound == 1).then_some(())).await;
+        let delivered = viewer.figures().video.delivered;
+        viewer_sees("media goes on", &viewer, LONG, |figures| figures.video.delivered > delivered + 150).await;
+        assert_eq!(server.sessions("s", "viewer").await.len(), 1);
+        assert_eq!(viewer.stop().await.unwrap().video.corrupt, 0);
+        relay.stop();
+        publisher.stop().await.unwrap();
+    }
+}
