@@ -23,6 +23,8 @@ const DETECTION_TIME: Duration = Duration::from_millis(100);
 const UNPROVEN: f64 = 1.5;
 /// … and so many bits per second.
 const UNPROVEN_MARGIN: f64 = 10_000.0;
+/// Up to this factor of it beyond what a probe found to be all.
+const BEYOND_PROBED: f64 = 1.15;
 /// What arrives is taken for granted when over-use is so long ago: until then it may be a queue that drains.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Weight of a new sample in the capacity (§5.5: an average with 0.95 for the old value).
@@ -35,6 +37,8 @@ pub(super) struct Delivered {
     pub(super) rate: f64,
     /// Lately.
     pub(super) recent: f64,
+    /// A queue has built up that may be draining: its packets say what the bottleneck carries, not what may be sent.
+    pub(super) queued: bool,
 }
 
 /// The rate at which over-use began, as an average with its relative deviation.
@@ -63,6 +67,8 @@ pub(super) struct RateControl {
     min: f64,
     max: f64,
     capacity: Option<Capacity>,
+    /// What the last probe found to be all that the path carries.
+    probed: Option<f64>,
     increasing: bool,
     changed: Option<Instant>,
     decreased: Option<Instant>,
@@ -76,6 +82,7 @@ impl RateControl {
             min,
             max,
             capacity: None,
+            probed: None,
             increasing: false,
             changed: None,
             decreased: None,
@@ -96,6 +103,17 @@ impl RateControl {
     pub(super) fn set_measured(&mut self, now: Instant, rate: f64) {
         self.set(rate);
         self.changed = Some(now);
+    }
+
+    /// A probe found this rate, and that the path carries no more (`saturated`) or perhaps does.
+    pub(super) fn on_probe(&mut self, now: Instant, rate: f64, saturated: bool, delivered: f64) {
+        self.probed = saturated.then_some(rate);
+        if rate > self.rate {
+            self.set_measured(now, rate);
+        } else if saturated && delivered < self.rate {
+            // Nothing proves the present estimate.
+            self.set_measured(now, rate.max(delivered));
+        }
     }
 
     /// True for a while after over-use.
@@ -137,7 +155,7 @@ impl RateControl {
     }
 
     fn increase(&mut self, now: Instant, delivered: Option<Delivered>, round_trip: Duration) {
-        let Some(Delivered { rate: delivered, .. }) = delivered else { return };
+        let Some(Delivered { rate: delivered, queued, .. }) = delivered else { return };
         if self.capacity.is_some_and(|capacity| delivered > capacity.mean + capacity.spread()) {
             self.capacity = None;
         }
@@ -149,8 +167,12 @@ impl RateControl {
         } else {
             (self.rate * INCREASE.powf(elapsed)).max(self.rate + MIN_INCREASE * elapsed)
         };
-        let mut rate = grown.min((UNPROVEN * delivered + UNPROVEN_MARGIN).max(self.rate));
-        if !self.is_unsettled(now) {
+        let mut limit = UNPROVEN * delivered + UNPROVEN_MARGIN;
+        if let Some(probed) = self.probed {
+            limit = limit.min(probed.max(BEYOND_PROBED * delivered + UNPROVEN_MARGIN));
+        }
+        let mut rate = grown.min(limit.max(self.rate));
+        if !queued && !self.is_unsettled(now) {
             rate = rate.max(delivered);
         }
         self.set(rate);
@@ -169,7 +191,7 @@ mod tests {
     const RTT: Duration = Duration::from_millis(100);
 
     fn delivered(rate: f64) -> Option<Delivered> {
-        Some(Delivered { rate, recent: rate })
+        Some(Delivered { rate, recent: rate, queued: false })
     }
 
     struct Run {
@@ -241,6 +263,18 @@ mod tests {
         run.control.update(run.now, Usage::Normal, delivered(1e6), RTT);
         run.control.update(run.now, Usage::Normal, delivered(1e6), RTT);
         assert!(run.control.rate() < 0.9e6, "but not while a queue may be draining");
+    }
+
+    #[test]
+    fn a_full_path_found_by_a_probe_ends_the_rise_of_unproven_rates() {
+        // RTCP-16
+        let mut run = Run::new(2.9e6);
+        run.seconds(1, Usage::Normal, |_| delivered(2e6));
+        run.control.on_probe(run.now, 2.4e6, true, 2e6);
+        assert_eq!(run.seconds(20, Usage::Normal, |_| delivered(2e6)), 2.4e6);
+        assert!(run.seconds(5, Usage::Normal, |_| delivered(2.4e6)) > 2.5e6, "media near it tries for itself");
+        run.control.on_probe(run.now, 5e6, false, 2e6);
+        assert_eq!(run.control.rate(), 5e6);
     }
 
     #[test]

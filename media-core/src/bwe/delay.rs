@@ -30,6 +30,9 @@ const THRESHOLD_UP: f64 = 0.0087;
 const THRESHOLD_DOWN: f64 = 0.039;
 /// A slope so far above the threshold does not move it.
 const MAX_ADAPT: f64 = 15.0;
+/// The least delay of the last one to two of these spans is the path without a queue, in µs. Drifting clocks move it by
+/// some ms only.
+const BASE_SPAN: i32 = 15_000_000;
 
 /// What the delay says of the use of the bottleneck.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +88,21 @@ impl Default for DelayDetector {
 impl DelayDetector {
     pub(super) fn usage(&self) -> Usage {
         self.overuse.usage
+    }
+
+    /// What to act upon at this moment: over-use once each time that it shows. While the slope falls, but is still that
+    /// of over-use, nothing is to be done but wait; that is `Underuse`.
+    pub(super) fn take_signal(&mut self) -> Usage {
+        match (std::mem::take(&mut self.overuse.signal), self.overuse.usage) {
+            (true, _) => Usage::Overuse,
+            (false, Usage::Normal) => Usage::Normal,
+            (false, _) => Usage::Underuse,
+        }
+    }
+
+    /// How much longer packets wait now than at best in the last half minute, in ms, smoothed.
+    pub(super) fn queue(&self) -> f64 {
+        (self.trend.smoothed - self.trend.base.previous.min(self.trend.base.current)).max(0.0)
     }
 
     /// Takes packets in the order in which they were sent; one that was sent before the present group is ignored.
@@ -151,6 +169,27 @@ struct Trend {
     /// Sum of all delay differences, in ms.
     accumulated: f64,
     smoothed: f64,
+    base: Base,
+}
+
+/// The least smoothed delay of the present and of the last span, in ms.
+#[derive(Clone, Debug, Default)]
+struct Base {
+    since: Option<Micros>,
+    current: f64,
+    previous: f64,
+}
+
+impl Base {
+    fn add(&mut self, arrival: Micros, delay: f64) {
+        match self.since {
+            Some(since) if (0..BASE_SPAN).contains(&arrival.since(since)) => self.current = self.current.min(delay),
+            since => {
+                self.previous = if since.is_some() { self.current } else { delay };
+                (self.since, self.current) = (Some(arrival), delay);
+            }
+        }
+    }
 }
 
 impl Trend {
@@ -159,6 +198,7 @@ impl Trend {
         self.deltas = (self.deltas + 1).min(MAX_DELTAS);
         self.accumulated += difference;
         self.smoothed = SMOOTHING * self.smoothed + (1.0 - SMOOTHING) * self.accumulated;
+        self.base.add(arrival, self.smoothed);
         self.points[usize::from(self.next)] = (arrival, self.smoothed as f32);
         self.next = (self.next + 1) % WINDOW as u8;
         self.filled |= self.next == 0;
@@ -189,6 +229,8 @@ struct Overuse {
     /// How long the slope has been above the threshold, in ms of the sender.
     over: Option<f64>,
     count: u32,
+    /// Over-use was detected since the last time that somebody asked.
+    signal: bool,
 }
 
 impl Overuse {
@@ -200,6 +242,7 @@ impl Overuse {
             last_slope: 0.0,
             over: None,
             count: 0,
+            signal: false,
         }
     }
 
@@ -210,12 +253,12 @@ impl Overuse {
             self.over = Some(over);
             self.count += 1;
             if over > OVERUSE_TIME && self.count > 1 && slope >= self.last_slope {
-                self.usage = Usage::Overuse;
+                (self.usage, self.signal) = (Usage::Overuse, true);
                 (self.over, self.count) = (Some(0.0), 0);
             }
         } else {
             self.usage = if scaled < -self.threshold { Usage::Underuse } else { Usage::Normal };
-            (self.over, self.count) = (None, 0);
+            (self.over, self.count, self.signal) = (None, 0, false);
         }
         self.last_slope = slope;
         self.adapt(scaled.abs(), arrival);

@@ -105,6 +105,12 @@ impl SentHistory {
         self.entries = entries;
     }
 
+    /// How many numbers from this one on were sent; 0 if it lies ahead of them all.
+    pub(super) fn sent_from(&self, sequence: u16) -> usize {
+        let sent = self.next.wrapping_sub(sequence);
+        if sent < 1 << 15 { usize::from(sent) } else { 0 }
+    }
+
     /// Takes one status of a feedback message. `None` if it says nothing new, or if the number is too old or was never
     /// sent.
     pub(super) fn report(&mut self, sequence: u16, received: bool) -> Option<Reported> {
@@ -209,6 +215,7 @@ mod tests {
         }
         history.settle(9);
         history.settle(0x9000);
+        assert_eq!([0, 1, 2, 0x9000].map(|sequence| history.sent_from(sequence)), [1, 0, 0, 0x7001]);
         assert_eq!(history.bytes_in_flight(), 100);
     }
 

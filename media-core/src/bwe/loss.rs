@@ -6,7 +6,8 @@
 //! - There is no cap until the first heavy loss, and none again once it has risen above the delay-based estimate.
 //! - It never falls below what demonstrably arrives. Where a policer drops what is too much, that is just what fits.
 //! - **Inherent loss**: if fewer packets were sent since a decrease, and hardly fewer were lost than a full path would
-//!   explain, the loss does not come from our rate. It is then left out of the account, for some tens of seconds.
+//!   explain, the loss does not come from our rate. It is then left out of the account for as long as it stays about
+//!   the same, for some minutes at most.
 //!
 //! Hence 10 % of random loss without growing delay costs a sender that follows the estimate some 5–15 % of its rate
 //! once, and not more.
@@ -30,28 +31,58 @@ const WINDOWS: usize = 4;
 /// Packets that a decision to fall needs.
 const MIN_DECISION_PACKETS: u32 = 20;
 /// A decision to fall shows its effect after a round trip and this time; there is no other one before.
-const EFFECT: Duration = Duration::from_millis(1_000);
-/// The least difference in loss by which full paths and lossy ones can be told apart.
-const MIN_EVIDENCE: f64 = 0.03;
+const EFFECT: Duration = Duration::from_millis(1_500);
+/// Seconds behind a decrease in which the loss is compared with that before it.
+const MAX_EVIDENCE: f64 = 60.0;
+/// The least difference in loss by which full paths and lossy ones can be told apart …
+const MIN_DIFFERENCE: f64 = 0.03;
+/// … and the part of it that is left on a lossy one at least. It is small, as loss comes in lumps: before a decrease
+/// there was rather more of it than usual.
+const SHARE: f64 = 0.3;
 /// Most loss that can be inherent.
 const MAX_INHERENT: f64 = 0.3;
-/// Inherent loss is forgotten by a factor of e in this time, in seconds.
-const INHERENT_MEMORY: f64 = 30.0;
+/// Inherent loss follows the loss below what was found with this time constant, in seconds …
+const INHERENT_TRACKING: f64 = 10.0;
+/// … and what was found is forgotten by a factor of e in this time, in seconds.
+const INHERENT_MEMORY: f64 = 120.0;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
     /// Below 0 where packets of an earlier window came after all.
     lost: i32,
     expected: u32,
-    seconds: f32,
+    seconds: f64,
 }
 
-/// The state of things when the cap fell.
+impl Window {
+    fn add(&mut self, other: &Window) {
+        self.lost += other.lost;
+        self.expected += other.expected;
+        self.seconds += other.seconds;
+    }
+
+    fn fraction(&self) -> f64 {
+        (f64::from(self.lost) / f64::from(self.expected.max(1))).clamp(0.0, 1.0)
+    }
+
+    /// Standard deviation of the fraction by chance.
+    fn deviation(&self) -> f64 {
+        (self.fraction() * (1.0 - self.fraction()) / f64::from(self.expected.max(1))).sqrt()
+    }
+
+    fn packets_per_second(&self) -> f64 {
+        f64::from(self.expected) / self.seconds.max(0.001)
+    }
+}
+
+/// The state of things when the cap fell, and since.
 #[derive(Clone, Copy, Debug)]
 struct Decrease {
     at: Instant,
     packets_per_second: f64,
     fraction: f64,
+    deviation: f64,
+    after: Window,
 }
 
 /// What the loss is compared with.
@@ -77,6 +108,8 @@ pub(super) struct LossBased {
     windows: [Window; WINDOWS],
     fraction: f64,
     inherent: f64,
+    /// Inherent loss as it was found.
+    found: f64,
     decreased: Option<Instant>,
     /// The decrease whose effect is not known yet.
     decrease: Option<Decrease>,
@@ -91,6 +124,7 @@ impl LossBased {
             windows: [Window::default(); WINDOWS],
             fraction: 0.0,
             inherent: 0.0,
+            found: 0.0,
             decreased: None,
             decrease: None,
         }
@@ -122,7 +156,7 @@ impl LossBased {
             return;
         }
         self.began = Some(now);
-        self.current.seconds = elapsed.as_secs_f32();
+        self.current.seconds = elapsed.as_secs_f64();
         self.windows.rotate_right(1);
         self.windows[0] = std::mem::take(&mut self.current);
         self.decide(now, elapsed.as_secs_f64(), at);
@@ -130,22 +164,33 @@ impl LossBased {
 
     fn decide(&mut self, now: Instant, elapsed: f64, at: &Conditions) {
         let sum = self.sum();
-        self.fraction = (f64::from(sum.lost) / f64::from(sum.expected)).clamp(0.0, 1.0);
-        self.inherent *= (-elapsed / INHERENT_MEMORY).exp();
-        self.inherent = self.inherent.min(self.fraction);
-        self.look_for_inherent(now, sum, at);
+        self.fraction = sum.fraction();
+        self.found *= (-elapsed / INHERENT_MEMORY).exp();
+        let step = 1.0 - (-elapsed / INHERENT_TRACKING).exp();
+        self.inherent += step * (self.fraction.min(self.found) - self.inherent);
+        if self.inherent < 0.5 * self.found {
+            self.found = self.inherent;
+        }
+        self.look_for_inherent(now, at);
         let excess = self.excess();
-        // By chance a window has some more loss than the path.
-        let deviation = (self.fraction * (1.0 - self.fraction) / f64::from(sum.expected)).sqrt();
         let effect = at.round_trip + EFFECT;
         let shown = self.decreased.is_none_or(|decreased| now.saturating_duration_since(decreased) >= effect);
-        if excess - deviation > HIGH && sum.expected >= MIN_DECISION_PACKETS && shown {
+        // By chance a window has some more loss than the path.
+        if excess - 2.0 * sum.deviation() > HIGH && sum.expected >= MIN_DECISION_PACKETS && shown {
             self.decreased = Some(now);
             let fallen = at.estimate * (1.0 - 0.5 * excess);
             self.cap = Some(fallen.max(at.delivered));
-            if self.decrease.is_none() && !at.congested {
-                let packets_per_second = f64::from(sum.expected) / f64::from(sum.seconds);
-                self.decrease = Some(Decrease { at: now, packets_per_second, fraction: self.fraction });
+            if !at.congested {
+                let fresh = Decrease {
+                    at: now,
+                    packets_per_second: sum.packets_per_second(),
+                    fraction: sum.fraction(),
+                    deviation: sum.deviation(),
+                    after: Window::default(),
+                };
+                // Several in a row are compared with the state before the first of them.
+                let first = self.decrease.unwrap_or(fresh);
+                self.decrease = Some(Decrease { at: now, after: Window::default(), ..first });
             }
             // Every lost packet counts for one decision only.
             self.windows = [Window::default(); WINDOWS];
@@ -164,32 +209,32 @@ impl LossBased {
             if sum.seconds >= 1.0 {
                 break;
             }
-            sum.lost += window.lost;
-            sum.expected += window.expected;
-            sum.seconds += window.seconds;
+            sum.add(window);
         }
         sum
     }
 
-    fn look_for_inherent(&mut self, now: Instant, sum: Window, at: &Conditions) {
-        let Some(before) = self.decrease else { return };
-        let since = now.saturating_duration_since(before.at);
-        if at.congested || since > 10 * EFFECT {
+    /// Compares the loss before a decrease with that of some seconds behind it.
+    fn look_for_inherent(&mut self, now: Instant, at: &Conditions) {
+        let newest = self.windows[0];
+        let Some(before) = self.decrease.as_mut().filter(|_| !at.congested) else {
             self.decrease = None;
             return;
-        }
-        if since < at.round_trip + EFFECT || sum.seconds < 0.7 {
+        };
+        if now.saturating_duration_since(before.at) < at.round_trip + 2 * WINDOW {
             return;
         }
+        before.after.add(&newest);
         // If the path carried so many packets and no more, that is what would be lost now.
         let carried = before.packets_per_second * (1.0 - before.fraction);
-        let sent = f64::from(sum.expected) / f64::from(sum.seconds);
-        let explained = (1.0 - carried / sent.max(1.0)).max(0.0);
-        let evidence = before.fraction - explained;
-        if evidence >= MIN_EVIDENCE {
-            if self.fraction > explained + 0.5 * evidence {
-                self.inherent = self.fraction.min(before.fraction).min(MAX_INHERENT);
-            }
+        let explained = (1.0 - carried / before.after.packets_per_second().max(1.0)).max(0.0);
+        let difference = before.fraction - explained;
+        let (after, spread) = (before.after.fraction(), 2.0 * before.after.deviation().hypot(before.deviation));
+        if difference >= MIN_DIFFERENCE && after - spread > explained + SHARE * difference {
+            self.found = after.min(MAX_INHERENT);
+            self.inherent = self.found;
+            self.decrease = None;
+        } else if after + spread < explained + 0.5 * difference || before.after.seconds > MAX_EVIDENCE {
             self.decrease = None;
         }
     }

@@ -25,6 +25,8 @@ mod loss;
 pub mod pacer;
 mod probe;
 pub mod receive;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +46,7 @@ pub use probe::{PROBE_INTERVAL, Probe};
 const REMB_LIFETIME: Duration = Duration::from_secs(5);
 /// Statuses of one feedback message that are looked at: more than a viewer can have under way.
 const MAX_STATUSES: usize = 4_096;
-/// The estimate decays when packets were sent and nothing was heard of them for so long …
+/// The estimate decays while packets are sent and nothing was heard of them for so long …
 const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// … or for so long by a viewer that sends receiver reports only, …
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +54,18 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 const DECAY: f64 = 0.8;
 /// … every so often.
 const DECAY_INTERVAL: Duration = Duration::from_secs(1);
+/// A queue longer than this, in ms, is standing.
+const STANDING_QUEUE: f64 = 50.0;
+/// A queue longer than this, in ms, …
+const LONG_QUEUE: f64 = 100.0;
+/// … is drained by a rate that is lower by this for each ms …
+const DRAIN: f64 = 1.0 / 1_000.0;
+/// … down to this part.
+const MIN_DRAIN: f64 = 0.5;
+/// Loss of receiver reports that come closer is not counted: over so short a time the rate is unknown.
+const MIN_REPORT_INTERVAL: Duration = Duration::from_millis(200);
+/// Packets that a receiver report is taken to be about, at most.
+const MAX_UNREPORTED: u32 = 1 << 20;
 /// Less than this part of the estimate is sent: the application limits the rate, not the path.
 const APPLICATION_LIMITED: f64 = 0.65;
 /// Round-trip times beyond this are a viewer's nonsense.
@@ -108,10 +122,20 @@ pub struct EstimateSnapshot {
     pub round_trip_time: Option<Duration>,
     /// Bytes that no feedback has reached yet; 0 without transport-wide feedback.
     pub bytes_in_flight: u32,
-    /// Does the queue at the bottleneck grow?
+    /// How much longer packets take than at best in the last half minute: the queue at the bottleneck.
+    pub queueing_delay: Duration,
+    /// Does that queue grow?
     pub usage: Usage,
     /// Much less is sent than the path is believed to carry.
     pub application_limited: bool,
+}
+
+/// What was sent since a receiver report.
+#[derive(Clone, Copy, Debug)]
+struct Unreported {
+    since: Instant,
+    packets: u32,
+    bytes: u64,
 }
 
 /// The estimate of the path to one viewer. Sans-IO; nothing is allocated besides the history of packets under way
@@ -125,9 +149,12 @@ pub struct SendSideEstimator {
     estimate: f64,
     transport_wide: bool,
     history: SentHistory,
+    /// What was sent, up to the last poll.
     sent: RateWindow,
-    /// Packets sent since the last receiver report.
-    sent_packets: u32,
+    /// Bytes sent since the last poll.
+    sent_bytes: u32,
+    /// Sent since the last receiver report.
+    unreported: Unreported,
     delay: DelayDetector,
     acknowledged: AcknowledgedBitrate,
     control: RateControl,
@@ -159,7 +186,8 @@ impl SendSideEstimator {
             transport_wide,
             history: SentHistory::default(),
             sent: RateWindow::default(),
-            sent_packets: 0,
+            sent_bytes: 0,
+            unreported: Unreported { since: now, packets: 0, bytes: 0 },
             delay: DelayDetector::default(),
             acknowledged: AcknowledgedBitrate::default(),
             control: RateControl::new(start, min, max),
@@ -193,8 +221,9 @@ impl SendSideEstimator {
     pub fn on_sent(&mut self, now: Instant, bytes: usize) -> u16 {
         let at = Micros::at(self.epoch, now);
         let counted = bytes.min(usize::from(u16::MAX)) as u32;
-        self.sent.add(at, counted);
-        self.sent_packets = self.sent_packets.saturating_add(1);
+        self.sent_bytes = self.sent_bytes.saturating_add(counted);
+        self.unreported.packets = (self.unreported.packets + 1).min(MAX_UNREPORTED);
+        self.unreported.bytes += u64::from(counted);
         if self.unheard_since.is_none() {
             self.unheard_since = Some(now);
         }
@@ -215,7 +244,8 @@ impl SendSideEstimator {
         let (mut received, mut lost, mut recovered) = (0, 0, 0);
         let mut newest: Option<Micros> = None;
         self.history.settle(feedback.base_sequence);
-        for (sequence, arrival) in feedback.packets().take(MAX_STATUSES) {
+        let statuses = self.history.sent_from(feedback.base_sequence).min(MAX_STATUSES);
+        for (sequence, arrival) in feedback.packets().take(statuses) {
             let packet = match self.history.report(sequence, arrival.is_some()) {
                 Some(Reported::Received(packet)) => {
                     received += 1;
@@ -250,7 +280,7 @@ impl SendSideEstimator {
             self.on_round_trip(at.since(newest));
         }
         let delivered = self.delivered();
-        self.control.update(now, self.delay.usage(), delivered, self.round_trip());
+        self.control.update(now, self.delay.take_signal(), delivered, self.round_trip());
         self.count_loss(now, lost, recovered, received + lost, delivered.map_or(0.0, |delivered| delivered.rate));
         self.apply_probes(now, delivered);
         self.settle(now);
@@ -258,25 +288,29 @@ impl SendSideEstimator {
 
     /// Takes a receiver report's fraction lost, 0 to 1, over all report blocks of the viewer's media (weighted by their
     /// packets), and the round-trip time that it shows. The loss counts only where transport-wide feedback does not tell
-    /// it better.
+    /// it better, and not more than five times a second.
     pub fn on_receiver_report(&mut self, now: Instant, fraction_lost: f64, round_trip: Option<Duration>) {
         self.unheard_since = None;
         self.reported = true;
         if let Some(round_trip) = round_trip.filter(|&round_trip| round_trip <= MAX_ROUND_TRIP) {
             self.reported_round_trip = Some(round_trip);
         }
-        let sent = std::mem::take(&mut self.sent_packets);
-        if self.has_feedback(now) || sent == 0 {
+        let elapsed = now.saturating_duration_since(self.unreported.since);
+        if elapsed < MIN_REPORT_INTERVAL {
+            return;
+        }
+        let fresh = Unreported { since: now, packets: 0, bytes: 0 };
+        let sent = std::mem::replace(&mut self.unreported, fresh);
+        if self.has_feedback(now) || sent.packets == 0 {
             return;
         }
         let fraction = if fraction_lost.is_finite() { fraction_lost.clamp(0.0, 1.0) } else { 0.0 };
-        self.sent.advance(Micros::at(self.epoch, now));
-        let rate = self.sent.rate(LONG).unwrap_or(0.0) * (1.0 - fraction);
-        let lost = (f64::from(sent) * fraction).round() as u32;
-        self.count_loss(now, lost, 0, sent, rate);
+        let rate = sent.bytes as f64 * 8.0 / elapsed.as_secs_f64() * (1.0 - fraction);
+        let lost = (f64::from(sent.packets) * fraction).round() as u32;
+        self.count_loss(now, lost, 0, sent.packets, rate);
         // Without arrival times a path is in good use while little is lost.
         let usage = if self.loss.excess() < 0.02 { Usage::Normal } else { Usage::Underuse };
-        self.control.update(now, usage, Some(Delivered { rate, recent: rate }), self.round_trip());
+        self.control.update(now, usage, Some(Delivered { rate, recent: rate, queued: false }), self.round_trip());
         self.follow_remb(now);
         self.settle(now);
     }
@@ -290,11 +324,13 @@ impl SendSideEstimator {
 
     /// Lets time pass: silence, probes that end, a REMB that is no longer true. Every 25 to 100 ms is enough.
     pub fn poll(&mut self, now: Instant) {
-        self.prober.poll(now, Micros::at(self.epoch, now));
-        self.sent.advance(Micros::at(self.epoch, now));
+        let at = Micros::at(self.epoch, now);
+        self.prober.poll(now, at);
+        self.sent.add(at, std::mem::take(&mut self.sent_bytes));
         let timeout =
             if self.last_feedback.is_some() { Some(FEEDBACK_TIMEOUT) } else { self.reported.then_some(REPORT_TIMEOUT) };
-        if let (Some(timeout), Some(since)) = (timeout, self.unheard_since) {
+        let sending = self.sent.rate(LONG).is_some_and(|rate| rate > 0.0);
+        if let (Some(timeout), Some(since), true) = (timeout, self.unheard_since, sending) {
             let decayed = self.decayed.filter(|&decayed| decayed > since);
             let due = decayed.map_or(since + timeout, |decayed| decayed + DECAY_INTERVAL);
             if now >= due {
@@ -330,6 +366,13 @@ impl SendSideEstimator {
         self.sent.rate(LONG).unwrap_or(0.0) < APPLICATION_LIMITED * self.estimate
     }
 
+    /// How much longer packets take than at best in the last half minute: the queue at the bottleneck, as of the last
+    /// feedback. While it is long, the estimate is lower than what the bottleneck carries, so that it drains. A sender
+    /// that cannot send less should leave out frames before it becomes longer than a viewer bears.
+    pub fn queueing_delay(&self) -> Duration {
+        Duration::from_micros((self.delay.queue() * 1e3) as u64)
+    }
+
     /// What is known.
     pub fn snapshot(&self) -> EstimateSnapshot {
         EstimateSnapshot {
@@ -341,6 +384,7 @@ impl SendSideEstimator {
             fraction_lost: self.loss.fraction(),
             round_trip_time: self.reported_round_trip.or(self.feedback_round_trip),
             bytes_in_flight: self.history.bytes_in_flight(),
+            queueing_delay: self.queueing_delay(),
             usage: self.delay.usage(),
             application_limited: self.is_application_limited(),
         }
@@ -368,13 +412,13 @@ impl SendSideEstimator {
     }
 
     fn delivered(&self) -> Option<Delivered> {
-        let recent = self.acknowledged.recent()?;
-        Some(Delivered { rate: self.acknowledged.rate().unwrap_or(recent), recent })
+        let (rate, recent) = (self.acknowledged.rate()?, self.acknowledged.recent()?);
+        Some(Delivered { rate, recent, queued: self.delay.queue() > STANDING_QUEUE })
     }
 
     fn count_loss(&mut self, now: Instant, lost: u32, recovered: u32, expected: u32, delivered: f64) {
         let conditions = Conditions {
-            estimate: self.estimate,
+            estimate: self.control.rate().min(self.loss.cap().unwrap_or(f64::INFINITY)),
             delay_based: self.control.rate(),
             delivered,
             congested: self.control.is_unsettled(now),
@@ -390,12 +434,7 @@ impl SendSideEstimator {
             return;
         }
         let proven = delivered.map_or(0.0, |delivered| delivered.rate);
-        if result.rate > self.control.rate() {
-            self.control.set_measured(now, result.rate);
-        } else if result.saturated && proven < self.control.rate() {
-            // Nothing proves the present estimate, and the probe found a full path below it.
-            self.control.set_measured(now, result.rate.max(proven));
-        }
+        self.control.on_probe(now, result.rate, result.saturated, proven);
     }
 
     /// Without arrival times of our own the viewer's estimate is the best there is.
@@ -414,10 +453,17 @@ impl SendSideEstimator {
         self.remb = self.remb.filter(|(at, _)| now.saturating_duration_since(*at) < REMB_LIFETIME);
         let remb = self.remb.map_or(f64::INFINITY, |(_, remb)| remb);
         let cap = self.loss.cap().unwrap_or(f64::INFINITY);
-        let estimate = self.control.rate().min(cap).min(remb).clamp(self.min, self.max);
+        let delay_based = self.control.rate() * drain_factor(self.delay.queue());
+        let estimate = delay_based.min(cap).min(remb).clamp(self.min, self.max);
         if estimate < 0.97 * self.estimate {
             self.prober.on_decrease(now, self.estimate, estimate);
         }
         self.estimate = estimate;
     }
+}
+
+/// The part of the bottleneck's rate that may be used, so that a queue of so many ms is gone after a second or two: a
+/// step down to 0.85 alone would take several.
+fn drain_factor(queue: f64) -> f64 {
+    (1.0 - (queue - LONG_QUEUE).max(0.0) * DRAIN).max(MIN_DRAIN)
 }

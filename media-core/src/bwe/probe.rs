@@ -201,9 +201,9 @@ impl Prober {
         }
     }
 
-    /// A cluster is under way or about to begin.
+    /// A cluster is under way.
     pub(super) fn is_probing(&self) -> bool {
-        self.active.is_some() || self.pending[0] > 0.0
+        self.active.is_some()
     }
 
     /// The cluster of a packet that is sent now; 0 for none.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::acknowledged::{LONG, RateWindow, SHORT};
 use super::aimd::{Delivered, RateControl};
 use super::delay::{DelayDetector, Usage};
-use super::{EstimatorLimits, Micros};
+use super::{EstimatorLimits, Micros, STANDING_QUEUE, drain_factor};
 
 /// A REMB at least so often.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -68,12 +68,15 @@ struct Source {
 #[derive(Debug)]
 pub struct ReceiveSideEstimator {
     epoch: Instant,
+    min: f64,
     incoming: RateWindow,
     sources: Vec<Source>,
     control: RateControl,
     round_trip: Duration,
+    /// ms.
+    queue: f64,
     updated: Instant,
-    told: Option<(Instant, f64)>,
+    told: Option<(Instant, u64)>,
 }
 
 impl ReceiveSideEstimator {
@@ -87,6 +90,8 @@ impl ReceiveSideEstimator {
             sources: Vec::with_capacity(1),
             control: RateControl::new(limits.start as f64, min, max),
             round_trip: INITIAL_ROUND_TRIP,
+            min,
+            queue: 0.0,
             updated: now,
             told: None,
         }
@@ -133,15 +138,24 @@ impl ReceiveSideEstimator {
 
     fn update(&mut self, now: Instant) {
         self.updated = now;
-        let recent = self.incoming.rate(SHORT);
-        let delivered = recent.map(|recent| Delivered { rate: self.incoming.rate(LONG).unwrap_or(recent), recent });
         // Any source's queue is the path's.
-        let active = self.sources.iter().filter(|source| now.saturating_duration_since(source.last_packet) < INTERVAL);
-        let usage = active.map(|source| source.delay.usage()).fold(Usage::Normal, |sum, usage| match (sum, usage) {
-            (Usage::Overuse, _) | (_, Usage::Overuse) => Usage::Overuse,
-            (Usage::Underuse, _) | (_, Usage::Underuse) => Usage::Underuse,
-            _ => Usage::Normal,
-        });
+        let mut usage = Usage::Normal;
+        self.queue = 0.0;
+        for source in &mut self.sources {
+            if now.saturating_duration_since(source.last_packet) >= INTERVAL {
+                continue;
+            }
+            self.queue = source.delay.queue().max(self.queue);
+            usage = match (usage, source.delay.take_signal()) {
+                (Usage::Overuse, _) | (_, Usage::Overuse) => Usage::Overuse,
+                (Usage::Underuse, _) | (_, Usage::Underuse) => Usage::Underuse,
+                _ => Usage::Normal,
+            };
+        }
+        let queued = self.queue > STANDING_QUEUE;
+        let recent = self.incoming.rate(SHORT);
+        let delivered =
+            recent.map(|recent| Delivered { rate: self.incoming.rate(LONG).unwrap_or(recent), recent, queued });
         self.control.update(now, usage, delivered, self.round_trip);
     }
 
@@ -152,7 +166,7 @@ impl ReceiveSideEstimator {
 
     /// Bits per second.
     pub fn estimate(&self) -> u64 {
-        self.control.rate() as u64
+        (self.control.rate() * drain_factor(self.queue)).max(self.min) as u64
     }
 
     /// The bitrate of a REMB that is due: every second, and at once (but no more than five times a second) when the
@@ -161,14 +175,14 @@ impl ReceiveSideEstimator {
         if self.sources.is_empty() {
             return None;
         }
-        let rate = self.control.rate();
+        let rate = self.estimate();
         let due = self.told.is_none_or(|(at, told)| {
             let since = now.saturating_duration_since(at);
-            since >= INTERVAL || (since >= MIN_INTERVAL && rate < URGENT * told)
+            since >= INTERVAL || (since >= MIN_INTERVAL && (rate as f64) < URGENT * told as f64)
         });
         due.then(|| {
             self.told = Some((now, rate));
-            rate as u64
+            rate
         })
     }
 }

@@ -1,0 +1,169 @@
+//! Feedback that is nonsense or lies (RTCP-14): the estimate stays within its limits, memory within its bound, and
+//! nothing panics.
+
+use super::*;
+
+const MAX_MEMORY: usize = size_of::<SendSideEstimator>() + (16 << 10);
+
+struct Liar {
+    estimator: SendSideEstimator,
+    now: Instant,
+    next: u16,
+    random: Random,
+}
+
+impl Liar {
+    fn new() -> Liar {
+        let now = Instant::now();
+        Liar { estimator: SendSideEstimator::new(now, LIMITS, true), now, next: 0, random: Random(9) }
+    }
+
+    /// Sends 2 Mbit/s for 100 ms; the first number.
+    fn send(&mut self) -> u16 {
+        let first = self.next;
+        for _ in 0..25 {
+            self.next = self.estimator.on_sent(self.now, 1_000).wrapping_add(1);
+            self.now += Duration::from_millis(4);
+        }
+        self.estimator.poll(self.now);
+        first
+    }
+
+    fn hear(&mut self, message: &[u8]) {
+        for packet in RtcpPackets::new(message) {
+            if let Ok(RtcpPacket::TransportFeedback(feedback)) = packet {
+                self.estimator.on_feedback(self.now, &feedback);
+            }
+        }
+        let snapshot = self.estimator.snapshot();
+        assert!((LIMITS.min..=LIMITS.max).contains(&snapshot.available_outgoing_bitrate), "{snapshot:?}");
+        assert!((0.0..=1.0).contains(&snapshot.fraction_lost), "{snapshot:?}");
+        assert!(self.estimator.memory() <= MAX_MEMORY);
+    }
+}
+
+/// A feedback message from its parts.
+fn message(base: u16, count: u16, reference: u32, chunks: &[u16], deltas: &[u8]) -> Vec<u8> {
+    let mut body = vec![0, 0, 0, 1, 0, 0, 0, 2];
+    body.extend(base.to_be_bytes());
+    body.extend(count.to_be_bytes());
+    body.extend(&reference.to_be_bytes()[1..]);
+    body.push(0);
+    body.extend(chunks.iter().flat_map(|chunk| chunk.to_be_bytes()));
+    body.extend(deltas);
+    body.resize(body.len().next_multiple_of(4), 0);
+    let words = (body.len() / 4) as u16;
+    [&[0x8f, 205][..], &words.to_be_bytes(), &body].concat()
+}
+
+/// `count` arrivals with large deltas.
+fn large_deltas(base: u16, count: u16, reference: u32, delta: impl Fn(u16) -> i16) -> Vec<u8> {
+    let deltas: Vec<u8> = (0..count).flat_map(|n| delta(n).to_be_bytes()).collect();
+    message(base, count, reference, &[0x4000 | count], &deltas)
+}
+
+#[test]
+fn packets_that_all_arrive_at_once_prove_no_more_than_was_sent() {
+    // RTCP-14
+    let mut liar = Liar::new();
+    for round in 0..600 {
+        let first = liar.send();
+        liar.hear(&message(first, 25, round, &[0x2000 | 25], &[0; 25]));
+    }
+    assert!(liar.estimator.estimate() < 3_200_000, "{}", liar.estimator.estimate());
+}
+
+#[test]
+fn arrivals_in_the_past_and_far_in_the_future() {
+    // RTCP-14
+    for delta in [-1, i16::MIN, i16::MAX, 0] {
+        for step in [0, 1, 1_000, 0x80_0000, 0xff_ffff] {
+            let mut liar = Liar::new();
+            for round in 0..200u32 {
+                let first = liar.send();
+                liar.hear(&large_deltas(first, 25, round.wrapping_mul(step) & 0xff_ffff, |_| delta));
+            }
+            assert!(liar.estimator.estimate() < 3_200_000, "{delta}, {step}: {}", liar.estimator.estimate());
+        }
+    }
+}
+
+#[test]
+fn arrivals_that_jump_about() {
+    // RTCP-14
+    let mut liar = Liar::new();
+    for _ in 0..2_000 {
+        let first = liar.send();
+        let reference = (liar.random.next() * 16_777_216.0) as u32;
+        let deltas: Vec<i16> = (0..25).map(|_| ((liar.random.next() - 0.5) * 65_000.0) as i16).collect();
+        liar.hear(&large_deltas(first, 25, reference, |n| deltas[usize::from(n)]));
+    }
+}
+
+#[test]
+fn numbers_that_were_never_sent() {
+    // RTCP-14
+    let mut liar = Liar::new();
+    for round in 0..1_000 {
+        let first = liar.send();
+        liar.hear(&message(first.wrapping_add(25), 8_000, round, &[0x2000 | 8_000], &vec![1; 8_000]));
+        liar.hear(&message(first.wrapping_sub(9_000), 8_000, round, &[0x2000 | 8_000], &vec![1; 8_000]));
+    }
+    assert_eq!(liar.estimator.snapshot().acknowledged_bitrate, None);
+    assert!(liar.estimator.estimate() <= LIMITS.start);
+}
+
+#[test]
+fn a_message_about_all_numbers_there_are() {
+    // RTCP-14: 65535 statuses in 36 bytes.
+    let mut liar = Liar::new();
+    for round in 0..200 {
+        let first = liar.send();
+        liar.hear(&message(first, u16::MAX, round, &[0x1fff; 9], &[]));
+    }
+    assert!(liar.estimator.snapshot().fraction_lost > 0.99);
+    assert_eq!(liar.estimator.snapshot().bytes_in_flight, 0);
+    assert!(liar.estimator.estimate() < LIMITS.start);
+}
+
+#[test]
+fn the_same_message_again_and_again() {
+    // RTCP-14
+    let mut liar = Liar::new();
+    let first = liar.send();
+    let praise = large_deltas(first, 25, 1, |_| 16);
+    for _ in 0..10_000 {
+        liar.hear(&praise);
+        liar.now += Duration::from_millis(1);
+    }
+    assert_eq!(liar.estimator.estimate(), LIMITS.start);
+}
+
+#[test]
+fn loss_that_is_taken_back_and_forth() {
+    // RTCP-14
+    let mut liar = Liar::new();
+    for round in 0..500 {
+        let first = liar.send();
+        for _ in 0..4 {
+            liar.hear(&message(first, 25, round, &[25], &[]));
+            liar.hear(&large_deltas(first, 25, round, |_| 16));
+        }
+    }
+    assert!(liar.estimator.snapshot().fraction_lost < 0.2);
+}
+
+#[test]
+fn random_bytes() {
+    // RTCP-14
+    let mut liar = Liar::new();
+    for _ in 0..5_000 {
+        let first = liar.send();
+        let base = if liar.random.next() < 0.8 { first } else { (liar.random.next() * 65_536.0) as u16 };
+        let chunks: Vec<u16> = (0..9).map(|_| (liar.random.next() * 65_536.0) as u16).collect();
+        let deltas: Vec<u8> = (0..1_000).map(|_| (liar.random.next() * 256.0) as u8).collect();
+        let count = 1 + (liar.random.next() * 60.0) as u16;
+        let reference = (liar.random.next() * 16_777_216.0) as u32;
+        liar.hear(&message(base, count, reference, &chunks, &deltas));
+    }
+}

@@ -1,0 +1,340 @@
+//! The estimator and the pacer over a simulated bottleneck, in virtual time.
+
+mod hostile;
+mod reports;
+mod traces;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::pacer::{PACING_FACTOR, Pacer};
+use super::{EstimatorLimits, PROBE_INTERVAL, SendSideEstimator};
+use crate::rtcp::transport_feedback::FeedbackFields;
+use crate::rtcp::{MAX_RTCP_LEN, RtcpPacket, RtcpPackets, RtcpWriter};
+
+const LIMITS: EstimatorLimits = EstimatorLimits { start: 1_000_000, min: 100_000, max: 20_000_000 };
+const MTU: usize = 1_150;
+const AUDIO_BYTES: usize = 160;
+const PADDING_BYTES: usize = 250;
+const FRAME_INTERVAL: u64 = 33_333;
+const AUDIO_INTERVAL: u64 = 20_000;
+
+/// Deterministic numbers in 0..1.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f64 / (1u64 << 24) as f64
+    }
+}
+
+/// A queue that is served at a rate, behind it a delay. Times in µs.
+struct Link {
+    bits_per_second: f64,
+    /// Longer queues drop their tail.
+    max_queue: u64,
+    one_way: u64,
+    /// Added to a packet's delay, evenly distributed; packets stay in order.
+    jitter: u64,
+    loss: f64,
+    /// Everything is lost from the first to the second moment of every period (the third).
+    loss_bursts: Option<(u64, u64, u64)>,
+    free_at: f64,
+    last_arrival: u64,
+    random: Random,
+}
+
+impl Link {
+    fn new(bits_per_second: f64) -> Link {
+        Link {
+            bits_per_second,
+            max_queue: 1_000_000,
+            one_way: 25_000,
+            jitter: 0,
+            loss: 0.0,
+            loss_bursts: None,
+            free_at: 0.0,
+            last_arrival: 0,
+            random: Random(1),
+        }
+    }
+
+    /// Queueing time of a packet that comes now.
+    fn queue(&self, now: u64) -> u64 {
+        (self.free_at - now as f64).max(0.0) as u64
+    }
+
+    /// When a packet arrives, if it does.
+    fn send(&mut self, now: u64, bytes: usize) -> Option<u64> {
+        if self.queue(now) > self.max_queue {
+            return None;
+        }
+        self.free_at = self.free_at.max(now as f64) + bytes as f64 * 8e6 / self.bits_per_second;
+        let jitter = (self.random.next() * self.jitter as f64) as u64;
+        let arrival = (self.free_at as u64 + self.one_way + jitter).max(self.last_arrival);
+        let burst = self.loss_bursts.is_some_and(|(from, to, period)| (from..to).contains(&(now % period)));
+        if burst || self.random.next() < self.loss {
+            return None;
+        }
+        self.last_arrival = arrival;
+        Some(arrival)
+    }
+}
+
+/// What the publisher sends.
+#[derive(Clone, Copy)]
+enum Media {
+    /// So many bits per second, whatever the estimate.
+    Fixed(f64),
+    /// As the estimate allows, up to so many bits per second.
+    UpTo(f64),
+}
+
+/// The state of things at one moment.
+#[derive(Clone, Copy)]
+struct Sample {
+    /// ms.
+    time: u64,
+    estimate: f64,
+    /// ms.
+    queue: u64,
+}
+
+struct Simulation {
+    estimator: SendSideEstimator,
+    pacer: Pacer,
+    link: Link,
+    media: Media,
+    /// Every so many frames one is so many times larger.
+    keyframes: Option<(u64, f64)>,
+    probes: bool,
+    feedback_interval: u64,
+    /// The viewer's clock against ours.
+    drift_ppm: i64,
+    start: Instant,
+    /// µs.
+    time: u64,
+    frames: u64,
+    next_frame: u64,
+    next_audio: u64,
+    next_probe: u64,
+    next_feedback: u64,
+    feedback_count: u8,
+    paced: VecDeque<usize>,
+    on_the_way: VecDeque<(u16, u64)>,
+    feedback: VecDeque<(u64, Vec<u8>)>,
+    samples: Vec<Sample>,
+    /// Feedback does not come through in this span.
+    silence: std::ops::Range<u64>,
+    /// Bytes that left, by ms.
+    departures: Vec<usize>,
+    /// Longest time that the pacer's queue takes to leave, in ms.
+    pacer_wait: u64,
+    lost: u64,
+    sent: u64,
+}
+
+impl Simulation {
+    fn new(bits_per_second: f64, media: Media) -> Simulation {
+        let start = Instant::now();
+        Simulation {
+            estimator: SendSideEstimator::new(start, LIMITS, true),
+            pacer: Pacer::new(start, LIMITS.start),
+            link: Link::new(bits_per_second),
+            media,
+            keyframes: None,
+            probes: true,
+            feedback_interval: 50_000,
+            drift_ppm: 0,
+            start,
+            time: 0,
+            frames: 0,
+            next_frame: 0,
+            next_audio: 0,
+            next_probe: 0,
+            next_feedback: 0,
+            feedback_count: 0,
+            paced: VecDeque::new(),
+            on_the_way: VecDeque::new(),
+            feedback: VecDeque::new(),
+            samples: vec![],
+            silence: 0..0,
+            departures: vec![],
+            pacer_wait: 0,
+            lost: 0,
+            sent: 0,
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_micros(self.time)
+    }
+
+    fn run(&mut self, seconds: f64) -> &mut Simulation {
+        let end = self.time + (seconds * 1e6) as u64;
+        while self.time < end {
+            self.produce();
+            self.pace();
+            self.probe();
+            self.report();
+            while self.feedback.front().is_some_and(|&(at, _)| at <= self.time) {
+                let (_, bytes) = self.feedback.pop_front().unwrap();
+                let now = self.now();
+                for packet in RtcpPackets::new(&bytes) {
+                    let Ok(RtcpPacket::TransportFeedback(feedback)) = packet else { panic!("no feedback") };
+                    self.estimator.on_feedback(now, &feedback);
+                }
+                self.pacer.set_estimate(now, self.estimator.estimate());
+            }
+            if self.time.is_multiple_of(10_000) {
+                self.samples.push(Sample {
+                    time: self.time / 1_000,
+                    estimate: self.estimator.estimate() as f64,
+                    queue: self.link.queue(self.time) / 1_000,
+                });
+            }
+            self.time += 1_000;
+        }
+        self
+    }
+
+    fn produce(&mut self) {
+        let audio = AUDIO_BYTES as f64 * 8e6 / AUDIO_INTERVAL as f64;
+        if self.time >= self.next_frame {
+            self.next_frame += FRAME_INTERVAL;
+            let rate = match self.media {
+                Media::Fixed(rate) => rate,
+                Media::UpTo(rate) => rate.min(0.95 * self.estimator.estimate() as f64),
+            };
+            let frame = (rate - audio).max(0.0) / 8e6 * FRAME_INTERVAL as f64;
+            // The mean over a group of pictures stays.
+            let share = match self.keyframes {
+                Some((every, factor)) if self.frames.is_multiple_of(every) => factor,
+                Some((every, factor)) => (every as f64 - factor) / (every as f64 - 1.0),
+                None => 1.0,
+            };
+            self.frames += 1;
+            let bytes = (frame * share) as usize;
+            let packets = bytes.div_ceil(MTU).max(1);
+            self.paced.extend((0..packets).map(|_| bytes / packets));
+        }
+        if self.time >= self.next_audio {
+            self.next_audio += AUDIO_INTERVAL;
+            let now = self.now();
+            self.pacer.on_sent(now, AUDIO_BYTES);
+            self.send(AUDIO_BYTES);
+        }
+    }
+
+    fn pace(&mut self) {
+        let now = self.now();
+        while self.pacer.may_send(now) && !self.paced.is_empty() {
+            let mut budget = self.pacer.run_budget(now);
+            while let Some(&bytes) = self.paced.front()
+                && bytes <= budget
+            {
+                self.paced.pop_front();
+                budget -= bytes;
+                self.pacer.on_sent(now, bytes);
+                self.send(bytes);
+            }
+        }
+        // What the path cannot take for long is dropped by the owner.
+        while self.paced.len() > 1_000 {
+            self.paced.pop_front();
+        }
+        let waiting: usize = self.paced.iter().sum();
+        let rate = PACING_FACTOR * self.estimator.estimate() as f64;
+        self.pacer_wait = self.pacer_wait.max((waiting as f64 * 8e3 / rate) as u64);
+    }
+
+    fn probe(&mut self) {
+        if self.time < self.next_probe {
+            return;
+        }
+        let now = self.now();
+        self.estimator.poll(now);
+        if self.probes
+            && let Some(probe) = self.estimator.next_probe(now)
+        {
+            for _ in 0..probe.bytes.div_ceil(PADDING_BYTES) {
+                self.pacer.on_sent(now, PADDING_BYTES);
+                self.send(PADDING_BYTES);
+            }
+        }
+        self.next_probe += if self.estimator.is_probing() { PROBE_INTERVAL.as_micros() as u64 } else { 25_000 };
+    }
+
+    fn send(&mut self, bytes: usize) {
+        self.departures.resize((self.time / 1_000) as usize + 1, 0);
+        *self.departures.last_mut().unwrap() += bytes;
+        let sequence = self.estimator.on_sent(self.now(), bytes);
+        self.sent += 1;
+        match self.link.send(self.time, bytes) {
+            Some(arrival) => self.on_the_way.push_back((sequence, arrival)),
+            None => self.lost += 1,
+        }
+    }
+
+    fn report(&mut self) {
+        if self.time < self.next_feedback {
+            return;
+        }
+        self.next_feedback += self.feedback_interval;
+        let mut packets = vec![];
+        while let Some(&(sequence, arrival)) = self.on_the_way.front()
+            && arrival <= self.time
+        {
+            self.on_the_way.pop_front();
+            let arrival = arrival as i64;
+            let there = 5_000_000_000 + arrival + arrival * self.drift_ppm / 1_000_000;
+            packets.push((sequence, Some(there as u64)));
+        }
+        let mut rest = &packets[..];
+        while !rest.is_empty() {
+            let mut buffer = [0; MAX_RTCP_LEN];
+            let mut writer = RtcpWriter::new(&mut buffer);
+            let fields = FeedbackFields { sender_ssrc: 1, media_ssrc: 2, feedback_count: self.feedback_count };
+            let taken = writer.transport_feedback(&fields, rest).unwrap();
+            self.feedback_count = self.feedback_count.wrapping_add(1);
+            let lost = self.silence.contains(&self.time);
+            self.feedback.extend((!lost).then(|| (self.time + self.link.one_way, writer.as_bytes().to_vec())));
+            rest = &rest[taken..];
+        }
+    }
+
+    /// Samples from so many seconds on.
+    fn since(&self, seconds: f64) -> impl Iterator<Item = &Sample> + Clone {
+        let from = (seconds * 1e3) as u64;
+        self.samples.iter().filter(move |sample| sample.time >= from)
+    }
+
+    fn between(&self, from: f64, to: f64) -> impl Iterator<Item = &Sample> + Clone {
+        let to = (to * 1e3) as u64;
+        self.since(from).filter(move |sample| sample.time < to)
+    }
+
+    /// Seconds, from `from` on, after which the estimate first was in a range.
+    fn reaches(&self, from: f64, range: std::ops::Range<f64>) -> f64 {
+        let at = self.since(from).find(|sample| range.contains(&sample.estimate));
+        at.map_or(f64::INFINITY, |sample| sample.time as f64 / 1e3 - from)
+    }
+}
+
+/// The value below which so many percent of the samples are.
+fn percentile<'a>(samples: impl Iterator<Item = &'a Sample>, percent: usize, value: impl Fn(&Sample) -> f64) -> f64 {
+    let mut values: Vec<f64> = samples.map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) * percent / 100]
+}
+
+/// Lowest, median and highest estimate.
+fn estimates<'a>(samples: impl Iterator<Item = &'a Sample> + Clone) -> (f64, f64, f64) {
+    let at = |percent| percentile(samples.clone(), percent, |sample| sample.estimate);
+    (at(0), at(50), at(100))
+}
+
+fn queue<'a>(samples: impl Iterator<Item = &'a Sample>, percent: usize) -> f64 {
+    percentile(samples, percent, |sample| sample.queue as f64)
+}
