@@ -177,6 +177,10 @@ pub(crate) struct RunArgs {
     /// Spread the joins over so many seconds
     #[arg(long, value_name = "SECONDS", conflicts_with = "rate")]
     ramp: Option<f64>,
+    /// After the quiet seconds as many with this: datagrams a second, from strangers, to the server's media ports: noise,
+    /// and what looks like STUN, DTLS and RTP
+    #[arg(long, value_name = "DATAGRAMS", value_parser = clap::value_parser!(u32).range(1..))]
+    garbage: Option<u32>,
     #[command(flatten)]
     common: Common,
 }
@@ -195,6 +199,9 @@ pub(crate) struct StormArgs {
     /// Seconds to measure before the storm, and after it
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     calm: f64,
+    /// Those who join leave with their first packet, so that the server has no more to forward than before
+    #[arg(long)]
+    leave: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -256,14 +263,19 @@ impl RunArgs {
             Some(ramp) if ramp > 0.0 => Some(self.viewers as f64 / ramp),
             _ => self.rate,
         };
-        self.common.campaign(self.viewers, self.seconds, rate, Scenario::Run)
+        let scenario = Scenario::Run { garbage: self.garbage };
+        if self.garbage.is_some() {
+            return self.common.watched(self.viewers, self.seconds, rate, scenario);
+        }
+        self.common.campaign(self.viewers, self.seconds, rate, scenario)
     }
 }
 
 impl StormArgs {
     pub(crate) fn campaign(self) -> Planned {
         let calm = duration(self.calm, "--calm is no duration")?;
-        self.common.watched(self.viewers, 2.0 * self.calm, self.rate, Scenario::Storm { joins: self.joins, calm })
+        let scenario = Scenario::Storm { joins: self.joins, calm, leave: self.leave };
+        self.common.watched(self.viewers, 2.0 * self.calm, self.rate, scenario)
     }
 }
 

@@ -1,6 +1,7 @@
 //! All clients of a test: they join, restart and leave here, and their figures are kept when they are gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle as Thread;
 use std::time::{Duration, Instant};
@@ -12,10 +13,17 @@ use tokio::task::JoinHandle;
 
 use crate::client::{
     ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherFigures, PublisherOptions, PublisherWatch,
-    SharedHistogram, Viewer, ViewerFigures, ViewerOptions, Watch, latency_histogram,
+    ReceptionThread, SharedHistogram, Viewer, ViewerFigures, ViewerOptions, Watch, latency_histogram,
 };
 use crate::run::{Campaign, RunError};
 use crate::tally::TrackFigures;
+
+/// The nice value of the threads of a storm's joins: handshakes of clients cost as much as those of the server, and must
+/// take no time from the server and from those who measure it.
+const JOINS_NICENESS: i32 = 19;
+/// How often a viewer that is to leave with its first packet looks for it, and how long.
+const LOOK: Duration = Duration::from_millis(10);
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 /// Threads, each with a runtime of its own: clients of one thread share nothing with those of another.
 struct Workers {
@@ -25,16 +33,21 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(names: impl IntoIterator<Item = String>) -> std::io::Result<Workers> {
+    /// By name and nice value.
+    fn start(names: impl IntoIterator<Item = (String, i32)>) -> std::io::Result<Workers> {
         let mut workers = Workers { handles: Vec::new(), stops: Vec::new(), threads: Vec::new() };
-        for name in names {
+        for (name, niceness) in names {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (stop, stopped) = oneshot::channel::<()>();
             workers.handles.push(runtime.handle().clone());
             workers.stops.push(stop);
             let thread = std::thread::Builder::new().name(name);
-            // The sender's end is the signal, whether it sends or is dropped.
-            workers.threads.push(thread.spawn(move || drop(runtime.block_on(stopped)))?);
+            workers.threads.push(thread.spawn(move || {
+                // Of this thread alone. A refusal leaves it as it is.
+                let _ = rustix::process::setpriority_process(None, niceness);
+                // The sender's end is the signal, whether it sends or is dropped.
+                drop(runtime.block_on(stopped));
+            })?);
         }
         Ok(workers)
     }
@@ -158,6 +171,24 @@ pub(crate) struct Standing {
     viewer: Viewer,
 }
 
+impl Standing {
+    /// Waits for the first packet, or until it is clear that none will come.
+    async fn first_packet(&self) {
+        let (begun, watch) = (Instant::now(), self.viewer.watch());
+        while watch.figures().first_rtp.is_none() && self.viewer.failure().is_none() && begun.elapsed() < LONGEST_LOOK {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn leave(self) -> Left {
+        let Standing { id, begun, group, viewer } = self;
+        let (failure, watch) = (viewer.failure(), viewer.watch());
+        let deleted = viewer.stop().await.err();
+        // What a viewer saw counts also if its DELETE went wrong.
+        Left { standing: (id, begun, group), figures: watch.figures(), failure, deleted }
+    }
+}
+
 /// What a viewer said when it left.
 pub(crate) struct Left {
     pub(crate) standing: (u64, Instant, Group),
@@ -172,6 +203,8 @@ pub(crate) struct Fleet<'a> {
     http: reqwest::Client,
     identity: Identity,
     workers: Workers,
+    /// Those of the standing viewers, then those of the joining ones.
+    receptions: Vec<ReceptionThread>,
     begun: Instant,
     pub(crate) roster: Arc<Roster>,
     pub(crate) latencies: Vec<SharedHistogram>,
@@ -210,15 +243,21 @@ impl<'a> Fleet<'a> {
         let identity = Identity::new(&plan.client).map_err(|error| start(error.to_string()))?;
         let threads = plan.threads.max(1);
         // Publishers keep their pace on a thread of their own, and joins do not hold up those who measure latency.
-        let names = std::iter::once("publishers".to_owned())
-            .chain((0..threads).map(|index| format!("viewers-{index}")))
-            .chain((0..threads).filter(|_| campaign.scenario.storms()).map(|index| format!("joins-{index}")));
+        let of = |name: &'static str, niceness| (0..threads).map(move |index| (format!("{name}-{index}"), niceness));
+        let storms = campaign.scenario.storms();
+        let joins = of("joins", JOINS_NICENESS).filter(|_| storms);
+        let names = std::iter::once(("publishers".to_owned(), 0)).chain(of("viewers", 0)).chain(joins);
         let workers = Workers::start(names).map_err(|error| start(error.to_string()))?;
+        let receptions = of("receivers", 0).chain(of("joined", JOINS_NICENESS).filter(|_| storms));
+        let receptions: std::io::Result<_> =
+            receptions.map(|(name, niceness)| ReceptionThread::start(name, niceness)).collect();
+        let receptions = receptions.map_err(|error| start(error.to_string()))?;
         Ok(Fleet {
             campaign,
             http,
             identity,
             workers,
+            receptions,
             begun: Instant::now(),
             roster: Arc::default(),
             latencies: (0..threads).map(|_| latency_histogram()).collect(),
@@ -240,6 +279,14 @@ impl<'a> Fleet<'a> {
 
     pub(crate) fn begun(&self) -> Instant {
         self.begun
+    }
+
+    /// The server's addresses for media, as it named them to the viewers.
+    pub(crate) fn media_addresses(&self) -> Vec<SocketAddr> {
+        let answers = self.viewers.iter().map(|standing| standing.viewer.answer());
+        let addresses: BTreeSet<SocketAddr> =
+            answers.flat_map(|answer| answer.candidates.iter().map(|candidate| candidate.address)).collect();
+        addresses.into_iter().collect()
     }
 
     fn endpoint(&self, template: Option<&str>, index: usize) -> Endpoint {
@@ -286,28 +333,44 @@ impl<'a> Fleet<'a> {
         let endpoint = self.endpoint(plan.whep.as_deref(), stream);
         let threads = self.latencies.len();
         let place = index % threads;
-        let (handle, latency) = match group {
-            Group::Standing => (1 + place, &self.latencies[place]),
-            Group::Joining => (1 + threads + place, &self.elsewhere),
+        let (thread, latency) = match group {
+            Group::Standing => (place, &self.latencies[place]),
+            Group::Joining => (threads + place, &self.elsewhere),
         };
         let PublisherOptions { audio, video, .. } = *self.campaign.media(stream);
         let mut media = ViewerOptions { latency: latency.clone(), audio, ..ViewerOptions::default() };
         if video.is_none() {
             media.video.clear();
         }
-        let mut client = plan.client.clone();
+        let reception = Some(self.receptions[thread].handle());
+        let mut client = ClientOptions { reception, ..plan.client.clone() };
         if self.campaign.scenario.storms() && group == Group::Standing {
             // A storm is short, and a few viewers' latencies are all there is to judge it by.
             client = ClientOptions { verify: crate::client::Verify::All, ..client };
         }
         let (identity, roster) = (self.identity.clone(), Arc::clone(&self.roster));
-        self.workers.handles[handle].spawn(async move {
+        self.workers.handles[1 + thread].spawn(async move {
             let begun = Instant::now();
             let viewer = Viewer::start(&endpoint, &identity, media, client).await?;
             viewer.connected().await?;
             let id = roster.enter_viewer(group, viewer.watch());
             Ok(Standing { id, begun, group, viewer })
         })
+    }
+
+    /// Starts a viewer of a storm that leaves with its first packet.
+    pub(crate) fn start_visit(&self, index: usize, stream: usize) -> Started<Left> {
+        let start = self.start_viewer(index, stream, Group::Joining);
+        self.workers.handles[1 + self.latencies.len()].spawn(async move {
+            let standing = start.await.unwrap_or(Err(ClientError::Stopped))?;
+            standing.first_packet().await;
+            Ok(standing.leave().await)
+        })
+    }
+
+    pub(crate) fn visited(&mut self, left: Result<Left, ClientError>) {
+        self.viewers_connected += usize::from(left.is_ok());
+        self.viewer_left(left);
     }
 
     pub(crate) fn viewer_started(&mut self, started: Result<Standing, ClientError>) {
@@ -340,13 +403,7 @@ impl<'a> Fleet<'a> {
 
     /// Lets a viewer leave.
     pub(crate) fn stop_viewer(&self, standing: Standing) -> JoinHandle<Left> {
-        let Standing { id, begun, group, viewer } = standing;
-        self.workers.handles[1].spawn(async move {
-            let (failure, watch) = (viewer.failure(), viewer.watch());
-            let deleted = viewer.stop().await.err();
-            // What a viewer saw counts also if its DELETE went wrong.
-            Left { standing: (id, begun, group), figures: watch.figures(), failure, deleted }
-        })
+        self.workers.handles[1].spawn(standing.leave())
     }
 
     pub(crate) fn viewer_left(&mut self, left: Result<Left, ClientError>) {

@@ -8,11 +8,12 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use media_core::media::{Codec, MediaKind};
-use media_core::net::{MediaSocket, Path, SendBatch};
+use media_core::net::{MediaSocket, Path, RunBatch, SendBatch};
 use media_core::rtp::packet::{HeaderFields, write_header};
 use media_core::session::DtlsRole;
 use media_core::srtp::{KeyingMaterial, SrtpProfile, SrtpSender};
@@ -20,7 +21,7 @@ use media_core::subscription::PACKET_ROOM;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use crate::client::{AUDIO_BYTES, AUDIO_INTERVAL, PublisherOptions, open_socket};
+use crate::client::{AUDIO_BYTES, AUDIO_INTERVAL, Inflow, Moment, PublisherOptions, ReceptionThread, open_socket};
 use crate::frames::Packetizer;
 
 /// Before this has passed nothing is measured: caches, the clock of the CPU and the receivers' buffers settle.
@@ -392,27 +393,30 @@ impl Drop for Receivers {
     }
 }
 
-/// The receiving process: opens sockets as the load test's clients do, prints their addresses, and reads until its
-/// input ends.
+/// Takes packets and does nothing with them.
+struct Sink;
+
+impl Inflow for Sink {
+    fn arrived(&mut self, _: Moment, _: &mut RunBatch) -> bool {
+        false
+    }
+}
+
+/// The receiving process: opens sockets and reads them as the load test's viewers do, prints their addresses, and ends
+/// with its input.
 ///
 /// # Errors
 /// Sockets that cannot be opened.
 pub fn drain(count: usize) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let mut out = io::stdout().lock();
-        for _ in 0..count {
-            let socket = open_socket(Ipv4Addr::LOCALHOST.into())?;
-            writeln!(out, "{}", socket.local_addr()?)?;
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 1 << 16].into_boxed_slice();
-                while socket.readable().await.is_ok() {
-                    while socket.try_recv(&mut buffer).is_ok() {}
-                }
-            });
-        }
-        out.flush()?;
-        let end = tokio::task::spawn_blocking(|| io::stdin().lock().read_to_end(&mut Vec::new()));
-        end.await.map_err(io::Error::other)?.map(drop)
-    })
+    let thread = ReceptionThread::start("receivers".into(), 0)?;
+    let (sink, task) = (Arc::new(Mutex::new(Sink)), Arc::default());
+    let mut out = io::stdout().lock();
+    let mut lent = Vec::with_capacity(count);
+    for _ in 0..count {
+        let socket = open_socket(Ipv4Addr::LOCALHOST.into())?;
+        writeln!(out, "{}", socket.local_addr()?)?;
+        lent.push(thread.handle().lend(socket, sink.clone(), Arc::clone(&task))?);
+    }
+    out.flush()?;
+    io::stdin().lock().read_to_end(&mut Vec::new()).map(drop)
 }

@@ -12,6 +12,7 @@ pub mod clock;
 mod fleet;
 pub mod floor;
 pub mod frames;
+pub mod garbage;
 pub mod html;
 pub mod leak;
 pub mod monitor;

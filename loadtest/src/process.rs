@@ -11,6 +11,8 @@ pub struct Usage {
     pub user: Duration,
     /// System time of all its threads.
     pub system: Duration,
+    /// Both, of the threads that it has now, to the ns; the others are counted in ticks of some ms.
+    pub precise: Duration,
     /// Resident memory, in bytes.
     pub resident: u64,
     /// Number of threads.
@@ -21,12 +23,14 @@ impl Usage {
     /// Reads it; `None` if there is no such process.
     pub fn of(pid: u32) -> Option<Usage> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        parse(&stat, rustix::param::clock_ticks_per_second(), rustix::param::page_size() as u64)
+        let usage = parse(&stat, rustix::param::clock_ticks_per_second(), rustix::param::page_size() as u64)?;
+        Some(Usage { precise: precise(pid), ..usage })
     }
 
     /// User and system time.
     pub fn cpu(&self) -> Duration {
-        self.user + self.system
+        // What threads used that have ended stands in the ticks only.
+        self.precise.max(self.user + self.system)
     }
 }
 
@@ -51,6 +55,18 @@ impl Switches {
         }
         Some(all)
     }
+}
+
+/// CPU time of a process's threads, by the scheduler; zero where the system does not keep it.
+fn precise(pid: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let times = tasks.filter_map(|task| parse_schedstat(&fs::read_to_string(task.path().join("schedstat")).ok()?));
+    times.sum()
+}
+
+/// Time on a CPU in ns, time of waiting for one, number of turns.
+fn parse_schedstat(text: &str) -> Option<Duration> {
+    text.split_ascii_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Open file descriptors of a process; `None` if there is no such process or it is somebody else's.
@@ -102,7 +118,8 @@ fn parse(stat: &str, ticks_per_second: u64, page: u64) -> Option<Usage> {
         let nanos = field(number)?.saturating_mul(1_000_000_000).checked_div(ticks_per_second)?;
         Some(Duration::from_nanos(nanos))
     };
-    Some(Usage { user: time(14)?, system: time(15)?, resident: field(24)? * page, threads: field(20)? })
+    let (user, system, resident) = (time(14)?, time(15)?, field(24)? * page);
+    Some(Usage { user, system, precise: Duration::ZERO, resident, threads: field(20)? })
 }
 
 fn number_after(text: &str, key: &str) -> Option<u64> {
@@ -134,8 +151,11 @@ mod tests {
             "42 (a) b) c) S 1 42 42 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 3 0 100 1000000 256 18446744073709551615";
         let usage = parse(stat, 100, 4096).unwrap();
         let (user, system) = (Duration::from_millis(1500), Duration::from_millis(500));
-        assert_eq!(usage, Usage { user, system, resident: 256 * 4096, threads: 3 });
+        assert_eq!(usage, Usage { user, system, precise: Duration::ZERO, resident: 256 * 4096, threads: 3 });
         assert_eq!(usage.cpu(), Duration::from_secs(2));
+        let precise = parse_schedstat("2001000000 5 7\n").unwrap();
+        assert_eq!(Usage { precise, ..usage }.cpu(), Duration::from_millis(2001));
+        assert_eq!(parse_schedstat(""), None);
         assert_eq!(parse("42 (a) S", 100, 4096), None);
     }
 

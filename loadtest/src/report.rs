@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::client::{PublisherOptions, Verify, ViewerFigures};
 use crate::fleet::{Fleet, Group, Join};
+use crate::garbage::GarbageFigures;
 use crate::leak::Leaks;
 use crate::monitor::{GeneratorFigures, Percentiles, Phase, Sample, ServerFigures};
 use crate::run::{Campaign, Scenario};
@@ -26,6 +27,8 @@ pub struct StormFigures {
     pub joins_per_second: f64,
     /// The 99th percentile of the standing viewers' latency in the storm, by that before.
     pub p99_ratio: Option<f64>,
+    /// The same by that after, when those who joined and stayed are there too.
+    pub p99_ratio_after: Option<f64>,
     /// Packets that standing viewers lost, from before the storm to the end.
     pub standing_lost: u64,
 }
@@ -43,14 +46,45 @@ pub struct KneeFigures {
     pub first_bad: Option<Phase>,
     /// Why it was.
     pub reason: Option<String>,
+    /// Of the last good step: packets that viewers received, by the server's CPU time. What one core forwards in a second
+    /// if it has nothing else to do.
+    pub packets_per_cpu_second: Option<f64>,
+    /// The most packets a second that viewers received in any step, good or bad.
+    pub highest_packets_per_second: f64,
+}
+
+impl KneeFigures {
+    pub(crate) fn new(max_loss: f64, max_p99_ms: f64) -> KneeFigures {
+        KneeFigures {
+            max_loss,
+            max_p99_ms,
+            last_good: None,
+            first_bad: None,
+            reason: None,
+            packets_per_cpu_second: None,
+            highest_packets_per_second: 0.0,
+        }
+    }
+
+    /// Any step.
+    pub(crate) fn note(&mut self, phase: &Phase) {
+        self.highest_packets_per_second = self.highest_packets_per_second.max(phase.packets_per_second);
+    }
+
+    /// A good step.
+    pub(crate) fn keep(&mut self, phase: &Phase) {
+        let cpu = phase.server.map(|server| server.cpu_seconds).filter(|cpu| *cpu > 0.0);
+        self.packets_per_cpu_second = cpu.map(|cpu| phase.packets as f64 / cpu);
+        self.last_good = Some(phase.clone());
+    }
 }
 
 /// What only one kind of test finds.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Nothing more.
-    Run,
+    /// The garbage that was sent, if any was.
+    Run(Option<GarbageFigures>),
     /// See [`Scenario::Storm`].
     Storm(StormFigures),
     /// See [`Scenario::Knee`].
@@ -223,20 +257,20 @@ impl Report {
         let intact = viewers.iter().filter(|viewer| viewer.is_intact() || missed_nothing(viewer)).count();
         let wanted = match &outcome {
             Outcome::Storm(figures) => plan.viewers + figures.joins_wanted,
-            Outcome::Run => plan.viewers,
+            Outcome::Run(_) => plan.viewers,
             Outcome::Knee(_) | Outcome::Soak(_) => fleet.viewers_connected,
         };
         let connected = fleet.viewers_connected;
         let complete = errors.is_empty() && connected == wanted;
         let integrity = complete && intact == wanted && fleet.publishers_connected >= plan.publishers;
         let passed = match &outcome {
-            Outcome::Run => integrity,
+            Outcome::Run(_) => integrity,
             Outcome::Storm(figures) => complete && figures.standing_lost == 0,
             Outcome::Knee(figures) => figures.last_good.is_some(),
             Outcome::Soak(leaks) => errors.is_empty() && leaks.found().is_empty() && audio.corrupt + video.corrupt == 0,
         };
         let main = match &outcome {
-            Outcome::Run => phases.first(),
+            Outcome::Run(_) => phases.last(),
             Outcome::Storm(_) => phases.get(1),
             Outcome::Knee(figures) => figures.last_good.as_ref(),
             Outcome::Soak(_) => phases.last(),
@@ -352,6 +386,11 @@ impl Report {
         }
         lines.extend(self.outcome_lines());
         lines.extend(self.errors.iter().map(|(error, count)| format!("error, {count} times: {error}")));
+        if self.latency_ms.is_some() {
+            lines.push(
+                "latency: to the arrival in the viewer's socket, by the system's clock; not until it was read".into(),
+            );
+        }
         lines.push(match self.configuration.verify.as_str() {
             "every packet" => {
                 "checked: every packet's sequence number, SRTP tag, payload and publisher's counter".into()
@@ -365,7 +404,7 @@ impl Report {
         }
         lines.extend(self.bottlenecks.iter().map(|reason| format!("BOTTLENECK beside the server: {reason}")));
         lines.push(if self.integrity { "integrity: held".into() } else { "integrity: BROKEN".into() });
-        if !matches!(self.outcome, Outcome::Run) {
+        if !matches!(self.outcome, Outcome::Run(_)) {
             lines.push(format!("{}: {}", self.scenario, if self.passed { "passed" } else { "FAILED" }));
         }
         lines
@@ -374,24 +413,35 @@ impl Report {
     fn outcome_lines(&self) -> Vec<String> {
         let option = |value: Option<f64>, digits: usize| value.map_or("-".into(), |value| format!("{value:.digits$}"));
         match &self.outcome {
-            Outcome::Run => Vec::new(),
+            Outcome::Run(garbage) => garbage
+                .iter()
+                .map(|garbage| {
+                    format!(
+                        "garbage: {} datagrams, {:.0} a second, and {} more that the load test's own sockets refused",
+                        garbage.sent, garbage.per_second, garbage.refused
+                    )
+                })
+                .collect(),
             Outcome::Storm(storm) => vec![format!(
-                "storm: {} of {} joined in {:.2} s ({:.0} a second); the standing viewers' p99 was {} times that before, \
-                 they lost {} packets",
+                "storm: {} of {} joined in {:.2} s ({:.0} a second); the standing viewers' p99 was {} times that before \
+                 and {} times that after, they lost {} packets",
                 storm.joined,
                 storm.joins_wanted,
                 storm.seconds,
                 storm.joins_per_second,
                 option(storm.p99_ratio, 2),
+                option(storm.p99_ratio_after, 2),
                 storm.standing_lost,
             )],
             Outcome::Knee(knee) => {
                 let good = knee.last_good.as_ref().map_or("knee: no step was good".to_owned(), |phase| {
-                    let server = phase.server.map_or(String::new(), |server| {
-                        let pace = phase.packets_per_second / server.cores.max(0.001);
-                        format!("; server {:.2} cores, {pace:.0} packets/s a core", server.cores)
+                    let server = phase.server.zip(knee.packets_per_cpu_second);
+                    let server = server.map_or(String::new(), |(server, pace)| {
+                        format!("; server {:.2} cores, {pace:.0} packets for each second of CPU", server.cores)
                     });
-                    format!("knee: {} viewers, {:.0} packets/s{server}", phase.viewers, phase.packets_per_second)
+                    let (viewers, pace) = (phase.viewers, phase.packets_per_second);
+                    let highest = knee.highest_packets_per_second;
+                    format!("knee: {viewers} viewers, {pace:.0} packets/s, at most {highest:.0} in any step{server}")
                 });
                 let end = match (&knee.first_bad, &knee.reason) {
                     (Some(phase), Some(reason)) => format!("at {} viewers {reason}", phase.viewers),

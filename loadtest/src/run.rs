@@ -39,7 +39,11 @@ pub struct Plan {
 #[serde(rename_all = "snake_case")]
 pub enum Scenario {
     /// All join, all stay, all leave.
-    Run,
+    Run {
+        /// After the plan's duration it is measured once more, with so many datagrams of garbage a second to the server's
+        /// media ports.
+        garbage: Option<u32>,
+    },
     /// Viewers stand; then many more join at once, or at the plan's rate.
     Storm {
         /// Viewers that join.
@@ -47,6 +51,8 @@ pub enum Scenario {
         /// Measured before the storm, and after it.
         #[serde(serialize_with = "seconds")]
         calm: Duration,
+        /// Each leaves with its first packet: what the storm does is then done by joins, not by more viewers.
+        leave: bool,
     },
     /// More and more viewers, each step measured for the plan's duration, until the server no longer keeps up.
     Knee {
@@ -86,7 +92,7 @@ impl Scenario {
     /// Its name on the command line.
     pub fn name(&self) -> &'static str {
         match self {
-            Scenario::Run => "run",
+            Scenario::Run { .. } => "run",
             Scenario::Storm { .. } => "storm",
             Scenario::Knee { .. } => "knee",
             Scenario::Soak { .. } => "soak",
@@ -121,7 +127,7 @@ impl Campaign {
     /// The most clients that are there at once.
     pub fn most_clients(&self) -> usize {
         let more = match self.scenario {
-            Scenario::Run => 0,
+            Scenario::Run { .. } => 0,
             Scenario::Storm { joins, .. } => joins,
             Scenario::Knee { max_viewers, .. } => max_viewers.saturating_sub(self.plan.viewers),
             // Those that leave overlap with those that come.
@@ -153,7 +159,7 @@ pub enum RunError {
     Start(String),
 }
 
-/// A steady test of a plan: [`Campaign::run`] with [`Scenario::Run`].
+/// A steady test of a plan: [`Campaign::run`] with [`Scenario::Run`], without garbage.
 ///
 /// # Errors
 /// [`RunError`]: only what keeps the test from starting; clients that fail are in the report.
@@ -162,6 +168,6 @@ pub async fn run(
     progress: impl FnMut(Progress),
     interrupt: impl Future<Output = ()>,
 ) -> Result<Report, RunError> {
-    let campaign = Campaign { plan: plan.clone(), mix: Vec::new(), scenario: Scenario::Run };
+    let campaign = Campaign { plan: plan.clone(), mix: Vec::new(), scenario: Scenario::Run { garbage: None } };
     campaign.run(progress, interrupt).await
 }

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::client::ClientError;
 use crate::fleet::{Fleet, Group, Left, Standing};
+use crate::garbage::Garbage;
 use crate::leak::{Footprint, Leaks};
 use crate::monitor::{Monitor, Phase};
 use crate::report::{KneeFigures, Outcome, Report, StormFigures};
@@ -72,8 +73,8 @@ struct Stage<'a> {
 impl Stage<'_> {
     async fn play(mut self) -> Report {
         let outcome = match self.campaign.scenario.clone() {
-            Scenario::Run => self.steady().await,
-            Scenario::Storm { joins, calm } => self.storm(joins, calm).await,
+            Scenario::Run { garbage } => self.steady(garbage).await,
+            Scenario::Storm { joins, calm, leave } => self.storm(joins, calm, leave).await,
             Scenario::Knee { step, max_viewers, max_loss, max_p99_ms } => {
                 self.knee(step, max_viewers, max_loss, max_p99_ms).await
             }
@@ -157,35 +158,69 @@ impl Stage<'_> {
         }
     }
 
-    async fn steady(&mut self) -> Outcome {
+    /// Lets `count` viewers join, each until its first packet.
+    async fn visits(&mut self, count: usize, pace: &mut Pace) {
+        let (streams, before) = (self.plan.publishers.max(1), self.fleet.viewers.len());
+        let mut visits = Vec::new();
+        for index in 0..count {
+            self.show("joins", index, count);
+            if !self.paced(pace).await {
+                break;
+            }
+            visits.push(self.fleet.start_visit(before + index, (before + index) % streams));
+        }
+        for (index, visit) in visits.into_iter().enumerate() {
+            let left = visit.await.unwrap_or(Err(ClientError::Stopped));
+            self.fleet.visited(left);
+            self.show("left", index + 1, count);
+        }
+    }
+
+    async fn steady(&mut self, garbage: Option<u32>) -> Outcome {
         let mut pace = Pace::new(self.plan.rate);
         self.publish(&mut pace).await;
         self.join(self.plan.viewers, &mut pace, Group::Standing).await;
         self.measure("steady".into(), "seconds", self.plan.duration).await;
-        Outcome::Run
+        let Some(per_second) = garbage else { return Outcome::Run(None) };
+        match Garbage::start(self.fleet.media_addresses(), per_second) {
+            Ok(garbage) => {
+                self.measure("garbage".into(), "garbage", self.plan.duration).await;
+                Outcome::Run(Some(garbage.stop()))
+            }
+            Err(error) => {
+                self.fleet.errors.push(ClientError::Socket(error.to_string()));
+                Outcome::Run(None)
+            }
+        }
     }
 
-    async fn storm(&mut self, joins: usize, calm: Duration) -> Outcome {
+    async fn storm(&mut self, joins: usize, calm: Duration, leave: bool) -> Outcome {
         self.publish(&mut Pace::new(None)).await;
         self.join(self.plan.viewers, &mut Pace::new(None), Group::Standing).await;
         self.pass("settling", SETTLE).await;
         self.measure("before the storm".into(), "calm", calm).await;
 
         self.monitor.begin("storm");
-        let begun = Instant::now();
-        self.join(joins, &mut Pace::new(self.plan.rate), Group::Joining).await;
+        let (begun, mut pace) = (Instant::now(), Pace::new(self.plan.rate));
+        if leave {
+            self.visits(joins, &mut pace).await;
+        } else {
+            self.join(joins, &mut pace, Group::Joining).await;
+        }
         let took = begun.elapsed();
         self.pass("storm", SHORTEST_STORM.saturating_sub(took)).await;
         self.phases.extend(self.monitor.end());
 
         self.measure("after the storm".into(), "calm", calm).await;
-        let p99 = |index: usize| Some(self.phases.get(index)?.latency_ms?.p99);
+        let p99 = |index: usize| Some(self.phases.get(index)?.latency_ms?.p99).filter(|p99| *p99 > 0.0);
+        let ratio = |to: usize| Some(p99(1)? / p99(to)?);
         Outcome::Storm(StormFigures {
             joins_wanted: joins,
-            joined: self.fleet.viewers.len().saturating_sub(self.plan.viewers),
+            joined: self.fleet.viewers_connected.saturating_sub(self.plan.viewers),
             seconds: took.as_secs_f64(),
             joins_per_second: joins as f64 / took.as_secs_f64().max(0.001),
-            p99_ratio: p99(0).zip(p99(1)).filter(|(before, _)| *before > 0.0).map(|(before, storm)| storm / before),
+            p99_ratio: ratio(0),
+            p99_ratio_after: ratio(2),
             standing_lost: self.phases.iter().map(|phase| phase.lost).sum(),
         })
     }
@@ -194,7 +229,7 @@ impl Stage<'_> {
         self.publish(&mut Pace::new(None)).await;
         let mut pace = Pace::new(self.plan.rate);
         let mut more = self.plan.viewers;
-        let mut figures = KneeFigures { max_loss, max_p99_ms, last_good: None, first_bad: None, reason: None };
+        let mut figures = KneeFigures::new(max_loss, max_p99_ms);
         loop {
             self.join(more, &mut pace, Group::Standing).await;
             let viewers = self.fleet.viewers.len();
@@ -207,10 +242,11 @@ impl Stage<'_> {
                     return Outcome::Knee(Box::new(figures));
                 }
                 let Some(phase) = self.phases.last() else { return Outcome::Knee(Box::new(figures)) };
+                figures.note(phase);
                 figures.reason = bad(phase, max_loss, max_p99_ms);
                 good = figures.reason.is_none();
                 if good {
-                    figures.last_good = Some(phase.clone());
+                    figures.keep(phase);
                     break;
                 }
             }

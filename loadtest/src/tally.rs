@@ -218,6 +218,11 @@ impl Track {
         self.sequence.gaps(256)
     }
 
+    /// A keyframe began.
+    pub fn has_keyframe(&self) -> bool {
+        self.figures.keyframes > 0
+    }
+
     /// The highest extended sequence number.
     pub fn highest(&self) -> Option<u64> {
         self.sequence.highest()

@@ -484,7 +484,9 @@ async fn play(plan: Plan, scenario: Scenario) -> loadtest::report::Report {
 async fn a_storm_tells_what_it_did_to_those_who_stood_before() {
     let server = Server::start().await;
     let standing = Plan { viewers: 2, rate: None, ..plan(&server) };
-    let report = play(standing, Scenario::Storm { joins: 8, calm: Duration::from_millis(500) }).await;
+    let storm = |leave| Scenario::Storm { joins: 8, calm: Duration::from_millis(500), leave };
+    let storm_of_visits = storm(true);
+    let report = play(standing.clone(), storm(false)).await;
     assert!(report.passed && report.integrity, "{}", report.to_table());
     let names: Vec<&str> = report.phases.iter().map(|phase| phase.name.as_str()).collect();
     assert_eq!(names, ["before the storm", "storm", "after the storm"]);
@@ -495,8 +497,28 @@ async fn a_storm_tells_what_it_did_to_those_who_stood_before() {
     assert_eq!((report.phases[0].viewers, report.phases[2].viewers), (2, 10));
     let Outcome::Storm(storm) = &report.outcome else { panic!("{:?}", report.outcome) };
     assert_eq!((storm.joined, storm.standing_lost, report.joins.len()), (8, 0, 8));
-    assert!(storm.p99_ratio.is_some() && report.connect_ms.unwrap().count == 8);
+    assert!(storm.p99_ratio.is_some() && storm.p99_ratio_after.is_some() && report.connect_ms.unwrap().count == 8);
     assert!(report.to_table().contains("8 of 8 joined"), "{}", report.to_table());
+
+    // Those who leave with their first packet are gone before the storm is over.
+    let report = play(standing, storm_of_visits).await;
+    assert!(report.passed && report.integrity, "{}", report.to_table());
+    assert_eq!((report.phases[1].viewers, report.joins.len(), report.viewers_connected), (2, 8, 10));
+    assert_eq!(report.first_rtp_ms.unwrap().count, 8);
+    assert_eq!(server.reflector.sessions.lock().unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_reaches_the_servers_media_port_and_is_counted() {
+    let server = Server::start().await;
+    let plan = Plan { viewers: 2, rate: None, ..plan(&server) };
+    let report = play(plan, Scenario::Run { garbage: Some(2000) }).await;
+    assert!(report.passed, "{}", report.to_table());
+    let names: Vec<&str> = report.phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(names, ["steady", "garbage"]);
+    let Outcome::Run(Some(garbage)) = &report.outcome else { panic!("{:?}", report.outcome) };
+    assert!(garbage.sent > 0 && garbage.per_second < 2500.0, "{garbage:?}");
+    assert!(report.to_table().contains("datagrams"), "{}", report.to_table());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,9 +3,11 @@
 mod check;
 mod encoder;
 mod figures;
+mod flow;
 mod http;
 mod link;
 mod publisher;
+mod reception;
 mod running;
 mod viewer;
 
@@ -23,6 +25,8 @@ pub use http::Endpoint;
 pub(crate) use link::open_socket;
 pub(crate) use publisher::{AUDIO_BYTES, AUDIO_INTERVAL};
 pub use publisher::{Publisher, PublisherWatch};
+pub(crate) use reception::{Inflow, Moment};
+pub use reception::{Reception, ReceptionThread};
 pub use running::Running;
 pub use viewer::{SharedHistogram, Viewer, ViewerOptions, Watch, latency_histogram};
 
@@ -79,6 +83,8 @@ pub struct ClientOptions {
     pub receive_runs: bool,
     /// Which packets a viewer verifies.
     pub verify: Verify,
+    /// The thread that receives once the client is connected; its own task if `None`.
+    pub reception: Option<Reception>,
 }
 
 impl Default for ClientOptions {
@@ -99,6 +105,7 @@ impl Default for ClientOptions {
             delete: true,
             receive_runs: true,
             verify: Verify::All,
+            reception: None,
         }
     }
 }

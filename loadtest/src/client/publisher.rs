@@ -12,7 +12,7 @@ use media_core::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWrite
 use media_core::rtp::packet::{HeaderFields, RtpHeader, write_header};
 use media_core::rtp::rtx;
 
-use super::link::{Media, Outgoing};
+use super::flow::{Flow, Media, Outgoing};
 use super::running::{Agreed, Running};
 use super::{ClientError, ClientOptions, Endpoint, Identity, PublisherFigures, PublisherOptions};
 use crate::clock;
@@ -87,7 +87,7 @@ impl Publisher {
             keyframes: Arc::clone(&keyframes),
             figures: Arc::clone(&figures),
         };
-        let running = Running::start(Agreed { resource, answer, local, begun }, identity, options, sender)?;
+        let running = Running::start(Agreed { resource, answer, local, begun }, identity, options, Flow::new(sender))?;
         Ok(Publisher { running, figures, keyframes })
     }
 

@@ -8,8 +8,9 @@ use media_core::srtp::SrtpProfile;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use super::flow::{Media, SharedFlow};
 use super::http::Resource;
-use super::link::{Link, LinkStart, Media};
+use super::link::{Link, LinkStart};
 use super::{ClientError, ClientOptions, ClientState, Identity};
 use crate::sdp::Answer;
 
@@ -38,7 +39,7 @@ impl Running {
         agreed: Agreed,
         identity: &Identity,
         options: ClientOptions,
-        media: impl Media,
+        flow: SharedFlow<impl Media>,
     ) -> Result<Running, ClientError> {
         let Agreed { resource, answer, local, begun } = agreed;
         let (state_sender, state) = watch::channel(ClientState::Connecting);
@@ -53,8 +54,8 @@ impl Running {
             begun,
             moves: Arc::clone(&moves),
         };
-        let link = Link::start(start, state_sender)?;
-        let task = tokio::spawn(link.run(media, stopped));
+        let link = Link::start(start, flow, state_sender)?;
+        let task = tokio::spawn(link.run(stopped));
         Ok(Running { resource, delete, state, stop, task, answer, moves })
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -13,7 +13,7 @@ use media_core::rtp::packet::RtpHeader;
 use media_core::rtp::rtx;
 use media_core::rtp::sequence::SequenceExtender;
 
-use super::link::{Media, Outgoing};
+use super::flow::{Flow, Media, Outgoing, SharedFlow, lock};
 use super::running::{Agreed, Running};
 use super::{ClientError, ClientOptions, Endpoint, Identity, Verify, ViewerFigures};
 use crate::clock;
@@ -73,7 +73,7 @@ impl Default for ViewerOptions {
 /// A running viewer. Dropping it ends it without a word; [`Viewer::stop`] ends it well.
 pub struct Viewer {
     running: Running,
-    seen: Arc<Mutex<Seen>>,
+    flow: SharedFlow<Receiver>,
 }
 
 impl Viewer {
@@ -103,8 +103,7 @@ impl Viewer {
         let (answer, resource) = endpoint.offer(offer.to_sdp()).await?;
 
         let stream = stream_number(media.expected_stream.as_deref().unwrap_or(endpoint.stream()));
-        let seen = Arc::new(Mutex::new(Seen { figures: ViewerFigures::default(), streams: Vec::new() }));
-        let receiver = Receiver {
+        let flow = Flow::new(Receiver {
             sections: answer.sections.iter().filter(|section| !section.rejected).cloned().collect(),
             stream,
             nack: media.nack,
@@ -115,20 +114,21 @@ impl Viewer {
             next: begun,
             next_report: begun,
             ssrc: 1,
-            seen: Arc::clone(&seen),
-        };
-        let running = Running::start(Agreed { resource, answer, local, begun }, identity, options, receiver)?;
-        Ok(Viewer { running, seen })
+            latencies: Vec::new(),
+            seen: Seen { figures: ViewerFigures::default(), streams: Vec::new() },
+        });
+        let running = Running::start(Agreed { resource, answer, local, begun }, identity, options, Arc::clone(&flow))?;
+        Ok(Viewer { running, flow })
     }
 
     /// The figures so far.
     pub fn figures(&self) -> ViewerFigures {
-        lock(&self.seen).figures()
+        lock(&self.flow).media.seen.figures()
     }
 
     /// A look at the figures that outlives the viewer.
     pub fn watch(&self) -> Watch {
-        Watch(Arc::clone(&self.seen))
+        Watch(Arc::clone(&self.flow))
     }
 
     /// Ends the session: DELETE unless the options say no, then close_notify.
@@ -136,9 +136,9 @@ impl Viewer {
     /// # Errors
     /// What the DELETE said; the client is gone all the same.
     pub async fn stop(self) -> Result<ViewerFigures, ClientError> {
-        let Viewer { running, seen, .. } = self;
+        let Viewer { running, flow } = self;
         running.stop().await?;
-        let figures = lock(&seen).figures();
+        let figures = lock(&flow).media.seen.figures();
         Ok(figures)
     }
 }
@@ -151,18 +151,14 @@ impl Deref for Viewer {
     }
 }
 
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The figures of a viewer that runs elsewhere.
 #[derive(Clone)]
-pub struct Watch(Arc<Mutex<Seen>>);
+pub struct Watch(SharedFlow<Receiver>);
 
 impl Watch {
     /// The figures so far.
     pub fn figures(&self) -> ViewerFigures {
-        lock(&self.0).figures()
+        lock(&self.0).media.seen.figures()
     }
 }
 
@@ -170,6 +166,8 @@ impl Watch {
 struct Stream {
     ssrc: u32,
     kind: MediaKind,
+    /// That of its media packets, once one was verified.
+    payload_type: Option<u8>,
     extender: SequenceExtender,
     track: Track,
     clock_rate: f64,
@@ -211,6 +209,7 @@ impl Seen {
                 self.streams.push(Stream {
                     ssrc,
                     kind,
+                    payload_type: None,
                     extender: SequenceExtender::new(),
                     track: Track::default(),
                     clock_rate: if kind == MediaKind::Video { 90_000.0 } else { 48_000.0 },
@@ -301,7 +300,9 @@ struct Receiver {
     next_report: Instant,
     /// Our own SSRC in RTCP.
     ssrc: u32,
-    seen: Arc<Mutex<Seen>>,
+    /// Not yet in the histogram, in µs.
+    latencies: Vec<u64>,
+    seen: Seen,
 }
 
 impl Receiver {
@@ -325,10 +326,10 @@ impl Receiver {
     }
 
     fn report(&mut self, now: Instant, out: &mut Outgoing) {
-        let mut seen = lock(&self.seen);
+        let seen = &mut self.seen;
         let blocks: Vec<ReportBlock> = seen.streams.iter_mut().filter_map(|stream| stream.report(now)).collect();
         let blind = seen.streams.iter().find(|stream| stream.kind == MediaKind::Video);
-        let blind = blind.filter(|stream| stream.track.figures().keyframes == 0).map(|stream| stream.ssrc);
+        let blind = blind.filter(|stream| !stream.track.has_keyframe()).map(|stream| stream.ssrc);
         let mut buffer = [0; MAX_RTCP_LEN];
         let mut writer = RtcpWriter::new(&mut buffer);
         let mut written = writer.receiver_report(self.ssrc, &blocks);
@@ -343,7 +344,7 @@ impl Receiver {
     }
 
     fn ask(&mut self, now: Instant, out: &mut Outgoing) -> bool {
-        let mut seen = lock(&self.seen);
+        let seen = &mut self.seen;
         let mut waiting = false;
         let mut nacked = 0;
         for stream in seen.streams.iter_mut().filter(|stream| stream.kind == MediaKind::Video) {
@@ -370,21 +371,22 @@ impl Receiver {
 impl Media for Receiver {
     fn connected(&mut self, now: Instant) {
         let since = self.since(now);
-        lock(&self.seen).figures.connected = Some(since);
+        self.seen.figures.connected = Some(since);
         self.next_report = now + REPORT_INTERVAL / 4;
         self.next = self.next_report;
     }
 
-    fn wants(&mut self, now: Instant, packet: &[u8], overhead: usize) -> bool {
+    fn wants(&mut self, arrival: Instant, packet: &[u8], overhead: usize) -> bool {
         let Verify::Sample(one_in) = self.verify else { return true };
         let Ok(header) = RtpHeader::parse(packet) else { return true };
         if header.sequence_number.is_multiple_of(one_in.max(1)) {
             return true;
         }
-        let Some((codec, None, _)) = self.format(header.payload_type) else { return true };
-        let mut seen = lock(&self.seen);
-        let Some(stream) = seen.streams.iter_mut().find(|stream| stream.ssrc == header.ssrc) else { return true };
-        if stream.kind != codec.kind() || (stream.kind == MediaKind::Video && stream.track.figures().keyframes == 0) {
+        // Only packets of a kind that was verified before.
+        let known =
+            |stream: &&mut Stream| stream.ssrc == header.ssrc && stream.payload_type == Some(header.payload_type);
+        let Some(stream) = self.seen.streams.iter_mut().find(known) else { return true };
+        if stream.kind == MediaKind::Video && !stream.track.has_keyframe() {
             return true;
         }
         let before = stream.extender.highest();
@@ -394,22 +396,29 @@ impl Media for Receiver {
             && self.nack
             && before.is_some_and(|before| extended > before + 1)
         {
-            self.next = self.next.min(now + NACK_DELAY);
+            self.next = self.next.min(arrival + NACK_DELAY);
         }
         false
     }
 
     fn overflowed(&mut self, total: u32) {
-        lock(&self.seen).figures.overflowed = total.into();
+        self.seen.figures.overflowed = total.into();
+    }
+
+    fn pause(&mut self) {
+        if !self.latencies.is_empty() {
+            let mut histogram = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+            self.latencies.drain(..).for_each(|latency| histogram.saturating_record(latency));
+        }
     }
 
     fn rtp(&mut self, now: Instant, packet: &mut [u8]) {
         let since = self.since(now);
         let arrival = self.origin.1 + now.saturating_duration_since(self.origin.0).as_nanos() as u64;
-        let mut seen = lock(&self.seen);
-        seen.figures.first_rtp.get_or_insert(since);
+        self.seen.figures.first_rtp.get_or_insert(since);
         let header = RtpHeader::parse(packet).ok();
         let format = header.and_then(|header| Some((header, self.format(header.payload_type)?)));
+        let seen = &mut self.seen;
         let Some((mut header, (codec, retransmitted, media_ssrc))) = format else {
             seen.figures.unexpected += 1;
             return;
@@ -443,20 +452,21 @@ impl Media for Receiver {
         if retransmitted.is_none() {
             let in_order = before.is_none_or(|before| extended > before);
             stream.note_arrival(arrival as f64 / 1e9, header.timestamp, in_order);
+            stream.payload_type = Some(header.payload_type);
         }
         match frames::open(codec, payload) {
             Ok(stamp) if stamp.stream == self.stream => {
-                let keyframes = stream.track.figures().keyframes;
+                let first = !stream.track.has_keyframe();
                 match self.verify {
                     Verify::All => stream.track.note_stamp(&stamp),
                     Verify::Sample(_) => stream.track.note_sampled_stamp(&stamp, extended),
                 }
-                if keyframes == 0 && stamp.content == crate::stamp::Content::KeyframeStart {
+                if first && stamp.content == crate::stamp::Content::KeyframeStart {
                     seen.figures.first_keyframe.get_or_insert(since);
                 }
                 let latency = arrival.saturating_sub(stamp.sent) / 1000;
                 if retransmitted.is_none() {
-                    self.latency.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(latency.max(1));
+                    self.latencies.push(latency.max(1));
                 }
             }
             _ => stream.track.note_corrupt(),
@@ -464,7 +474,7 @@ impl Media for Receiver {
     }
 
     fn rtcp(&mut self, now: Instant, packet: &[u8], _: &mut Outgoing) {
-        let mut seen = lock(&self.seen);
+        let seen = &mut self.seen;
         for message in RtcpPackets::new(packet).flatten() {
             if let RtcpPacket::SenderReport(report) = message {
                 seen.figures.sender_reports += 1;
@@ -483,7 +493,7 @@ impl Media for Receiver {
     }
 
     fn refused(&mut self) {
-        lock(&self.seen).figures.refused += 1;
+        self.seen.figures.refused += 1;
     }
 
     fn tick(&mut self, now: Instant, out: &mut Outgoing) -> Instant {

@@ -8,6 +8,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
+use std::time::Duration;
 
 use super::address::{RAW_ADDRESS_LEN, RawAddress};
 
@@ -15,8 +16,8 @@ use super::address::{RAW_ADDRESS_LEN, RawAddress};
 const RUNS: usize = 4;
 /// The longest run that the system makes.
 const SLOT: usize = 1 << 16;
-/// Room for the control messages UDP_GRO and SO_RXQ_OVFL, an `int` each.
-const CONTROL: usize = 64;
+/// Room for the control messages UDP_GRO and SO_RXQ_OVFL, an `int` each, and SO_TIMESTAMPNS, a `timespec`.
+const CONTROL: usize = 128;
 
 /// Control message buffers must be aligned like `cmsghdr`.
 #[derive(Clone, Copy)]
@@ -42,6 +43,14 @@ pub fn count_overflows(socket: &impl AsFd) -> io::Result<()> {
     set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, true)
 }
 
+/// Lets a socket tell when the system received a datagram (SO_TIMESTAMPNS); see [`Run::received`].
+///
+/// # Errors
+/// The system knows no SO_TIMESTAMPNS.
+pub fn stamp_arrivals(socket: &impl AsFd) -> io::Result<()> {
+    set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, true)
+}
+
 fn set(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, on: bool) -> io::Result<()> {
     let value = libc::c_int::from(on);
     // SAFETY: the option value is a live c_int and its size is given.
@@ -58,6 +67,8 @@ pub struct Run<'a> {
     pub remote: SocketAddr,
     /// Datagrams that the socket has dropped for want of room since it was opened, if any; wraps after 2^32.
     pub overflowed: Option<u32>,
+    /// When the system received the first of them, since 1970 by its wall clock.
+    pub received: Option<Duration>,
     data: &'a mut [u8],
     size: usize,
 }
@@ -137,10 +148,10 @@ impl RunBatch {
         self.data.chunks_exact_mut(SLOT).zip(headers).enumerate().filter_map(move |(index, (slot, header))| {
             let remote = names[index].get()?;
             let data = &mut slot[..(header.msg_len as usize).min(SLOT)];
-            let (size, overflowed) = read_control(&header.msg_hdr, &controls[index]);
+            let Told { size, overflowed, received } = read_control(&header.msg_hdr, &controls[index]);
             // Without the control message it is a single datagram.
             let size = size.unwrap_or(data.len()).max(1);
-            Some(Run { remote, overflowed, data, size })
+            Some(Run { remote, overflowed, received, data, size })
         })
     }
 }
@@ -151,33 +162,45 @@ impl Default for RunBatch {
     }
 }
 
-/// The size of a run's datagrams, and the overflow count.
-fn read_control(header: &libc::msghdr, _control: &Control) -> (Option<usize>, Option<u32>) {
-    let (mut size, mut overflowed) = (None, None);
+/// What the control messages of a run say.
+#[derive(Default)]
+struct Told {
+    size: Option<usize>,
+    overflowed: Option<u32>,
+    received: Option<Duration>,
+}
+
+fn read_control(header: &libc::msghdr, _control: &Control) -> Told {
+    let mut told = Told::default();
     // SAFETY: the header and its control buffer (borrowed by `_control`) were written by recvmmsg, and the CMSG macros
     // stay inside `msg_controllen`; the data is read unaligned.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while !message.is_null() {
+            let data = libc::CMSG_DATA(message);
             match ((*message).cmsg_level, (*message).cmsg_type) {
                 (libc::SOL_UDP, libc::UDP_GRO) => {
-                    let value: libc::c_int = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
-                    size = usize::try_from(value).ok();
+                    told.size = usize::try_from(ptr::read_unaligned(data.cast::<libc::c_int>())).ok();
                 }
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
-                    overflowed = Some(ptr::read_unaligned(libc::CMSG_DATA(message).cast::<u32>()));
+                    told.overflowed = Some(ptr::read_unaligned(data.cast::<u32>()));
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    let time = ptr::read_unaligned(data.cast::<libc::timespec>());
+                    told.received = Some(Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32));
                 }
                 _ => {}
             }
             message = libc::CMSG_NXTHDR(header, message);
         }
     }
-    (size, overflowed)
+    told
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, UdpSocket};
+    use std::time::{SystemTime, UNIX_EPOCH};
 
     use super::super::{MediaSocket, Path, SendBatch};
     use super::*;
@@ -246,6 +269,27 @@ mod tests {
         let overflowed = batch.iter_mut().next().unwrap().overflowed;
         assert_eq!(overflowed.map(|count| count as usize), Some(100 - received));
         assert!(received < 100);
+    }
+
+    #[test]
+    fn the_system_tells_when_it_received_a_datagram_however_late_it_is_read() {
+        let since_1970 = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let (sender, receiver) = (socket(), socket());
+        stamp_arrivals(&receiver).unwrap();
+        let mut batch = RunBatch::new();
+        // The system begins to take times only some moments after the first socket has asked for them.
+        let begun = since_1970();
+        loop {
+            sender.send_to(&[1; 10], receiver.local_addr().unwrap()).unwrap();
+            let sent = since_1970();
+            std::thread::sleep(Duration::from_millis(10));
+            batch.receive(&receiver).unwrap();
+            let received = batch.iter_mut().next().unwrap().received.unwrap();
+            if received <= sent {
+                break;
+            }
+            assert!(sent - begun < Duration::from_secs(10), "{received:?} is the time of reading");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod receive;
 mod send;
 mod socket;
 
-pub use gro::{Run, RunBatch, count_overflows, set_run_receiving};
+pub use gro::{Run, RunBatch, count_overflows, set_run_receiving, stamp_arrivals};
 pub use receive::{Datagram, ReceiveBatch};
 pub use send::{SendBatch, SendReport};
 pub use socket::MediaSocket;

@@ -1,0 +1,184 @@
+//! What arrives for a client: media goes straight to who counts it, everything else is laid aside for the link.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use media_core::demux::{PacketKind, classify};
+use media_core::net::RunBatch;
+use media_core::srtp::{SrtpReceiver, SrtpSender};
+
+use super::reception::{Inflow, Moment};
+
+/// Datagrams laid aside at most; a server has no reason to send so many at once, and repeats what matters.
+const ASIDE: usize = 256;
+/// The longest packet that a client sends.
+pub(super) const DATAGRAM: usize = 1500;
+
+/// What a client does with its connection.
+pub(super) trait Media: Send + 'static {
+    /// Keys are installed.
+    fn connected(&mut self, now: Instant);
+    /// An RTP packet of the peer as it came, `overhead` bytes of its end are SRTP's. True if it is to be authenticated and
+    /// decrypted, for [`Media::rtp`]; false if its header is all that counts.
+    fn wants(&mut self, _now: Instant, _packet: &[u8], _overhead: usize) -> bool {
+        true
+    }
+    /// An authenticated RTP packet.
+    fn rtp(&mut self, now: Instant, packet: &mut [u8]);
+    /// An authenticated compound RTCP packet.
+    fn rtcp(&mut self, now: Instant, packet: &[u8], out: &mut Outgoing);
+    /// A packet whose authentication failed, or that came before.
+    fn refused(&mut self);
+    /// The socket has dropped so many datagrams since it was opened.
+    fn overflowed(&mut self, _total: u32) {}
+    /// Some runs of packets were handed over.
+    fn pause(&mut self) {}
+    /// Time passed; returns when to call again.
+    fn tick(&mut self, now: Instant, out: &mut Outgoing) -> Instant;
+    /// When [`Media::tick`] wants to be called at the latest; looked at after received packets.
+    fn deadline(&self) -> Instant;
+}
+
+/// The way out for media.
+pub(super) struct Outgoing {
+    pub(super) srtp: SrtpSender,
+    pub(super) corrupt: bool,
+    pub(super) enabled: bool,
+    pub(super) packet: Box<[u8]>,
+    pub(super) queue: Vec<Vec<u8>>,
+}
+
+impl Outgoing {
+    /// Protects an RTP packet and sends it after the current call.
+    pub(super) fn rtp(&mut self, packet: &[u8]) {
+        self.protect(packet, false);
+    }
+
+    /// Protects an RTCP packet and sends it after the current call.
+    pub(super) fn rtcp(&mut self, packet: &[u8]) {
+        self.protect(packet, true);
+    }
+
+    fn protect(&mut self, packet: &[u8], rtcp: bool) {
+        let fits = self.enabled && packet.len() <= DATAGRAM;
+        let Some(room) = self.packet.get_mut(..packet.len()).filter(|_| fits) else { return };
+        room.copy_from_slice(packet);
+        let protected = if rtcp {
+            self.srtp.protect_rtcp(&mut self.packet, packet.len())
+        } else {
+            self.srtp.protect_rtp(&mut self.packet, packet.len())
+        };
+        let Ok(len) = protected else { return };
+        if self.corrupt {
+            // The last byte is part of the authentication tag or of the SRTCP index: the packet never authenticates.
+            self.packet[len - 1] ^= 0x55;
+        }
+        self.queue.push(self.packet[..len].to_vec());
+    }
+}
+
+/// Keys, once the handshake is done.
+pub(super) struct Keys {
+    pub(super) receiver: SrtpReceiver,
+    /// Bytes that SRTP adds to an RTP packet.
+    pub(super) overhead: usize,
+    pub(super) out: Outgoing,
+}
+
+/// Throws away a share of the packets.
+pub(super) struct Dice {
+    share: f64,
+    state: u64,
+}
+
+impl Dice {
+    /// `share` is 0.0..=1.0; equal seeds fall equally.
+    pub(super) fn new(share: f64, seed: u16) -> Dice {
+        Dice { share, state: u64::from(seed) | 0x9e37_79b9_0000_0000 }
+    }
+
+    pub(super) fn drops(&mut self) -> bool {
+        if self.share <= 0.0 {
+            return false;
+        }
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        (self.state >> 11) as f64 / (1_u64 << 53) as f64 <= self.share
+    }
+}
+
+/// The receiving half of a client; the client's own task or a [`super::Reception`] fills it.
+pub(super) struct Flow<M> {
+    pub(super) media: M,
+    pub(super) keys: Option<Keys>,
+    /// Where the server is, once a path is validated.
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) dice: Dice,
+    aside: Vec<(SocketAddr, Vec<u8>)>,
+}
+
+pub(super) type SharedFlow<M> = Arc<Mutex<Flow<M>>>;
+
+pub(super) fn lock<M>(flow: &Mutex<Flow<M>>) -> MutexGuard<'_, Flow<M>> {
+    flow.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<M: Media> Flow<M> {
+    pub(super) fn new(media: M) -> SharedFlow<M> {
+        let dice = Dice::new(0.0, 0);
+        Arc::new(Mutex::new(Flow { media, keys: None, peer: None, dice, aside: Vec::new() }))
+    }
+
+    /// What is not media of the known peer.
+    pub(super) fn take_aside(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        std::mem::take(&mut self.aside)
+    }
+
+    /// Takes an RTP or RTCP packet of the peer.
+    pub(super) fn take_media(&mut self, arrival: Instant, kind: PacketKind, datagram: &mut [u8]) {
+        let Some(Keys { receiver, overhead, out }) = &mut self.keys else { return };
+        let len = datagram.len();
+        match kind {
+            PacketKind::Rtp if self.media.wants(arrival, datagram, *overhead) => {
+                match receiver.unprotect_rtp(datagram, len) {
+                    Ok(len) => self.media.rtp(arrival, &mut datagram[..len]),
+                    Err(_) => self.media.refused(),
+                }
+            }
+            PacketKind::Rtcp => match receiver.unprotect_rtcp(datagram, len) {
+                Ok(len) => self.media.rtcp(arrival, &datagram[..len], out),
+                Err(_) => self.media.refused(),
+            },
+            _ => {}
+        }
+    }
+}
+
+impl<M: Media> Inflow for Flow<M> {
+    fn arrived(&mut self, moment: Moment, batch: &mut RunBatch) -> bool {
+        let deadline = self.media.deadline();
+        for mut run in batch.iter_mut() {
+            let (remote, arrival) = (run.remote, moment.arrival(run.received));
+            let known = self.peer == Some(remote);
+            if let Some(total) = run.overflowed {
+                self.media.overflowed(total);
+            }
+            for datagram in run.datagrams() {
+                if self.dice.drops() {
+                    continue;
+                }
+                match classify(datagram) {
+                    Ok(kind @ (PacketKind::Rtp | PacketKind::Rtcp)) if known => {
+                        self.take_media(arrival, kind, datagram)
+                    }
+                    Ok(_) if self.aside.len() < ASIDE => self.aside.push((remote, datagram.to_vec())),
+                    _ => {}
+                }
+            }
+        }
+        self.media.pause();
+        !self.aside.is_empty() || self.media.deadline() < deadline
+    }
+}

@@ -1,0 +1,230 @@
+//! Datagrams that no server should spend time on, as many a second as one likes: noise, and what looks like STUN, DTLS and
+//! SRTP, from addresses that never made a valid connectivity check.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use media_core::net::{MediaSocket, Path, SendBatch};
+use serde::Serialize;
+
+/// Source addresses towards each address, used by turns.
+const SOURCES: usize = 16;
+/// Datagrams leave this often.
+const INTERVAL: Duration = Duration::from_millis(1);
+/// What could not leave in time is made up for up to this much of it.
+const LONGEST_DEBT: Duration = Duration::from_millis(20);
+/// Datagrams of one kind and one source in a row.
+const RUN: usize = 8;
+const LONGEST: usize = 1200;
+
+/// What was sent.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct GarbageFigures {
+    /// Datagrams that the sockets took.
+    pub sent: u64,
+    /// Datagrams that they refused.
+    pub refused: u64,
+    /// From the first to the last.
+    pub seconds: f64,
+    /// Sent a second.
+    pub per_second: f64,
+}
+
+/// The thread that sends. Dropping it stops it.
+pub struct Garbage {
+    stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<GarbageFigures>>,
+}
+
+impl Garbage {
+    /// Sends so many datagrams a second, by turns to all of these addresses.
+    ///
+    /// # Errors
+    /// Sockets or a thread that cannot be had.
+    pub fn start(to: Vec<SocketAddr>, per_second: u32) -> io::Result<Garbage> {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopped);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let sources = {
+            let _inside = runtime.enter();
+            let open = |index| Source::open(to[index % to.len()]);
+            (0..SOURCES * to.len()).map(open).collect::<io::Result<Vec<_>>>()?
+        };
+        let thread = thread::Builder::new().name("garbage".into()).spawn(move || {
+            // The sockets belong to the runtime, though nothing here ever waits for them.
+            let _runtime = runtime;
+            send(sources, per_second, &stop)
+        })?;
+        Ok(Garbage { stopped, thread: Some(thread) })
+    }
+
+    /// Stops it and tells what was sent.
+    pub fn stop(mut self) -> GarbageFigures {
+        self.end().unwrap_or_default()
+    }
+
+    fn end(&mut self) -> Option<GarbageFigures> {
+        self.stopped.store(true, Ordering::Relaxed);
+        // A thread that panicked has already said so.
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Garbage {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A socket and where its datagrams go.
+struct Source {
+    socket: MediaSocket,
+    to: SocketAddr,
+}
+
+impl Source {
+    fn open(to: SocketAddr) -> io::Result<Source> {
+        let ip: IpAddr = match to.ip() {
+            IpAddr::V4(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(ip) if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Ok(Source { socket: MediaSocket::register(MediaSocket::bind(ip, 0)?)?, to })
+    }
+}
+
+fn send(sources: Vec<Source>, per_second: u32, stopped: &AtomicBool) -> GarbageFigures {
+    let (begun, mut figures, mut noise) = (Instant::now(), GarbageFigures::default(), Noise(0x9e37_79b9_7f4a_7c15));
+    let mut batches: Vec<SendBatch> = sources.iter().map(|source| SendBatch::new(source.socket.is_ipv6())).collect();
+    let mut buffer = [0; LONGEST];
+    let (mut last, mut owed, mut turn) = (begun, 0.0, 0_usize);
+    while !stopped.load(Ordering::Relaxed) && !sources.is_empty() {
+        thread::sleep(INTERVAL);
+        let now = Instant::now();
+        owed += (now - last).min(LONGEST_DEBT).as_secs_f64() * f64::from(per_second);
+        last = now;
+        while owed >= 1.0 {
+            let index = turn % sources.len();
+            let kind = KINDS[turn / sources.len() % KINDS.len()];
+            turn += 1;
+            let (Source { socket, to }, batch) = (&sources[index], &mut batches[index]);
+            for _ in 0..RUN.min(owed as usize) {
+                let datagram = noise.datagram(kind, &mut buffer);
+                batch.push(Path { remote: *to, local: None }, datagram);
+                owed -= 1.0;
+            }
+            let report = socket.send(batch);
+            figures.sent += report.sent;
+            figures.refused += report.dropped;
+        }
+    }
+    figures.seconds = begun.elapsed().as_secs_f64();
+    figures.per_second = figures.sent as f64 / figures.seconds.max(0.001);
+    figures
+}
+
+/// What a datagram pretends to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Nothing.
+    Noise,
+    /// A Binding request with a made-up USERNAME and MESSAGE-INTEGRITY.
+    Stun,
+    /// A record with a piece of a ClientHello.
+    Dtls,
+    /// A packet of some stream.
+    Rtp,
+}
+
+const KINDS: [Kind; 4] = [Kind::Noise, Kind::Stun, Kind::Dtls, Kind::Rtp];
+
+/// Numbers without any order (xorshift); the same in every run.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+        }
+    }
+
+    fn datagram<'a>(&mut self, kind: Kind, buffer: &'a mut [u8; LONGEST]) -> &'a [u8] {
+        let len = match kind {
+            Kind::Noise => 64,
+            Kind::Stun => 64,
+            Kind::Dtls => 200,
+            Kind::Rtp => 1150,
+        };
+        let datagram = &mut buffer[..len];
+        self.fill(datagram);
+        match kind {
+            Kind::Noise => {}
+            Kind::Stun => {
+                datagram[..8].copy_from_slice(&[0x00, 0x01, 0x00, 44, 0x21, 0x12, 0xa4, 0x42]);
+                // USERNAME of 13 characters, padded, and MESSAGE-INTEGRITY; 12 bytes of transaction id stand before them.
+                datagram[20..24].copy_from_slice(&[0x00, 0x06, 0x00, 13]);
+                for byte in &mut datagram[24..37] {
+                    *byte = b'a' + *byte % 26;
+                }
+                datagram[32] = b':';
+                datagram[40..44].copy_from_slice(&[0x00, 0x08, 0x00, 20]);
+            }
+            Kind::Dtls => {
+                // A handshake record of epoch 0, and in it the only fragment of a ClientHello.
+                datagram[..5].copy_from_slice(&[22, 0xfe, 0xfd, 0, 0]);
+                datagram[11..17].copy_from_slice(&[0, 187, 1, 0, 0, 175]);
+                datagram[17..25].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 175]);
+            }
+            Kind::Rtp => {
+                datagram[0] = 0x80;
+                datagram[1] = 96 + datagram[1] % 16;
+            }
+        }
+        datagram
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use media_core::demux::{PacketKind, classify};
+    use media_core::rtp::packet::RtpHeader;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_looks_like_what_it_pretends_to_be() {
+        let (mut noise, mut buffer) = (Noise(1), [0; LONGEST]);
+        for _ in 0..100 {
+            assert_eq!(classify(noise.datagram(Kind::Stun, &mut buffer)), Ok(PacketKind::Stun));
+            assert!(media_core::ice::peek_ufrag(&buffer[..64]).is_some(), "it gets as far as a look-up");
+            assert_eq!(classify(noise.datagram(Kind::Dtls, &mut buffer)), Ok(PacketKind::Dtls));
+            assert_eq!(classify(noise.datagram(Kind::Rtp, &mut buffer)), Ok(PacketKind::Rtp));
+            assert!(RtpHeader::parse(&buffer[..1150]).is_ok());
+        }
+    }
+
+    #[test]
+    fn it_keeps_its_pace_and_comes_from_many_addresses() {
+        let target = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        target.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let garbage = Garbage::start(vec![target.local_addr().unwrap()], 20_000).unwrap();
+        let (mut sources, mut buffer) = (std::collections::BTreeSet::new(), [0; LONGEST]);
+        while sources.len() < SOURCES {
+            sources.insert(target.recv_from(&mut buffer).unwrap().1);
+        }
+        let figures = garbage.stop();
+        assert!(figures.sent >= SOURCES as u64 && figures.per_second < 25_000.0, "{figures:?}");
+    }
+}
