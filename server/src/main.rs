@@ -9,6 +9,9 @@ use server::config::render;
 use server::config::resolve::{Machine, Resolved, resolve};
 use server::{run, telemetry};
 
+/// The nice value of the control threads: where cores are short, forwarding goes before HTTP, and HTTP before handshakes.
+const CONTROL_NICENESS: i32 = 5;
+
 /// The configuration is wrong.
 const WRONG_CONFIGURATION: u8 = 2;
 
@@ -33,7 +36,16 @@ fn main() -> ExitCode {
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("control")
+        // Of the starting thread alone: the shards are started by this one, which stays as it is. A refusal leaves all
+        // threads equal, which is no fault.
+        .on_thread_start(|| {
+            let _ = rustix::process::setpriority_process(None, CONTROL_NICENESS);
+        })
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start the control threads: {error}"), 1),
     };

@@ -17,6 +17,10 @@ use crate::session::{DtlsParameters, SessionId};
 /// Datagrams that may wait for one thread, some 4 MB. More are dropped; peers send again.
 pub const QUEUED_DATAGRAMS: usize = 4096;
 
+/// The nice value of the threads. Where cores are short, a shard that has packets to forward goes first: a join can wait
+/// for some ms, media cannot. Not lower still, since then a full machine would let nobody in.
+const NICENESS: i32 = 10;
+
 /// What the pool tells the owner of a session.
 #[derive(Debug)]
 pub struct DtlsOutput {
@@ -80,13 +84,16 @@ pub struct HandshakePool {
 }
 
 impl HandshakePool {
-    /// Starts `threads` threads (at least one) whose associations show `certificate`.
+    /// Starts `threads` threads whose associations show `certificate`: at least one, and at most so many that one core is
+    /// left to media.
     pub fn start(threads: usize, certificate: &Certificate) -> Result<HandshakePool, PoolError> {
         let context = DtlsContext::new(certificate)?;
+        let most = thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
+        let threads = threads.clamp(1, most);
         let mut pool =
             HandshakePool { handle: PoolHandle { lanes: Arc::from([]) }, threads: Vec::with_capacity(threads) };
         let mut lanes = Vec::with_capacity(threads);
-        for index in 0..threads.max(1) {
+        for index in 0..threads {
             let (commands, receiver) = mpsc::channel();
             let queued = Arc::new(AtomicUsize::new(0));
             let worker = Worker {
@@ -213,6 +220,8 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, commands: &mpsc::Receiver<Command>) {
+        // Of the calling thread alone. A refusal leaves it equal to the shards, which is no fault.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
         loop {
             let command = match self.timers.first() {
                 None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
