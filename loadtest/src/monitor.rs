@@ -454,7 +454,10 @@ mod tests {
     fn the_cost_of_a_packet_is_cpu_time_by_packets() {
         let usage = |millis, resident, switches| {
             let (user, system) = (Duration::from_millis(millis), Duration::from_millis(millis / 2));
-            (Usage { user, system, precise: Duration::ZERO, resident, threads: 3 }, Switches { voluntary: switches, involuntary: 1 })
+            (
+                Usage { user, system, precise: Duration::ZERO, resident, threads: 3 },
+                Switches { voluntary: switches, involuntary: 1 },
+            )
         };
         let figures = ServerFigures::new(usage(100, 1, 5), usage(600, 2, 9), 100_000, Duration::from_secs(1));
         assert_eq!((figures.cpu_us_per_packet, figures.resident_bytes), (Some(7.5), 2));
