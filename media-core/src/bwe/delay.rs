@@ -307,6 +307,50 @@ mod tests {
         );
     }
 
+    /// A queue that grows for half a second to 250 ms, then drains as fast: the signals by packets, and the highest
+    /// threshold.
+    fn burst() -> (DelayDetector, Vec<Usage>, f64) {
+        let (mut detector, mut threshold) = (DelayDetector::default(), 0.0f64);
+        let signals = (0..300u32).map(|n| {
+            let delay =
+                [0, n.saturating_sub(100), 200u32.saturating_sub(n)][usize::from(n > 100) + usize::from(n > 150)];
+            detector.on_packet(Micros(n * 10_000), Micros(n * 10_000 + delay * 5_000));
+            threshold = threshold.max(detector.overuse.threshold);
+            detector.take_signal()
+        });
+        let signals = signals.collect();
+        (detector, signals, threshold)
+    }
+
+    #[test]
+    fn overuse_is_acted_upon_while_the_queue_grows_and_not_while_it_drains() {
+        let (detector, signals, _) = burst();
+        assert!(signals[100..152].contains(&Usage::Overuse));
+        assert!(!signals[155..].contains(&Usage::Overuse));
+        assert!(signals[155..165].iter().all(|&signal| signal == Usage::Underuse), "but nothing rises either");
+        assert!(detector.queue() < 1.0);
+    }
+
+    #[test]
+    fn a_steep_slope_does_not_blunt_the_detector() {
+        let (.., threshold) = burst();
+        assert!(threshold < 20.0, "{threshold}");
+    }
+
+    #[test]
+    fn the_queue_is_measured_against_the_best_delay() {
+        let mut detector = DelayDetector::default();
+        for n in 0..2_000u32 {
+            let delay = if n < 1_000 { 30_000 } else { 130_000 };
+            detector.on_packet(Micros(n * 10_000), Micros(n * 10_000 + delay));
+        }
+        assert!((detector.queue() - 100.0).abs() < 1.0, "{}", detector.queue());
+        for n in 2_000..6_000u32 {
+            detector.on_packet(Micros(n * 10_000), Micros(n * 10_000 + 130_000));
+        }
+        assert!(detector.queue() < 1.0, "a longer path in the end is no queue: {}", detector.queue());
+    }
+
     #[test]
     fn drifting_clocks_are_not_a_queue() {
         for ppm in [100, -100, 1_000, -1_000] {

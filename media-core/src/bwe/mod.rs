@@ -8,6 +8,9 @@
 //! - the loss-based cap (`loss`),
 //! - the viewer's REMB, for some seconds after the last one.
 //!
+//! While a queue of more than 100 ms stands at the bottleneck, the delay-based rate is lowered to drain it within a
+//! second or two (the drafts leave that to the step down to 0.85, which takes several).
+//!
 //! **Without transport-wide feedback** (not negotiated, or the viewer sends none) only REMB and the loss of receiver
 //! reports count. The rate then rises by 8 % a second while less than 2 % is lost, at once up to what is sent, and at
 //! once up to the viewer's REMB, which is the delay-based estimate of its own side. There are no probes.

@@ -250,6 +250,18 @@ fn silence_lowers_the_estimate_with_care() {
 }
 
 #[test]
+fn what_a_lost_feedback_message_was_about_is_not_under_way_for_ever() {
+    // RTCP-14
+    let mut simulation = Simulation::new(5e6, Media::Fixed(2e6));
+    simulation.silence = 5_000_000..5_300_000;
+    simulation.run(5.3);
+    let silent = simulation.estimator.snapshot().bytes_in_flight;
+    simulation.run(0.2);
+    let heard = simulation.estimator.snapshot().bytes_in_flight;
+    assert!(silent > 60_000 && heard < 40_000, "{silent}, {heard}");
+}
+
+#[test]
 fn an_ordinary_viewer_costs_little_memory() {
     let mut simulation = Simulation::new(5e6, Media::Fixed(2.5e6));
     simulation.link.one_way = 50_000;
