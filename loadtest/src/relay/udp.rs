@@ -126,7 +126,7 @@ impl Shared {
         }
         // The socket belongs to the relay's runtime, whoever asks for it.
         let _inside = self.runtime.enter();
-        let socket = open_socket(self.bind)?;
+        let socket = UdpSocket::from_std(open_socket(self.bind)?)?;
         let address = SocketAddr::new(self.media_ip, socket.local_addr()?.port());
         ports.insert(server, Port { address, used: Instant::now() });
         tracing::debug!(%server, relay = %address, "a port for a candidate");
@@ -212,7 +212,7 @@ async fn serve_port(shared: Arc<Shared>, front: Arc<UdpSocket>, server: SocketAd
 impl Flow {
     /// A socket and links for a client; `None` if there are too many of them or the system gives no socket.
     fn open(shared: &Arc<Shared>, front: &Arc<UdpSocket>, client: SocketAddr, server: SocketAddr) -> Option<Flow> {
-        let upstream = open_socket(any(server)).ok()?;
+        let upstream = open_socket(any(server)).and_then(UdpSocket::from_std).ok()?;
         let mut number = None;
         shared.tally(|counts| {
             if counts.flows < shared.max_flows {
@@ -327,7 +327,7 @@ impl FlowEnd {
             return;
         }
         // A system that gives no other socket leaves the old one.
-        let Ok(socket) = open_socket(any(self.server)) else { return };
+        let Ok(socket) = open_socket(any(self.server)).and_then(UdpSocket::from_std) else { return };
         if socket.connect(self.server).await.is_ok() {
             (self.upstream, self.overflows) = (socket, Overflows::default());
             self.shared.tally(|counts| counts.rebound += 1);
