@@ -152,7 +152,7 @@ fn viewer(index: usize) -> Subscription {
     let audio = section(MediaKind::Audio, format(111, Codec::Opus, 48_000));
     let video = section(MediaKind::Video, format(96, Codec::Vp8, 90_000));
     let sender = contexts(SrtpProfile::AeadAes128Gcm, index as u8).1;
-    Subscription::new(Instant::now(), index, path(index), sender, [Some(audio), Some(video)])
+    Subscription::new(Instant::now(), index, path(index), sender, [Some(audio), Some(video)], 2_500_000)
 }
 
 /// A frame of video and one audio packet, put into the tracks under the next numbers.

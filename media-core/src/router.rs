@@ -297,6 +297,11 @@ impl Stream {
         !std::mem::replace(&mut self.walk.queued, true)
     }
 
+    /// Payload bits per second of all tracks of late.
+    pub(crate) fn bitrate(&self) -> u64 {
+        self.tracks.iter().map(Track::bitrate).sum()
+    }
+
     /// True if a walk waits for its turn or is under way.
     pub(crate) fn is_queued(&self) -> bool {
         self.walk.queued
@@ -429,7 +434,7 @@ mod tests {
         let keying = KeyingMaterial::new(SrtpProfile::AeadAes128Gcm, &[7; 56]).unwrap();
         let viewer = |session| {
             let sender = keying.contexts(DtlsRole::Server).unwrap().1;
-            Subscription::new(Instant::now(), session, path, sender, [None, None])
+            Subscription::new(Instant::now(), session, path, sender, [None, None], 0)
         };
         let sessions = |viewers: &[Subscription]| viewers.iter().map(|viewer| viewer.session).collect::<Vec<_>>();
         for leaving in 0..5 {

@@ -223,6 +223,12 @@ pub struct SessionStats {
     pub rtp_sent: u64,
     /// Bytes of those: header, payload and SRTP tag.
     pub rtp_sent_bytes: u64,
+    /// RTP packets that the viewer did without, as they came too late for it: its path or the shard could not keep up.
+    pub rtp_shed: u64,
+    /// What the viewer's path is believed to carry, in bit/s, if the viewer tells what arrives.
+    pub available_outgoing_bitrate: Option<u64>,
+    /// How much longer packets take to the viewer than at best, in seconds: the queue at the bottleneck.
+    pub queueing_delay: Option<f64>,
     /// RTP packets sent again after a NACK.
     pub retransmitted: u64,
     /// SRTP or SRTCP packets whose authentication failed.

@@ -115,6 +115,10 @@ pub struct ShardCounters {
     pub rtp_forwarded: u64,
     /// RTP packets that viewers did without: the shard could not keep up.
     pub rtp_shed: u64,
+    /// RTP packets that viewers did without: their paths did not carry them.
+    pub rtp_congested: u64,
+    /// Padding packets sent to find out what viewers' paths carry.
+    pub probe_packets: u64,
     /// RTP packets sent to viewers again after a NACK.
     pub rtp_retransmitted: u64,
     /// RTP packets that publishers sent and that never came, by their sequence numbers.

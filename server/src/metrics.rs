@@ -39,6 +39,10 @@ const SHARD_COUNTERS: &[ShardCounter] = &[
     ("rtp_received_packets_total", "Authenticated RTP packets from publishers.", |c| c.rtp_received),
     ("rtp_forwarded_packets_total", "RTP packets sent to viewers, without retransmissions.", |c| c.rtp_forwarded),
     ("rtp_shed_packets_total", "RTP packets that viewers did without as the shard could not keep up.", |c| c.rtp_shed),
+    ("rtp_congested_packets_total", "RTP packets that viewers did without as their paths did not carry them.", |c| {
+        c.rtp_congested
+    }),
+    ("probe_packets_total", "Padding packets that find out what viewers' paths carry.", |c| c.probe_packets),
     ("rtp_retransmitted_packets_total", "RTP packets sent to viewers again after a NACK.", |c| c.rtp_retransmitted),
     ("rtp_lost_packets_total", "RTP packets of publishers that never came.", |c| c.rtp_lost),
     ("nacks_sent_total", "Sequence numbers asked for again at publishers.", |c| c.nacks_sent),

@@ -9,6 +9,8 @@ use super::timeline::Timeline;
 
 /// A viewer is started with what came since the last keyframe, if that is not longer ago than this (COD-17).
 const MAX_START: Duration = Duration::from_secs(10);
+/// The rate of a track is that of about this time.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// Packets that came out of order and wait for the next walk over the viewers; more are left to the viewers' NACKs.
 const MAX_LATE: usize = 256;
 
@@ -23,6 +25,16 @@ pub struct Track {
     keyframe: Option<Keyframe>,
     /// Payload bytes that came so far.
     bytes: u64,
+    rate: Rate,
+}
+
+/// The rate of a track of late.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    measured: Option<Instant>,
+    /// Bytes by then.
+    bytes: u64,
+    bits_per_second: f64,
 }
 
 /// The latest keyframe.
@@ -48,6 +60,7 @@ impl Track {
             late: Vec::with_capacity(MAX_LATE),
             keyframe: None,
             bytes: 0,
+            rate: Rate::default(),
         }
     }
 
@@ -99,6 +112,26 @@ impl Track {
     /// Payload bytes that came so far, and those of the latest keyframe: what the publisher's keyframes cost.
     pub fn bytes(&self) -> (u64, u64) {
         (self.bytes, self.keyframe.map_or(0, |keyframe| keyframe.bytes))
+    }
+
+    /// Payload bits per second over the last second or so, as of the last [`Track::measure`].
+    pub fn bitrate(&self) -> u64 {
+        self.rate.bits_per_second as u64
+    }
+
+    /// Measures the rate; to be called several times a second.
+    pub fn measure(&mut self, now: Instant) {
+        let Rate { measured, bytes, bits_per_second } = self.rate;
+        let passed = measured.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)).as_secs_f64();
+        let bits_per_second = if passed > 0.0 {
+            let present = (self.bytes - bytes) as f64 * 8.0 / passed;
+            // The first one counts whole: what a viewer starts from is not to be far too low.
+            let share = if bits_per_second == 0.0 { 1.0 } else { (passed / RATE_WINDOW.as_secs_f64()).min(1.0) };
+            bits_per_second + (present - bits_per_second) * share
+        } else {
+            bits_per_second
+        };
+        self.rate = Rate { measured: Some(now), bytes: self.bytes, bits_per_second };
     }
 
     /// Where a viewer that joins now can begin: the latest keyframe, if everything since then is here.
@@ -216,5 +249,26 @@ mod tests {
         assert_eq!(late, [1]);
         assert!(!track.has_late() && track.in_order(1).is_some());
         assert!(!track.admit(info(now, 1, 0, false), &[], b"x"));
+    }
+
+    #[test]
+    fn the_rate_follows_within_some_seconds() {
+        let start = Instant::now();
+        let mut track = Track::new(MediaKind::Video);
+        let mut sequence = 0;
+        for tick in 0..100 {
+            let now = start + Duration::from_millis(100 * tick);
+            track.measure(now);
+            // 1 Mbit/s, then 4.
+            for _ in 0..if tick < 50 { 10 } else { 40 } {
+                track.admit(info(now, sequence, sequence as u32, false), &[], &[0; 1_250]);
+                sequence += 1;
+            }
+            match tick {
+                1..50 => assert_eq!(track.bitrate(), 1_000_000),
+                90.. => assert!((3_900_000..=4_000_000).contains(&track.bitrate()), "{}", track.bitrate()),
+                _ => {}
+            }
+        }
     }
 }

@@ -367,7 +367,8 @@ impl Shard {
                     ready &= outgoing.join(now, &stream.tracks[outgoing.kind.index()]);
                 }
                 session.viewer = Some(stream.viewers.len());
-                stream.viewers.push(Subscription::new(now, key, path, sender, outgoing));
+                let media = stream.bitrate();
+                stream.viewers.push(Subscription::new(now, key, path, sender, outgoing, media));
                 self.enqueue(now, stream_key);
                 if !ready {
                     self.want_keyframe(now, stream_key);
@@ -480,8 +481,17 @@ impl Shard {
 
     /// A session's figures, with those that its stream keeps for it.
     fn stats_of(&self, session: &Session) -> SessionStats {
-        let sent = session.viewer.map(|index| self.streams[session.stream].viewers[index].sent).unwrap_or_default();
-        SessionStats { rtp_sent: sent.packets, rtp_sent_bytes: sent.bytes, ..session.stats.clone() }
+        let Some(index) = session.viewer else { return session.stats.clone() };
+        let viewer = &self.streams[session.stream].viewers[index];
+        let path = viewer.congestion.snapshot();
+        SessionStats {
+            rtp_sent: viewer.sent.packets,
+            rtp_sent_bytes: viewer.sent.bytes,
+            rtp_shed: viewer.sent.shed,
+            available_outgoing_bitrate: viewer.congestion.is_informed().then_some(path.available_outgoing_bitrate),
+            queueing_delay: viewer.congestion.is_informed().then_some(path.queueing_delay.as_secs_f64()),
+            ..session.stats.clone()
+        }
     }
 }
 

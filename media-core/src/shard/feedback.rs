@@ -92,6 +92,16 @@ impl Shard {
                     self.on_keyframe_wish(now, key);
                 }
             }
+            RtcpPacket::TransportFeedback(feedback) => {
+                let stream = &mut self.streams[session.stream];
+                let media = stream.bitrate();
+                stream.viewers[index].congestion.on_feedback(now, feedback, media);
+            }
+            RtcpPacket::Remb(remb) => {
+                let stream = &mut self.streams[session.stream];
+                let media = stream.bitrate();
+                stream.viewers[index].congestion.on_remb(now, remb.bitrate, media);
+            }
             RtcpPacket::Nack(nack) => {
                 let stream = &mut self.streams[session.stream];
                 let viewer = &mut stream.viewers[index];
@@ -138,8 +148,11 @@ impl Shard {
     fn on_report_blocks(&mut self, now: Instant, key: usize, blocks: impl Iterator<Item = ReportBlock>) {
         let session = &mut self.sessions[key];
         let Some(index) = session.viewer else { return };
-        let viewer = &mut self.streams[session.stream].viewers[index];
+        let stream = &mut self.streams[session.stream];
+        let media = stream.bitrate();
+        let viewer = &mut stream.viewers[index];
         let compact_now = NtpTime::from_unix(self.wall.unix(now)).compact();
+        let (mut lost, mut packets) = (0.0, 0);
         for block in blocks {
             let Some(kind) = viewer.kind_of(block.ssrc) else { continue };
             let Some(outgoing) = viewer.outgoing[kind.index()].as_mut() else { continue };
@@ -148,7 +161,10 @@ impl Shard {
             }
             outgoing.on_receipt();
             session.transport.on_receipt(now);
-            session.stats.reported_loss = Some(f64::from(block.fraction_lost) / 256.0);
+            let fraction = f64::from(block.fraction_lost) / 256.0;
+            lost += fraction * outgoing.packets as f64;
+            packets += outgoing.packets;
+            session.stats.reported_loss = Some(fraction);
             if block.last_sr != 0 {
                 let units = compact_now.wrapping_sub(block.last_sr).wrapping_sub(block.delay_since_last_sr);
                 // A round trip of over half an hour is a clock that went wrong.
@@ -158,6 +174,10 @@ impl Shard {
                     viewer.round_trip_time = Some(round_trip);
                 }
             }
+        }
+        if packets > 0 {
+            let round_trip = viewer.round_trip_time;
+            viewer.congestion.on_receiver_report(now, lost / packets as f64, round_trip, media);
         }
     }
 
@@ -272,11 +292,19 @@ impl Shard {
     /// Sender reports to the viewers of this shard (RTCP-04).
     pub(super) fn tick_viewers(&mut self, now: Instant) {
         let unix = self.wall.unix(now);
-        for (_, stream) in &mut self.streams {
+        for (key, stream) in &mut self.streams {
+            stream.tracks.iter_mut().for_each(|track| track.measure(now));
+            let media = stream.bitrate();
+            let mut probes = false;
             for viewer in &mut stream.viewers {
+                let can_pad = viewer.can_pad();
+                probes |= viewer.congestion.poll(now, media, can_pad);
                 let video = viewer.outgoing[MediaKind::Video.index()].as_ref();
-                if video.is_some_and(Outgoing::lacks_keyframe) && !self.wishes.contains(&stream.id) {
-                    // The keyframe that it waited for may have been lost on the way.
+                // The keyframe that it waited for may have been lost on the way.
+                if video.is_some_and(Outgoing::lacks_keyframe)
+                    && !self.wishes.contains(&stream.id)
+                    && self.sessions[viewer.session].keyframe_wishes.take(now)
+                {
                     self.wishes.push(stream.id);
                 }
                 if now < viewer.next_report {
@@ -300,6 +328,9 @@ impl Shard {
                         let _ = writer.sdes_cname(outgoing.ssrc, cname);
                     });
                 }
+            }
+            if probes {
+                self.behind.push(key);
             }
         }
     }

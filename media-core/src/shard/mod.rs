@@ -26,7 +26,7 @@ use crate::media::{MediaKind, Role};
 use crate::net::{MediaSocket, Path, ReceiveBatch, SendBatch};
 use crate::publication::Accepted;
 use crate::publication::clock::WallClock;
-use crate::router::{Feeds, ShardInbox, ShardSender, Stream};
+use crate::router::{Feeds, ShardInbox, ShardMessage, ShardSender, Stream};
 use crate::session::{CoreConfig, CoreEvent, SessionId, ShardIndex, StreamId};
 use crate::srtp::SrtpError;
 use crate::stats::{DropReason, ShardCounters};
@@ -150,24 +150,16 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut running = true;
     while running || !shard.farewells.is_empty() {
-        let mut busy = false;
+        let (mut goes_on, mut busy) = (true, false);
         tokio::select! {
             ready = shard.socket.readable() => {
+                // A session that control opened before its peer could know of it must be there for the first check.
+                (goes_on, busy) = shard.on_messages(&mut inbox, None);
                 if ready.is_ok() {
-                    busy = shard.receive(&mut received);
+                    busy |= shard.receive(&mut received);
                 }
             }
-            Some(message) = inbox.recv() => {
-                running &= shard.on_message(message);
-                busy = true;
-                for _ in 1..MESSAGE_ROUNDS {
-                    let Some(message) = inbox.try_recv() else {
-                        busy = false;
-                        break;
-                    };
-                    running &= shard.on_message(message);
-                }
-            }
+            Some(message) = inbox.recv() => (goes_on, busy) = shard.on_messages(&mut inbox, Some(message)),
             Some(output) = dtls.recv() => {
                 shard.on_dtls(output);
                 while let Ok(output) = dtls.try_recv() {
@@ -182,6 +174,7 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
             _ = pace.tick(), if !shard.behind.is_empty() => shard.resume(Instant::now()),
             _ = ticker.tick(), if !shard.is_idle() => shard.tick(Instant::now()),
         }
+        running &= goes_on;
         shard.flush();
         if busy {
             // Timers fire and agents run only while this task waits, which it never does if there is always work.
@@ -195,6 +188,17 @@ impl Shard {
     /// True if no timer can have anything to do.
     fn is_idle(&self) -> bool {
         self.sessions.is_empty() && self.farewells.is_empty()
+    }
+
+    /// Takes messages, `first` and those that wait. Returns whether the shard goes on, and whether there may be more.
+    fn on_messages(&mut self, inbox: &mut ShardInbox, first: Option<ShardMessage>) -> (bool, bool) {
+        let mut goes_on = true;
+        let mut next = first;
+        for _ in 0..MESSAGE_ROUNDS {
+            let Some(message) = next.take().or_else(|| inbox.try_recv()) else { return (goes_on, false) };
+            goes_on &= self.on_message(message);
+        }
+        (goes_on, true)
     }
 
     /// Takes what the socket has, batch by batch, and forwards each batch at once. True if there may be more.
@@ -337,12 +341,19 @@ impl Shard {
                 let first = viewer.sent.packets == 0;
                 let served = viewer.serve(&round, &mut self.outbox, |out| send(&self.socket, out, &mut self.counters));
                 self.counters.rtp_forwarded += served.packets;
+                self.counters.probe_packets += served.padding;
                 self.counters.send_dropped += served.refused;
-                self.counters.rtp_shed += served.shed;
+                if round.shedding {
+                    self.counters.rtp_shed += served.shed;
+                } else {
+                    self.counters.rtp_congested += served.shed;
+                }
                 if first && served.packets > 0 {
                     self.sessions[viewer.session].transport.on_rtp_sent(now);
                 }
-                needs_keyframe |= served.needs_keyframe;
+                // A bad path of one viewer is not to cost the others' picture its quality.
+                needs_keyframe |= served.needs_keyframe
+                    && (round.shedding || self.sessions[viewer.session].keyframe_wishes.take(now));
                 walk.behind |= served.behind;
                 walk.next += 1;
                 work += 1 + served.packets;

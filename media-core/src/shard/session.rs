@@ -22,7 +22,7 @@ const DTLS_PER_SECOND: f64 = 25.0;
 /// Keyframe requests of one viewer that are heard: so many at once …
 const KEYFRAME_WISHES: f64 = 5.0;
 /// … and then so many a second.
-const KEYFRAME_WISHES_PER_SECOND: f64 = 0.5;
+const KEYFRAME_WISHES_PER_SECOND: f64 = 0.2;
 
 /// Datagrams of media that are held while the handshake threads are at the keys (DMX-06): a peer may send media right
 /// behind its last flight, a keyframe first, and some know no way to send another.

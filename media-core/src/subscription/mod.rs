@@ -4,40 +4,30 @@
 //! SSRCs, payload types and header-extension ids. What a packet looks like depends on nothing but its sequence number,
 //! so that a packet made a second time is the same to the last bit, and no nonce is ever used for two (SRTP-09).
 
+mod congestion;
+mod outgoing;
 mod replay;
 mod resends;
 
 use std::time::{Duration, Instant};
 
-use crate::media::{Codec, Extension, ExtensionMap, Format, MediaKind, MediaSection};
+use crate::media::MediaKind;
 use crate::net::{Path, SendBatch};
-use crate::publication::cache::{CachedPacket, PacketCache, PacketInfo};
-use crate::publication::clock::ClockPoint;
-use crate::publication::{Track, stored_extensions};
-use crate::rtcp::{NtpTime, SenderInfo};
-use crate::rtp::compat::carrier;
-use crate::rtp::red::{self, Redundancy};
-use crate::rtp::sequence::timestamp_is_newer;
-use crate::rtp::{HeaderFields, rtx, write_header};
+use crate::publication::Track;
+use crate::publication::cache::{CachedPacket, PacketCache};
 use crate::srtp::{MAX_TRAILER, SrtpSender};
 
-use replay::Replay;
-use resends::Resends;
+pub use congestion::Congestion;
+pub use outgoing::{Outgoing, WriteError};
+
+use outgoing::Exit;
 
 /// Room that one outgoing packet may need: the largest datagram, a rewritten header and the SRTP trailer.
 pub const PACKET_ROOM: usize = 1500 + 64 + MAX_TRAILER;
-/// The payload type table's mark for "not negotiated".
-const NONE: u8 = 0xff;
-/// After a longer gap the viewer's numbers go on without it: a receiver could take a step of half the circle for a step
-/// back, and so could our own SRTP, which would then use an index twice (SRTP-08, SRTP-09).
-const MAX_GAP: u64 = 1 << 14;
 /// The least time between two retransmissions of one packet to one viewer; the round-trip time if that is longer.
 const RESEND_INTERVAL: Duration = Duration::from_millis(20);
-
-/// Video that a viewer should have had this long ago is of no use to it any more.
-const MAX_WAIT: Duration = Duration::from_millis(200);
-/// Audio is let go last.
-const MAX_AUDIO_WAIT: Duration = Duration::from_secs(1);
+/// Bytes of padding in a packet of a probe.
+const PADDING: usize = 224;
 
 /// What a viewer is served from.
 #[derive(Clone, Copy)]
@@ -57,9 +47,11 @@ pub struct Round<'a> {
 pub struct Served {
     /// RTP packets written.
     pub packets: u64,
+    /// Padding packets written.
+    pub padding: u64,
     /// Packets that the header or SRTP did not take.
     pub refused: u64,
-    /// Packets that were let go.
+    /// Packets that were let go: the shard or the viewer's path could not keep up.
     pub shed: u64,
     /// There is more for it that is not due yet.
     pub behind: bool,
@@ -79,19 +71,23 @@ pub struct Subscription {
     pub outgoing: [Option<Outgoing>; 2],
     /// When the next sender reports are due.
     pub next_report: Instant,
+    /// What its path carries. In memory of its own: a viewer that nothing is sent to costs the walk little.
+    pub congestion: Box<Congestion>,
     /// Round-trip time that its last receiver report showed.
     pub round_trip_time: Option<Duration>,
     /// What went out so far. It stands here and not in the session, whose memory the fan-out does not touch.
     pub sent: Sent,
 }
 
-/// RTP packets and bytes sent to one viewer, retransmissions included.
+/// RTP packets and bytes sent to one viewer, retransmissions included, and what was not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Packets.
     pub packets: u64,
     /// SRTP bytes.
     pub bytes: u64,
+    /// Packets that were let go.
+    pub shed: u64,
 }
 
 impl Sent {
@@ -101,421 +97,122 @@ impl Sent {
     }
 }
 
-/// One section of a viewer.
-pub struct Outgoing {
-    /// The section's kind.
-    pub kind: MediaKind,
-    /// Media SSRC.
-    pub ssrc: u32,
-    /// RTX SSRC.
-    pub rtx_ssrc: u32,
-    formats: Vec<Format>,
-    extensions: ExtensionMap,
-    mid: Box<[u8]>,
-    /// Publisher's payload type → the viewer's.
-    payload_types: [u8; 128],
-    /// The publisher's payload type of RED, and what becomes of it here.
-    red: Option<(u8, Redundancy)>,
-    /// The viewer's payload type → its RTX payload type.
-    rtx_payload_types: [u8; 128],
-    /// The viewer's number of `first`. The first of all is random and below 2^15, so that loss of the first packets
-    /// cannot mislead the receiver's rollover count (SRTP-07).
-    initial_sequence: u16,
-    rtx_sequence: u16,
-    /// The next of the stream's packets to look at.
-    cursor: u64,
-    /// Stream sequence number where the present run began; nothing below it is sent any more.
-    first: Option<u64>,
-    /// Behind the highest stream sequence number that was sent.
-    next: u64,
-    /// Packets were withheld since `next`, as the viewer has no format for them or as they came too late: the next one
-    /// begins a new run.
-    withheld: bool,
-    /// No packet is of use before a keyframe.
-    awaiting_keyframe: bool,
-    /// Stream timestamp of the packet that was sent last.
-    last_timestamp: u32,
-    /// How it was started from the cache.
-    replay: Option<Replay>,
-    /// Packets from this one on carry no MID: the viewer has reported receipt (EXT-H03).
-    mid_until: u64,
-    /// RTP packets sent, RTX not counted.
-    pub packets: u64,
-    /// Their payload bytes.
-    pub octets: u64,
-    /// Boxed inside, so that the fan-out walks over little memory.
-    resends: Resends,
+/// The way of the packets of one viewer into the batch.
+struct Way<'a, F> {
+    path: Path,
+    exit: Exit<'a>,
+    out: &'a mut SendBatch,
+    /// Empties the batch when it is full.
+    flush: F,
+    sent: &'a mut Sent,
+    served: Served,
 }
 
-/// A failed attempt to write a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteError {
-    /// The viewer cannot decode it, or it lies before the viewer's first keyframe.
-    NotForThisViewer,
-    /// Header or SRTP did not take it.
-    Refused,
-}
-
-impl Outgoing {
-    /// A viewer's section; `None` for sections without SSRCs to send with.
-    pub fn new(section: &MediaSection, random: u32) -> Option<Outgoing> {
-        let ssrcs = section.send_ssrcs?;
-        let mut rtx_payload_types = [NONE; 128];
-        for format in &section.formats {
-            if let Some(rtx) = format.rtx_payload_type {
-                rtx_payload_types[usize::from(format.payload_type & 0x7f)] = rtx;
-            }
-        }
-        Some(Outgoing {
-            kind: section.kind,
-            ssrc: ssrcs.media,
-            rtx_ssrc: ssrcs.rtx,
-            formats: section.formats.clone(),
-            extensions: section.extensions,
-            mid: section.mid.as_bytes().into(),
-            payload_types: [NONE; 128],
-            red: None,
-            rtx_payload_types,
-            initial_sequence: (random & 0x7fff) as u16,
-            rtx_sequence: ((random >> 16) & 0x7fff) as u16,
-            cursor: 0,
-            first: None,
-            next: 0,
-            withheld: false,
-            awaiting_keyframe: section.kind == MediaKind::Video,
-            last_timestamp: 0,
-            replay: None,
-            mid_until: u64::MAX,
-            packets: 0,
-            octets: 0,
-            resends: Resends::default(),
-        })
-    }
-
-    /// Learns the publisher's formats: which of its payload types becomes which of the viewer's.
-    pub fn set_publisher_formats(&mut self, publisher: &[Format]) {
-        self.payload_types = [NONE; 128];
-        self.red = None;
-        for theirs in publisher {
-            if let Some(ours) = carrier(theirs, &self.formats) {
-                self.payload_types[usize::from(theirs.payload_type & 0x7f)] = ours.payload_type;
-                if theirs.codec == Codec::Red {
-                    let redundancy = ours.redundant_payload_type().map_or(Redundancy::Dropped, Redundancy::Kept);
-                    self.red = Some((theirs.payload_type, redundancy));
-                }
-            }
-        }
-    }
-
-    /// Joins a track: where it has everything since a keyframe, the viewer begins there, else with what comes next.
-    /// False if it has to wait for a keyframe.
-    pub fn join(&mut self, now: Instant, track: &Track) -> bool {
-        self.cursor = track.head();
-        if self.kind == MediaKind::Audio {
-            return true;
-        }
-        let (Some(start), Some(newest)) = (track.start(now), track.newest()) else { return false };
-        let payload_type = self.payload_types[usize::from(start.payload_type & 0x7f)];
-        let Some(format) = self.formats.iter().find(|format| format.payload_type == payload_type) else { return true };
-        let age = now.saturating_duration_since(start.arrived);
-        // Behind what it has been sent already, if it begins anew.
-        let next = self.first.map(|_| self.timestamp(self.last_timestamp).wrapping_add(1));
-        let live = next.filter(|&next| timestamp_is_newer(next, newest.timestamp)).unwrap_or(newest.timestamp);
-        self.replay = Some(Replay::new(now, format.clock_rate, start.timestamp, live, age));
-        self.cursor = start.sequence;
-        true
-    }
-
-    /// Begins anew with the last keyframe and everything since, under new numbers; false if the track does not have
-    /// that.
-    pub fn restart(&mut self, now: Instant, track: &Track) -> bool {
-        let Some(first) = self.first else { return self.join(now, track) };
-        if track.start(now).is_none() || !self.join(now, track) {
-            return false;
-        }
-        self.initial_sequence = self.sequence_number(first, self.next);
-        self.first = Some(self.cursor);
-        self.next = self.cursor;
-        self.withheld = false;
-        true
-    }
-
-    /// The track's packets are gone: the viewer does without those that it has not been sent.
-    pub fn end_publication(&mut self, track: &Track) {
-        self.withheld |= self.cursor < track.head();
-        self.cursor = track.head();
-    }
-
-    /// True while no packet is of use before a keyframe.
-    pub fn awaits_keyframe(&self) -> bool {
-        self.awaiting_keyframe
-    }
-
-    /// True if it waits for a keyframe of a publisher whose formats it knows.
-    pub fn lacks_keyframe(&self) -> bool {
-        self.awaiting_keyframe && self.payload_types.iter().any(|&payload_type| payload_type != NONE)
-    }
-
-    /// The viewer reported receipt: from the next packet on it needs no MID.
-    pub fn on_receipt(&mut self) {
-        if self.mid_until == u64::MAX && self.first.is_some() {
-            self.mid_until = self.next;
-        }
-    }
-
-    /// True if an extended sequence number of a report block shows that something arrived.
-    pub fn has_sent(&self) -> bool {
-        self.packets > 0
-    }
-
-    /// The sender report of this section at `unix`, if it has sent anything (RTCP-04).
-    pub fn sender_report(&self, unix: Duration, clock: ClockPoint) -> Option<SenderInfo> {
-        self.first?;
-        Some(SenderInfo {
-            ntp: NtpTime::from_unix(unix),
-            rtp_timestamp: clock.rtp_at(unix),
-            packet_count: self.packets as u32,
-            octet_count: self.octets as u32,
-        })
-    }
-
-    /// Writes a packet for the first time.
-    fn forward(
-        &mut self,
-        packet: &CachedPacket<'_>,
-        sender: &mut SrtpSender,
-        out: &mut [u8],
-    ) -> Result<usize, WriteError> {
-        let sequence = packet.info.sequence;
-        let payload_type = self.payload_types[usize::from(packet.info.payload_type & 0x7f)];
-        if payload_type == NONE {
-            self.withheld |= sequence >= self.next;
-            return Err(WriteError::NotForThisViewer);
-        }
-        // Video begins where a decoder can begin.
-        if self.awaiting_keyframe && !packet.info.keyframe {
-            self.withheld |= sequence >= self.next;
-            return Err(WriteError::NotForThisViewer);
-        }
-        let first = match self.first {
-            Some(first) if sequence < first => return Err(WriteError::NotForThisViewer),
-            Some(first) if !self.withheld && sequence <= self.next + MAX_GAP => first,
-            // A late packet from before the withheld ones: behind it the numbers go on.
-            Some(_) if sequence < self.next => return Err(WriteError::NotForThisViewer),
-            Some(first) => {
-                self.initial_sequence = self.sequence_number(first, self.next);
-                self.next = sequence;
-                sequence
-            }
-            None => {
-                self.next = sequence;
-                sequence
-            }
-        };
-        self.first = Some(first);
-        self.withheld = false;
-        self.awaiting_keyframe = false;
-        let length = self.write(packet, payload_type, first, sender, out)?;
-        self.next = self.next.max(sequence + 1);
-        self.last_timestamp = packet.info.timestamp;
-        self.packets += 1;
-        self.octets += packet.payload.len() as u64;
-        Ok(length)
-    }
-
-    fn write(
-        &self,
-        packet: &CachedPacket<'_>,
-        payload_type: u8,
-        first: u64,
-        sender: &mut SrtpSender,
-        out: &mut [u8],
-    ) -> Result<usize, WriteError> {
-        let fields = HeaderFields {
-            marker: packet.info.marker,
-            padding: false,
-            payload_type,
-            sequence_number: self.sequence_number(first, packet.info.sequence),
-            timestamp: self.timestamp(packet.info.timestamp),
-            ssrc: self.ssrc,
-        };
-        let header = write_header(out, &fields, self.elements(packet)).ok_or(WriteError::Refused)?;
-        let body = &mut out[header..];
-        let length = match self.red {
-            Some((red, redundancy)) if red == packet.info.payload_type => {
-                red::write_payload(body, packet.payload, redundancy).ok_or(WriteError::Refused)?
-            }
-            _ => {
-                body.get_mut(..packet.payload.len()).ok_or(WriteError::Refused)?.copy_from_slice(packet.payload);
-                packet.payload.len()
-            }
-        };
-        sender.protect_rtp(out, header + length).map_err(|_| WriteError::Refused)
-    }
-
-    /// Writes a packet again: as RTX (RFC 4588) where that was negotiated, else bit for bit as the first time.
-    fn resend(
-        &mut self,
-        packet: &CachedPacket<'_>,
-        sender: &mut SrtpSender,
-        out: &mut [u8],
-    ) -> Result<usize, WriteError> {
-        let first = self.first.ok_or(WriteError::NotForThisViewer)?;
-        let payload_type = self.payload_types[usize::from(packet.info.payload_type & 0x7f)];
-        if payload_type == NONE {
-            return Err(WriteError::NotForThisViewer);
-        }
-        let rtx_payload_type = self.rtx_payload_types[usize::from(payload_type)];
-        if rtx_payload_type == NONE {
-            return self.write(packet, payload_type, first, sender, out);
-        }
-        let fields = HeaderFields {
-            marker: packet.info.marker,
-            padding: false,
-            payload_type: rtx_payload_type,
-            sequence_number: self.rtx_sequence,
-            timestamp: self.timestamp(packet.info.timestamp),
-            ssrc: self.rtx_ssrc,
-        };
-        let header = write_header(out, &fields, self.elements(packet)).ok_or(WriteError::Refused)?;
-        let original = self.sequence_number(first, packet.info.sequence);
-        let body = rtx::write_payload(&mut out[header..], original, packet.payload).ok_or(WriteError::Refused)?;
-        let length = sender.protect_rtp(out, header + body).map_err(|_| WriteError::Refused)?;
-        self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
-        Ok(length)
-    }
-
-    fn elements<'a>(&'a self, packet: &CachedPacket<'a>) -> impl Iterator<Item = (u8, &'a [u8])> + Clone {
-        let with_mid = (packet.info.keyframe && self.kind == MediaKind::Video) || packet.info.sequence < self.mid_until;
-        let mid = self.extensions.id(Extension::Mid).filter(|_| with_mid).map(|id| (id, &*self.mid));
-        let map = &self.extensions;
-        let forwarded = stored_extensions(packet.extensions);
-        mid.into_iter().chain(forwarded.filter_map(|(extension, data)| Some((map.id(extension)?, data))))
-    }
-
-    /// The viewer's timestamp for one of the stream's.
-    fn timestamp(&self, timestamp: u32) -> u32 {
-        self.replay.map_or(timestamp, |replay| replay.timestamp(timestamp))
-    }
-
-    /// False for a packet of the viewer's start that would come before its time.
+impl<F: FnMut(&mut SendBatch)> Way<'_, F> {
     #[inline]
-    fn is_due(&mut self, now: Instant, packet: &CachedPacket<'_>) -> bool {
-        let Some(replay) = &self.replay else { return true };
-        if replay.is_over(packet.info.timestamp) {
-            self.replay = None;
-            return true;
-        }
-        replay.is_due(now, packet.info.timestamp)
+    fn forward(&mut self, outgoing: &mut Outgoing, packet: &CachedPacket<'_>) {
+        let written = self.write(|exit, out| outgoing.forward(packet, exit, out));
+        self.served.packets += u64::from(written);
     }
 
-    /// What has waited too long and is let go, as stream sequence numbers: whole frames, the oldest first, up to the
-    /// next keyframe; without one everything, since no frame can be decoded without those before it. A frame that has
-    /// begun is finished. Audio goes packet by packet, and only what is very old.
-    fn overdue(&self, now: Instant, track: &Track) -> Option<Overdue> {
-        let waiting = || (self.cursor..track.head()).filter_map(|sequence| track.cache.info(sequence));
-        let limit = if self.kind == MediaKind::Audio { MAX_AUDIO_WAIT } else { MAX_WAIT };
-        let is_old = |info: &PacketInfo| now.saturating_duration_since(info.arrived) > limit;
-        if self.awaiting_keyframe || !waiting().next().is_some_and(|info| is_old(&info)) {
-            return None;
+    /// Sends the padding of a probe that is due.
+    fn probe(&mut self, video: &mut Outgoing) {
+        let mut due = self.exit.congestion.take_probe(self.exit.now);
+        while due > 0 {
+            let padding = due.min(PADDING);
+            if !self.write(|exit, out| video.pad(padding as u8, exit, out)) {
+                break;
+            }
+            self.served.padding += 1;
+            due -= padding;
         }
-        if self.kind == MediaKind::Audio {
-            let until = waiting().find(|info| !is_old(info)).map_or(track.head(), |info| info.sequence);
-            return Some(Overdue { from: self.cursor, until, needs_keyframe: false });
-        }
-        let begun = |info: &PacketInfo| self.first.is_some() && info.timestamp == self.last_timestamp;
-        let from = waiting().find(|info| !begun(info))?.sequence;
-        match track.latest_keyframe() {
-            Some(keyframe) if keyframe > from => Some(Overdue { from, until: keyframe, needs_keyframe: false }),
-            Some(keyframe) if keyframe == from => None,
-            _ => Some(Overdue { from, until: track.head(), needs_keyframe: true }),
-        }
+        self.served.behind |= self.exit.congestion.is_probing();
     }
 
-    fn sequence_number(&self, first: u64, sequence: u64) -> u16 {
-        self.initial_sequence.wrapping_add(sequence.wrapping_sub(first) as u16)
+    /// Lets `fill` write one packet; true if it did.
+    #[inline]
+    fn write(&mut self, fill: impl FnOnce(&mut Exit<'_>, &mut [u8]) -> Result<usize, WriteError>) -> bool {
+        if self.out.room() < PACKET_ROOM {
+            (self.flush)(self.out);
+        }
+        match fill(&mut self.exit, self.out.spare()) {
+            Ok(length) => {
+                self.out.commit(self.path, length);
+                self.sent.add(length);
+                true
+            }
+            Err(WriteError::NotForThisViewer) => false,
+            Err(WriteError::Refused) => {
+                self.served.refused += 1;
+                false
+            }
+        }
     }
-
-    /// The stream's sequence number behind one that the viewer names, if it was sent.
-    fn stream_sequence(&self, sequence_number: u16) -> Option<u64> {
-        let first = self.first?;
-        let highest = self.next.checked_sub(1)?;
-        let behind = self.sequence_number(first, highest).wrapping_sub(sequence_number);
-        highest.checked_sub(u64::from(behind)).filter(|&sequence| sequence >= first)
-    }
-}
-
-/// A range of stream sequence numbers that a viewer does without.
-struct Overdue {
-    from: u64,
-    until: u64,
-    needs_keyframe: bool,
 }
 
 impl Subscription {
-    /// A viewer whose keys have just been installed; its first sender reports are due with its first packets.
+    /// A viewer whose keys have just been installed, of a stream of `media` bit/s; its first sender reports are due with
+    /// its first packets.
     pub fn new(
         now: Instant,
         session: usize,
         path: Path,
         sender: SrtpSender,
         outgoing: [Option<Outgoing>; 2],
+        media: u64,
     ) -> Subscription {
-        Subscription { session, path, sender, outgoing, next_report: now, round_trip_time: None, sent: Sent::default() }
+        let transport_wide = outgoing.iter().flatten().any(Outgoing::is_transport_wide);
+        let congestion = Box::new(Congestion::new(now, transport_wide, media));
+        let sent = Sent::default();
+        Subscription { session, path, sender, outgoing, next_report: now, congestion, round_trip_time: None, sent }
     }
 
     /// Writes everything that is due for this viewer, rewritten and protected, into `out`; where that is full, `flush`
     /// empties it.
     #[inline]
-    pub fn serve(&mut self, round: &Round<'_>, out: &mut SendBatch, mut flush: impl FnMut(&mut SendBatch)) -> Served {
-        let mut served = Served::default();
+    pub fn serve(&mut self, round: &Round<'_>, out: &mut SendBatch, flush: impl FnMut(&mut SendBatch)) -> Served {
+        let Round { now, tracks, late, shedding } = *round;
+        let paced = self.congestion.is_paced(now);
+        let exit = Exit { now, sender: &mut self.sender, congestion: &mut self.congestion };
+        let mut way = Way { path: self.path, exit, out, flush, sent: &mut self.sent, served: Served::default() };
         for kind in [MediaKind::Audio, MediaKind::Video] {
             let Some(outgoing) = self.outgoing[kind.index()].as_mut() else { continue };
-            let track = &round.tracks[kind.index()];
-            let overdue = if round.shedding { outgoing.overdue(round.now, track) } else { None };
-            let mut write = |outgoing: &mut Outgoing, packet: &CachedPacket<'_>| {
-                if out.room() < PACKET_ROOM {
-                    flush(out);
-                }
-                match outgoing.forward(packet, &mut self.sender, out.spare()) {
-                    Ok(length) => {
-                        out.commit(self.path, length);
-                        self.sent.add(length);
-                        served.packets += 1;
-                    }
-                    Err(WriteError::NotForThisViewer) => {}
-                    Err(WriteError::Refused) => served.refused += 1,
-                }
-            };
+            let track = &tracks[kind.index()];
             let reached = outgoing.cursor;
-            for packet in round.late[kind.index()].iter().filter(|&&late| late < reached) {
+            for packet in late[kind.index()].iter().filter(|&&late| late < reached) {
                 if let Some(packet) = track.cache.get(*packet) {
-                    write(outgoing, &packet);
+                    way.forward(outgoing, &packet);
                 }
             }
+            let overdue = if shedding || outgoing.behind { outgoing.overdue(now, track) } else { None };
+            outgoing.behind = false;
             while outgoing.cursor < track.head() {
                 if let Some(overdue) = overdue.as_ref().filter(|overdue| overdue.from == outgoing.cursor) {
-                    served.shed += overdue.until - overdue.from;
-                    served.needs_keyframe |= overdue.needs_keyframe;
-                    outgoing.withheld = true;
-                    outgoing.awaiting_keyframe |= overdue.needs_keyframe;
-                    outgoing.cursor = overdue.until;
+                    way.served.shed += overdue.until - overdue.from;
+                    way.sent.shed += overdue.until - overdue.from;
+                    way.served.needs_keyframe |= overdue.needs_keyframe;
+                    outgoing.skip(overdue);
                     continue;
                 }
                 if let Some(packet) = track.in_order(outgoing.cursor) {
-                    if !outgoing.is_due(round.now, &packet) {
-                        served.behind = true;
+                    let held = paced && kind == MediaKind::Video && !way.exit.congestion.may_send(now);
+                    if held || !outgoing.is_due(now, &packet) {
+                        outgoing.behind = true;
                         break;
                     }
-                    write(outgoing, &packet);
+                    way.forward(outgoing, &packet);
                 }
                 outgoing.cursor += 1;
             }
-            if let Some(replay) = outgoing.replay.as_mut().filter(|_| outgoing.cursor == track.head()) {
-                replay.catch_up();
+            way.served.behind |= outgoing.behind;
+            if !outgoing.behind {
+                outgoing.catch_up();
             }
         }
-        served
+        if let Some(video) = self.outgoing[MediaKind::Video.index()].as_mut().filter(|video| video.can_pad()) {
+            way.probe(video);
+        }
+        way.served
     }
 
     /// Answers one NACKed sequence number from the cache. Returns true if a packet was written.
@@ -531,13 +228,21 @@ impl Subscription {
         let Some(outgoing) = self.outgoing[kind.index()].as_mut() else { return false };
         let Some(sequence) = outgoing.stream_sequence(sequence_number) else { return false };
         let Some(packet) = cache.get(sequence) else { return false };
-        if !outgoing.resends.allow(now, sequence, interval) {
+        let congestion = &mut *self.congestion;
+        let within_budget = || congestion.allow_retransmission(now, packet.payload.len());
+        if !outgoing.resends.allow(now, sequence, interval, within_budget) {
             return false;
         }
-        let Ok(length) = outgoing.resend(&packet, &mut self.sender, out.spare()) else { return false };
+        let mut exit = Exit { now, sender: &mut self.sender, congestion };
+        let Ok(length) = outgoing.resend(&packet, &mut exit, out.spare()) else { return false };
         out.commit(self.path, length);
         self.sent.add(length);
         true
+    }
+
+    /// True if something can be sent to the viewer besides media, to probe its path.
+    pub fn can_pad(&self) -> bool {
+        self.outgoing[MediaKind::Video.index()].as_ref().is_some_and(Outgoing::can_pad)
     }
 
     /// The section that sends with this SSRC.

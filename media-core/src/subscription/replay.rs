@@ -58,14 +58,11 @@ impl Replay {
         self.caught_up = true;
     }
 
-    /// True if the packet with this timestamp of the stream may go out now.
-    pub(super) fn is_due(&self, now: Instant, timestamp: u32) -> bool {
-        if self.caught_up {
-            return true;
-        }
-        let passed = now.saturating_duration_since(self.begun).as_secs_f64() * f64::from(self.clock_rate);
-        let position = timestamp_distance(self.timestamp(timestamp), self.live);
-        f64::from(position) <= passed
+    /// When the packet with this timestamp of the stream is to go out; `None` once the viewer has caught up.
+    pub(super) fn due(&self, timestamp: u32) -> Option<Instant> {
+        let ticks = timestamp_distance(self.timestamp(timestamp), self.live).max(0);
+        let wait = Duration::from_secs_f64(f64::from(ticks) / f64::from(self.clock_rate.max(1)));
+        (!self.caught_up).then(|| self.begun + wait)
     }
 
     /// True once all that is drawn together is long gone.
@@ -84,6 +81,10 @@ mod tests {
     use super::*;
 
     const RATE: u32 = 90_000;
+
+    fn is_due(replay: &Replay, now: Instant, timestamp: u32) -> bool {
+        replay.due(timestamp).is_none_or(|due| due <= now)
+    }
 
     #[test]
     fn four_seconds_play_in_one_and_end_where_the_live_stream_is() {
@@ -110,14 +111,14 @@ mod tests {
     fn packets_are_due_at_the_pace_of_their_new_timestamps() {
         let now = Instant::now();
         let replay = Replay::new(now, RATE, 0, 4 * RATE, Duration::from_secs(4));
-        assert!(replay.is_due(now, 0));
-        assert!(!replay.is_due(now, 3_000));
-        assert!(replay.is_due(now + Duration::from_millis(7), 3_000));
-        assert!(!replay.is_due(now + Duration::from_millis(990), 5 * RATE));
-        assert!(replay.is_due(now + Duration::from_millis(1_001), 5 * RATE));
+        assert!(is_due(&replay, now, 0));
+        assert!(!is_due(&replay, now, 3_000));
+        assert!(is_due(&replay, now + Duration::from_millis(7), 3_000));
+        assert!(!is_due(&replay, now + Duration::from_millis(990), 5 * RATE));
+        assert!(is_due(&replay, now + Duration::from_millis(1_001), 5 * RATE));
         let mut replay = replay;
         replay.catch_up();
-        assert!(replay.is_due(now, 5 * RATE));
+        assert!(is_due(&replay, now, 5 * RATE));
     }
 
     #[test]
@@ -125,7 +126,7 @@ mod tests {
         let now = Instant::now();
         let replay = Replay::new(now, RATE, 500, 500, Duration::ZERO);
         assert_eq!(replay.timestamp(500), 500);
-        assert!(replay.is_due(now, 500));
+        assert!(is_due(&replay, now, 500));
         assert!(!replay.is_over(500 + 59 * RATE));
         assert!(replay.is_over(500 + 61 * RATE));
     }

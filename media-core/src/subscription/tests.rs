@@ -1,8 +1,8 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::media::{Codec, Feedback, SendSsrcs};
-use crate::publication::cache::PacketInfo;
+use crate::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaSection, SendSsrcs};
+use crate::publication::cache::{CachedPacket, PacketInfo};
 use crate::rtp::{RtpHeader, rtx};
 use crate::session::DtlsRole;
 use crate::srtp::{KeyingMaterial, SrtpProfile, SrtpReceiver};
@@ -47,7 +47,7 @@ fn viewer_of(kind: MediaKind, formats: Vec<Format>, publisher: &[Format]) -> (Su
     let path = Path { remote: "127.0.0.1:9".parse().unwrap(), local: None };
     let mut sections = [None, None];
     sections[kind.index()] = Some(outgoing);
-    (Subscription::new(Instant::now(), 0, path, sender, sections), receiver)
+    (Subscription::new(Instant::now(), 0, path, sender, sections, 0), receiver)
 }
 
 struct Published {

@@ -37,7 +37,8 @@ async fn each_packet_reaches_every_viewer_on_every_shard_once() {
             assert_eq!(viewer.headers(VIEWER_AUDIO).len(), 50);
             let header = RtpHeader::parse(&viewer.rtp[0]).unwrap();
             assert!(header.extension(&viewer.rtp[0], MID).is_some());
-            assert_eq!(header.extension(&viewer.rtp[0], WIDE), None);
+            // EXT-H05: its own counter over all its sources.
+            assert_eq!(viewer.wide_numbers(), (0..100).collect::<Vec<u16>>());
         }
         let mut forwarded = 0;
         let mut handed_over = 0;

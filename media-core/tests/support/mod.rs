@@ -13,6 +13,8 @@ use media_core::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
 use media_core::ice::{is_response, random_credentials};
 use media_core::ledger::Reason;
 use media_core::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, Role, SendSsrcs};
+use media_core::publication::arrival::ArrivalLog;
+use media_core::rtcp::transport_feedback::FeedbackFields;
 use media_core::rtcp::{ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
 use media_core::rtp::{HeaderFields, RtpHeader, write_header};
 use media_core::session::{
@@ -395,6 +397,27 @@ impl Peer {
         let length = sender.protect_rtcp(&mut bytes, length).unwrap();
         bytes.truncate(length);
         self.send(&bytes);
+    }
+
+    /// Transport-wide numbers of the packets that came, in the order of their coming.
+    pub(crate) fn wide_numbers(&self) -> Vec<u16> {
+        let wide = |packet: &Vec<u8>| {
+            let header = RtpHeader::parse(packet).unwrap();
+            header.extension(packet, WIDE).map(|wide| u16::from_be_bytes([wide[0], wide[1]]))
+        };
+        self.rtp.iter().filter_map(wide).collect()
+    }
+
+    /// Tells the server when packets came, if it is time to.
+    pub(crate) fn report_arrivals(&mut self, arrivals: &mut ArrivalLog) {
+        let now = Instant::now();
+        self.wide_numbers().into_iter().for_each(|wide| arrivals.on_packet(now, wide));
+        arrivals.poll(now, |packets| {
+            self.rtcp(|writer| {
+                let fields = FeedbackFields { sender_ssrc: 1, media_ssrc: VIEWER_VIDEO, feedback_count: 0 };
+                writer.transport_feedback(&fields, packets).unwrap();
+            });
+        });
     }
 
     /// Headers of the packets that came from this SSRC.

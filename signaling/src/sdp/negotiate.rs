@@ -1,7 +1,7 @@
 //! From an offer to what both sides will do: which sections live, with which formats and extensions, over which transport.
 
 use media_core::ice::{candidate_ufrag, parse_candidate};
-use media_core::media::{Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, SendSsrcs};
+use media_core::media::{Extension, ExtensionMap, Format, MediaKind, MediaSection, SendSsrcs};
 use media_core::rtp::compat::compatible;
 use media_core::session::{DtlsParameters, DtlsRole, IceCredentials, RemoteCandidate};
 
@@ -10,8 +10,7 @@ use super::offer::{Direction, Offer, OfferedExtension, Section, Setup};
 use crate::problem::Slug;
 use crate::registry::{Published, PublishedTrack};
 
-/// Extensions that a publisher may send. Those of simulcast come with simulcast; abs-send-time would serve REMB only,
-/// which is not sent.
+/// Extensions that a publisher may send. Those of simulcast come with simulcast.
 const FROM_PUBLISHER: [Extension; 7] = [
     Extension::Mid,
     Extension::TransportCc,
@@ -23,8 +22,9 @@ const FROM_PUBLISHER: [Extension; 7] = [
 ];
 
 /// Extensions that a viewer is sent.
-const TO_VIEWER: [Extension; 6] = [
+const TO_VIEWER: [Extension; 7] = [
     Extension::Mid,
+    Extension::TransportCc,
     Extension::AbsCaptureTime,
     Extension::AudioLevel,
     Extension::VideoOrientation,
@@ -97,15 +97,9 @@ pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
         return Err(SdpError::new(Slug::SdpMultipleStreams, detail));
     }
     let live = |section: &Section, kind| {
+        let formats: Vec<Format> = section.formats.iter().map(agreed_format).collect();
         let extensions = answered(section, &FROM_PUBLISHER, Direction::sends);
-        let congestion_control = extensions.iter().any(|offered| offered.extension == Extension::TransportCc)
-            && section.formats.iter().any(|format| format.feedback.transport_cc);
-        let formats: Vec<Format> =
-            section.formats.iter().map(|format| agreed_format(format, congestion_control)).collect();
-        let extensions = extensions
-            .into_iter()
-            .filter(|offered| offered.extension != Extension::TransportCc || congestion_control)
-            .collect();
+        let (formats, extensions) = congestion_control(formats, extensions, |_| true);
         live_section(offer, section, kind, formats, extensions)
     };
     let sections = offer.sections.iter().enumerate().map(|(index, section)| match section.kind {
@@ -145,6 +139,10 @@ pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> R
         match viewer_formats(section, kind, published) {
             Ok(formats) => {
                 let extensions = answered(section, &TO_VIEWER, Direction::receives);
+                // A packet with a transport-wide number cannot be made again bit for bit: a NACK needs RTX then.
+                let (formats, extensions) = congestion_control(formats, extensions, |format| {
+                    !format.feedback.nack || format.rtx_payload_type.is_some()
+                });
                 let mut live = live_section(offer, section, kind, formats, extensions);
                 let [audio, audio_rtx, video, video_rtx] = ssrcs;
                 live.media.send_ssrcs = Some(match kind {
@@ -172,8 +170,7 @@ fn viewer_formats(section: &Section, kind: MediaKind, published: &Published) -> 
     };
     let PublishedTrack { formats, in_use, .. } = track;
     let carries = |viewer: &&Format| formats.iter().any(|publisher| compatible(publisher, viewer));
-    let mut agreed: Vec<Format> =
-        section.formats.iter().filter(carries).map(|format| agreed_format(format, false)).collect();
+    let mut agreed: Vec<Format> = section.formats.iter().filter(carries).map(agreed_format).collect();
     if agreed.is_empty() {
         return Err(format!("{} offers none of the stream's codecs", section.name()));
     }
@@ -362,15 +359,30 @@ fn live_section(
 }
 
 /// A format with the feedback that Sluice gives or follows. RTX is kept for video only.
-fn agreed_format(offered: &Format, transport_cc: bool) -> Format {
-    let Feedback { nack, pli, fir, .. } = offered.feedback;
+fn agreed_format(offered: &Format) -> Format {
     let mut format = offered.clone();
-    format.feedback =
-        Feedback { nack, pli, fir, remb: false, transport_cc: transport_cc && offered.feedback.transport_cc };
     if format.codec.kind() == MediaKind::Audio {
         format.rtx_payload_type = None;
     }
     format
+}
+
+/// Settles how the sender of a section learns what its path carries: by transport-wide feedback where all formats fit
+/// it, else by REMB (RTCP-13, RTCP-14), never both.
+fn congestion_control(
+    mut formats: Vec<Format>,
+    mut extensions: Vec<OfferedExtension>,
+    fits: impl Fn(&Format) -> bool,
+) -> (Vec<Format>, Vec<OfferedExtension>) {
+    let numbered = extensions.iter().any(|offered| offered.extension == Extension::TransportCc);
+    let wanted = formats.iter().any(|format| format.feedback.transport_cc);
+    let transport_wide = numbered && wanted && formats.iter().all(fits);
+    extensions.retain(|offered| offered.extension != Extension::TransportCc || transport_wide);
+    for format in &mut formats {
+        format.feedback.transport_cc &= transport_wide;
+        format.feedback.remb &= !transport_wide;
+    }
+    (formats, extensions)
 }
 
 fn rejected(section: &Section) -> Agreed {

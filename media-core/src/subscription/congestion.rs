@@ -1,0 +1,153 @@
+//! How much one viewer's path carries, and what follows from it: pacing, and the budgets of probes and retransmissions.
+
+use std::time::{Duration, Instant};
+
+use crate::bwe::pacer::{PACING_FACTOR, Pacer, RetransmissionBudget};
+use crate::bwe::{EstimateSnapshot, EstimatorLimits, SendSideEstimator};
+use crate::rtcp::TransportFeedback;
+
+/// Bounds of an estimate in bit/s.
+const MIN_ESTIMATE: u64 = 50_000;
+const MAX_ESTIMATE: u64 = 100_000_000;
+/// A viewer's path is taken to carry this at first, in bit/s …
+const START: u64 = 3_000_000;
+/// … or this part of the stream, if that is more: there is no smaller stream to begin with.
+const HEADROOM: f64 = 1.5;
+/// The path carries the stream if the estimate is this part of its rate: keyframes may leave faster than at the
+/// estimate. Else nothing does, so that what is too much waits here, where it can be let go, and not in the path.
+const CARRIES: f64 = 1.1;
+/// A viewer that has agreed to transport-wide feedback and does not send any is not paced.
+const FEEDBACK_BY: Duration = Duration::from_secs(2);
+/// A small packet costs the shard as much as a large one: one datagram full of NACKs must not become thousands of ours.
+const LEAST_RETRANSMISSION: usize = 500;
+/// RTP header and SRTP tag: what a payload costs besides itself, in bytes of UDP payload.
+const OVERHEAD: usize = 12 + 16;
+
+/// One viewer's congestion control.
+pub struct Congestion {
+    estimator: SendSideEstimator,
+    pacer: Pacer,
+    retransmissions: RetransmissionBudget,
+    begun: Instant,
+    transport_wide: bool,
+    /// The viewer tells what arrives, by feedback or REMB; reports of loss alone are too rare to pace by.
+    informed: bool,
+    /// Bytes of a probe that are due.
+    probe: usize,
+    /// What the pacer follows, in bit/s.
+    pace: u64,
+}
+
+impl Congestion {
+    /// A viewer of a stream of `media` bit/s.
+    pub fn new(now: Instant, transport_wide: bool, media: u64) -> Congestion {
+        let start = START.max((media as f64 * HEADROOM) as u64);
+        let limits = EstimatorLimits { start, min: MIN_ESTIMATE, max: MAX_ESTIMATE };
+        Congestion {
+            estimator: SendSideEstimator::new(now, limits, transport_wide),
+            pacer: Pacer::new(now, start),
+            retransmissions: RetransmissionBudget::new(now, start),
+            begun: now,
+            transport_wide,
+            informed: false,
+            probe: 0,
+            pace: start,
+        }
+    }
+
+    /// Counts a packet that is sent now; its transport-wide number, if it carries one. Where only some sections carry
+    /// them, the others' packets count for the pacer alone: a number that the viewer never saw would look lost.
+    #[inline]
+    pub(super) fn on_sent(&mut self, now: Instant, payload: usize, numbered: bool) -> u16 {
+        let bytes = payload + OVERHEAD;
+        self.pacer.on_sent(now, bytes);
+        if numbered || !self.transport_wide { self.estimator.on_sent(now, bytes) } else { 0 }
+    }
+
+    /// True if video waits for its time.
+    pub fn is_paced(&self, now: Instant) -> bool {
+        self.informed || (self.transport_wide && now.saturating_duration_since(self.begun) < FEEDBACK_BY)
+    }
+
+    /// True if video may leave now.
+    #[inline]
+    pub(super) fn may_send(&self, now: Instant) -> bool {
+        self.pacer.may_send(now)
+    }
+
+    /// True if a retransmission of so many bytes is within its budget; counts it.
+    pub(super) fn allow_retransmission(&mut self, now: Instant, bytes: usize) -> bool {
+        self.retransmissions.take(now, bytes.max(LEAST_RETRANSMISSION))
+    }
+
+    /// Takes transport-wide feedback; `media` is the stream's rate in bit/s.
+    pub fn on_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>, media: u64) {
+        self.estimator.on_feedback(now, feedback);
+        self.informed |= self.transport_wide;
+        self.follow(now, media);
+    }
+
+    /// Takes a REMB in bit/s.
+    pub fn on_remb(&mut self, now: Instant, bits_per_second: u64, media: u64) {
+        self.estimator.on_remb(now, bits_per_second);
+        self.informed = true;
+        self.follow(now, media);
+    }
+
+    /// Takes the loss, 0 to 1, and the round-trip time of a receiver report.
+    pub fn on_receiver_report(&mut self, now: Instant, lost: f64, round_trip: Option<Duration>, media: u64) {
+        self.estimator.on_receiver_report(now, lost, round_trip);
+        self.follow(now, media);
+    }
+
+    /// Lets time pass. True if a probe is due that [`Congestion::take_probe`] has; only those are asked to whom
+    /// anything can be sent for that purpose.
+    pub fn poll(&mut self, now: Instant, media: u64, can_probe: bool) -> bool {
+        self.estimator.set_demand((media as f64 * 2.0 * HEADROOM) as u64);
+        self.estimator.poll(now);
+        self.follow(now, media);
+        if can_probe && self.informed && self.probe == 0 {
+            self.ask_probe(now);
+        }
+        self.probe > 0
+    }
+
+    /// Bytes of padding that are due now as part of a probe.
+    #[inline]
+    pub(super) fn take_probe(&mut self, now: Instant) -> usize {
+        if self.probe == 0 && self.estimator.is_probing() {
+            self.ask_probe(now);
+        }
+        std::mem::take(&mut self.probe)
+    }
+
+    /// A probe is under way: there will be more to send soon.
+    pub(super) fn is_probing(&self) -> bool {
+        self.estimator.is_probing()
+    }
+
+    /// True if the viewer tells what arrives.
+    pub fn is_informed(&self) -> bool {
+        self.informed
+    }
+
+    /// What is known of the path.
+    pub fn snapshot(&self) -> EstimateSnapshot {
+        self.estimator.snapshot()
+    }
+
+    fn ask_probe(&mut self, now: Instant) {
+        self.probe = self.estimator.next_probe(now).map_or(0, |probe| probe.bytes);
+    }
+
+    fn follow(&mut self, now: Instant, media: u64) {
+        let estimate = self.estimator.estimate();
+        let carries = estimate as f64 >= CARRIES * media as f64;
+        let pace = if carries { estimate } else { (estimate as f64 / PACING_FACTOR) as u64 };
+        if pace != self.pace {
+            self.pace = pace;
+            self.pacer.set_estimate(now, pace);
+            self.retransmissions.set_estimate(now, estimate);
+        }
+    }
+}
