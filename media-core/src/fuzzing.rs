@@ -11,6 +11,7 @@ use crate::ice::{self, IceLite, IceOutput, candidate_ufrag, parse_candidate};
 use crate::media::{Codec, Feedback, Format};
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter};
+use crate::rtp::codec::parameter_sets::{MAX_UNIT_LEN, MAX_UNITS, ParameterSets};
 use crate::rtp::codec::{opus, starts_keyframe, vp8, vp9};
 use crate::rtp::nack::{MAX_PENDING, NackGenerator};
 use crate::rtp::receive::ReceiveStats;
@@ -155,11 +156,34 @@ pub fn vp9_packet(data: &[u8]) {
 /// An H.264 payload.
 pub fn h264(data: &[u8]) {
     starts_keyframe(Codec::H264, data);
+    learn(Codec::H264, data);
 }
 
 /// An H.265 payload.
 pub fn h265(data: &[u8]) {
     starts_keyframe(Codec::H265, data);
+    learn(Codec::H265, data);
+}
+
+/// The parameter sets of a payload, twice, which changes nothing.
+fn learn(codec: Codec, data: &[u8]) {
+    let mut sets = ParameterSets::of(&format(codec, "")).expect("a codec with parameter sets");
+    let found = sets.learn(data);
+    let complete: Vec<Vec<u8>> = sets.complete().map(<[u8]>::to_vec).collect();
+    assert!(complete.len() <= MAX_UNITS && complete.iter().all(|unit| unit.len() <= MAX_UNIT_LEN));
+    assert!(sets.learn(data) == found && sets.complete().eq(complete));
+}
+
+fn format(codec: Codec, fmtp: &str) -> Format {
+    Format {
+        payload_type: 96,
+        codec,
+        clock_rate: 90_000,
+        channels: 0,
+        fmtp: fmtp.to_owned(),
+        rtx_payload_type: None,
+        feedback: Feedback::default(),
+    }
 }
 
 /// An AV1 payload.
@@ -195,16 +219,9 @@ pub fn fmtp(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (publisher, viewer) = text.split_once('\n').unwrap_or((text, text));
     for codec in [Codec::Opus, Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1] {
-        let format = |fmtp: &str| Format {
-            payload_type: 96,
-            codec,
-            clock_rate: 90_000,
-            channels: 0,
-            fmtp: fmtp.to_owned(),
-            rtx_payload_type: None,
-            feedback: Feedback::default(),
-        };
-        let (publisher, viewer) = (format(publisher), format(viewer));
+        let (publisher, viewer) = (format(codec, publisher), format(codec, viewer));
+        // What a description names is hostile, too.
+        let _ = ParameterSets::of(&publisher).map(|sets| sets.complete().count());
         assert_eq!(compat::compatible(&publisher, &viewer), compat::compatible(&viewer, &publisher));
     }
 }

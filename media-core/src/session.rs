@@ -241,6 +241,8 @@ pub struct SessionStats {
     pub keyframe_requests: u64,
     /// Keyframes received (publisher).
     pub keyframes: u64,
+    /// The video has B-frames, which WebRTC receivers show in the order in which they come (publisher).
+    pub b_frames: bool,
     /// Loss that the viewer's last receiver report stated, 0.0..=1.0.
     pub reported_loss: Option<f64>,
     /// Round-trip time in seconds: of the viewer's last receiver report; to a publisher, smoothed.

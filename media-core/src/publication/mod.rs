@@ -3,6 +3,7 @@
 pub mod arrival;
 pub mod cache;
 pub mod clock;
+mod frames;
 pub mod keyframe;
 pub mod timeline;
 mod track;
@@ -15,13 +16,15 @@ use crate::rtp::nack::NackGenerator;
 use crate::rtp::receive::ReceiveStats;
 use crate::rtp::rtt::RoundTrip;
 use crate::rtp::sequence::SequenceExtender;
-use crate::rtp::{RtpHeader, codec, extension, red, rtx};
+use crate::rtp::{RtpHeader, extension, red, rtx};
 use crate::srtp::MAX_INBOUND_SSRCS;
 use crate::stats::DropReason;
 
 use arrival::ArrivalLog;
 use cache::PacketInfo;
 use clock::{ClockPoint, PublicationClock};
+use frames::{Frames, Start};
+use timeline::Place;
 
 pub use track::Track;
 
@@ -99,8 +102,7 @@ struct Incoming {
     payload_type: Option<u8>,
     /// Losses of the sources before the present one.
     lost_before: i64,
-    /// RTP time of the last keyframe: it may begin in several packets (parameter sets, then the picture).
-    keyframe: Option<u32>,
+    frames: Frames,
 }
 
 /// The present source of a section.
@@ -330,6 +332,11 @@ impl Publication {
         }
     }
 
+    /// True if the video has B-frames, which viewers show in the wrong order (RTP-11).
+    pub fn has_b_frames(&self) -> bool {
+        self.sections.iter().flatten().any(|incoming| incoming.frames.has_b_frames())
+    }
+
     /// How to ask for a keyframe: the video source, and PLI or FIR as negotiated; `None` if the publisher knows neither.
     pub fn keyframe_request(&self) -> Option<KeyframeRequest> {
         let incoming = self.sections[MediaKind::Video.index()].as_ref()?;
@@ -408,8 +415,9 @@ impl Incoming {
                 payload_uses[usize::from(rtx & 0x7f)] = PayloadUse::Rtx(index as u8);
             }
         }
+        let frames = Frames::new(&section.formats);
         let redundant = section.formats.iter().map(Format::redundant_payload_type).collect();
-        Incoming { section, payload_uses, redundant, source: None, payload_type: None, lost_before: 0, keyframe: None }
+        Incoming { section, payload_uses, redundant, source: None, payload_type: None, lost_before: 0, frames }
     }
 
     /// The format in use, or the first one before anything came.
@@ -450,6 +458,7 @@ impl Incoming {
         }
         known.was_adopted = true;
         self.end_source();
+        self.frames.on_source(&self.section.formats);
         let nack = self.section.formats.iter().any(|format| format.feedback.nack);
         self.source = Some(Source {
             ssrc: header.ssrc,
@@ -473,39 +482,58 @@ impl Incoming {
             track.timeline.skip(extended);
             return Accepted::Consumed;
         }
-        let format = &self.section.formats[usize::from(format)];
-        let keyframe = codec::starts_keyframe(format.codec, payload);
+        let index = usize::from(format);
+        let format = &self.section.formats[index];
+        let start = self.frames.inspect(index, format.codec, payload, header.timestamp);
         let new_format = (self.payload_type != Some(format.payload_type)).then_some(format.payload_type);
+        let begins = track.timeline.is_between_sources();
         // A new source or another codec is of no use to any decoder before its first keyframe.
-        if kind == MediaKind::Video && !keyframe && (track.timeline.is_between_sources() || new_format.is_some()) {
+        if kind == MediaKind::Video && start == Start::None && (begins || new_format.is_some()) {
             // What is withheld on purpose leaves no gap (RTP-05).
             track.timeline.skip(extended);
             return Accepted::AwaitingKeyframe;
         }
-        let begins = track.timeline.is_between_sources();
-        let Some(place) = track.timeline.place(now, extended, header.timestamp) else { return Accepted::Consumed };
-        if begins {
-            clock.on_source(kind, unix, place.timestamp, format.clock_rate);
-        } else if track.timeline.newest() == Some((place.timestamp, now)) {
-            clock.on_packet(kind, unix, place.timestamp);
-        }
-        self.payload_type = Some(format.payload_type);
-        let mut elements = [0; MAX_EXTENSIONS];
-        let length = self.forwarded_extensions(header, packet, &mut elements);
-        let info = PacketInfo {
+        // Where packets before this one may still come, the sets may be among them, and newer than those that are known.
+        let without_sets = start == Start::KeyframeWithoutSets && track.timeline.has_room_before(extended);
+        let sets = || without_sets.then(|| self.frames.sets(index)).into_iter().flatten();
+        let before = track.timeline.newest();
+        let place = track.timeline.place_behind(now, extended, header.timestamp, sets().count() as u8);
+        let Some(place) = place else { return Accepted::Consumed };
+        let mut info = PacketInfo {
             sequence: place.sequence,
             timestamp: place.timestamp,
             arrived: now,
             payload_type: format.payload_type,
             marker: header.marker,
-            keyframe,
+            keyframe: false,
         };
+        let first = place.sequence - sets().count() as u64;
+        for (sequence, set) in (first..).zip(sets()) {
+            let info = PacketInfo { sequence, marker: false, keyframe: sequence == first, ..info };
+            track.admit(info, &[], set);
+        }
+        let mut begins_keyframe = false;
+        if start != Start::None {
+            (info.keyframe, begins_keyframe) = self.frames.on_start(Place { sequence: first, ..place });
+            // With parameter sets in front, these are the start.
+            info.keyframe &= first == place.sequence;
+            if let Some(nack) = self.source.as_mut().and_then(|source| source.nack.as_mut()) {
+                nack.on_keyframe(extended);
+            }
+        }
+        if begins {
+            clock.on_source(kind, unix, place.timestamp, format.clock_rate);
+        } else if track.timeline.newest() == Some((place.timestamp, now)) {
+            clock.on_packet(kind, unix, place.timestamp);
+            if let Some((before, _)) = before {
+                self.frames.on_newest(kind, place.timestamp, before, format.clock_rate);
+            }
+        }
+        self.payload_type = Some(format.payload_type);
+        let mut elements = [0; MAX_EXTENSIONS];
+        let length = self.forwarded_extensions(header, packet, &mut elements);
         if !track.admit(info, &elements[..length], payload) {
             return Accepted::Consumed;
-        }
-        let begins_keyframe = keyframe && self.keyframe.replace(place.timestamp) != Some(place.timestamp);
-        if keyframe && let Some(nack) = self.source.as_mut().and_then(|source| source.nack.as_mut()) {
-            nack.on_keyframe(extended);
         }
         Accepted::Forward { kind, sequence: place.sequence, keyframe: begins_keyframe, new_format }
     }

@@ -335,19 +335,129 @@ fn bye_lets_the_next_source_in_and_keeps_what_was_lost() {
     assert_eq!(stage.publication.packets_lost(), 3);
 }
 
-// COD-10: a parameter set and the slice behind it are one keyframe.
-#[test]
-fn a_keyframe_in_several_packets_counts_once() {
-    let mut stage = Stage::new(&[section(MediaKind::Video, vec![format(96, Codec::H264, None)])]);
-    let mut keyframes = 0;
-    for (sequence, timestamp, payload) in
-        [(0, 0, [0x67, 0x42]), (1, 0, [0x68, 0xce]), (2, 0, [0x65, 0x88]), (3, 9, [0x67, 0x42]), (4, 9, [0x65, 0x88])]
-    {
-        let accepted = stage.receive(&Packet { timestamp, ..Packet::video(1, sequence, &payload) });
-        let Ok(Accepted::Forward { keyframe, .. }) = accepted else { panic!("{accepted:?}") };
-        keyframes += u32::from(keyframe);
+/// Sends H.264 and says of each packet that is cached its number, whether viewers may begin there, and its payload.
+struct H264 {
+    stage: Stage,
+    events: u32,
+}
+
+impl H264 {
+    fn new(fmtp: &str) -> H264 {
+        let format = Format { fmtp: fmtp.into(), ..format(96, Codec::H264, Some(97)) };
+        H264 { stage: Stage::new(&[section(MediaKind::Video, vec![format])]), events: 0 }
     }
-    assert_eq!(keyframes, 2);
+
+    fn send(&mut self, sequence: u16, timestamp: u32, payload: &[u8]) -> Vec<(u64, bool, Vec<u8>)> {
+        let head = self.stage.tracks[1].head();
+        let accepted = self.stage.receive(&Packet { timestamp, ..Packet::video(1, sequence, payload) });
+        let Ok(Accepted::Forward { sequence, keyframe, .. }) = accepted else { return Vec::new() };
+        self.events += u32::from(keyframe);
+        let cached = (head.min(sequence)..=sequence).filter_map(|sequence| self.stage.tracks[1].cache.get(sequence));
+        cached.map(|packet| (packet.info.sequence, packet.info.keyframe, packet.payload.to_vec())).collect()
+    }
+
+    /// Sends one packet that is forwarded as it is; true if viewers may begin there.
+    fn plain(&mut self, sequence: u16, timestamp: u32, payload: &[u8]) -> bool {
+        let cached = self.send(sequence, timestamp, payload);
+        assert_eq!(cached.len(), 1);
+        assert_eq!(cached[0].2, payload);
+        cached[0].1
+    }
+}
+
+const AUD: &[u8] = &[0x09, 0x10];
+const SEI: &[u8] = &[0x06, 0x05, 0x80];
+const SPS: &[u8] = &[0x67, 0x42, 0, 0x1e, 0x80];
+const PPS: &[u8] = &[0x68, 0xce];
+const IDR: &[u8] = &[0x65, 0x88];
+const IDR_SECOND_SLICE: &[u8] = &[0x65, 0x08];
+const SLICE: &[u8] = &[0x41, 0x9a];
+
+// COD-10: OBS sends sets and slices in packets of their own.
+#[test]
+fn a_keyframe_in_several_packets_is_one_and_begins_at_its_parameter_sets() {
+    let mut h264 = H264::new("");
+    let packets = [(AUD, false), (SEI, false), (SPS, true), (PPS, false), (IDR, false), (IDR_SECOND_SLICE, false)];
+    assert!(h264.plain(0, 0, SPS) && !h264.plain(1, 0, PPS) && !h264.plain(2, 0, IDR));
+    for (keyframe, timestamp) in [(1, 3_000), (2, 6_000)] {
+        for (index, (payload, begins)) in (0..).zip(packets) {
+            assert_eq!(h264.plain(10 * keyframe + index, timestamp, payload), begins, "{index}");
+        }
+        assert_eq!(h264.events, 1 + u32::from(keyframe));
+        assert!(!h264.plain(10 * keyframe + 6, timestamp + 1_500, SLICE));
+    }
+    // All in one packet, as browsers send it.
+    let stap = [&[0x78, 0, 5][..], SPS, &[0, 2], PPS, &[0, 2], IDR].concat();
+    assert!(h264.plain(40, 9_000, &stap) && !h264.plain(41, 9_000, IDR_SECOND_SLICE));
+}
+
+// COD-10, RTCP-10: sets that were lost on the way come behind the picture.
+#[test]
+fn parameter_sets_that_come_late_become_the_start() {
+    let mut h264 = H264::new("");
+    h264.plain(0, 0, SPS);
+    h264.plain(1, 0, PPS);
+    h264.plain(2, 0, IDR);
+    assert!(h264.plain(5, 3_000, IDR), "the sets may have been lost, and none are made up");
+    assert!(!h264.plain(4, 3_000, PPS));
+    assert!(h264.plain(3, 3_000, SPS));
+    assert_eq!(h264.events, 2);
+}
+
+// COD-11
+#[test]
+fn a_keyframe_without_parameter_sets_gets_those_of_the_description_in_front() {
+    let mut h264 = H264::new("packetization-mode=1;sprop-parameter-sets=Z0IAHoA=,aM4=");
+    let with_sets =
+        |first: u64| [(first, true, SPS.to_vec()), (first + 1, false, PPS.to_vec()), (first + 2, false, IDR.to_vec())];
+    assert_eq!(h264.send(0, 0, IDR), with_sets(0));
+    assert_eq!(h264.send(1, 0, IDR_SECOND_SLICE), [(3, false, IDR_SECOND_SLICE.to_vec())]);
+    assert_eq!(h264.send(3, 3_000, SLICE), [(5, false, SLICE.to_vec())]);
+    assert_eq!(h264.send(4, 6_000, IDR), with_sets(6));
+    let cached: Vec<_> = (6..9).map(|sequence| h264.stage.tracks[1].cache.get(sequence).unwrap().info).collect();
+    assert!(cached.iter().all(|info| (info.timestamp, info.payload_type) == (6_000, 96)));
+    assert_eq!(cached.iter().map(|info| info.marker).collect::<Vec<_>>(), [false, false, true]);
+    // What was lost before keeps its place.
+    assert_eq!(h264.send(2, 1_500, SLICE), [(4, false, SLICE.to_vec())]);
+    assert_eq!(h264.events, 2);
+    // The stream's own sets are newer than the description's.
+    let sps = [&SPS[..4], &[0xff]].concat();
+    assert_eq!(h264.send(5, 9_000, &sps), [(9, true, sps.clone())]);
+    assert_eq!(h264.send(6, 9_000, IDR), [(10, false, IDR.to_vec())]);
+    let later = h264.send(7, 12_000, IDR);
+    assert_eq!(later.iter().map(|packet| &packet.2[..]).collect::<Vec<_>>(), [&sps[..], PPS, IDR]);
+    assert_eq!(later[0].0, 11);
+}
+
+// COD-11, RTP-03: another encoder on the same session does not get the old one's sets.
+#[test]
+fn another_source_does_not_inherit_parameter_sets() {
+    let mut h264 = H264::new("");
+    for (sequence, payload) in (0..).zip([SPS, PPS, IDR]) {
+        h264.plain(sequence, 0, payload);
+    }
+    assert_eq!(h264.send(3, 3_000, IDR).len(), 3);
+    h264.stage.publication.on_bye(1);
+    let accepted = h264.stage.receive(&Packet { timestamp: 0, ..Packet::video(2, 0, IDR) });
+    assert!(matches!(accepted, Ok(Accepted::Forward { sequence: 6, .. })), "{accepted:?}");
+}
+
+// RTP-11
+#[test]
+fn b_frames_are_found_by_time_that_goes_back() {
+    let mut h264 = H264::new("");
+    // A lost packet that comes late, and a clock that is set once, are no B-frames.
+    for (sequence, timestamp) in [(0, 9_000), (2, 15_000), (1, 12_000), (3, 18_000), (4, 3_000), (5, 6_000)] {
+        h264.send(sequence, timestamp, IDR);
+    }
+    assert!(!h264.stage.publication.has_b_frames());
+    for group in 1..4 {
+        let time = u32::from(group) * 12_000;
+        for (index, timestamp) in [(0, time + 9_000), (1, time + 3_000), (2, time + 6_000)] {
+            h264.send(group * 3 + index + 3, timestamp, SLICE);
+        }
+    }
+    assert!(h264.stage.publication.has_b_frames());
 }
 
 // EXT-H02, EXT-H04

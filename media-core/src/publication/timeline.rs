@@ -1,12 +1,13 @@
-//! The stream's own sequence numbers and timestamps, which go on without a break when the publisher restarts.
+//! The stream's own sequence numbers and timestamps, which go on without a break when the publisher restarts. Packets that
+//! only pad take no number, and there may be room made for packets that the publisher did not send.
 //!
 //! Done once per stream, so that a restart costs viewers nothing: what they see is this time line plus a constant.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// Padding-only packets that are remembered, to place late packets rightly.
-const MAX_SKIPPED: usize = 64;
+/// Shifts of the numbers that are remembered, to place late packets rightly.
+const MAX_SHIFTS: usize = 64;
 /// A longer gap is closed: a receiver could no longer tell it from a step back (SRTP-08).
 const MAX_GAP: u64 = 1 << 14;
 
@@ -28,12 +29,22 @@ struct Source {
     first: u64,
     base: u64,
     timestamp_offset: u32,
-    /// Extended sequence numbers of padding-only packets, ascending; they leave no gap.
-    skipped: VecDeque<u64>,
-    /// Padding-only packets older than `skipped` holds.
-    forgotten: u64,
+    /// Where the numbers were shifted, ascending: each holds up to the next.
+    shifts: VecDeque<Shift>,
+    /// The one that holds before `shifts`.
+    oldest: Shift,
     /// Highest extended sequence number that was given a place.
     highest: u64,
+    /// Highest extended sequence number that came, padding included.
+    newest: u64,
+}
+
+/// What is added to the numbers from one packet on.
+#[derive(Clone, Copy, Debug)]
+struct Shift {
+    /// Extended sequence number.
+    from: u64,
+    by: i64,
 }
 
 /// A packet's place on the time line.
@@ -81,21 +92,35 @@ impl Timeline {
         self.source.as_ref().map(|source| source.timestamp_offset)
     }
 
+    /// True if there can be room in front of this packet: the one before it came, or none is expected.
+    pub fn has_room_before(&self, extended: u64) -> bool {
+        let fits = |source: &Source| extended == source.newest + 1 || extended > source.highest + MAX_GAP;
+        self.source.as_ref().is_none_or(fits)
+    }
+
     /// The place of a packet with extended sequence number `extended` and RTP time `timestamp`; `None` if it lies
     /// before the source's first packet, where no number is free.
     pub fn place(&mut self, now: Instant, extended: u64, timestamp: u32) -> Option<Place> {
+        self.place_behind(now, extended, timestamp, 0)
+    }
+
+    /// As [`place`](Self::place), with `room` free numbers in front. Only where [`has_room_before`](Self::has_room_before)
+    /// says so.
+    pub fn place_behind(&mut self, now: Instant, extended: u64, timestamp: u32, room: u8) -> Option<Place> {
         if self.source.as_ref().is_none_or(|source| extended > source.highest + MAX_GAP) {
             self.begin(now, extended, timestamp);
         }
         let source = self.source.as_mut()?;
+        if room > 0 {
+            source.shift(extended, i64::from(room));
+        }
         let distance = extended.checked_sub(source.first)?;
-        let skipped_before = source.forgotten + source.skipped.partition_point(|&skipped| skipped < extended) as u64;
         let place = Place {
-            // A late packet from before the forgotten ones may not fit.
-            sequence: source.base + distance.checked_sub(skipped_before)?,
+            sequence: source.base + distance.checked_add_signed(source.shift_of(extended)?)?,
             timestamp: timestamp.wrapping_add(source.timestamp_offset),
         };
         source.highest = source.highest.max(extended);
+        source.newest = source.newest.max(extended);
         if self.last_sequence.is_none_or(|last| place.sequence > last) {
             self.last_sequence = Some(place.sequence);
             self.last_timestamp = place.timestamp;
@@ -108,17 +133,10 @@ impl Timeline {
     pub fn skip(&mut self, extended: u64) {
         let Some(source) = &mut self.source else { return };
         // One that comes late leaves its gap: the packets behind it have their numbers already.
-        if extended <= source.highest {
-            return;
+        if extended > source.highest && extended >= source.shifts.back().map_or(0, |last| last.from) {
+            source.shift(extended + 1, -1);
+            source.newest = source.newest.max(extended);
         }
-        if source.skipped.back().is_some_and(|&last| last >= extended) {
-            return;
-        }
-        if source.skipped.len() == MAX_SKIPPED {
-            source.skipped.pop_front();
-            source.forgotten += 1;
-        }
-        source.skipped.push_back(extended);
     }
 
     fn begin(&mut self, now: Instant, extended: u64, timestamp: u32) {
@@ -135,10 +153,36 @@ impl Timeline {
             first: extended,
             base,
             timestamp_offset,
-            skipped: VecDeque::with_capacity(MAX_SKIPPED),
-            forgotten: 0,
+            shifts: VecDeque::with_capacity(MAX_SHIFTS),
+            oldest: Shift { from: extended, by: 0 },
             highest: extended,
+            newest: extended,
         });
+    }
+}
+
+impl Source {
+    /// Shifts the numbers of the packets from `from` on, which lies behind all earlier shifts.
+    fn shift(&mut self, from: u64, by: i64) {
+        let last = self.shifts.back_mut().unwrap_or(&mut self.oldest);
+        let by = last.by + by;
+        if last.from == from {
+            last.by = by;
+            return;
+        }
+        if self.shifts.len() == MAX_SHIFTS
+            && let Some(oldest) = self.shifts.pop_front()
+        {
+            self.oldest = oldest;
+        }
+        self.shifts.push_back(Shift { from, by });
+    }
+
+    /// `None` for a packet from before the shifts that are remembered.
+    fn shift_of(&self, extended: u64) -> Option<i64> {
+        let behind = self.shifts.partition_point(|shift| shift.from <= extended);
+        let shift = behind.checked_sub(1).and_then(|index| self.shifts.get(index)).unwrap_or(&self.oldest);
+        (shift.from <= extended).then_some(shift.by)
     }
 }
 
@@ -186,6 +230,64 @@ mod tests {
             timeline.skip(extended);
         }
         assert_eq!(timeline.place(now, 201, 0), place(1, 0));
+    }
+
+    // COD-11
+    #[test]
+    fn room_in_front_of_a_packet_shifts_what_follows_and_nothing_before_it() {
+        let now = Instant::now();
+        let mut timeline = Timeline::new(90_000);
+        assert!(timeline.has_room_before(100));
+        assert_eq!(timeline.place_behind(now, 100, 0, 2), place(2, 0));
+        assert_eq!(timeline.place(now, 102, 1), place(4, 1));
+        assert!(timeline.has_room_before(103) && !timeline.has_room_before(104), "103 may still come");
+        assert!(!timeline.has_room_before(101), "its neighbours have their numbers");
+        assert_eq!(timeline.place_behind(now, 103, 2, 3), place(8, 2));
+        assert_eq!(timeline.place(now, 101, 1), place(3, 1));
+        // Padding in front of it closes its gap first.
+        timeline.skip(104);
+        assert!(timeline.has_room_before(105));
+        assert_eq!(timeline.place_behind(now, 105, 3, 1), place(10, 3));
+        assert_eq!(timeline.place(now, 106, 4), place(11, 4));
+    }
+
+    // RTP-05, SRTP-09: whatever comes in whatever order, numbers keep the packets' order and none is given twice.
+    #[test]
+    fn numbers_are_unique_and_in_order_over_losses_reordering_padding_and_room() {
+        let now = Instant::now();
+        let mut random = 99_u64;
+        let mut below = |end: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % end
+        };
+        let mut timeline = Timeline::new(90_000);
+        // Arrival order: some lost, some up to 300 late, which is beyond what is remembered of shifts.
+        let mut packets = vec![(0, 999)];
+        for extended in (1_000..20_000).filter(|extended| extended % 19 != 0) {
+            let late = if below(30) == 0 { below(300) } else { 0 };
+            packets.push((extended + late, extended));
+        }
+        packets.sort();
+        let mut given = std::collections::BTreeMap::new();
+        let (mut late_refused, mut rooms) = (0, 0);
+        for (_, extended) in packets {
+            if below(5) == 0 {
+                timeline.skip(extended);
+                continue;
+            }
+            let room = if timeline.has_room_before(extended) { below(8).saturating_sub(5) as u8 } else { 0 };
+            rooms += u64::from(room);
+            match timeline.place_behind(now, extended, 0, room) {
+                Some(place) => assert!(given.insert(extended, (place.sequence - u64::from(room), place)).is_none()),
+                None => late_refused += 1,
+            }
+        }
+        assert!(rooms > 500 && late_refused < 400, "{rooms} {late_refused}");
+        let mut next = 0;
+        for (extended, (first, place)) in given {
+            assert!(first >= next, "{extended}");
+            next = place.sequence + 1;
+        }
     }
 
     // SRTP-08

@@ -231,6 +231,7 @@ impl Shard {
             counters.rtp_lost += u64::try_from(lost - session.lost_counted).unwrap_or(0);
             session.lost_counted = session.lost_counted.max(lost);
             session.stats.packets_lost = lost;
+            session.stats.b_frames = publication.has_b_frames();
         }
         let keyframe = publication.poll_nack(now, |ssrc, mut sequence_numbers| {
             while !sequence_numbers.is_empty() {

@@ -3,7 +3,9 @@
 /// Instantaneous decoding refresh slice.
 const IDR: u8 = 5;
 /// Sequence parameter set.
-const SPS: u8 = 7;
+pub(super) const SPS: u8 = 7;
+/// Picture parameter set.
+pub(super) const PPS: u8 = 8;
 /// Single-time aggregation packet (RFC 6184 §5.7.1).
 const STAP_A: u8 = 24;
 /// Fragmentation unit (RFC 6184 §5.8).
@@ -23,6 +25,19 @@ pub fn starts_keyframe(payload: &[u8]) -> bool {
         FU_A => rest.split_first().is_some_and(|(&fu, r)| fu & 0x80 != 0 && unit_starts_keyframe(fu & 0x1f, r)),
         _ => false,
     }
+}
+
+/// The units that lie in this packet as a whole, with their headers.
+pub(super) fn whole_units(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let kind = payload.first().map_or(0, |header| header & 0x1f);
+    let single = matches!(kind, 1..=23).then_some(payload);
+    let aggregated = if kind == STAP_A { payload.get(1..).unwrap_or_default() } else { &[] };
+    single.into_iter().chain(aggregated_units(aggregated))
+}
+
+/// True if the packet is the first fragment of a unit of this type.
+pub(super) fn begins_fragmented(payload: &[u8], kind: u8) -> bool {
+    matches!(payload, [header, fu, ..] if header & 0x1f == FU_A && fu & 0x80 != 0 && fu & 0x1f == kind)
 }
 
 /// `first_mb_in_slice` is an Exp-Golomb code: a leading one bit is zero, the first macroblock.

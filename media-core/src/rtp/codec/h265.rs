@@ -3,9 +3,11 @@
 use super::h264::aggregated_units;
 
 /// Video parameter set.
-const VPS: u8 = 32;
+pub(super) const VPS: u8 = 32;
 /// Sequence parameter set.
-const SPS: u8 = 33;
+pub(super) const SPS: u8 = 33;
+/// Picture parameter set.
+pub(super) const PPS: u8 = 34;
 /// Aggregation packet (RFC 7798 §4.4.2).
 const AP: u8 = 48;
 /// Fragmentation unit (RFC 7798 §4.4.3).
@@ -25,8 +27,22 @@ pub fn starts_keyframe(payload: &[u8]) -> bool {
     }
 }
 
-fn unit_type(first: u8) -> u8 {
+/// Type of the unit or packet whose header begins with this byte.
+pub(super) fn unit_type(first: u8) -> u8 {
     (first >> 1) & 0x3f
+}
+
+/// The units that lie in this packet as a whole, with their headers.
+pub(super) fn whole_units(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let kind = payload.first().map_or(AP, |&first| unit_type(first));
+    let single = (kind < AP).then_some(payload);
+    let aggregated = if kind == AP { payload.get(2..).unwrap_or_default() } else { &[] };
+    single.into_iter().chain(aggregated_units(aggregated))
+}
+
+/// True if the packet is the first fragment of a unit of this type.
+pub(super) fn begins_fragmented(payload: &[u8], kind: u8) -> bool {
+    matches!(payload, [first, _, fu, ..] if unit_type(*first) == FU && fu & 0x80 != 0 && fu & 0x3f == kind)
 }
 
 /// The first bit of a slice segment is `first_slice_segment_in_pic_flag`.

@@ -1,0 +1,100 @@
+//! What the packets of a section say of its frames: where keyframes begin, which parameter sets belong to them, and whether
+//! frames come in the order in which they are shown.
+
+use crate::media::{Codec, Format, MediaKind};
+use crate::rtp::codec;
+use crate::rtp::codec::parameter_sets::ParameterSets;
+use crate::rtp::sequence::timestamp_distance;
+
+use super::timeline::Place;
+
+/// Steps back in RTP time that make B-frames: a source that sets its clock steps once.
+const B_FRAMES: u32 = 3;
+
+/// What a section's packets have said so far.
+pub(super) struct Frames {
+    /// By format.
+    sets: Vec<Option<ParameterSets>>,
+    /// The source's RTP time of the last sequence parameter set in the stream.
+    sets_at: Option<u32>,
+    /// The last keyframe: its RTP time and its first packet's number, on the time line.
+    keyframe: Option<Place>,
+    steps_back: u32,
+}
+
+/// Where a packet stands in its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// No place to start.
+    None,
+    /// A decoder can start here.
+    Keyframe,
+    /// A decoder can start here once it has the parameter sets, which the stream did not send with this frame.
+    KeyframeWithoutSets,
+}
+
+impl Frames {
+    pub(super) fn new(formats: &[Format]) -> Frames {
+        let sets = formats.iter().map(ParameterSets::of).collect();
+        Frames { sets, sets_at: None, keyframe: None, steps_back: 0 }
+    }
+
+    /// Another source: what the one before sent is not its own.
+    pub(super) fn on_source(&mut self, formats: &[Format]) {
+        *self = Frames { steps_back: self.steps_back, keyframe: self.keyframe, ..Frames::new(formats) };
+    }
+
+    /// Looks at a packet of a format; `timestamp` is the source's own.
+    pub(super) fn inspect(&mut self, format: usize, codec: Codec, payload: &[u8], timestamp: u32) -> Start {
+        let starts = codec::starts_keyframe(codec, payload);
+        let Some(Some(sets)) = self.sets.get_mut(format) else {
+            return if starts { Start::Keyframe } else { Start::None };
+        };
+        if sets.learn(payload) {
+            self.sets_at = Some(timestamp);
+        }
+        match starts {
+            false => Start::None,
+            true if self.sets_at == Some(timestamp) => Start::Keyframe,
+            true => Start::KeyframeWithoutSets,
+        }
+    }
+
+    /// The parameter sets of a format, or none if some are missing.
+    pub(super) fn sets(&self, format: usize) -> impl Iterator<Item = &[u8]> {
+        self.sets.get(format).into_iter().flatten().flat_map(ParameterSets::complete)
+    }
+
+    /// A packet on which a keyframe may start has this place. Returns whether it is the keyframe's first one so far, and
+    /// whether the keyframe is a new one: it may come as several packets of one time, parameter sets in front, and these in
+    /// any order (COD-10).
+    pub(super) fn on_start(&mut self, place: Place) -> (bool, bool) {
+        match &mut self.keyframe {
+            Some(known) if known.timestamp == place.timestamp => {
+                let earlier = place.sequence < known.sequence;
+                known.sequence = known.sequence.min(place.sequence);
+                (earlier, false)
+            }
+            // One that comes behind a newer one fulfils no wish any more.
+            Some(known) if place.sequence < known.sequence => (true, false),
+            _ => {
+                self.keyframe = Some(place);
+                (true, true)
+            }
+        }
+    }
+
+    /// The newest packet's RTP time, and that of the newest before it.
+    pub(super) fn on_newest(&mut self, kind: MediaKind, timestamp: u32, before: u32, clock_rate: u32) {
+        let step = timestamp_distance(timestamp, before);
+        if kind == MediaKind::Video && step < 0 && step.unsigned_abs() < clock_rate {
+            self.steps_back = self.steps_back.saturating_add(1);
+        }
+    }
+
+    /// True if RTP time goes back from frame to frame: the encoder sends B-frames, which WebRTC receivers show in the order
+    /// in which they come (RTP-11).
+    pub(super) fn has_b_frames(&self) -> bool {
+        self.steps_back >= B_FRAMES
+    }
+}
