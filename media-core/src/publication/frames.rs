@@ -1,11 +1,12 @@
 //! What the packets of a section say of its frames: where keyframes begin, which parameter sets belong to them, and whether
 //! frames come in the order in which they are shown.
 
-use crate::media::{Codec, Format, MediaKind};
+use crate::media::{Codec, Extension, Format, MediaKind};
 use crate::rtp::codec;
 use crate::rtp::codec::parameter_sets::ParameterSets;
 use crate::rtp::sequence::timestamp_distance;
 
+use super::extensions::Elements;
 use super::timeline::Place;
 
 /// Steps back in RTP time that make B-frames: a source that sets its clock steps once.
@@ -20,6 +21,8 @@ pub(super) struct Frames {
     /// The last keyframe: its RTP time and its first packet's number, on the time line.
     keyframe: Option<Place>,
     steps_back: u32,
+    /// How the video is turned, as its packets said last (3GPP TS 26.114 §7.4.5).
+    orientation: Option<u8>,
 }
 
 /// Where a packet stands in its frame.
@@ -36,7 +39,7 @@ pub(super) enum Start {
 impl Frames {
     pub(super) fn new(formats: &[Format]) -> Frames {
         let sets = formats.iter().map(ParameterSets::of).collect();
-        Frames { sets, sets_at: None, keyframe: None, steps_back: 0 }
+        Frames { sets, sets_at: None, keyframe: None, steps_back: 0, orientation: None }
     }
 
     /// Another source: what the one before sent is not its own.
@@ -81,6 +84,24 @@ impl Frames {
                 self.keyframe = Some(place);
                 (true, true)
             }
+        }
+    }
+
+    /// True if a packet at this RTP time of the time line is part of the last keyframe.
+    pub(super) fn is_keyframe(&self, timestamp: u32) -> bool {
+        self.keyframe.is_some_and(|keyframe| keyframe.timestamp == timestamp)
+    }
+
+    /// Notes how the video is turned. A sender may say so only when it changes; the last packet of every keyframe says it
+    /// again, for those who begin there (EXT-H09).
+    pub(super) fn repeat_orientation(&mut self, elements: &mut Elements, ends_keyframe: bool) {
+        match (elements.get(Extension::VideoOrientation), self.orientation) {
+            (Some(&[orientation]), _) => self.orientation = Some(orientation),
+            (None, Some(orientation)) if ends_keyframe => {
+                // If there is no room, the header is full of things that matter as much.
+                elements.push(Extension::VideoOrientation, &[orientation]);
+            }
+            _ => {}
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod arrival;
 pub mod cache;
 pub mod clock;
+mod extensions;
 mod frames;
 pub mod keyframe;
 pub mod timeline;
@@ -23,9 +24,11 @@ use crate::stats::DropReason;
 use arrival::ArrivalLog;
 use cache::PacketInfo;
 use clock::{ClockPoint, PublicationClock};
+use extensions::Elements;
 use frames::{Frames, Start};
 use timeline::Place;
 
+pub use extensions::stored_extensions;
 pub use track::Track;
 
 /// SSRCs of one publisher that are told apart, as many as SRTP lets in; media and RTX of two sections are four.
@@ -33,16 +36,6 @@ const MAX_SOURCES: usize = MAX_INBOUND_SSRCS;
 /// A section takes a new SSRC without MID, or an old one again, only when the present one has been silent this long
 /// (RTP-03).
 const SOURCE_SILENCE: Duration = Duration::from_millis(200);
-/// Extensions that go on to viewers; the others end here.
-const FORWARDED: [Extension; 5] = [
-    Extension::AbsCaptureTime,
-    Extension::AudioLevel,
-    Extension::VideoOrientation,
-    Extension::PlayoutDelay,
-    Extension::DependencyDescriptor,
-];
-/// Bytes of forwarded extension elements; a dependency descriptor with its template structure is the longest.
-const MAX_EXTENSIONS: usize = 600;
 
 /// What a packet led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -530,41 +523,16 @@ impl Incoming {
             }
         }
         self.payload_type = Some(format.payload_type);
-        let mut elements = [0; MAX_EXTENSIONS];
-        let length = self.forwarded_extensions(header, packet, &mut elements);
-        if !track.admit(info, &elements[..length], payload) {
+        let mut elements = Elements::of(&self.section.extensions, header, packet);
+        if kind == MediaKind::Video {
+            let ends_keyframe = header.marker && self.frames.is_keyframe(place.timestamp);
+            self.frames.repeat_orientation(&mut elements, ends_keyframe);
+        }
+        if !track.admit(info, elements.as_bytes(), payload) {
             return Accepted::Consumed;
         }
         Accepted::Forward { kind, sequence: place.sequence, keyframe: begins_keyframe, new_format }
     }
-
-    /// Copies the elements that viewers may get, under their numbers in [`Extension`] instead of negotiated ids.
-    fn forwarded_extensions(&self, header: &RtpHeader, packet: &[u8], out: &mut [u8; MAX_EXTENSIONS]) -> usize {
-        let mut length = 0;
-        for (id, data) in header.extensions(packet) {
-            let Some(extension) = self.section.extensions.extension(id).filter(|e| FORWARDED.contains(e)) else {
-                continue;
-            };
-            if length + 2 + data.len() > MAX_EXTENSIONS {
-                break;
-            }
-            out[length] = extension as u8;
-            out[length + 1] = data.len() as u8;
-            out[length + 2..length + 2 + data.len()].copy_from_slice(data);
-            length += 2 + data.len();
-        }
-        length
-    }
-}
-
-/// The elements that [`Publication`] stored with a packet, as (extension, data).
-pub fn stored_extensions(mut stored: &[u8]) -> impl Iterator<Item = (Extension, &[u8])> + Clone {
-    std::iter::from_fn(move || {
-        let (&[number, length], rest) = stored.split_first_chunk::<2>()?;
-        let (data, rest) = rest.split_at_checked(usize::from(length))?;
-        stored = rest;
-        Some((*Extension::ALL.get(usize::from(number))?, data))
-    })
 }
 
 #[cfg(test)]

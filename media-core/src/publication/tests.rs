@@ -1,3 +1,4 @@
+use super::extensions::MAX_EXTENSIONS;
 use super::*;
 use crate::media::{Codec, ExtensionMap, Feedback};
 use crate::rtcp::{NtpTime, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
@@ -469,6 +470,56 @@ fn only_elements_for_viewers_are_kept() {
     let cached = stage.tracks[1].cache.get(0).unwrap();
     let kept: Vec<_> = stored_extensions(cached.extensions).collect();
     assert_eq!(kept, [(Extension::VideoOrientation, &[3][..])]);
+}
+
+// EXT-H07, EXT-H08, EXT-H10
+#[test]
+fn what_elements_say_is_kept_and_what_makes_no_sense_is_not() {
+    let mut section = video();
+    for (extension, id) in [(Extension::AbsCaptureTime, 1), (Extension::AudioLevel, 2), (Extension::PlayoutDelay, 3)] {
+        section.extensions.set(extension, id);
+    }
+    let mut stage = Stage::new(&[section]);
+    let mut sequence = 0;
+    let mut kept = |elements: &[(u8, &[u8])]| {
+        stage.forwarded(&Packet { elements, ..Packet::video(1, sequence, KEYFRAME) });
+        let cached = stage.tracks[1].cache.get(u64::from(sequence)).unwrap();
+        sequence += 1;
+        stored_extensions(cached.extensions).map(|(extension, data)| (extension, data.to_vec())).collect::<Vec<_>>()
+    };
+    for (id, extension, data) in [
+        (1, Extension::AbsCaptureTime, &[0xee, 1, 2, 3, 4, 5, 6, 7][..]),
+        (1, Extension::AbsCaptureTime, &[0xee, 1, 2, 3, 4, 5, 6, 7, 0xff, 0, 0, 1, 0, 0, 0, 0]),
+        (2, Extension::AudioLevel, &[0x80 | 30]),
+        (3, Extension::PlayoutDelay, &[0, 0, 0]),
+        (3, Extension::PlayoutDelay, &[0x00, 0xa0, 0x0a]),
+        (3, Extension::PlayoutDelay, &[0x00, 0xaf, 0xff]),
+    ] {
+        assert_eq!(kept(&[(id, data)]), [(extension, data.to_vec())]);
+    }
+    let senseless: [(u8, &[u8]); 5] =
+        [(1, &[1; 9]), (2, &[1, 2, 3]), (3, &[1, 2]), (3, &[0x00, 0xb0, 0x0a]), (ROTATION, &[1, 2])];
+    assert_eq!(kept(&senseless), []);
+}
+
+// EXT-H09
+#[test]
+fn the_orientation_is_said_again_at_the_end_of_every_keyframe() {
+    let mut stage = Stage::new(&[video()]);
+    let mut turned = |sequence, payload, elements| {
+        let (number, _) = stage.forwarded(&Packet { elements, ..Packet::video(1, sequence, payload) });
+        let cached = stage.tracks[1].cache.get(number).unwrap();
+        stored_extensions(cached.extensions).map(|(_, data)| data.to_vec()).collect::<Vec<_>>()
+    };
+    assert!(turned(0, KEYFRAME, &[]).is_empty(), "nothing is known");
+    assert_eq!(turned(1, DELTA, &[(ROTATION, &[1])]), [[1]]);
+    assert!(turned(2, DELTA, &[]).is_empty());
+    assert_eq!(turned(3, KEYFRAME, &[]), [[1]]);
+    assert_eq!(turned(4, KEYFRAME, &[(ROTATION, &[0])]), [[0]]);
+    assert_eq!(turned(5, KEYFRAME, &[]), [[0]]);
+    stage.publication.on_bye(1);
+    let (number, _) = stage.forwarded(&Packet::video(2, 9, KEYFRAME));
+    assert!(stage.tracks[1].cache.get(number).unwrap().extensions.is_empty(), "another camera");
 }
 
 // OPS-08: repeated elements are bounded by the room that is kept for them.
