@@ -174,11 +174,11 @@ impl Publication {
             PayloadUse::Unknown => Err(DropReason::UnknownRtpStream),
             PayloadUse::Media(format) => {
                 let payload = header.payload(packet);
-                let fresh = incoming.adopt(now, &header, packet, known)?;
+                let mut fresh = incoming.adopt(now, &header, packet, known)?;
                 let source = incoming.source.as_mut().ok_or(DropReason::UnknownRtpStream)?;
                 let Format { clock_rate, rtx_payload_type, .. } = incoming.section.formats[usize::from(format)];
                 source.last_packet = now;
-                let extended = source.extender.extend(header.sequence_number);
+                let mut extended = source.extender.extend(header.sequence_number);
                 let answer = source.nack.as_mut().and_then(|nack| nack.on_packet(now, extended));
                 match answer {
                     // Without RTX it is the packet sent again; with it, only one that was very late.
@@ -188,7 +188,15 @@ impl Publication {
                             self.round_trip.on_sample(now, sample);
                         }
                     }
-                    _ => source.stats.on_rtp(now, header.sequence_number, header.timestamp, clock_rate),
+                    _ => {
+                        let restarted = source.stats.on_rtp(now, header.sequence_number, header.timestamp, clock_rate);
+                        // Numbers that jump ahead go on as they are; those that go back would all be too late (RTP-03).
+                        if restarted && source.extender.highest() > Some(extended) {
+                            extended = source.restart(header.sequence_number);
+                            incoming.frames.on_source(&incoming.section.formats);
+                            fresh = true;
+                        }
+                    }
                 }
                 if let Some(inner) = incoming.redundant[usize::from(format)].filter(|_| !payload.is_empty()) {
                     red::check(payload, inner).map_err(|_| DropReason::MalformedRtp)?;
@@ -399,6 +407,18 @@ struct Arrived<'a> {
     payload: &'a [u8],
 }
 
+impl Source {
+    /// Its numbers begin anew; returns the extended one of the first.
+    fn restart(&mut self, sequence_number: u16) -> u64 {
+        self.extender = SequenceExtender::new();
+        let extended = self.extender.extend(sequence_number);
+        if let Some(nack) = &mut self.nack {
+            nack.reset();
+        }
+        extended
+    }
+}
+
 impl Incoming {
     fn new(section: MediaSection) -> Incoming {
         let mut payload_uses = [PayloadUse::Unknown; 128];
@@ -537,5 +557,7 @@ impl Incoming {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_continuity;
 #[cfg(test)]
 mod tests_loss;

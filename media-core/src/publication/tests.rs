@@ -41,25 +41,25 @@ pub(super) fn section(kind: MediaKind, formats: Vec<Format>) -> MediaSection {
     }
 }
 
-fn audio() -> MediaSection {
+pub(super) fn audio() -> MediaSection {
     section(MediaKind::Audio, vec![format(111, Codec::Opus, None)])
 }
 
-fn video() -> MediaSection {
+pub(super) fn video() -> MediaSection {
     section(MediaKind::Video, vec![format(96, Codec::Vp8, Some(97)), format(98, Codec::Vp8, None)])
 }
 
-struct Packet<'a> {
-    ssrc: u32,
-    payload_type: u8,
-    sequence: u16,
-    timestamp: u32,
-    elements: &'a [(u8, &'a [u8])],
-    payload: &'a [u8],
+pub(super) struct Packet<'a> {
+    pub(super) ssrc: u32,
+    pub(super) payload_type: u8,
+    pub(super) sequence: u16,
+    pub(super) timestamp: u32,
+    pub(super) elements: &'a [(u8, &'a [u8])],
+    pub(super) payload: &'a [u8],
 }
 
 impl<'a> Packet<'a> {
-    fn video(ssrc: u32, sequence: u16, payload: &'a [u8]) -> Packet<'a> {
+    pub(super) fn video(ssrc: u32, sequence: u16, payload: &'a [u8]) -> Packet<'a> {
         Packet {
             ssrc,
             payload_type: 96,
@@ -70,47 +70,47 @@ impl<'a> Packet<'a> {
         }
     }
 
-    fn audio(ssrc: u32, sequence: u16) -> Packet<'a> {
+    pub(super) fn audio(ssrc: u32, sequence: u16) -> Packet<'a> {
         let timestamp = u32::from(sequence) * 960;
         Packet { ssrc, payload_type: 111, sequence, timestamp, elements: &[], payload: b"opus" }
     }
 
-    fn with(self, elements: &'a [(u8, &'a [u8])]) -> Packet<'a> {
+    pub(super) fn with(self, elements: &'a [(u8, &'a [u8])]) -> Packet<'a> {
         Packet { elements, ..self }
     }
 }
 
-struct Stage {
-    publication: Publication,
-    tracks: [Track; 2],
-    start: Instant,
-    ms: u64,
+pub(super) struct Stage {
+    pub(super) publication: Publication,
+    pub(super) tracks: [Track; 2],
+    pub(super) start: Instant,
+    pub(super) ms: u64,
 }
 
 impl Stage {
-    fn new(sections: &[MediaSection]) -> Stage {
+    pub(super) fn new(sections: &[MediaSection]) -> Stage {
         let start = Instant::now();
         let tracks = [Track::new(MediaKind::Audio), Track::new(MediaKind::Video)];
         Stage { publication: Publication::new(start, sections), tracks, start, ms: 0 }
     }
 
     /// Another publisher takes the stream over.
-    fn restart(&mut self, sections: &[MediaSection]) {
+    pub(super) fn restart(&mut self, sections: &[MediaSection]) {
         self.publication = Publication::new(self.now(), sections);
         for track in &mut self.tracks {
             track.end_publication();
         }
     }
 
-    fn now(&self) -> Instant {
+    pub(super) fn now(&self) -> Instant {
         self.start + Duration::from_millis(self.ms)
     }
 
-    fn unix(&self) -> Duration {
+    pub(super) fn unix(&self) -> Duration {
         START_UNIX + Duration::from_millis(self.ms)
     }
 
-    fn receive(&mut self, packet: &Packet<'_>) -> Result<Accepted, DropReason> {
+    pub(super) fn receive(&mut self, packet: &Packet<'_>) -> Result<Accepted, DropReason> {
         let mut bytes = vec![0; 1500];
         let fields = HeaderFields {
             marker: true,
@@ -128,7 +128,7 @@ impl Stage {
     }
 
     /// The stream's number and time of a packet that is forwarded.
-    fn forwarded(&mut self, packet: &Packet<'_>) -> (u64, u32) {
+    pub(super) fn forwarded(&mut self, packet: &Packet<'_>) -> (u64, u32) {
         let accepted = self.receive(packet);
         let Ok(Accepted::Forward { kind, sequence, .. }) = accepted else { panic!("not forwarded: {accepted:?}") };
         let cached = self.tracks[kind.index()].cache.get(sequence).unwrap();
@@ -136,14 +136,14 @@ impl Stage {
         (sequence, cached.info.timestamp)
     }
 
-    fn nacks(&mut self) -> Vec<(u32, Vec<u16>)> {
+    pub(super) fn nacks(&mut self) -> Vec<(u32, Vec<u16>)> {
         let mut asked = Vec::new();
         let now = self.now();
         self.publication.poll_nack(now, |ssrc, numbers| asked.push((ssrc, numbers.to_vec())));
         asked
     }
 
-    fn arrivals(&mut self) -> Vec<u16> {
+    pub(super) fn arrivals(&mut self) -> Vec<u16> {
         let mut numbers = Vec::new();
         let now = self.now();
         self.publication

@@ -8,8 +8,9 @@ use std::time::Instant;
 
 /// Shifts of the numbers that are remembered, to place late packets rightly.
 const MAX_SHIFTS: usize = 64;
-/// A longer gap is closed: a receiver could no longer tell it from a step back (SRTP-08).
-const MAX_GAP: u64 = 1 << 14;
+/// A longer gap is closed: it is an outage of many seconds, or a source that has begun anew (RFC 3550 A.1), and nobody waits
+/// for what was in it. A receiver could even take a much longer one for a step back (SRTP-08).
+const MAX_GAP: u64 = 3_000;
 
 /// Maps one source after another onto one time line.
 #[derive(Debug)]
@@ -296,8 +297,8 @@ mod tests {
         let now = Instant::now();
         let mut timeline = Timeline::new(90_000);
         timeline.place(now, 70_000, 10);
-        assert_eq!(timeline.place(now, 70_000 + 16_384, 20), place(16_384, 20));
-        assert_eq!(timeline.place(now, 70_000 + 40_000, 30).map(|place| place.sequence), Some(16_385));
+        assert_eq!(timeline.place(now, 70_000 + 3_000, 20), place(3_000, 20));
+        assert_eq!(timeline.place(now, 70_000 + 6_001, 30).map(|place| place.sequence), Some(3_001));
     }
 
     // RTP-15, RTP-06

@@ -31,6 +31,16 @@ struct Sequence {
     received_before: u64,
 }
 
+/// What a sequence number led to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Update {
+    Counted,
+    /// A jump that the next packet must confirm; not counted.
+    Doubtful,
+    /// The packet before was the first of new numbers.
+    Restarted,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Jitter {
     origin: Option<Instant>,
@@ -46,18 +56,21 @@ impl ReceiveStats {
         ReceiveStats { ssrc, sequence: None, jitter: Jitter::default(), sender_report: None }
     }
 
-    /// Notes an authenticated packet. `clock_rate` in Hz is that of its payload type.
+    /// Notes an authenticated packet. `clock_rate` in Hz is that of its payload type. Returns true if it confirms that the
+    /// source has begun its numbers anew.
     #[inline]
-    pub fn on_rtp(&mut self, now: Instant, sequence_number: u16, timestamp: u32, clock_rate: u32) {
-        match &mut self.sequence {
-            None => self.sequence = Some(Sequence::new(sequence_number)),
-            Some(sequence) => {
-                if !sequence.update(sequence_number) {
-                    return;
-                }
+    pub fn on_rtp(&mut self, now: Instant, sequence_number: u16, timestamp: u32, clock_rate: u32) -> bool {
+        let update = match &mut self.sequence {
+            None => {
+                self.sequence = Some(Sequence::new(sequence_number));
+                Update::Counted
             }
+            Some(sequence) => sequence.update(sequence_number),
+        };
+        if update != Update::Doubtful {
+            self.jitter.update(now, timestamp, clock_rate);
         }
-        self.jitter.update(now, timestamp, clock_rate);
+        update == Update::Restarted
     }
 
     /// Notes a packet that was sent again on request, under its old number: it undoes its loss, but when it came says nothing
@@ -118,22 +131,21 @@ impl Sequence {
         Sequence { base: first, highest: first, received: 1, restart_at: None, expected_before: 0, received_before: 0 }
     }
 
-    /// False if the packet is not to be counted: a jump that the next packet must confirm.
-    fn update(&mut self, sequence_number: u16) -> bool {
+    fn update(&mut self, sequence_number: u16) -> Update {
         let ahead = sequence_number.wrapping_sub(self.highest as u16);
         if ahead < MAX_DROPOUT {
             self.highest += u64::from(ahead);
         } else if ahead <= u16::MAX - MAX_MISORDER {
             if self.restart_at == Some(sequence_number) {
                 *self = Sequence::new(sequence_number);
-                return true;
+                return Update::Restarted;
             }
             self.restart_at = Some(sequence_number.wrapping_add(1));
-            return false;
+            return Update::Doubtful;
         }
         self.restart_at = None;
         self.received += 1;
-        true
+        Update::Counted
     }
 
     fn expected(&self) -> u64 {
@@ -231,8 +243,12 @@ mod tests {
         // RTP-03
         let now = Instant::now();
         let mut stats = ReceiveStats::new(7);
-        feed(&mut stats, now, [100, 101, 30_000]);
+        feed(&mut stats, now, [100, 101]);
+        assert!(!stats.on_rtp(now, 30_000, 0, RATE));
         assert_eq!(stats.report(now).unwrap().extended_highest_sequence, 101);
+        assert!(stats.on_rtp(now, 30_001, 0, RATE) && !stats.on_rtp(now, 30_002, 0, RATE));
+        let mut stats = ReceiveStats::new(7);
+        feed(&mut stats, now, [100, 101, 30_000]);
         feed(&mut stats, now, [102, 40_000, 40_001, 40_002]);
         let block = stats.report(now).unwrap();
         assert_eq!((block.extended_highest_sequence, block.cumulative_lost), (40_002, 0));
