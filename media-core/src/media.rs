@@ -120,6 +120,8 @@ pub struct Feedback {
     pub remb: bool,
     /// `a=rtcp-fb:<pt> transport-cc`
     pub transport_cc: bool,
+    /// `a=rtcp-xr:rcvr-rtt` of the section (RFC 3611 §5.1): who receives may ask for its round-trip time.
+    pub receiver_round_trip: bool,
 }
 
 /// One negotiated payload format of a section.

@@ -6,14 +6,15 @@ use crate::media::{MediaKind, Role};
 use crate::net::{MediaSocket, Path, SendBatch};
 use crate::publication::KeyframeRequest;
 use crate::rtcp::fir::FirEntry;
-use crate::rtcp::ntp::round_trip_time;
+use crate::rtcp::ntp::{compact_duration, round_trip_time};
 use crate::rtcp::transport_feedback::FeedbackFields;
-use crate::rtcp::{NtpTime, ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter};
+use crate::rtcp::{DelaySinceLastReceiverReport, NtpTime, ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter};
 use crate::session::CoreEvent;
 use crate::srtp::SrtpSender;
 use crate::stats::{DropReason, ShardCounters};
 use crate::subscription::{Outgoing, PACKET_ROOM};
 
+use super::session::{ReferenceTime, Session};
 use super::{Shard, send};
 
 /// Receiver and sender reports go out this often (RTCP-03).
@@ -77,6 +78,12 @@ impl Shard {
         match packet {
             RtcpPacket::ReceiverReport(report) => self.on_report_blocks(now, key, report.blocks()),
             RtcpPacket::SenderReport(report) => self.on_report_blocks(now, key, report.blocks()),
+            RtcpPacket::ExtendedReport(report) => {
+                if let Some(time) = report.reference_time() {
+                    let (ssrc, time) = (report.sender_ssrc, time.compact());
+                    session.on_reference_time(ReferenceTime { ssrc, time, came: now });
+                }
+            }
             RtcpPacket::Pli(pli)
                 if self.streams[session.stream].viewers[index].kind_of(pli.media_ssrc) == Some(MediaKind::Video) =>
             {
@@ -311,7 +318,7 @@ impl Shard {
                 if now < viewer.next_report {
                     continue;
                 }
-                let cname = &self.sessions[viewer.session].cname;
+                let Session { cname, reference_times, .. } = &mut self.sessions[viewer.session];
                 let mut outlet = Outlet {
                     path: viewer.path,
                     sender: &mut viewer.sender,
@@ -324,9 +331,17 @@ impl Shard {
                     let Some(info) = outgoing.sender_report(unix, clock) else { continue };
                     viewer.next_report = now + REPORT_INTERVAL;
                     outlet.write(&mut self.counters, |writer| {
-                        // A report and a CNAME always fit.
+                        // A report, a CNAME and two answers always fit.
                         let _ = writer.sender_report(outgoing.ssrc, &info, &[]);
                         let _ = writer.sdes_cname(outgoing.ssrc, cname);
+                        for asked in reference_times.iter_mut().filter_map(Option::take) {
+                            let delay = DelaySinceLastReceiverReport {
+                                ssrc: asked.ssrc,
+                                last_rr: asked.time,
+                                delay_since_last_rr: compact_duration(now.saturating_duration_since(asked.came)),
+                            };
+                            let _ = writer.delay_since_last_receiver_report(outgoing.ssrc, &delay);
+                        }
                     });
                 }
             }

@@ -62,6 +62,8 @@ pub(super) struct Session {
     pub(super) keyframe_wishes: TokenBucket,
     /// Number of the last FIR, ours to a publisher or a viewer's to us (RFC 5104 §4.3.1.1).
     pub(super) fir_sequence: Option<u8>,
+    /// Reference times of a viewer's receivers that are not answered yet: one for sound and one for the picture.
+    pub(super) reference_times: [Option<ReferenceTime>; 2],
     /// Number of the next transport-wide feedback message to a publisher.
     pub(super) feedback_count: u8,
     /// All sections agreed on RTCP without a report in front (RFC 5506).
@@ -70,6 +72,17 @@ pub(super) struct Session {
     pub(super) lost_counted: i64,
     /// Formats that came into use and of which control does not know yet, by kind.
     pub(super) new_formats: [Option<u8>; 2],
+}
+
+/// A viewer's receiver asks for its round-trip time (RFC 3611 §4.4).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReferenceTime {
+    /// The receiver.
+    pub(super) ssrc: u32,
+    /// Middle 32 bits of its clock.
+    pub(super) time: u32,
+    /// When that came.
+    pub(super) came: Instant,
 }
 
 impl Session {
@@ -108,6 +121,7 @@ impl Session {
             next_report: now,
             keyframe_wishes: TokenBucket::new(KEYFRAME_WISHES_PER_SECOND, KEYFRAME_WISHES),
             fir_sequence: None,
+            reference_times: [None; 2],
             feedback_count: 0,
         }
     }
@@ -115,6 +129,24 @@ impl Session {
     /// The path to one of the validated addresses.
     pub(super) fn path_to(&self, remote: SocketAddr) -> Option<Path> {
         self.paths.iter().copied().find(|path| path.remote == remote)
+    }
+
+    /// Notes a reference time, if it was agreed that there may be any; the older one of more than two gives way.
+    pub(super) fn on_reference_time(&mut self, reference: ReferenceTime) {
+        if !self.sections.iter().flat_map(|section| &section.formats).any(|format| format.feedback.receiver_round_trip)
+        {
+            return;
+        }
+        let [first, second] = &mut self.reference_times;
+        let same = |known: &Option<ReferenceTime>| known.is_none_or(|known| known.ssrc == reference.ssrc);
+        if same(first) {
+            *first = Some(reference);
+        } else {
+            if !same(second) {
+                *first = *second;
+            }
+            *second = Some(reference);
+        }
     }
 
     /// Keeps a datagram until the keys are here; the oldest one gives way.

@@ -84,6 +84,47 @@ async fn a_publisher_that_answers_the_reference_time_shows_its_round_trip() {
     server.core.shutdown().await;
 }
 
+// RTCP-19
+#[tokio::test]
+async fn a_viewer_that_may_ask_gets_its_reference_times_answered() {
+    let server = Server::start(1);
+    let sections = |agreed| {
+        let mut section = video(Some(SendSsrcs { media: VIEWER_VIDEO, rtx: VIEWER_RTX }), true);
+        section.formats[0].feedback.receiver_round_trip = agreed;
+        vec![section]
+    };
+    let mut asking = server.open(0, 0, Role::Viewer, sections(true));
+    asking.connect();
+    let mut other = server.open(0, 0, Role::Viewer, sections(false));
+    other.connect();
+    let mut publisher = server.publisher(0);
+    publisher.video(0, 0, KEYFRAME);
+    // Before its first report the server has nothing to put an answer to.
+    asking.until("reports come", |viewer| !viewer.sender_reports(VIEWER_VIDEO).is_empty());
+    let time = NtpTime(0x1234_5678_9abc_def0);
+    for viewer in [&mut asking, &mut other] {
+        viewer.rtcp(|writer| (70..74).for_each(|ssrc| writer.receiver_reference_time(ssrc, time).unwrap()));
+    }
+    let delays = |viewer: &Peer| {
+        let packets = viewer.rtcp.iter().flat_map(|datagram| RtcpPackets::new(datagram));
+        let reports = packets.filter_map(|packet| match packet {
+            Ok(RtcpPacket::ExtendedReport(report)) => Some(report),
+            _ => None,
+        });
+        reports.flat_map(|report| report.delays()).collect::<Vec<_>>()
+    };
+    asking.until("answers come", |viewer| !delays(viewer).is_empty());
+    let answers = delays(&asking);
+    assert_eq!(answers.iter().map(|delay| delay.ssrc).collect::<Vec<_>>(), [72, 73], "the newest two");
+    assert!(answers.iter().all(|delay| delay.last_rr == time.compact() && delay.delay_since_last_rr < 20 << 16));
+    // Each is answered once, and nobody else's at all.
+    let reports = other.sender_reports(VIEWER_VIDEO).len();
+    other.until("more reports come", |viewer| viewer.sender_reports(VIEWER_VIDEO).len() > reports + 1);
+    asking.turn();
+    assert_eq!((delays(&asking).len(), delays(&other).len()), (2, 0));
+    server.core.shutdown().await;
+}
+
 // OPS-08: a NACK of everything, many times in one datagram and again.
 #[tokio::test]
 async fn large_nacks_are_answered_in_bounds() {

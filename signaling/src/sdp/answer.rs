@@ -93,6 +93,9 @@ fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>, firs
     if section.reduced_size_rtcp {
         lines.flag("rtcp-rsize");
     }
+    if section.formats.iter().any(|format| format.feedback.receiver_round_trip) {
+        lines.value("rtcp-xr", "rcvr-rtt=all");
+    }
     if live.extmap_allow_mixed {
         lines.flag("extmap-allow-mixed");
     }

@@ -53,7 +53,13 @@ pub(crate) fn read<'a, I: Iterator<Item = &'a str>>(
         let whole = || format.redundant_payload_type().is_some_and(|inner| opus.contains(&inner));
         format.codec != Codec::Red || (whole() && !std::mem::replace(&mut red_seen, true))
     });
+    let receiver_round_trip = values("rtcp-xr").any(|blocks| {
+        let mut blocks = blocks.split_ascii_whitespace();
+        // `all` or `sender`, both of which a receiver that sends nothing is served by.
+        blocks.any(|block| matches!(block.split(':').next(), Some("rcvr-rtt=all" | "rcvr-rtt=sender")))
+    });
     for format in &mut formats {
+        format.feedback.receiver_round_trip = receiver_round_trip;
         // The first RTX format of a codec counts; those of unknown ones fall away (SDP-23).
         format.rtx_payload_type = rtx.iter().find(|(apt, _)| *apt == format.payload_type).map(|(_, pt)| *pt);
         for line in values("rtcp-fb") {
@@ -186,6 +192,21 @@ mod tests {
         assert_eq!((formats[0].rtx_payload_type, formats[1].rtx_payload_type), (Some(97), None));
         assert!(formats[0].feedback.nack && !formats[0].feedback.pli);
         assert!(formats[1].feedback.nack && formats[1].feedback.pli && !formats[1].feedback.fir);
+    }
+
+    // RTCP-19
+    #[test]
+    fn the_round_trip_of_receivers_is_for_the_whole_section() {
+        for (offered, agreed) in [
+            ("rcvr-rtt=all", true),
+            ("stat-summary=loss,dup rcvr-rtt=sender:10000", true),
+            ("rcvr-rtt=none", false),
+            ("pkt-loss-rle", false),
+        ] {
+            let attributes = [("rtpmap", "96 VP8/90000"), ("rtpmap", "97 VP9/90000"), ("rtcp-xr", offered)];
+            let formats = formats(MediaKind::Video, "96 97", &attributes);
+            assert!(formats.iter().all(|format| format.feedback.receiver_round_trip == agreed), "{offered}");
+        }
     }
 
     // SDP-25, SDP-26

@@ -242,6 +242,8 @@ pub(crate) fn lint(offer: &str, answer: &str, direction: &str, lite: bool) {
         assert!(has(ours, direction), "WHIP-08, WHEP-02");
         assert!(has(ours, "rtcp-mux") && has(ours, "rtcp-mux-only"), "SDP-16, WHIP-28");
         assert!(!has(ours, "rtcp-rsize") || offer.sections.iter().any(|section| has(section, "rtcp-rsize")), "SDP-15");
+        let asks = |section| values(section, "rtcp-xr").contains(&"rcvr-rtt=all");
+        assert_eq!(asks(theirs), asks(ours), "RTCP-19");
         assert_eq!(values(ours, "fingerprint").len(), 1, "SDP-17, Q-24");
         assert!(values(ours, "fingerprint")[0].starts_with("sha-256 00:01:02:"));
         let setup = values(theirs, "setup").first().or(offer.of_session("setup").first()).copied().unwrap_or("actpass");
