@@ -7,7 +7,7 @@ use loadtest::sdp::{Imitation, Setup};
 use media_core::media::Codec;
 use media_core::srtp::SrtpProfile;
 
-use crate::rig::{LONG, Sluice, viewer_sees};
+use crate::rig::{LONG, Sluice, eventually, viewer_sees};
 
 // STUN-07, WHIP-27, WHIP-33, ICE-16, RTCP-21
 #[tokio::test]
@@ -62,10 +62,33 @@ async fn a_publisher_like_obs_needs_neither_candidates_nor_useful_first_reports(
             assert!(figures.is_intact(), "{figures:?}");
             assert!(figures.longest_report_step < 1.0, "the useless report moved no clock: {figures:?}");
         }
-        let figures = publisher.stop().await.unwrap();
-        assert!(figures.keyframe_requests > 0, "it is asked, though it does not listen: {figures:?}");
-        assert_eq!(figures.refused, 0);
+        assert_eq!(publisher.stop().await.unwrap().refused, 0);
     }
+}
+
+// COD-17, RTCP-22
+#[tokio::test]
+async fn viewers_of_a_publisher_that_ignores_keyframe_requests_begin_at_its_last_keyframe() {
+    let server = Sluice::start(&["--shards", "2"]).await;
+    // One keyframe, and no other while the test lasts.
+    let media = PublisherOptions {
+        video: Some(Codec::H264),
+        gop: Duration::from_secs(600),
+        imitates: Imitation::Obs,
+        ..PublisherOptions::default()
+    };
+    let publisher = server.publisher_with("s", media, ClientOptions::default()).await;
+    eventually("two seconds of media", LONG, async || (publisher.figures().frames > 60).then_some(())).await;
+    for _ in 0..3 {
+        let viewer = server.viewer("s").await;
+        viewer_sees("picture and sound", &viewer, LONG, |figures| {
+            figures.video.keyframes == 1 && figures.video.delivered > 300 && figures.audio.delivered > 10
+        })
+        .await;
+        let figures = viewer.stop().await.unwrap();
+        assert!(figures.is_intact(), "{figures:?}");
+    }
+    assert_eq!(publisher.stop().await.unwrap().keyframes, 1);
 }
 
 // WHIP-27, DTLS-12
