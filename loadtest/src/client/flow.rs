@@ -12,6 +12,8 @@ use super::reception::{Inflow, Moment};
 
 /// Datagrams laid aside at most; a server has no reason to send so many at once, and repeats what matters.
 const ASIDE: usize = 256;
+/// Packets of media that are kept until the keys are there.
+const EARLY: usize = 512;
 /// The longest packet that a client sends.
 pub(super) const DATAGRAM: usize = 1500;
 
@@ -117,6 +119,8 @@ pub(super) struct Flow<M> {
     pub(super) peer: Option<SocketAddr>,
     pub(super) dice: Dice,
     aside: Vec<(SocketAddr, Vec<u8>)>,
+    /// Media that came before the keys: a server may send right behind its last flight.
+    early: Vec<(Instant, PacketKind, Vec<u8>)>,
 }
 
 pub(super) type SharedFlow<M> = Arc<Mutex<Flow<M>>>;
@@ -128,7 +132,7 @@ pub(super) fn lock<M>(flow: &Mutex<Flow<M>>) -> MutexGuard<'_, Flow<M>> {
 impl<M: Media> Flow<M> {
     pub(super) fn new(media: M) -> SharedFlow<M> {
         let dice = Dice::new(0.0, 0);
-        Arc::new(Mutex::new(Flow { media, keys: None, peer: None, dice, aside: Vec::new() }))
+        Arc::new(Mutex::new(Flow { media, keys: None, peer: None, dice, aside: Vec::new(), early: Vec::new() }))
     }
 
     /// What is not media of the known peer.
@@ -136,9 +140,23 @@ impl<M: Media> Flow<M> {
         std::mem::take(&mut self.aside)
     }
 
+    /// Takes the keys, and what came before them.
+    pub(super) fn take_keys(&mut self, now: Instant, keys: Keys) {
+        self.keys = Some(keys);
+        self.media.connected(now);
+        for (arrival, kind, mut datagram) in std::mem::take(&mut self.early) {
+            self.take_media(arrival, kind, &mut datagram);
+        }
+    }
+
     /// Takes an RTP or RTCP packet of the peer.
     pub(super) fn take_media(&mut self, arrival: Instant, kind: PacketKind, datagram: &mut [u8]) {
-        let Some(Keys { receiver, overhead, out }) = &mut self.keys else { return };
+        let Some(Keys { receiver, overhead, out }) = &mut self.keys else {
+            if self.early.len() < EARLY {
+                self.early.push((arrival, kind, datagram.to_vec()));
+            }
+            return;
+        };
         let len = datagram.len();
         match kind {
             PacketKind::Rtp if self.media.wants(arrival, datagram, *overhead) => {

@@ -345,11 +345,7 @@ impl<M: Media> Link<M> {
                     let ClientOptions { corrupt_srtp: corrupt, send_media: enabled, .. } = self.options;
                     let out = Outgoing { srtp, corrupt, enabled, packet, queue: Vec::new() };
                     let overhead = connection.keying.profile().tag_len();
-                    {
-                        let mut flow = lock(&self.flow);
-                        flow.keys = Some(Keys { receiver, overhead, out });
-                        flow.media.connected(now);
-                    }
+                    lock(&self.flow).take_keys(now, Keys { receiver, overhead, out });
                     self.connected = true;
                     if let Err(error) = self.lend() {
                         return Some(ClientError::Socket(error.to_string()));

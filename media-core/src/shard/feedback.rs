@@ -130,7 +130,7 @@ impl Shard {
     }
 
     /// A viewer cannot decode without a keyframe. One that asks without end is not heard each time; where the publisher
-    /// does not listen, the viewer begins anew with the last keyframe (RTCP-22).
+    /// does not listen, the viewer begins anew with the last keyframe (RTCP-22), and so does one that lost its start.
     fn on_keyframe_wish(&mut self, now: Instant, key: usize) {
         self.counters.keyframe_requests_received += 1;
         let session = &mut self.sessions[key];
@@ -141,9 +141,10 @@ impl Shard {
         let (stream_key, viewer) = (session.stream, session.viewer);
         let stream = &mut self.streams[stream_key];
         let track = &stream.tracks[MediaKind::Video.index()];
-        if stream.keyframes.is_ignored()
-            && let Some(outgoing) =
-                viewer.and_then(|index| stream.viewers[index].outgoing[MediaKind::Video.index()].as_mut())
+        let ignored = stream.keyframes.is_ignored();
+        if let Some(outgoing) =
+            viewer.and_then(|index| stream.viewers[index].outgoing[MediaKind::Video.index()].as_mut())
+            && (ignored || outgoing.is_starting(now))
             && outgoing.restart(now, track)
         {
             self.enqueue(now, stream_key);

@@ -24,6 +24,10 @@ const NONE: u8 = 0xff;
 const MAX_GAP: u64 = 1 << 14;
 /// Video that a viewer should have had this long ago is of no use to it any more.
 const MAX_WAIT: Duration = Duration::from_millis(200);
+/// For so long a viewer is at its start.
+const STARTING: Duration = Duration::from_secs(2);
+/// The least time between two beginnings anew.
+const RESTART_INTERVAL: Duration = Duration::from_millis(500);
 /// Audio is let go last.
 const MAX_AUDIO_WAIT: Duration = Duration::from_secs(1);
 
@@ -65,6 +69,10 @@ pub struct Outgoing {
     last_payload_type: u8,
     /// How it was started from the cache.
     replay: Option<Replay>,
+    /// When that was.
+    started: Option<Instant>,
+    /// When it began anew.
+    restarted: Option<Instant>,
     /// Packets from this one on carry no MID: the viewer has reported receipt (EXT-H03).
     mid_until: u64,
     /// RTP packets sent, RTX not counted.
@@ -134,6 +142,8 @@ impl Outgoing {
             last_timestamp: 0,
             last_payload_type: NONE,
             replay: None,
+            started: None,
+            restarted: None,
             mid_until: u64::MAX,
             packets: 0,
             octets: 0,
@@ -174,16 +184,26 @@ impl Outgoing {
         let live = next.filter(|&next| timestamp_is_newer(next, newest.timestamp)).unwrap_or(newest.timestamp);
         self.replay = Some(Replay::new(now, format.clock_rate, start.timestamp, live, age));
         self.cursor = start.sequence;
+        self.started.get_or_insert(now);
         true
     }
 
+    /// True shortly after it was started from the cache: a viewer that asks for a keyframe then has probably lost the one it was given.
+    pub fn is_starting(&self, now: Instant) -> bool {
+        self.started.is_some_and(|started| now.saturating_duration_since(started) < STARTING)
+    }
+
     /// Begins anew with the last keyframe and everything since, under new numbers; false if the track does not have
-    /// that.
+    /// that. One that did so a moment ago is not served the same once more.
     pub fn restart(&mut self, now: Instant, track: &Track) -> bool {
         let Some(first) = self.first else { return self.join(now, track) };
+        if self.restarted.is_some_and(|at| now.saturating_duration_since(at) < RESTART_INTERVAL) {
+            return true;
+        }
         if track.start(now).is_none() || !self.join(now, track) {
             return false;
         }
+        self.restarted = Some(now);
         self.initial_sequence = self.sequence_number(first, self.next);
         self.first = Some(self.cursor);
         self.next = self.cursor;
