@@ -8,6 +8,7 @@ mod frames;
 pub mod keyframe;
 pub mod timeline;
 mod track;
+mod uplink;
 
 use std::time::{Duration, Instant};
 
@@ -17,16 +18,16 @@ use crate::rtp::nack::NackGenerator;
 use crate::rtp::receive::ReceiveStats;
 use crate::rtp::rtt::RoundTrip;
 use crate::rtp::sequence::SequenceExtender;
-use crate::rtp::{RtpHeader, extension, red, rtx};
+use crate::rtp::{RtpHeader, red, rtx};
 use crate::srtp::MAX_INBOUND_SSRCS;
 use crate::stats::DropReason;
 
-use arrival::ArrivalLog;
 use cache::PacketInfo;
 use clock::{ClockPoint, PublicationClock};
 use extensions::Elements;
 use frames::{Frames, Start};
 use timeline::Place;
+use uplink::Uplink;
 
 pub use extensions::stored_extensions;
 pub use track::Track;
@@ -61,7 +62,7 @@ pub enum Accepted {
 pub struct Publication {
     sections: [Option<Incoming>; 2],
     sources: Vec<KnownSource>,
-    arrivals: Option<ArrivalLog>,
+    uplink: Uplink,
     clock: PublicationClock,
     round_trip: RoundTrip,
 }
@@ -112,10 +113,7 @@ impl Publication {
     pub fn new(now: Instant, sections: &[MediaSection]) -> Publication {
         let mut by_kind = [None, None];
         let mut sources = Vec::with_capacity(MAX_SOURCES);
-        let mut feedback = false;
         for section in sections {
-            feedback |= section.extensions.id(Extension::TransportCc).is_some()
-                && section.formats.iter().any(|format| format.feedback.transport_cc);
             for &(media, rtx) in &section.declared_ssrcs {
                 for ssrc in std::iter::once(media).chain(rtx) {
                     if sources.len() < MAX_SOURCES {
@@ -128,7 +126,7 @@ impl Publication {
         Publication {
             sections: by_kind,
             sources,
-            arrivals: feedback.then(|| ArrivalLog::new(now)),
+            uplink: Uplink::new(now, sections),
             clock: PublicationClock::default(),
             round_trip: RoundTrip::new(),
         }
@@ -165,11 +163,7 @@ impl Publication {
         let known = &mut self.sources[known];
         let kind = known.kind;
         let incoming = self.sections[kind.index()].as_mut().ok_or(DropReason::UnknownRtpStream)?;
-        if let (Some(arrivals), Some(id)) = (&mut self.arrivals, incoming.section.extensions.id(Extension::TransportCc))
-            && let Some(wide) = header.extension(packet, id).and_then(extension::transport_cc)
-        {
-            arrivals.on_packet(now, wide);
-        }
+        self.uplink.on_packet(now, &incoming.section, &header, packet);
         match incoming.payload_uses[usize::from(header.payload_type & 0x7f)] {
             PayloadUse::Unknown => Err(DropReason::UnknownRtpStream),
             PayloadUse::Media(format) => {
@@ -328,9 +322,20 @@ impl Publication {
     /// microseconds.
     pub fn poll_arrivals(&mut self, now: Instant, write: impl FnOnce(u32, &[(u16, Option<u64>)])) {
         let media_ssrc = self.sections.iter().flatten().find_map(|i| Some(i.source.as_ref()?.ssrc)).unwrap_or(0);
-        if let Some(arrivals) = &mut self.arrivals {
+        if let Uplink::TransportWide(arrivals) = &mut self.uplink {
             arrivals.poll(now, |arrivals| write(media_ssrc, arrivals));
         }
+    }
+
+    /// The estimate of the publisher's path in bit/s, if it is to be told, and the sources that share it (RTCP-13).
+    pub fn poll_estimate(&mut self, now: Instant) -> Option<(u64, Vec<u32>)> {
+        let Uplink::Estimated(estimator) = &mut self.uplink else { return None };
+        if let Some(round_trip) = self.round_trip.smoothed() {
+            estimator.set_round_trip(round_trip);
+        }
+        let estimate = estimator.poll(now)?;
+        let sources = self.sections.iter().flatten().filter_map(|incoming| incoming.source.as_ref());
+        Some((estimate, sources.map(|source| source.ssrc).collect()))
     }
 
     /// True if the video has B-frames, which viewers show in the wrong order (RTP-11).

@@ -269,6 +269,12 @@ impl Shard {
                 packets = &packets[taken.max(1)..];
             }
         });
+        if let Some((estimate, sources)) = publication.poll_estimate(now) {
+            outlet.feedback(counters, |writer| {
+                // A publisher's few sources always fit.
+                let _ = writer.remb(FEEDBACK_SSRC, estimate, &sources);
+            });
+        }
     }
 
     /// Asks the publisher for a keyframe, if somebody wants one and it is time to ask.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use media_core::media::{Role, SendSsrcs};
+use media_core::media::{Extension, Feedback, Role, SendSsrcs};
 use media_core::rtcp::{DelaySinceLastReceiverReport, NtpTime, RtcpPacket, RtcpPackets, SenderInfo};
 use media_core::rtp::{RtpHeader, rtx};
 
@@ -359,6 +359,38 @@ async fn where_the_publisher_does_not_listen_a_viewer_begins_anew_from_the_cache
     let headers = viewer.headers(VIEWER_VIDEO);
     for (index, header) in headers.iter().enumerate() {
         assert_eq!(header.sequence_number, headers[0].sequence_number.wrapping_add(index as u16));
+    }
+    server.core.shutdown().await;
+}
+
+// RTCP-13
+#[tokio::test]
+async fn a_publisher_that_knows_only_remb_is_told_what_its_path_carries() {
+    let server = Server::start(1);
+    let mut section = video(None, true);
+    section.formats[0].feedback = Feedback { remb: true, transport_cc: false, ..section.formats[0].feedback };
+    section.extensions.set(Extension::TransportCc, 0);
+    let mut publisher = server.open(0, 0, Role::Publisher, vec![section]);
+    publisher.connect();
+    let mut sequence = 0;
+    let begun = Instant::now();
+    let rembs = |publisher: &Peer| {
+        let packets = publisher.rtcp.iter().flat_map(|datagram| RtcpPackets::new(datagram));
+        let remb = |packet| match packet {
+            Ok(RtcpPacket::Remb(remb)) => Some((remb.bitrate, remb.ssrcs().collect::<Vec<_>>())),
+            _ => None,
+        };
+        packets.filter_map(remb).collect::<Vec<_>>()
+    };
+    while rembs(&publisher).len() < 2 {
+        assert!(begun.elapsed() < PATIENCE);
+        publisher.video(sequence, u32::from(sequence) * 3_000, if sequence == 0 { KEYFRAME } else { DELTA });
+        sequence += 1;
+        publisher.turn();
+    }
+    for (bitrate, sources) in rembs(&publisher) {
+        assert!(bitrate >= 100_000, "{bitrate}");
+        assert_eq!(sources, [PUBLISHER_VIDEO]);
     }
     server.core.shutdown().await;
 }

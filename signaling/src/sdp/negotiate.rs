@@ -11,9 +11,10 @@ use crate::problem::Slug;
 use crate::registry::{Published, PublishedTrack};
 
 /// Extensions that a publisher may send. Those of simulcast come with simulcast.
-const FROM_PUBLISHER: [Extension; 7] = [
+const FROM_PUBLISHER: [Extension; 8] = [
     Extension::Mid,
     Extension::TransportCc,
+    Extension::AbsSendTime,
     Extension::AbsCaptureTime,
     Extension::AudioLevel,
     Extension::VideoOrientation,
@@ -377,11 +378,16 @@ fn congestion_control(
     let numbered = extensions.iter().any(|offered| offered.extension == Extension::TransportCc);
     let wanted = formats.iter().any(|format| format.feedback.transport_cc);
     let transport_wide = numbered && wanted && formats.iter().all(fits);
-    extensions.retain(|offered| offered.extension != Extension::TransportCc || transport_wide);
     for format in &mut formats {
         format.feedback.transport_cc &= transport_wide;
         format.feedback.remb &= !transport_wide;
     }
+    let remb = formats.iter().any(|format| format.feedback.remb);
+    extensions.retain(|offered| match offered.extension {
+        Extension::TransportCc => transport_wide,
+        Extension::AbsSendTime => remb,
+        _ => true,
+    });
     (formats, extensions)
 }
 
