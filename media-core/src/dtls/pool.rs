@@ -84,12 +84,10 @@ pub struct HandshakePool {
 }
 
 impl HandshakePool {
-    /// Starts `threads` threads whose associations show `certificate`: at least one, and at most so many that one core is
-    /// left to media.
+    /// Starts `threads` threads, at least one, whose associations show `certificate`.
     pub fn start(threads: usize, certificate: &Certificate) -> Result<HandshakePool, PoolError> {
         let context = DtlsContext::new(certificate)?;
-        let most = thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
-        let threads = threads.clamp(1, most);
+        let threads = threads.max(1);
         let mut pool =
             HandshakePool { handle: PoolHandle { lanes: Arc::from([]) }, threads: Vec::with_capacity(threads) };
         let mut lanes = Vec::with_capacity(threads);

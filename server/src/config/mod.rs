@@ -137,7 +137,7 @@ settings! {
         /// Shards: threads that forward packets, one UDP port each. 0: one per CPU, at most 4.
         shards: usize = 0, "SLUICE_SHARDS", "N",
             "0 to 256";
-        /// Threads that run DTLS handshakes. 0: one per two CPUs.
+        /// Threads that run DTLS handshakes, at nice 10 so that running media comes first. 0: one per two CPUs.
         handshake_threads: usize = 0, "SLUICE_HANDSHAKE_THREADS", "N",
             "0 to 64";
         /// ICE on the server's side: `lite` answers checks and needs an address that every client reaches; `full` also sends them.
