@@ -30,3 +30,10 @@ export async function overTime(ms, sample) {
   await delay(ms);
   return [first, await sample()];
 }
+
+/** Takes a sample every `every` ms for `ms`. */
+export async function series(ms, every, sample) {
+  const taken = [];
+  for (const end = Date.now() + ms; Date.now() < end; await delay(every)) taken.push(await sample());
+  return taken;
+}

@@ -71,8 +71,8 @@ export async function figures(pc) {
       reported: { video: pick(one('remote-inbound-rtp', 'video'), ['packetsLost']), audio: pick(one('remote-inbound-rtp', 'audio'), ['packetsLost']) },
     },
     received: {
-      video: pick(one('inbound-rtp', 'video'), ['framesDecoded', 'keyFramesDecoded', 'framesDropped', 'packetsReceived', 'packetsLost', 'retransmittedPacketsReceived', 'freezeCount', 'totalFreezesDuration', 'pliCount', 'nackCount', 'frameWidth']),
-      audio: pick(one('inbound-rtp', 'audio'), ['totalAudioEnergy', 'packetsReceived', 'packetsLost']),
+      video: pick(one('inbound-rtp', 'video'), ['framesDecoded', 'keyFramesDecoded', 'framesDropped', 'packetsReceived', 'packetsLost', 'retransmittedPacketsReceived', 'freezeCount', 'totalFreezesDuration', 'pliCount', 'nackCount', 'frameWidth', 'jitterBufferDelay', 'jitterBufferEmittedCount', 'decoderImplementation', 'estimatedPlayoutTimestamp']),
+      audio: pick(one('inbound-rtp', 'audio'), ['totalAudioEnergy', 'packetsReceived', 'packetsLost', 'totalSamplesReceived', 'concealedSamples', 'estimatedPlayoutTimestamp']),
       codec: codec(one('inbound-rtp', 'video')),
       // What the server's sender reports say.
       reported: { video: pick(one('remote-outbound-rtp', 'video'), ['packetsSent']), audio: pick(one('remote-outbound-rtp', 'audio'), ['packetsSent']) },

@@ -103,6 +103,14 @@ export class Server {
     return this.#lines.slice(-lines).join('\n');
   }
 
+  /** A counter of `/metrics`, summed over its labels. */
+  async counter(name) {
+    const text = await (await fetch(`${this.admin}/metrics`)).text();
+    const values = text.split('\n').filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `));
+    if (values.length === 0) throw new Error(`/metrics has no ${name}`);
+    return values.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+  }
+
   /** All sessions that the admin API shows, live and recently ended. */
   async sessions() {
     const response = await fetch(`${this.admin}/api/v1/sessions`);
