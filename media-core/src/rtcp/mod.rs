@@ -46,7 +46,7 @@ pub enum RtcpError {
     /// The version is not 2. What follows is lost.
     #[error("RTCP version {0}")]
     Version(u8),
-    /// Padding in a packet that is not the last, or longer than the packet. What follows is lost.
+    /// Padding of whole words in a packet that is not the last, or longer than the packet. What follows is lost.
     #[error("bad RTCP padding")]
     Padding,
     /// The body of one packet is shorter than its own counts say or contradicts itself. Packets behind it are still read.
@@ -106,7 +106,10 @@ impl<'a> RtcpPackets<'a> {
         let mut body = packet.get(4..).unwrap_or_default();
         if first & 0x20 != 0 {
             let padding = body.last().map_or(0, |&count| usize::from(count));
-            if !rest.is_empty() || padding == 0 || padding % 4 != 0 {
+            // Transport-wide feedback pads itself to the next word wherever it stands, and libwebrtc sends several in one
+            // datagram (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1); RFC 3550 §6.4.1 knows whole words only.
+            let fills_word = (1..4).contains(&padding);
+            if !fills_word && (!rest.is_empty() || padding == 0 || padding % 4 != 0) {
                 return Err(RtcpError::Padding);
             }
             let kept = body.len().checked_sub(padding).ok_or(RtcpError::Padding)?;
@@ -227,11 +230,34 @@ mod tests {
         let padded = [0xa1, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 4];
         assert_eq!(read(&padded), [Ok(RtcpPacket::Pli(Pli { sender_ssrc: 1, media_ssrc: 2 }))]);
         assert_eq!(read(&[&padded[..], &RR].concat()), [Err(RtcpError::Padding)]);
-        for count in [0, 3, 16] {
+        for count in [0, 5, 16] {
             let mut bad = padded;
             bad[15] = count;
             assert_eq!(read(&bad), [Err(RtcpError::Padding)], "count {count}");
         }
         assert_eq!(read(&[0xa0, 201, 0, 0]), [Err(RtcpError::Padding)]);
+    }
+
+    #[test]
+    fn transport_wide_feedback_pads_itself_to_the_next_word() {
+        // RTCP-01: n packets that all arrived, a tick apart, as libwebrtc writes it; all n but one in four need padding.
+        for count in 1..=14u8 {
+            let padding = (4 - (2 + count) % 4) % 4;
+            let words = (4 + 16 + 2 + count + padding) / 4 - 1;
+            let mut feedback = vec![if padding > 0 { 0xaf } else { 0x8f }, 205, 0, words];
+            feedback.extend([0, 0, 0, 1, 0, 0, 0, 2, 0, 7, 0, count, 0, 0, 1, 3, 0x20, count]);
+            feedback.resize(feedback.len() + usize::from(count), 1);
+            feedback.resize(feedback.len() + usize::from(padding), 0);
+            if let Some(last) = feedback.last_mut().filter(|_| padding > 0) {
+                *last = padding;
+            }
+            let datagram = [&feedback[..], &feedback, &RR].concat();
+            let packets = read(&datagram);
+            assert_eq!(packets.len(), 3, "{count}: {packets:?}");
+            for packet in &packets[..2] {
+                let Ok(RtcpPacket::TransportFeedback(feedback)) = packet else { panic!("{count}: {packet:?}") };
+                assert_eq!(feedback.packets().filter(|(_, arrival)| arrival.is_some()).count(), usize::from(count));
+            }
+        }
     }
 }
