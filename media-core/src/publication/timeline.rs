@@ -4,13 +4,18 @@
 //! Done once per stream, so that a restart costs viewers nothing: what they see is this time line plus a constant.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Shifts of the numbers that are remembered, to place late packets rightly.
 const MAX_SHIFTS: usize = 64;
 /// A longer gap is closed: it is an outage of many seconds, or a source that has begun anew (RFC 3550 A.1), and nobody waits
 /// for what was in it. A receiver could even take a much longer one for a step back (SRTP-08).
 const MAX_GAP: u64 = 3_000;
+/// A source that was silent for so long …
+const SILENCE: Duration = Duration::from_secs(2);
+/// … and whose RTP time went on by so much less did not count the time that passed: Chromium's audio does so while it has
+/// no track.
+const STOOD_STILL: Duration = Duration::from_secs(1);
 
 /// Maps one source after another onto one time line.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ struct Source {
     first: u64,
     base: u64,
     timestamp_offset: u32,
+    /// Extended sequence number of the packet behind the last pause that the source did not count, and the offset before.
+    paused: Option<(u64, u32)>,
     /// Where the numbers were shifted, ascending: each holds up to the next.
     shifts: VecDeque<Shift>,
     /// The one that holds before `shifts`.
@@ -111,14 +118,19 @@ impl Timeline {
         if self.source.as_ref().is_none_or(|source| extended > source.highest + MAX_GAP) {
             self.begin(now, extended, timestamp);
         }
+        let uncounted = self.uncounted_pause(now, extended, timestamp);
         let source = self.source.as_mut()?;
+        if let Some(ticks) = uncounted {
+            source.paused = Some((extended, source.timestamp_offset));
+            source.timestamp_offset = source.timestamp_offset.wrapping_add(ticks);
+        }
         if room > 0 {
             source.shift(extended, i64::from(room));
         }
         let distance = extended.checked_sub(source.first)?;
         let place = Place {
             sequence: source.base + distance.checked_add_signed(source.shift_of(extended)?)?,
-            timestamp: timestamp.wrapping_add(source.timestamp_offset),
+            timestamp: timestamp.wrapping_add(source.offset_of(extended)),
         };
         source.highest = source.highest.max(extended);
         source.newest = source.newest.max(extended);
@@ -140,6 +152,20 @@ impl Timeline {
         }
     }
 
+    /// Ticks that passed during a pause before this packet and that the source did not count. Wall clock and RTP time of the
+    /// stream go on together, so that receivers can keep tracks of it in sync (RTCP-04).
+    fn uncounted_pause(&self, now: Instant, extended: u64, timestamp: u32) -> Option<u32> {
+        let source = self.source.as_ref().filter(|source| extended > source.highest)?;
+        let silence = now.saturating_duration_since(self.last_arrival?);
+        if silence < SILENCE {
+            return None;
+        }
+        let passed = (silence.as_secs_f64() * f64::from(self.clock_rate)) as u32;
+        let counted = timestamp.wrapping_add(source.timestamp_offset).wrapping_sub(self.last_timestamp);
+        let missing = passed.wrapping_sub(counted) as i32;
+        (f64::from(missing) > STOOD_STILL.as_secs_f64() * f64::from(self.clock_rate)).then_some(missing as u32)
+    }
+
     fn begin(&mut self, now: Instant, extended: u64, timestamp: u32) {
         let (base, timestamp_offset) = match (self.last_sequence, self.last_arrival) {
             (Some(last), Some(arrival)) => {
@@ -154,6 +180,7 @@ impl Timeline {
             first: extended,
             base,
             timestamp_offset,
+            paused: None,
             shifts: VecDeque::with_capacity(MAX_SHIFTS),
             oldest: Shift { from: extended, by: 0 },
             highest: extended,
@@ -163,6 +190,10 @@ impl Timeline {
 }
 
 impl Source {
+    fn offset_of(&self, extended: u64) -> u32 {
+        self.paused.filter(|&(from, _)| extended < from).map_or(self.timestamp_offset, |(_, before)| before)
+    }
+
     /// Shifts the numbers of the packets from `from` on, which lies behind all earlier shifts.
     fn shift(&mut self, from: u64, by: i64) {
         let last = self.shifts.back_mut().unwrap_or(&mut self.oldest);
@@ -205,6 +236,38 @@ mod tests {
         assert_eq!(timeline.place(now, 70_003, 6), place(3, 6));
         assert_eq!(timeline.place(now, 70_001, 5), place(1, 5));
         assert_eq!(timeline.place(now, 69_999, 5), None);
+    }
+
+    // RTP-06, RTCP-04
+    #[test]
+    fn a_pause_that_the_source_does_not_count_is_counted_here() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut timeline = Timeline::new(48_000);
+        assert_eq!(timeline.place(start, 10, 0), place(0, 0));
+        assert_eq!(timeline.place(at(20), 11, 960), place(1, 960));
+        // Eight seconds later its RTP time has gone on by 40 ms, over the loss of one packet.
+        let behind = 960 + 8 * 48_000;
+        assert_eq!(timeline.place(at(8_020), 13, 2_880), place(3, behind));
+        assert_eq!(timeline.place(at(8_040), 14, 3_840), place(4, behind + 960));
+        // The lost one comes after all: it is from before the pause.
+        assert_eq!(timeline.place(at(8_060), 12, 1_920), place(2, 1_920));
+        assert_eq!(timeline.timestamp_offset(), Some(behind - 2_880));
+    }
+
+    // RTP-05
+    #[test]
+    fn a_silence_that_the_source_counts_and_a_short_outage_change_nothing() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut timeline = Timeline::new(48_000);
+        assert_eq!(timeline.place(start, 10, 0), place(0, 0));
+        // Discontinuous transmission.
+        assert_eq!(timeline.place(at(5_030), 11, 5 * 48_000), place(1, 5 * 48_000));
+        // Held up on the way for a second and a half.
+        assert_eq!(timeline.place(at(6_530), 12, 5 * 48_000 + 960), place(2, 5 * 48_000 + 960));
+        // A clock that jumped ahead.
+        assert_eq!(timeline.place(at(9_000), 13, 90 * 48_000), place(3, 90 * 48_000));
     }
 
     // RTP-09
