@@ -26,6 +26,9 @@ use outgoing::Exit;
 pub const PACKET_ROOM: usize = 1500 + 64 + MAX_TRAILER;
 /// The least time between two retransmissions of one packet to one viewer; the round-trip time if that is longer.
 const RESEND_INTERVAL: Duration = Duration::from_millis(20);
+/// The round trip as measured includes what the viewer took to report: it asks again up to so much sooner, or a quarter of
+/// the time. If that were refused, the next request would come a whole round trip later.
+const RESEND_TOLERANCE: Duration = Duration::from_millis(20);
 /// Bytes of padding in a packet of a probe.
 const PADDING: usize = 224;
 
@@ -224,7 +227,8 @@ impl Subscription {
         cache: &PacketCache,
         out: &mut SendBatch,
     ) -> bool {
-        let interval = self.round_trip_time.unwrap_or_default().max(RESEND_INTERVAL);
+        let round_trip = self.round_trip_time.unwrap_or_default();
+        let interval = (round_trip - RESEND_TOLERANCE.min(round_trip / 4)).max(RESEND_INTERVAL);
         let Some(outgoing) = self.outgoing[kind.index()].as_mut() else { return false };
         let Some(sequence) = outgoing.stream_sequence(sequence_number) else { return false };
         let Some(packet) = cache.get(sequence) else { return false };

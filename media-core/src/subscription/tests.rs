@@ -264,9 +264,10 @@ fn rtx_carries_the_viewers_own_number_and_each_packet_at_most_once_per_round_tri
     let (original, payload) = rtx::split_payload(header.payload(&packet)).unwrap();
     assert_eq!((original, payload), (number, published.cached(4).payload));
     assert_eq!(resend(&mut viewer, &published, start + Duration::from_millis(19), number), None);
+    // Less the tolerance for what the viewer took to report.
     viewer.round_trip_time = Some(Duration::from_millis(100));
-    assert_eq!(resend(&mut viewer, &published, start + Duration::from_millis(99), number), None);
-    assert!(resend(&mut viewer, &published, start + Duration::from_millis(100), number).is_some());
+    assert_eq!(resend(&mut viewer, &published, start + Duration::from_millis(79), number), None);
+    assert!(resend(&mut viewer, &published, start + Duration::from_millis(80), number).is_some());
     // Never sent: behind the newest, and before the first.
     assert_eq!(resend(&mut viewer, &published, start, 0x7fff_u16.wrapping_add(10)), None);
     assert_eq!(resend(&mut viewer, &published, start, 0x7ffe), None);
