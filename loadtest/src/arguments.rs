@@ -132,6 +132,9 @@ struct Clients {
     /// Receive with UDP_GRO; on the server's own machine this spares the server the cutting of its UDP_SEGMENT runs
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     gro: bool,
+    /// Viewers give transport-wide feedback, as browsers do: the server paces what it sends them
+    #[arg(long, default_value_t = false, action = ArgAction::Set, value_name = "BOOL")]
+    transport_cc: bool,
     /// Threads of the viewers; publishers have one of their own
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
@@ -343,6 +346,7 @@ impl Common {
                 ..ClientOptions::default()
             },
             server_pid: target.server_pid,
+            transport_cc: clients.transport_cc,
             threads: usize::from(clients.threads),
         };
         if plan.server_pid.is_some_and(|pid| loadtest::process::Usage::of(pid).is_none()) {

@@ -338,7 +338,8 @@ impl<'a> Fleet<'a> {
             Group::Joining => (threads + place, &self.elsewhere),
         };
         let PublisherOptions { audio, video, .. } = *self.campaign.media(stream);
-        let mut media = ViewerOptions { latency: latency.clone(), audio, ..ViewerOptions::default() };
+        let (latency, transport_cc) = (latency.clone(), plan.transport_cc);
+        let mut media = ViewerOptions { latency, audio, transport_cc, ..ViewerOptions::default() };
         if video.is_none() {
             media.video.clear();
         }

@@ -28,6 +28,8 @@ pub struct Plan {
     pub media: PublisherOptions,
     /// How all clients behave.
     pub client: ClientOptions,
+    /// Viewers give transport-wide feedback, as browsers do.
+    pub transport_cc: bool,
     /// Process of the server, if it runs on this machine.
     pub server_pid: Option<u32>,
     /// Threads of the viewers, at least 1; publishers have one of their own.

@@ -51,6 +51,9 @@ pub fn payload_types(codec: Codec) -> Option<PayloadTypes> {
 /// Id of `sdes:mid` in the offers.
 pub const MID_EXTENSION: u8 = 4;
 
+/// Id of the transport-wide sequence number in the offers.
+pub const TRANSPORT_CC_EXTENSION: u8 = 3;
+
 /// Whose offers and manners a publisher has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Imitation {
@@ -92,6 +95,8 @@ pub struct Offer<'a> {
     pub setup: Setup,
     /// Which client's offer it is.
     pub imitates: Imitation,
+    /// Offers transport-wide feedback, as browsers do.
+    pub transport_cc: bool,
     /// Sections; their mids are their indices.
     pub sections: &'a [OfferedSection],
 }
@@ -137,6 +142,9 @@ impl Offer<'_> {
             if self.imitates != Imitation::Ffmpeg {
                 line(format_args!("a=extmap:{MID_EXTENSION} {}", Extension::Mid.uri()));
             }
+            if self.transport_cc {
+                line(format_args!("a=extmap:{TRANSPORT_CC_EXTENSION} {}", Extension::TransportCc.uri()));
+            }
             line(format_args!("a={}", if section.sends.is_some() { "sendonly" } else { "recvonly" }));
             if section.sends.is_some() {
                 line(format_args!("a=msid:loadtest {}", kind.as_str()));
@@ -157,6 +165,9 @@ impl Offer<'_> {
                         "a=fmtp:{media} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
                     )),
                     _ => {}
+                }
+                if self.transport_cc {
+                    line(format_args!("a=rtcp-fb:{media} transport-cc"));
                 }
                 if codec.kind() == MediaKind::Video {
                     let feedbacks: &[&str] = match self.imitates {
@@ -212,6 +223,8 @@ pub struct AnsweredSection {
     pub codecs: Vec<(Codec, PayloadTypes)>,
     /// Id of `sdes:mid`, if accepted.
     pub mid_extension: Option<u8>,
+    /// Id of the transport-wide sequence number, if accepted.
+    pub transport_cc_extension: Option<u8>,
     /// `a=ssrc-group:FID`: media and RTX.
     pub ssrcs: Option<Ssrcs>,
 }
@@ -302,11 +315,13 @@ fn parse_section(media: &sdp::MediaDescription) -> Option<AnsweredSection> {
         });
         codecs.push((codec, PayloadTypes { media, rtx }));
     }
-    let mid_extension = values("extmap").find_map(|value| {
-        let (id, uri) = value.split_once(' ')?;
-        let id = id.split('/').next()?;
-        (uri.split(' ').next()? == Extension::Mid.uri()).then(|| id.parse().ok())?
-    });
+    let id_of = |extension: Extension| {
+        values("extmap").find_map(|value| {
+            let (id, uri) = value.split_once(' ')?;
+            let id = id.split('/').next()?;
+            (uri.split(' ').next()? == extension.uri()).then(|| id.parse().ok())?
+        })
+    };
     let ssrcs = values("ssrc-group").find_map(|value| {
         let mut words = value.strip_prefix("FID ")?.split(' ');
         Some(Ssrcs { media: words.next()?.parse().ok()?, rtx: words.next()?.parse().ok()? })
@@ -317,7 +332,8 @@ fn parse_section(media: &sdp::MediaDescription) -> Option<AnsweredSection> {
         mid: values("mid").next().unwrap_or_default().to_owned(),
         rejected: media.media_name.port.value == 0 || inactive,
         codecs,
-        mid_extension,
+        mid_extension: id_of(Extension::Mid),
+        transport_cc_extension: id_of(Extension::TransportCc),
         ssrcs,
     })
 }
@@ -357,6 +373,7 @@ mod tests {
         let video = answer.live(MediaKind::Video).unwrap();
         assert_eq!(video.codecs, [(Codec::Vp8, PayloadTypes { media: 96, rtx: Some(97) })]);
         assert_eq!((video.mid.as_str(), video.mid_extension), ("1", Some(4)));
+        assert_eq!(video.transport_cc_extension, None);
         assert_eq!(video.ssrcs, Some(Ssrcs { media: 11, rtx: 12 }));
         let rejected = ANSWER.replace("m=video 9", "m=video 0");
         assert!(Answer::parse(&rejected).unwrap().live(MediaKind::Video).is_none());
@@ -376,9 +393,14 @@ mod tests {
             OfferedSection { codecs: vec![Codec::Opus], sends: Some(Ssrcs { media: 1, rtx: 2 }) },
             OfferedSection { codecs: vec![Codec::Vp8, Codec::H264], sends: None },
         ];
-        let imitates = Imitation::Browser;
-        let mut offer =
-            Offer { ice: &ice, fingerprint: &fingerprint, setup: Setup::ActPass, imitates, sections: &sections };
+        let mut offer = Offer {
+            ice: &ice,
+            fingerprint: &fingerprint,
+            setup: Setup::ActPass,
+            imitates: Imitation::Browser,
+            transport_cc: true,
+            sections: &sections,
+        };
         let text = offer.to_sdp();
         let read = sdp::SessionDescription::unmarshal(&mut Cursor::new(text.as_bytes())).unwrap();
         assert_eq!(read.marshal(), text);
@@ -389,11 +411,14 @@ mod tests {
             "a=setup:actpass",
             "a=recvonly",
             "a=sendonly",
+            "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+            "a=rtcp-fb:111 transport-cc",
+            "a=rtcp-fb:96 transport-cc",
         ] {
             assert!(text.contains(&format!("{line}\r\n")), "{line}");
         }
         assert!(!text.contains("FID"), "Opus has no RTX");
-        offer.imitates = Imitation::Ffmpeg;
+        offer = Offer { imitates: Imitation::Ffmpeg, transport_cc: false, ..offer };
         let text = offer.to_sdp();
         for absent in ["rtcp-fb", "extmap:", "rtx", "rsize"] {
             assert!(!text.contains(absent), "{absent}");

@@ -27,6 +27,10 @@ pub struct PublisherOptions {
     pub keyframes: bool,
     /// Whose offer and manners it has.
     pub imitates: Imitation,
+    /// RTP sequence number of the first packet of every track; random if `None`.
+    pub first_sequence: Option<u16>,
+    /// RTP timestamp of the first frame of every track; random if `None`.
+    pub first_timestamp: Option<u32>,
 }
 
 impl Default for PublisherOptions {
@@ -41,6 +45,8 @@ impl Default for PublisherOptions {
             keyframe_factor: 5.0,
             keyframes: true,
             imitates: Imitation::Browser,
+            first_sequence: None,
+            first_timestamp: None,
         }
     }
 }

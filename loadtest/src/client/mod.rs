@@ -1,5 +1,6 @@
 //! WHIP and WHEP clients (RFC 9725): a publisher of synthetic media, and a viewer that checks it.
 
+mod arrivals;
 mod check;
 mod encoder;
 mod figures;

@@ -38,6 +38,7 @@ pub struct Publisher {
     running: Running,
     figures: Arc<Mutex<PublisherFigures>>,
     keyframes: Arc<AtomicBool>,
+    paused: Arc<AtomicBool>,
 }
 
 impl Publisher {
@@ -62,7 +63,8 @@ impl Publisher {
         }
         let fingerprint = identity.announced(&options);
         let (setup, imitates) = (options.setup, media.imitates);
-        let offer = Offer { ice: &local, fingerprint: &fingerprint, setup, imitates, sections: &sections };
+        let offer =
+            Offer { ice: &local, fingerprint: &fingerprint, setup, imitates, transport_cc: false, sections: &sections };
         let (answer, resource) = endpoint.offer(offer.to_sdp()).await?;
 
         let figures = Arc::new(Mutex::new(PublisherFigures::default()));
@@ -78,6 +80,7 @@ impl Publisher {
             tracks.push(Track::new(codec, ssrcs, &section, types, stream, &media)?);
         }
         let keyframes = Arc::new(AtomicBool::new(media.keyframes));
+        let paused = Arc::new(AtomicBool::new(false));
         let sender = Sender {
             tracks,
             media,
@@ -85,15 +88,21 @@ impl Publisher {
             next_report: begun,
             reported: false,
             keyframes: Arc::clone(&keyframes),
+            paused: Arc::clone(&paused),
             figures: Arc::clone(&figures),
         };
         let running = Running::start(Agreed { resource, answer, local, begun }, identity, options, Flow::new(sender))?;
-        Ok(Publisher { running, figures, keyframes })
+        Ok(Publisher { running, figures, keyframes, paused })
     }
 
     /// Lets an encoder that gave none so far make keyframes.
     pub fn allow_keyframes(&self) {
         self.keyframes.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends no media for a while, or again; its reports go on, and so does its media's time.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// The figures so far.
@@ -198,9 +207,9 @@ impl Track {
             sizes: if video { media.frame_sizes() } else { (AUDIO_BYTES, AUDIO_BYTES) },
             debt: 0.0,
             // SRTP wants to start in the lower half (RFC 3711 §3.3.1).
-            sequence: (random & 0x7fff) as u16,
+            sequence: media.first_sequence.unwrap_or((random & 0x7fff) as u16),
             rtx_sequence: (random >> 16 & 0x7fff) as u16,
-            first_timestamp: random.rotate_left(8),
+            first_timestamp: media.first_timestamp.unwrap_or(random.rotate_left(8)),
             frames: 0,
             next_frame: now,
             next_keyframe: now,
@@ -268,6 +277,15 @@ impl Track {
             self.frames += 1;
             self.next_frame += self.interval;
         }
+    }
+
+    /// Lets time pass without frames; the next one is a keyframe.
+    fn rest(&mut self, now: Instant) {
+        while now >= self.next_frame {
+            self.frames += 1;
+            self.next_frame += self.interval;
+        }
+        self.next_keyframe = now;
     }
 
     fn send(&mut self, now: Instant, out: &mut Outgoing, figures: &mut PublisherFigures) {
@@ -354,6 +372,7 @@ struct Sender {
     next_report: Instant,
     reported: bool,
     keyframes: Arc<AtomicBool>,
+    paused: Arc<AtomicBool>,
     figures: Arc<Mutex<PublisherFigures>>,
 }
 
@@ -427,7 +446,11 @@ impl Media for Sender {
         let figures = Arc::clone(&self.figures);
         let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
         self.media.keyframes = self.keyframes.load(Ordering::Relaxed);
+        let paused = self.paused.load(Ordering::Relaxed);
         for track in &mut self.tracks {
+            if paused {
+                track.rest(now);
+            }
             track.produce(now, &self.media, &mut figures);
             track.send(now, out, &mut figures);
         }
@@ -461,6 +484,7 @@ mod tests {
             rejected: false,
             codecs: vec![(Codec::Vp8, types)],
             mid_extension: None,
+            transport_cc_extension: None,
             ssrcs: None,
         };
         let ssrcs = Ssrcs { media: 1, rtx: 2 };

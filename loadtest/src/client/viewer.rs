@@ -13,6 +13,7 @@ use media_core::rtp::packet::RtpHeader;
 use media_core::rtp::rtx;
 use media_core::rtp::sequence::SequenceExtender;
 
+use super::arrivals::Arrivals;
 use super::flow::{Flow, Media, Outgoing, SharedFlow, lock};
 use super::running::{Agreed, Running};
 use super::{ClientError, ClientOptions, Endpoint, Identity, Verify, ViewerFigures};
@@ -52,6 +53,8 @@ pub struct ViewerOptions {
     pub audio: bool,
     /// Asks for lost packets.
     pub nack: bool,
+    /// Offers transport-wide feedback and gives it, as browsers do: the server then knows what the path carries.
+    pub transport_cc: bool,
     /// Name of the stream whose stamps it expects; the last segment of the URL if `None`.
     pub expected_stream: Option<String>,
     /// Where latencies go.
@@ -64,6 +67,7 @@ impl Default for ViewerOptions {
             video: vec![Codec::Vp8, Codec::H264],
             audio: true,
             nack: true,
+            transport_cc: false,
             expected_stream: None,
             latency: latency_histogram(),
         }
@@ -99,14 +103,19 @@ impl Viewer {
         }
         let fingerprint = identity.announced(&options);
         let (setup, imitates) = (options.setup, Imitation::Browser);
-        let offer = Offer { ice: &local, fingerprint: &fingerprint, setup, imitates, sections: &sections };
+        let transport_cc = media.transport_cc;
+        let offer =
+            Offer { ice: &local, fingerprint: &fingerprint, setup, imitates, transport_cc, sections: &sections };
         let (answer, resource) = endpoint.offer(offer.to_sdp()).await?;
 
         let stream = stream_number(media.expected_stream.as_deref().unwrap_or(endpoint.stream()));
+        let extension = answer.sections.iter().find_map(|section| section.transport_cc_extension);
         let flow = Flow::new(Receiver {
             sections: answer.sections.iter().filter(|section| !section.rejected).cloned().collect(),
             stream,
             nack: media.nack,
+            arrivals: extension.filter(|_| transport_cc).map(|extension| Arrivals::new(begun, extension)),
+            asks: false,
             latency: media.latency,
             verify: options.verify,
             origin,
@@ -124,6 +133,11 @@ impl Viewer {
     /// The figures so far.
     pub fn figures(&self) -> ViewerFigures {
         lock(&self.flow).media.seen.figures()
+    }
+
+    /// Asks for a keyframe as soon as the next packet comes.
+    pub fn ask_for_keyframe(&self) {
+        lock(&self.flow).media.asks = true;
     }
 
     /// A look at the figures that outlives the viewer.
@@ -291,6 +305,10 @@ struct Receiver {
     sections: Vec<AnsweredSection>,
     stream: u32,
     nack: bool,
+    /// Of what the server is told when it came.
+    arrivals: Option<Arrivals>,
+    /// Whoever runs it wants a keyframe.
+    asks: bool,
     latency: SharedHistogram,
     verify: Verify,
     /// One moment on the clocks of this process and of the stamps, which are the same but for their zero.
@@ -328,8 +346,9 @@ impl Receiver {
     fn report(&mut self, now: Instant, out: &mut Outgoing) {
         let seen = &mut self.seen;
         let blocks: Vec<ReportBlock> = seen.streams.iter_mut().filter_map(|stream| stream.report(now)).collect();
-        let blind = seen.streams.iter().find(|stream| stream.kind == MediaKind::Video);
-        let blind = blind.filter(|stream| !stream.track.has_keyframe()).map(|stream| stream.ssrc);
+        let video = seen.streams.iter().find(|stream| stream.kind == MediaKind::Video);
+        let asks = std::mem::take(&mut self.asks);
+        let blind = video.filter(|stream| asks || !stream.track.has_keyframe()).map(|stream| stream.ssrc);
         let mut buffer = [0; MAX_RTCP_LEN];
         let mut writer = RtcpWriter::new(&mut buffer);
         let mut written = writer.receiver_report(self.ssrc, &blocks);
@@ -377,6 +396,13 @@ impl Media for Receiver {
     }
 
     fn wants(&mut self, arrival: Instant, packet: &[u8], overhead: usize) -> bool {
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.note(arrival, packet);
+        }
+        if self.asks {
+            self.next_report = self.next_report.min(arrival);
+            self.next = self.next.min(arrival);
+        }
         let Verify::Sample(one_in) = self.verify else { return true };
         let Ok(header) = RtpHeader::parse(packet) else { return true };
         if header.sequence_number.is_multiple_of(one_in.max(1)) {
@@ -503,6 +529,11 @@ impl Media for Receiver {
         }
         let waiting = self.nack && self.ask(now, out);
         self.next = if waiting { self.next_report.min(now + NACK_DELAY) } else { self.next_report };
+        if let Some(arrivals) = &mut self.arrivals {
+            let media_ssrc = self.seen.streams.first().map_or(0, |stream| stream.ssrc);
+            arrivals.report(now, self.ssrc, media_ssrc, |message| out.rtcp(message));
+            self.next = self.next.min(arrivals.deadline());
+        }
         self.next
     }
 

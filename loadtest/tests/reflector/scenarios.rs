@@ -16,6 +16,7 @@ fn plan(server: &Server) -> Plan {
         rate: Some(50.0),
         media: PublisherOptions::default(),
         client: short(),
+        transport_cc: false,
         server_pid: Some(std::process::id()),
         threads: 2,
     }

@@ -6,7 +6,7 @@ use loadtest::relay::{LinkOptions, Relay, RelayOptions};
 use crate::rig::{LONG, Sluice, eventually, viewer_sees};
 
 /// A relay in front of the server, with the same link both ways.
-fn relay(server: &Sluice, link: LinkOptions) -> Relay {
+pub(crate) fn relay(server: &Sluice, link: LinkOptions) -> Relay {
     let options = RelayOptions { target: server.base.clone(), up: link, down: link, ..RelayOptions::default() };
     Relay::start(options).unwrap()
 }
@@ -16,19 +16,29 @@ fn endpoint(server: &Sluice, relay: &Relay, path: &str) -> Endpoint {
 }
 
 async fn viewer(server: &Sluice, relay: &Relay) -> Viewer {
+    viewer_with(server, relay, ViewerOptions::default()).await
+}
+
+/// A viewer of the stream "s" behind a relay.
+pub(crate) async fn viewer_with(server: &Sluice, relay: &Relay, media: ViewerOptions) -> Viewer {
     let options = ClientOptions::default();
     let identity = Identity::new(&options).unwrap();
     let endpoint = endpoint(server, relay, "whep/s");
-    let viewer = Viewer::start(&endpoint, &identity, ViewerOptions::default(), options).await.unwrap();
+    let viewer = Viewer::start(&endpoint, &identity, media, options).await.unwrap();
     viewer.connected().await.unwrap();
     viewer
 }
 
 async fn publisher(server: &Sluice, relay: &Relay) -> Publisher {
+    publisher_with(server, relay, PublisherOptions::default()).await
+}
+
+/// A publisher of the stream "s" behind a relay.
+pub(crate) async fn publisher_with(server: &Sluice, relay: &Relay, media: PublisherOptions) -> Publisher {
     let options = ClientOptions::default();
     let identity = Identity::new(&options).unwrap();
     let endpoint = endpoint(server, relay, "whip/s");
-    let publisher = Publisher::start(&endpoint, &identity, PublisherOptions::default(), options).await.unwrap();
+    let publisher = Publisher::start(&endpoint, &identity, media, options).await.unwrap();
     publisher.connected().await.unwrap();
     publisher
 }

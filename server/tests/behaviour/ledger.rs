@@ -205,7 +205,8 @@ async fn play(server: &Sluice, setup: Setup) -> Played {
     let certificate = media_core::dtls::Certificate::generate().unwrap();
     let sections = [OfferedSection { codecs: vec![Codec::Opus], sends: Some(Ssrcs { media: 7, rtx: 8 }) }];
     let fingerprint = certificate.fingerprint();
-    let offer = Offer { ice: &ice, fingerprint, setup, imitates: Imitation::Browser, sections: &sections };
+    let imitates = Imitation::Browser;
+    let offer = Offer { ice: &ice, fingerprint, setup, imitates, transport_cc: false, sections: &sections };
     let request = server.http.post(format!("{}/whip/played", server.base)).header("Content-Type", "application/sdp");
     let reply = request.body(offer.to_sdp()).send().await.unwrap();
     assert_eq!(reply.status(), 201);

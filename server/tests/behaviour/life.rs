@@ -92,7 +92,7 @@ async fn post_viewer(server: &Sluice, stream: &str) -> reqwest::Response {
     let certificate = media_core::dtls::Certificate::generate().unwrap();
     let sections = [OfferedSection { codecs: vec![Codec::Vp8], sends: None }];
     let (fingerprint, setup, imitates) = (certificate.fingerprint(), Setup::ActPass, Imitation::Browser);
-    let offer = Offer { ice: &ice, fingerprint, setup, imitates, sections: &sections };
+    let offer = Offer { ice: &ice, fingerprint, setup, imitates, transport_cc: false, sections: &sections };
     let request = server.http.post(format!("{}/whep/{stream}", server.base));
     request.header("Content-Type", "application/sdp").body(offer.to_sdp()).send().await.unwrap()
 }
@@ -326,6 +326,7 @@ async fn streams_do_not_mix() {
         rate: None,
         media: PublisherOptions { bitrate: 500, ..PublisherOptions::default() },
         client: ClientOptions { connect_timeout: LONG, ..ClientOptions::default() },
+        transport_cc: false,
         server_pid: None,
         threads: 2,
     };

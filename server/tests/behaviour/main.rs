@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod clients;
+mod congestion;
 mod impaired;
 mod leaks;
 mod ledger;

@@ -28,6 +28,7 @@ async fn a_hundred_viewers_lose_nothing_on_one_shard_and_on_two() {
             rate: None,
             media: PublisherOptions { bitrate: 1000, ..PublisherOptions::default() },
             client: ClientOptions { connect_timeout: LONG, ..ClientOptions::default() },
+            transport_cc: false,
             server_pid: Some(server.pid()),
             threads: 2,
         };
