@@ -63,10 +63,18 @@ const MAX_SPARE_FEEDS: usize = 64;
 
 /// The packets of one batch on their way to another shard.
 pub(crate) struct Feed {
-    pub(crate) stream: StreamId,
-    pub(crate) clocks: [Option<ClockPoint>; 2],
+    pub(crate) head: FeedHead,
     packets: Vec<FeedPacket>,
     bytes: Vec<u8>,
+}
+
+/// What another shard is to know of a stream besides its packets.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct FeedHead {
+    pub(crate) stream: StreamId,
+    pub(crate) clocks: [Option<ClockPoint>; 2],
+    /// The publisher does not answer keyframe requests.
+    pub(crate) keyframes_ignored: bool,
 }
 
 struct FeedPacket {
@@ -80,8 +88,7 @@ impl Default for Feed {
     /// An empty feed with room for a batch.
     fn default() -> Feed {
         Feed {
-            stream: StreamId::default(),
-            clocks: [None; 2],
+            head: FeedHead::default(),
             packets: Vec::with_capacity(FEED_PACKETS),
             bytes: Vec::with_capacity(FEED_BYTES),
         }
@@ -90,14 +97,13 @@ impl Default for Feed {
 
 impl Feed {
     /// Empties it for another batch; its room stays.
-    pub(crate) fn begin(&mut self, stream: StreamId, clocks: [Option<ClockPoint>; 2]) {
-        self.stream = stream;
-        self.clocks = clocks;
+    fn begin(&mut self, head: FeedHead) {
+        self.head = head;
         self.packets.clear();
         self.bytes.clear();
     }
 
-    pub(crate) fn push(&mut self, kind: MediaKind, packet: &CachedPacket<'_>) {
+    fn push(&mut self, kind: MediaKind, packet: &CachedPacket<'_>) {
         self.packets.push(FeedPacket {
             kind,
             info: packet.info,
@@ -136,8 +142,7 @@ impl Feeds {
     /// Gives each of the shards these packets.
     fn give<'a>(
         &mut self,
-        stream: StreamId,
-        clocks: [Option<ClockPoint>; 2],
+        head: FeedHead,
         packets: impl Iterator<Item = (MediaKind, CachedPacket<'a>)>,
         shards: impl Iterator<Item = &'a ShardSender> + Clone,
     ) -> HandedOver {
@@ -147,7 +152,7 @@ impl Feeds {
             let mut feed = self.take();
             // Nobody else has it.
             let Some(room) = Arc::get_mut(&mut feed) else { break };
-            room.begin(stream, clocks);
+            room.begin(head);
             packets.by_ref().take(FEED_PACKETS).for_each(|(kind, packet)| room.push(kind, &packet));
             for shard in shards.clone() {
                 if shard.feed(feed.clone()) {
@@ -347,6 +352,10 @@ impl Stream {
         [index, hole]
     }
 
+    fn feed_head(&self) -> FeedHead {
+        FeedHead { stream: self.id, clocks: self.clocks, keyframes_ignored: self.keyframes.is_ignored() }
+    }
+
     /// Gives the joined shards what they have not been given yet: the packets in order, then those that came behind
     /// later ones. Returns how many feeds were taken and how many refused.
     pub(crate) fn hand_over(&mut self, feeds: &mut Feeds, shards: &[ShardSender]) -> HandedOver {
@@ -357,7 +366,7 @@ impl Stream {
             let late = self.walk.late[kind.index()].iter().copied().filter(move |&late| late < from);
             (from..track.head()).chain(late).filter_map(move |sequence| Some((kind, track.cache.get(sequence)?)))
         });
-        feeds.give(self.id, self.clocks, packets, self.joined.iter().map(|&shard| &shards[shard]))
+        feeds.give(self.feed_head(), packets, self.joined.iter().map(|&shard| &shards[shard]))
     }
 
     /// A shard has viewers of this stream now. It is given everything since the last keyframe for their start.
@@ -375,7 +384,7 @@ impl Stream {
         let end = self.handed_over[MediaKind::Video.index()];
         let start = track.start(now).map_or(end, |info| info.sequence);
         let packets = (start..end).filter_map(|sequence| Some((MediaKind::Video, track.cache.get(sequence)?)));
-        feeds.give(self.id, self.clocks, packets, std::iter::once(&shards[shard]));
+        feeds.give(self.feed_head(), packets, std::iter::once(&shards[shard]));
     }
 
     /// True if nobody needs it here any more.
@@ -484,7 +493,7 @@ mod tests {
     #[test]
     fn packets_cross_over_as_they_were() {
         let mut feed = Feed::default();
-        feed.begin(StreamId(1), [None; 2]);
+        feed.begin(FeedHead::default());
         let now = Instant::now();
         let info =
             PacketInfo { sequence: 7, timestamp: 9, arrived: now, payload_type: 96, marker: true, keyframe: false };
@@ -496,7 +505,7 @@ mod tests {
             feed.packets().map(|(kind, p)| (kind, p.info, p.extensions.to_vec(), p.payload.to_vec())).collect();
         assert_eq!(got[0], (MediaKind::Video, first.info, vec![1, 1, 5], b"video".to_vec()));
         assert_eq!(got[1], (MediaKind::Audio, second.info, vec![], b"audio".to_vec()));
-        feed.begin(StreamId(2), [None; 2]);
+        feed.begin(FeedHead::default());
         assert_eq!(feed.packets().count(), 0);
     }
 }

@@ -57,6 +57,11 @@ impl KeyframeRequester {
         self.unanswered >= PATIENCE
     }
 
+    /// Learns from the home shard whether the publisher answers.
+    pub fn set_ignored(&mut self, ignored: bool) {
+        self.unanswered = if ignored { PATIENCE } else { 0 };
+    }
+
     /// True if a request is to go out now; repeated until a keyframe comes. `bytes`: what the stream has brought so far,
     /// and its last keyframe (see [`Track::bytes`](super::Track::bytes)).
     pub fn poll(&mut self, now: Instant, bytes: (u64, u64)) -> bool {

@@ -90,13 +90,14 @@ impl Shard {
 
     /// Packets of a stream whose home is another shard.
     fn on_feed(&mut self, now: Instant, feed: &Feed) {
-        let Some(&key) = self.by_stream.get(&feed.stream) else { return };
+        let Some(&key) = self.by_stream.get(&feed.head.stream) else { return };
         let stream = &mut self.streams[key];
         // Between two publishers nothing of either is for the viewers.
         if stream.formats.is_none() {
             return;
         }
-        stream.clocks = feed.clocks;
+        stream.clocks = feed.head.clocks;
+        stream.keyframes.set_ignored(feed.head.keyframes_ignored);
         for (kind, packet) in feed.packets() {
             stream.tracks[kind.index()].admit(packet.info, packet.extensions, packet.payload);
         }

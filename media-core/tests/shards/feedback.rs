@@ -335,32 +335,39 @@ async fn publisher_and_viewer_need_not_have_the_same_sections() {
 // RTCP-22
 #[tokio::test]
 async fn where_the_publisher_does_not_listen_a_viewer_begins_anew_from_the_cache() {
-    let server = Server::start(1);
-    let (mut publisher, mut viewer) = watched(&server, true, 3);
-    let keyframes = |viewer: &Peer| {
-        let headers = viewer.rtp.iter().map(|packet| (RtpHeader::parse(packet).unwrap(), packet));
-        headers.filter(|(header, packet)| header.payload(packet) == KEYFRAME).count()
-    };
-    let before = keyframes(&viewer);
-    let begun = Instant::now();
-    let mut sequence = 3;
-    while keyframes(&viewer) == before {
-        assert!(begun.elapsed() < PATIENCE);
-        viewer.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());
-        publisher.video(sequence, u32::from(sequence) * 3_000, DELTA);
-        sequence += 1;
-        // The first requests go to the publisher, some time apart.
-        let pause = Instant::now() + Duration::from_millis(400);
-        while Instant::now() < pause {
-            viewer.turn();
+    for shard in [0, 1] {
+        let server = Server::start(2);
+        let mut viewer = server.viewer(shard, 2, true);
+        let mut publisher = server.publisher(2);
+        for sequence in 0..3 {
+            publisher.video(sequence, u32::from(sequence) * 3_000, if sequence == 0 { KEYFRAME } else { DELTA });
         }
+        viewer.until("the packets come", |viewer| viewer.rtp.len() >= 3);
+        let keyframes = |viewer: &Peer| {
+            let headers = viewer.rtp.iter().map(|packet| (RtpHeader::parse(packet).unwrap(), packet));
+            headers.filter(|(header, packet)| header.payload(packet) == KEYFRAME).count()
+        };
+        let before = keyframes(&viewer);
+        let begun = Instant::now();
+        let mut sequence = 3;
+        while keyframes(&viewer) == before {
+            assert!(begun.elapsed() < PATIENCE);
+            viewer.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());
+            publisher.video(sequence, u32::from(sequence) * 3_000, DELTA);
+            sequence += 1;
+            // The first requests go to the publisher, some time apart.
+            let pause = Instant::now() + Duration::from_millis(400);
+            while Instant::now() < pause {
+                viewer.turn();
+            }
+        }
+        publisher.until("it was asked first", |publisher| publisher.plis() >= 3);
+        let headers = viewer.headers(VIEWER_VIDEO);
+        for (index, header) in headers.iter().enumerate() {
+            assert_eq!(header.sequence_number, headers[0].sequence_number.wrapping_add(index as u16));
+        }
+        server.core.shutdown().await;
     }
-    publisher.until("it was asked first", |publisher| publisher.plis() >= 3);
-    let headers = viewer.headers(VIEWER_VIDEO);
-    for (index, header) in headers.iter().enumerate() {
-        assert_eq!(header.sequence_number, headers[0].sequence_number.wrapping_add(index as u16));
-    }
-    server.core.shutdown().await;
 }
 
 // RTCP-13
