@@ -59,7 +59,9 @@ impl Frames {
         match starts {
             false => Start::None,
             true if self.sets_at == Some(timestamp) => Start::Keyframe,
-            true => Start::KeyframeWithoutSets,
+            true if sets.complete().next().is_some() => Start::KeyframeWithoutSets,
+            // The sets were lost, or are yet to come: with this picture alone no decoder starts.
+            true => Start::None,
         }
     }
 

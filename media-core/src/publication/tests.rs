@@ -374,6 +374,11 @@ const IDR: &[u8] = &[0x65, 0x88];
 const IDR_SECOND_SLICE: &[u8] = &[0x65, 0x08];
 const SLICE: &[u8] = &[0x41, 0x9a];
 
+/// A keyframe in one packet (STAP-A).
+fn with_sets() -> Vec<u8> {
+    [&[0x78, 0, 5][..], SPS, &[0, 2], PPS, &[0, 2], IDR].concat()
+}
+
 // COD-10: OBS sends sets and slices in packets of their own.
 #[test]
 fn a_keyframe_in_several_packets_is_one_and_begins_at_its_parameter_sets() {
@@ -388,8 +393,7 @@ fn a_keyframe_in_several_packets_is_one_and_begins_at_its_parameter_sets() {
         assert!(!h264.plain(10 * keyframe + 6, timestamp + 1_500, SLICE));
     }
     // All in one packet, as browsers send it.
-    let stap = [&[0x78, 0, 5][..], SPS, &[0, 2], PPS, &[0, 2], IDR].concat();
-    assert!(h264.plain(40, 9_000, &stap) && !h264.plain(41, 9_000, IDR_SECOND_SLICE));
+    assert!(h264.plain(40, 9_000, &with_sets()) && !h264.plain(41, 9_000, IDR_SECOND_SLICE));
 }
 
 // COD-10, RTCP-10: sets that were lost on the way come behind the picture.
@@ -440,6 +444,9 @@ fn another_source_does_not_inherit_parameter_sets() {
     assert_eq!(h264.send(3, 3_000, IDR).len(), 3);
     h264.stage.publication.on_bye(1);
     let accepted = h264.stage.receive(&Packet { timestamp: 0, ..Packet::video(2, 0, IDR) });
+    // Without any no decoder could start.
+    assert_eq!(accepted, Ok(Accepted::AwaitingKeyframe));
+    let accepted = h264.stage.receive(&Packet { timestamp: 3_000, ..Packet::video(2, 1, &with_sets()) });
     assert!(matches!(accepted, Ok(Accepted::Forward { sequence: 6, .. })), "{accepted:?}");
 }
 
@@ -449,7 +456,7 @@ fn b_frames_are_found_by_time_that_goes_back() {
     let mut h264 = H264::new("");
     // A lost packet that comes late, and a clock that is set once, are no B-frames.
     for (sequence, timestamp) in [(0, 9_000), (2, 15_000), (1, 12_000), (3, 18_000), (4, 3_000), (5, 6_000)] {
-        h264.send(sequence, timestamp, IDR);
+        h264.send(sequence, timestamp, &with_sets());
     }
     assert!(!h264.stage.publication.has_b_frames());
     for group in 1..4 {

@@ -1,6 +1,5 @@
 //! One session inside its shard.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,7 @@ const KEYFRAME_WISHES_PER_SECOND: f64 = 0.2;
 
 /// Datagrams of media that are held while the handshake threads are at the keys (DMX-06): a peer may send media right
 /// behind its last flight, a keyframe first, and some know no way to send another.
-const EARLY_DATAGRAMS: usize = 16;
+const EARLY_DATAGRAMS: usize = 64;
 /// What was held longer is of no use any more.
 const EARLY_TIME: Duration = Duration::from_millis(200);
 
@@ -50,7 +49,7 @@ pub(super) struct Session {
     pub(super) dtls_limit: TokenBucket,
     pub(super) receiver: Option<SrtpReceiver>,
     /// What came before the keys.
-    early: VecDeque<(Instant, Path, Vec<u8>)>,
+    early: Vec<(Instant, Path, Vec<u8>)>,
     /// A publisher's RTCP goes out through this; a viewer's keys are in its subscription.
     pub(super) sender: Option<SrtpSender>,
     /// Index among its stream's viewers, once it is secured.
@@ -114,7 +113,7 @@ impl Session {
             transport: Transport::new(now, spec.role, has_video, config),
             dtls_limit: TokenBucket::new(DTLS_PER_SECOND, DTLS_BURST),
             receiver: None,
-            early: VecDeque::new(),
+            early: Vec::new(),
             sender: None,
             viewer: None,
             stats: SessionStats::default(),
@@ -149,17 +148,16 @@ impl Session {
         }
     }
 
-    /// Keeps a datagram until the keys are here; the oldest one gives way.
+    /// Keeps a datagram until the keys are here; the first ones matter most, as a keyframe is of no use without its start.
     ///
     /// # Errors
-    /// [`DropReason::NoKeys`] for the one that gave way.
+    /// [`DropReason::NoKeys`] if there is no room for it.
     pub(super) fn hold(&mut self, now: Instant, path: Path, data: &[u8]) -> Result<(), DropReason> {
-        let crowded_out = self.early.len() == EARLY_DATAGRAMS;
-        if crowded_out {
-            self.early.pop_front();
+        if self.early.len() == EARLY_DATAGRAMS {
+            return Err(DropReason::NoKeys);
         }
-        self.early.push_back((now, path, data.to_vec()));
-        if crowded_out { Err(DropReason::NoKeys) } else { Ok(()) }
+        self.early.push((now, path, data.to_vec()));
+        Ok(())
     }
 
     /// What was held, oldest first; an error stands for one that waited too long.

@@ -344,7 +344,7 @@ async fn what_is_held_before_the_keys_is_bounded() {
         peer.send(&[0x80; 200]);
     }
     peer.validate();
-    assert_eq!(server.dropped(0, DropReason::NoKeys).await, 84);
+    assert_eq!(server.dropped(0, DropReason::NoKeys).await, 36);
     assert!(server.counters(0).await.stun_checks_answered >= 2);
     server.core.shutdown().await;
 }
