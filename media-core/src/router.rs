@@ -58,6 +58,8 @@ pub(crate) enum ShardMessage {
 /// Room of a feed: what one full batch from the socket brings, at usual packet sizes.
 const FEED_PACKETS: usize = 64;
 const FEED_BYTES: usize = FEED_PACKETS * 1200;
+/// Feeds that there are as soon as one is needed: as many as may be under way when the other shards keep up.
+const SPARE_FEEDS: usize = 16;
 /// Feeds whose room is kept for later ones, some megabytes at most.
 const MAX_SPARE_FEEDS: usize = 64;
 
@@ -169,6 +171,9 @@ impl Feeds {
     /// One that nobody else has: the oldest, unless a shard is behind. Then a new one is made, and what is too much is
     /// let go.
     fn take(&mut self) -> Arc<Feed> {
+        if self.given.is_empty() {
+            self.given.extend(std::iter::repeat_with(Arc::default).take(SPARE_FEEDS));
+        }
         let Some(mut feed) = self.given.pop_front() else { return Arc::default() };
         if Arc::get_mut(&mut feed).is_some() {
             return feed;

@@ -47,6 +47,9 @@ const PACE: Duration = Duration::from_millis(5);
 /// Messages before the socket gets its turn.
 const MESSAGE_ROUNDS: usize = 256;
 
+/// Streams for which lists have room from the start.
+const ROOM: usize = 64;
+
 type Map<K, V> = HashMap<K, V, RandomState>;
 
 /// What a shard needs to start.
@@ -127,8 +130,8 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
         transactions: Map::default(),
         farewells: Map::default(),
         publishing: Vec::new(),
-        due: VecDeque::new(),
-        behind: Vec::new(),
+        due: VecDeque::with_capacity(ROOM),
+        behind: Vec::with_capacity(ROOM),
         feeds: Feeds::default(),
         wishes: Vec::new(),
         ice_outputs: Vec::new(),
@@ -148,6 +151,8 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
     ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first time the runtime makes room for those who yield.
+    tokio::task::yield_now().await;
     let mut running = true;
     while running || !shard.farewells.is_empty() {
         let (mut goes_on, mut busy) = (true, false);
