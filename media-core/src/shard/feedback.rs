@@ -12,7 +12,7 @@ use crate::rtcp::{DelaySinceLastReceiverReport, NtpTime, ReportBlock, RtcpPacket
 use crate::session::CoreEvent;
 use crate::srtp::SrtpSender;
 use crate::stats::{DropReason, ShardCounters};
-use crate::subscription::{Outgoing, PACKET_ROOM};
+use crate::subscription::{Outgoing, PACKET_ROOM, Resent};
 
 use super::session::{ReferenceTime, Session};
 use super::{Shard, send};
@@ -113,16 +113,25 @@ impl Shard {
                 let stream = &mut self.streams[session.stream];
                 let viewer = &mut stream.viewers[index];
                 let Some(kind) = viewer.kind_of(nack.media_ssrc) else { return };
-                let cache = &stream.tracks[kind.index()].cache;
+                let track = &stream.tracks[kind.index()];
+                let mut beyond_repair = false;
                 for sequence_number in nack.sequence_numbers().take(MAX_RESENDS) {
                     self.counters.nacks_received += 1;
                     if self.outbox.room() < PACKET_ROOM {
                         send(&self.socket, &mut self.outbox, &mut self.counters);
                     }
-                    if viewer.resend(now, kind, sequence_number, cache, &mut self.outbox) {
-                        self.counters.rtp_retransmitted += 1;
-                        session.stats.retransmitted += 1;
+                    match viewer.resend(now, kind, sequence_number, track, &mut self.outbox) {
+                        Resent::Yes => {
+                            self.counters.rtp_retransmitted += 1;
+                            session.stats.retransmitted += 1;
+                        }
+                        Resent::No => {}
+                        Resent::BeyondRepair => beyond_repair = true,
                     }
+                }
+                if beyond_repair && session.keyframe_wishes.take(now) {
+                    let stream = session.stream;
+                    self.want_keyframe(now, stream);
                 }
             }
             _ => {}

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 use crate::media::MediaKind;
 use crate::net::{Path, SendBatch};
 use crate::publication::Track;
-use crate::publication::cache::{CachedPacket, PacketCache};
+use crate::publication::cache::CachedPacket;
 use crate::srtp::{MAX_TRAILER, SrtpSender};
 
 pub use congestion::Congestion;
 pub use outgoing::{Outgoing, WriteError};
 
 use outgoing::Exit;
+use resends::Verdict;
 
 /// Room that one outgoing packet may need: the largest datagram, a rewritten header and the SRTP trailer.
 pub const PACKET_ROOM: usize = 1500 + 64 + MAX_TRAILER;
@@ -98,6 +99,17 @@ impl Sent {
         self.packets += 1;
         self.bytes += bytes as u64;
     }
+}
+
+/// What became of a NACKed packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resent {
+    /// It was written again.
+    Yes,
+    /// It is not here, it is on its way, or the budget is used up.
+    No,
+    /// It was sent again as often as makes sense, and no keyframe came since: only another one helps.
+    BeyondRepair,
 }
 
 /// The way of the packets of one viewer into the batch.
@@ -218,30 +230,34 @@ impl Subscription {
         way.served
     }
 
-    /// Answers one NACKed sequence number from the cache. Returns true if a packet was written.
+    /// Answers one NACKed sequence number from a track's cache.
     pub fn resend(
         &mut self,
         now: Instant,
         kind: MediaKind,
         sequence_number: u16,
-        cache: &PacketCache,
+        track: &Track,
         out: &mut SendBatch,
-    ) -> bool {
+    ) -> Resent {
         let round_trip = self.round_trip_time.unwrap_or_default();
         let interval = (round_trip - RESEND_TOLERANCE.min(round_trip / 4)).max(RESEND_INTERVAL);
-        let Some(outgoing) = self.outgoing[kind.index()].as_mut() else { return false };
-        let Some(sequence) = outgoing.stream_sequence(sequence_number) else { return false };
-        let Some(packet) = cache.get(sequence) else { return false };
+        let Some(outgoing) = self.outgoing[kind.index()].as_mut() else { return Resent::No };
+        let Some(sequence) = outgoing.stream_sequence(sequence_number) else { return Resent::No };
+        let Some(packet) = track.cache.get(sequence) else { return Resent::No };
         let congestion = &mut *self.congestion;
         let within_budget = || congestion.allow_retransmission(now, packet.payload.len());
-        if !outgoing.resends.allow(now, sequence, interval, within_budget) {
-            return false;
+        match outgoing.resends.allow(now, sequence, interval, within_budget) {
+            Verdict::Send => {}
+            Verdict::GivenUp if track.latest_keyframe().is_some_and(|keyframe| keyframe <= sequence) => {
+                return Resent::BeyondRepair;
+            }
+            Verdict::GivenUp | Verdict::NotNow => return Resent::No,
         }
         let mut exit = Exit { now, sender: &mut self.sender, congestion };
-        let Ok(length) = outgoing.resend(&packet, &mut exit, out.spare()) else { return false };
+        let Ok(length) = outgoing.resend(&packet, &mut exit, out.spare()) else { return Resent::No };
         out.commit(self.path, length);
         self.sent.add(length);
-        true
+        Resent::Yes
     }
 
     /// True if something can be sent to the viewer besides media, to probe its path.

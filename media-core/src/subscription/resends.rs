@@ -23,28 +23,39 @@ pub(super) struct Resends {
 /// Indexed by the low bits of the sequence number.
 type Memory = [Option<Resent>; MEMORY];
 
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The packet is sent again; this is noted.
+    Send,
+    /// It is on its way, or the budget is used up.
+    NotNow,
+    /// It was sent often enough.
+    GivenUp,
+}
+
 impl Resends {
-    /// True if this packet may be sent again now, and the budget allows it; notes that it is.
+    /// Whether this packet is sent again now.
     pub(super) fn allow(
         &mut self,
         now: Instant,
         sequence: u64,
         interval: Duration,
         within_budget: impl FnOnce() -> bool,
-    ) -> bool {
+    ) -> Verdict {
         let memory = self.memory.get_or_insert_with(|| Box::new([None; MEMORY]));
         let slot = &mut memory[(sequence % MEMORY as u64) as usize];
         let times = match slot.filter(|resent| resent.sequence == sequence) {
-            Some(resent) if resent.times == MAX_TIMES => return false,
-            Some(resent) if now.saturating_duration_since(resent.at) < interval => return false,
+            Some(resent) if now.saturating_duration_since(resent.at) < interval => return Verdict::NotNow,
+            Some(resent) if resent.times == MAX_TIMES => return Verdict::GivenUp,
             Some(resent) => resent.times,
             None => 0,
         };
         if !within_budget() {
-            return false;
+            return Verdict::NotNow;
         }
         *slot = Some(Resent { sequence, at: now, times: times + 1 });
-        true
+        Verdict::Send
     }
 }
 
@@ -59,10 +70,17 @@ mod tests {
     fn a_packet_is_sent_again_once_per_interval_and_three_times_at_most() {
         let start = Instant::now();
         let mut resends = Resends::default();
-        let times: Vec<u64> =
-            (0..1000).filter(|&ms| resends.allow(start + Duration::from_millis(ms), 7, INTERVAL, || true)).collect();
-        assert_eq!(times, [0, 20, 40]);
-        assert!(resends.allow(start, 8, INTERVAL, || true));
+        let verdicts: Vec<Verdict> =
+            (0..100).map(|ms| resends.allow(start + Duration::from_millis(ms), 7, INTERVAL, || true)).collect();
+        for (ms, &verdict) in verdicts.iter().enumerate() {
+            let expected = match ms {
+                0 | 20 | 40 => Verdict::Send,
+                60.. => Verdict::GivenUp,
+                _ => Verdict::NotNow,
+            };
+            assert_eq!(verdict, expected, "{ms} ms");
+        }
+        assert_eq!(resends.allow(start, 8, INTERVAL, || true), Verdict::Send);
     }
 
     // OPS-08
@@ -70,7 +88,7 @@ mod tests {
     fn what_the_budget_does_not_allow_may_be_asked_for_again() {
         let start = Instant::now();
         let mut resends = Resends::default();
-        assert!(!resends.allow(start, 7, INTERVAL, || false));
-        assert!(resends.allow(start, 7, INTERVAL, || true));
+        assert_eq!(resends.allow(start, 7, INTERVAL, || false), Verdict::NotNow);
+        assert_eq!(resends.allow(start, 7, INTERVAL, || true), Verdict::Send);
     }
 }

@@ -102,8 +102,8 @@ fn forward(viewer: &mut Subscription, published: &mut Published, sequence: u64) 
 
 fn resend(viewer: &mut Subscription, published: &Published, now: Instant, number: u16) -> Option<Vec<u8>> {
     let mut out = SendBatch::new(false);
-    let cache = &published.tracks[1].cache;
-    viewer.resend(now, MediaKind::Video, number, cache, &mut out).then(|| out.datagrams().flatten().copied().collect())
+    let resent = viewer.resend(now, MediaKind::Video, number, &published.tracks[1], &mut out);
+    (resent == Resent::Yes).then(|| out.datagrams().flatten().copied().collect())
 }
 
 fn open(receiver: &mut SrtpReceiver, mut packet: Vec<u8>) -> (RtpHeader, Vec<u8>) {
@@ -162,7 +162,7 @@ fn red_goes_to_each_viewer_in_its_own_payload_types_or_as_plain_opus() {
         for first in &sent {
             let number = RtpHeader::parse(first).unwrap().sequence_number;
             let mut again = SendBatch::new(false);
-            assert!(viewer.resend(arrived, MediaKind::Audio, number, &published.tracks[0].cache, &mut again));
+            assert_eq!(viewer.resend(arrived, MediaKind::Audio, number, &published.tracks[0], &mut again), Resent::Yes);
             assert!(again.datagrams().eq([&first[..]]), "SRTP-09");
         }
         let mut sent = sent.into_iter();
@@ -268,6 +268,16 @@ fn rtx_carries_the_viewers_own_number_and_each_packet_at_most_once_per_round_tri
     viewer.round_trip_time = Some(Duration::from_millis(100));
     assert_eq!(resend(&mut viewer, &published, start + Duration::from_millis(79), number), None);
     assert!(resend(&mut viewer, &published, start + Duration::from_millis(80), number).is_some());
+    // Sent again as often as makes sense, it needs a keyframe, unless one came since.
+    let at = |ms| start + Duration::from_millis(ms);
+    assert!(resend(&mut viewer, &published, at(200), number).is_some());
+    let mut out = SendBatch::new(false);
+    let ask = |viewer: &mut Subscription, published: &Published, out: &mut SendBatch| {
+        viewer.resend(at(300), MediaKind::Video, number, &published.tracks[1], out)
+    };
+    assert_eq!(ask(&mut viewer, &published, &mut out), Resent::BeyondRepair);
+    published.packet(10, 96, true);
+    assert_eq!(ask(&mut viewer, &published, &mut out), Resent::No);
     // Never sent: behind the newest, and before the first.
     assert_eq!(resend(&mut viewer, &published, start, 0x7fff_u16.wrapping_add(10)), None);
     assert_eq!(resend(&mut viewer, &published, start, 0x7ffe), None);
