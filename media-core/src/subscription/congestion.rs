@@ -100,7 +100,7 @@ impl Congestion {
         self.follow(now, media);
     }
 
-    /// Lets time pass. True if a probe is due that [`Congestion::take_probe`] has; only those are asked to whom
+    /// Lets time pass. True if a probe is due, to be sent with the next walk; only those are asked to whom
     /// anything can be sent for that purpose.
     pub fn poll(&mut self, now: Instant, media: u64, can_probe: bool) -> bool {
         self.estimator.set_demand((media as f64 * 2.0 * HEADROOM) as u64);
