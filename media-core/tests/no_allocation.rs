@@ -144,8 +144,9 @@ async fn forwarding_allocates_nothing_in_the_shard() {
         assert!(after.nacks_sent > before.nacks_sent);
         let allocations = ALLOCATIONS.load(Ordering::Relaxed);
         println!("{shards} shards: {allocations} allocations for {received} packets");
-        // The one exception: while another shard is behind, the home shard makes room for one more batch, and keeps it.
-        let allowed = if shards == 1 { 0 } else { received / 20 };
+        // The one exception: while another shard is behind, the home shard makes room for one more batch (an Arc and two
+        // lists) and keeps it, up to 64 of them. Anything made for each packet would be far more.
+        let allowed = if shards == 1 { 0 } else { 3 * 64 };
         assert!(allocations <= allowed, "{allocations} allocations for {received} packets with {shards} shards");
         server.core.shutdown().await;
     }
