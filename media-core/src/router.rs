@@ -327,10 +327,10 @@ impl Stream {
         walk.late_walks = if waited > MAX_WAIT { walk.late_walks + 1 } else { 0 };
         walk.shedding = walk.late_walks >= LATE_WALKS;
         walk.behind = false;
-        for (track, (late, head)) in self.tracks.iter_mut().zip(walk.late.iter_mut().zip(&mut walk.heads)) {
+        for (track, late) in self.tracks.iter_mut().zip(&mut walk.late) {
             track.take_late(late);
-            *head = track.head();
         }
+        self.walk.heads = self.heads();
         true
     }
 
@@ -338,8 +338,7 @@ impl Stream {
     pub(crate) fn end_walk(&mut self) -> bool {
         self.walk.next = 0;
         self.walk.under_way = false;
-        let mut tracks = self.tracks.iter().zip(&self.walk.heads);
-        self.walk.queued = tracks.any(|(track, &head)| track.has_late() || track.head() != head);
+        self.walk.queued = self.walk.heads != self.heads() || self.tracks.iter().any(Track::has_late);
         self.walk.queued
     }
 
@@ -357,6 +356,11 @@ impl Stream {
         [index, hole]
     }
 
+    /// Behind the highest sequence number that came, by kind.
+    fn heads(&self) -> [u64; 2] {
+        self.tracks.each_ref().map(Track::head)
+    }
+
     fn feed_head(&self) -> FeedHead {
         FeedHead { stream: self.id, clocks: self.clocks, keyframes_ignored: self.keyframes.is_ignored() }
     }
@@ -364,7 +368,7 @@ impl Stream {
     /// Gives the joined shards what they have not been given yet: the packets in order, then those that came behind
     /// later ones. Returns how many feeds were taken and how many refused.
     pub(crate) fn hand_over(&mut self, feeds: &mut Feeds, shards: &[ShardSender]) -> HandedOver {
-        let heads = [self.tracks[0].head(), self.tracks[1].head()];
+        let heads = self.heads();
         let handed_over = std::mem::replace(&mut self.handed_over, heads);
         let packets = [MediaKind::Audio, MediaKind::Video].into_iter().flat_map(|kind| {
             let (track, from) = (&self.tracks[kind.index()], handed_over[kind.index()]);
@@ -379,12 +383,12 @@ impl Stream {
         if self.joined.contains(&shard) {
             return;
         }
-        let Some(formats) = &self.formats else { return self.joined.push(shard) };
-        shards[shard].send(ShardMessage::Publisher(self.id, Some(formats.clone())));
         if self.joined.is_empty() {
-            self.handed_over = [self.tracks[0].head(), self.tracks[1].head()];
+            self.handed_over = self.heads();
         }
         self.joined.push(shard);
+        let Some(formats) = &self.formats else { return };
+        shards[shard].send(ShardMessage::Publisher(self.id, Some(formats.clone())));
         let track = &self.tracks[MediaKind::Video.index()];
         let end = self.handed_over[MediaKind::Video.index()];
         let start = track.start(now).map_or(end, |info| info.sequence);

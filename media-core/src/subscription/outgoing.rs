@@ -188,7 +188,8 @@ impl Outgoing {
         true
     }
 
-    /// True shortly after it was started from the cache: a viewer that asks for a keyframe then has probably lost the one it was given.
+    /// True shortly after it was started from the cache: a viewer that asks for a keyframe then has probably lost the one
+    /// that it was given.
     pub fn is_starting(&self, now: Instant) -> bool {
         self.started.is_some_and(|started| now.saturating_duration_since(started) < STARTING)
     }
@@ -264,12 +265,8 @@ impl Outgoing {
     ) -> Result<usize, WriteError> {
         let sequence = packet.info.sequence;
         let payload_type = self.payload_types[usize::from(packet.info.payload_type & 0x7f)];
-        if payload_type == NONE {
-            self.withheld |= sequence >= self.next;
-            return Err(WriteError::NotForThisViewer);
-        }
         // Video begins where a decoder can begin.
-        if self.awaiting_keyframe && !packet.info.keyframe {
+        if payload_type == NONE || (self.awaiting_keyframe && !packet.info.keyframe) {
             self.withheld |= sequence >= self.next;
             return Err(WriteError::NotForThisViewer);
         }
@@ -343,13 +340,12 @@ impl Outgoing {
         if payload_type == NONE {
             return Err(WriteError::NotForThisViewer);
         }
-        let rtx_payload_type = self.rtx_payload_types[usize::from(payload_type)];
-        if rtx_payload_type == NONE {
+        let Some(rtx_payload_type) = self.rtx_of(payload_type) else {
             if self.transport_wide.is_some() {
                 return Err(WriteError::NotForThisViewer);
             }
             return self.write(packet, payload_type, first, exit, out);
-        }
+        };
         let fields = HeaderFields {
             marker: packet.info.marker,
             padding: false,
