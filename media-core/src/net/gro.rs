@@ -10,20 +10,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 use std::time::Duration;
 
-use super::address::{RAW_ADDRESS_LEN, RawAddress};
+use super::slots::{Control, Message, Slots};
 
 /// Runs in one call. A client rarely has more than two waiting: a frame, and audio behind it.
 const RUNS: usize = 4;
 /// The longest run that the system makes.
 const SLOT: usize = 1 << 16;
-/// Room for the control messages UDP_GRO and SO_RXQ_OVFL, an `int` each, and SO_TIMESTAMPNS, a `timespec`.
-const CONTROL: usize = 128;
-
-/// Control message buffers must be aligned like `cmsghdr`.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; CONTROL]);
-
 /// Switches UDP_GRO of a socket on or off.
 ///
 /// With it on, a sender on the same machine does not have its UDP_SEGMENT runs cut for this socket, which a receiver
@@ -81,44 +73,12 @@ impl Run<'_> {
 }
 
 /// Buffers for receiving runs, allocated once: 4 times 64 KiB. One serves any number of sockets by turns.
-pub struct RunBatch {
-    data: Box<[u8]>,
-    names: Box<[RawAddress]>,
-    controls: Box<[Control]>,
-    // Points into its neighbours; boxed slices never move.
-    headers: Box<[libc::mmsghdr]>,
-    _iovecs: Box<[libc::iovec]>,
-    count: usize,
-}
-
-// SAFETY: the raw pointers in `headers` and `_iovecs` lead only into boxes that the same value owns.
-unsafe impl Send for RunBatch {}
+pub struct RunBatch(Slots);
 
 impl RunBatch {
     /// Allocates the buffers.
     pub fn new() -> RunBatch {
-        let mut data = vec![0; RUNS * SLOT].into_boxed_slice();
-        let mut names = vec![RawAddress::zeroed(); RUNS].into_boxed_slice();
-        let mut controls = vec![Control([0; CONTROL]); RUNS].into_boxed_slice();
-        let mut iovecs: Box<[libc::iovec]> = data
-            .chunks_exact_mut(SLOT)
-            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT })
-            .collect();
-        let headers = names
-            .iter_mut()
-            .zip(controls.iter_mut())
-            .zip(iovecs.iter_mut())
-            .map(|((name, control), iovec)| {
-                // SAFETY: all-zero bytes are a valid `mmsghdr`; the pointers follow.
-                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-                header.msg_hdr.msg_name = (&raw mut *name).cast();
-                header.msg_hdr.msg_iov = &raw mut *iovec;
-                header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_control = (&raw mut *control).cast();
-                header
-            })
-            .collect();
-        RunBatch { data, names, controls, headers, _iovecs: iovecs, count: 0 }
+        RunBatch(Slots::new(RUNS, SLOT))
     }
 
     /// One recvmmsg without waiting. True if every buffer was filled, so that more may be there; false if the socket is
@@ -127,31 +87,16 @@ impl RunBatch {
     /// # Errors
     /// What the system says; `WouldBlock` when there was nothing at all. The batch is empty then.
     pub fn receive(&mut self, socket: &impl AsFd) -> io::Result<bool> {
-        self.count = 0;
-        for header in &mut self.headers {
-            header.msg_hdr.msg_namelen = RAW_ADDRESS_LEN;
-            header.msg_hdr.msg_controllen = CONTROL as _;
-        }
-        let fd = socket.as_fd().as_raw_fd();
-        // SAFETY: every header points to buffers that `self` owns and nobody else touches during the call.
-        let received = unsafe {
-            libc::recvmmsg(fd, self.headers.as_mut_ptr(), RUNS as _, libc::MSG_DONTWAIT as _, ptr::null_mut())
-        };
-        self.count = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        Ok(self.count == RUNS)
+        Ok(self.0.receive(socket.as_fd().as_raw_fd())? == RUNS)
     }
 
     /// The runs of the last call. One of unknown address family is left out.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = Run<'_>> {
-        let headers = &self.headers[..self.count];
-        let (names, controls) = (&self.names, &self.controls);
-        self.data.chunks_exact_mut(SLOT).zip(headers).enumerate().filter_map(move |(index, (slot, header))| {
-            let remote = names[index].get()?;
-            let data = &mut slot[..(header.msg_len as usize).min(SLOT)];
-            let Told { size, overflowed, received } = read_control(&header.msg_hdr, &controls[index]);
+        self.0.iter_mut().map(|Message { remote, data, header, control }| {
+            let Told { size, overflowed, received } = read_control(header, control);
             // Without the control message it is a single datagram.
             let size = size.unwrap_or(data.len()).max(1);
-            Some(Run { remote, overflowed, received, data, size })
+            Run { remote, overflowed, received, data, size }
         })
     }
 }

@@ -7,6 +7,7 @@ mod address;
 mod gro;
 mod receive;
 mod send;
+mod slots;
 mod socket;
 
 pub use gro::{Run, RunBatch, count_overflows, set_run_receiving, stamp_arrivals};

@@ -1,25 +1,17 @@
 //! Receiving: up to 64 datagrams in one recvmmsg.
 
 use std::io;
-use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::ptr;
 
 use super::Path;
-use super::address::{RAW_ADDRESS_LEN, RawAddress};
+use super::slots::{Control, Message, Slots};
 
 /// Datagrams in one call.
 const BATCH: usize = 64;
 /// Bytes for one datagram: [`crate::demux::MAX_DATAGRAM`] and some more, so that longer ones are seen as such.
 const SLOT: usize = 2048;
-/// Room for one in6_pktinfo control message.
-const CONTROL: usize = 64;
-
-/// Control message buffers must be aligned like `cmsghdr`.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; CONTROL]);
 
 /// One received datagram.
 pub struct Datagram<'a> {
@@ -30,64 +22,24 @@ pub struct Datagram<'a> {
 }
 
 /// Buffers for recvmmsg, allocated once.
-pub struct ReceiveBatch {
-    data: Box<[u8]>,
-    names: Box<[RawAddress]>,
-    controls: Box<[Control]>,
-    // Points into `headers`' neighbours below; boxed slices never move.
-    headers: Box<[libc::mmsghdr]>,
-    _iovecs: Box<[libc::iovec]>,
-    count: usize,
-}
+pub struct ReceiveBatch(Slots);
 
 impl ReceiveBatch {
     /// Allocates the buffers: 64 times 2 KiB.
     pub fn new() -> ReceiveBatch {
-        let mut data = vec![0u8; BATCH * SLOT].into_boxed_slice();
-        let mut names = vec![RawAddress::zeroed(); BATCH].into_boxed_slice();
-        let mut controls = vec![Control([0; CONTROL]); BATCH].into_boxed_slice();
-        let mut iovecs: Box<[libc::iovec]> = data
-            .chunks_exact_mut(SLOT)
-            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT })
-            .collect();
-        let headers = (0..BATCH)
-            .map(|index| {
-                // SAFETY: all-zero bytes are a valid `mmsghdr`; the pointers follow.
-                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-                header.msg_hdr.msg_name = (&raw mut names[index]).cast();
-                header.msg_hdr.msg_iov = &raw mut iovecs[index];
-                header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_control = (&raw mut controls[index]).cast();
-                header
-            })
-            .collect();
-        ReceiveBatch { data, names, controls, headers, _iovecs: iovecs, count: 0 }
+        ReceiveBatch(Slots::new(BATCH, SLOT))
     }
 
     /// One recvmmsg; returns the number of datagrams.
     pub(super) fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
-        for header in &mut self.headers {
-            header.msg_hdr.msg_namelen = RAW_ADDRESS_LEN;
-            header.msg_hdr.msg_controllen = CONTROL as _;
-        }
-        // SAFETY: every header points to buffers that `self` owns and nobody else touches during the call.
-        let received = unsafe {
-            libc::recvmmsg(fd, self.headers.as_mut_ptr(), BATCH as _, libc::MSG_DONTWAIT as _, ptr::null_mut())
-        };
-        self.count = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        Ok(self.count)
+        self.0.receive(fd)
     }
 
     /// The datagrams of the last call. One of unknown address family is left out.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = Datagram<'_>> {
-        let headers = &self.headers[..self.count];
-        let names = &self.names;
-        let controls = &self.controls;
-        self.data.chunks_exact_mut(SLOT).zip(headers).enumerate().filter_map(move |(index, (slot, header))| {
-            let remote = names[index].get()?;
-            let local = local_address(&header.msg_hdr, &controls[index]);
-            let length = (header.msg_len as usize).min(SLOT);
-            Some(Datagram { path: Path { remote, local }, data: &mut slot[..length] })
+        self.0.iter_mut().map(|Message { remote, data, header, control }| {
+            let local = local_address(header, control);
+            Datagram { path: Path { remote, local }, data }
         })
     }
 }
