@@ -1,5 +1,5 @@
 // The publish page: capture, send, and show how far the session came.
-// Parameters for automation: auto=1, source=camera|screen|microphone|pattern, codec=VP8|…, bitrate=KBIT, token=….
+// Parameters for automation: auto=1, source=camera|screen|microphone|pattern, codec=VP8|…, bitrate=KBIT, sound=red, token=….
 
 import { root } from "./whip.js";
 import { Keeper, cipherName, codecName, element, page, query, rate, rememberToken, setError, setState, showStages, showStats, streamName } from "./page.js";
@@ -8,7 +8,8 @@ import { testPattern } from "./pattern.js";
 const WANTED_CODECS = ["VP8", "VP9", "H264", "AV1", "H265"];
 
 const name = (codec) => codec.mimeType.split("/")[1].toUpperCase();
-const videoCodecs = RTCRtpSender.getCapabilities?.("video")?.codecs ?? [];
+const codecs = (kind) => RTCRtpSender.getCapabilities?.(kind)?.codecs ?? [];
+const videoCodecs = codecs("video");
 const token = rememberToken();
 let capture = null;
 
@@ -17,7 +18,7 @@ element("codec").append(
   new Option("Automatic", ""),
   ...WANTED_CODECS.filter((wanted) => videoCodecs.some((codec) => name(codec) === wanted)).map((codec) => new Option(codec, codec)),
 );
-for (const id of ["source", "codec", "bitrate"]) {
+for (const id of ["source", "codec", "bitrate", "sound"]) {
   const given = query.get(id);
   if (given !== null) element(id).value = id === "codec" ? given.toUpperCase() : given;
 }
@@ -42,13 +43,23 @@ function prefer(transceiver, wanted) {
   transceiver.setCodecPreferences([...chosen, ...videoCodecs.filter((codec) => name(codec) === "RTX")]);
 }
 
+/** Offers redundant sound (RFC 2198) first: a browser sends what comes first. */
+function preferRedundant(transceiver) {
+  const red = codecs("audio").filter((codec) => name(codec) === "RED");
+  if (!red.length) throw new Error("This browser cannot send sound twice.");
+  transceiver.setCodecPreferences([...red, ...codecs("audio").filter((codec) => name(codec) === "OPUS")]);
+}
+
 async function setUp(pc) {
   for (const track of capture.stream.getTracks()) {
     const video = track.kind === "video";
     const sendEncodings = video ? [{ maxBitrate: 1000 * Math.max(50, Number(element("bitrate").value) || 2500) }] : undefined;
     const init = { direction: "sendonly", streams: [capture.stream] };
     const transceiver = pc.addTransceiver(track, sendEncodings ? { ...init, sendEncodings } : init);
-    if (!video) continue;
+    if (!video) {
+      if (element("sound").value === "red") preferRedundant(transceiver);
+      continue;
+    }
     prefer(transceiver, element("codec").value);
     // Drop frames rather than detail: a browser that shrinks the picture at the start takes long to grow it again.
     const parameters = transceiver.sender.getParameters();

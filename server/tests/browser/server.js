@@ -112,9 +112,18 @@ export class Server {
   }
 
   /** All sessions that the admin API shows, live and recently ended. */
-  async sessions() {
-    const response = await fetch(`${this.admin}/api/v1/sessions`);
-    if (response.status !== 200) throw new Error(`/api/v1/sessions answers ${response.status}`);
+  sessions() {
+    return this.#api('sessions');
+  }
+
+  /** What the admin API says of a stream. */
+  async stream(name) {
+    return (await this.#api('streams')).find(({ stream }) => stream === name);
+  }
+
+  async #api(path) {
+    const response = await fetch(`${this.admin}/api/v1/${path}`);
+    if (response.status !== 200) throw new Error(`/api/v1/${path} answers ${response.status}`);
     return response.json();
   }
 
