@@ -7,7 +7,7 @@ import { lipOffset, median } from './measure.js';
 import { overTime, poll, series } from './poll.js';
 import { suite } from './scenario.js';
 
-const PAUSE = 8000;
+const PAUSE = 30_000;
 /** Offset of sound and picture that nobody notices, in milliseconds. */
 const IN_SYNC = 45;
 

@@ -206,7 +206,7 @@ export function suite(title, { ice = 'both', ...options }, define) {
         await browser?.close();
         await server?.stop();
       });
-      define((name, body) => it(name, { timeout: 90_000 }, () => new Scenario(server, browser).run(`${group} ${name}`, body)));
+      define((name, body) => it(name, { timeout: 120_000 }, () => new Scenario(server, browser).run(`${group} ${name}`, body)));
     });
   }
 }
