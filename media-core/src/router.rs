@@ -410,7 +410,9 @@ impl Stream {
             late.clear();
         }
         self.clocks = [None; 2];
-        self.keyframes.on_publisher();
+        let takes_requests = |format: &Format| format.feedback.pli || format.feedback.fir;
+        let video = formats.as_ref().map(|formats| &formats[MediaKind::Video.index()]);
+        self.keyframes.on_publisher(video.is_none_or(|formats| formats.iter().any(takes_requests)));
         self.without_publisher_since = formats.is_none().then_some(now);
         for outgoing in self.viewers.iter_mut().flat_map(|viewer| viewer.outgoing.iter_mut().flatten()) {
             outgoing.end_publication(&self.tracks[outgoing.kind.index()]);

@@ -131,6 +131,9 @@ pub struct ShardCounters {
     pub keyframe_requests_sent: u64,
     /// PLI or FIR received from viewers.
     pub keyframe_requests_received: u64,
+    /// Wishes of viewers for a keyframe that neither the publisher fulfils, which takes no requests or ignores them, nor the
+    /// cache, which does not have everything since the last one.
+    pub keyframes_unavailable: u64,
     /// Valid connectivity checks answered.
     pub stun_checks_answered: u64,
     /// Handshakes that ended well.

@@ -49,6 +49,11 @@ const SHARD_COUNTERS: &[ShardCounter] = &[
     ("nacks_received_total", "Sequence numbers that viewers asked for again.", |c| c.nacks_received),
     ("keyframe_requests_sent_total", "PLI and FIR sent to publishers.", |c| c.keyframe_requests_sent),
     ("keyframe_requests_received_total", "PLI and FIR received from viewers.", |c| c.keyframe_requests_received),
+    (
+        "keyframes_unavailable_total",
+        "Keyframes that viewers need and that neither their publisher sends on request nor the cache has.",
+        |c| c.keyframes_unavailable,
+    ),
     ("stun_checks_answered_total", "Valid connectivity checks answered.", |c| c.stun_checks_answered),
     ("dtls_handshakes_completed_total", "DTLS handshakes that ended well.", |c| c.handshakes_completed),
     ("batches_handed_over_total", "Batches of packets handed to other shards.", |c| c.batches_handed_over),

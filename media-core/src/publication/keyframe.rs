@@ -17,6 +17,8 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct KeyframeRequester {
     interval: Duration,
+    /// The publisher has agreed to be asked.
+    can_ask: bool,
     wanted: bool,
     unanswered: u32,
     last_request: Option<Request>,
@@ -32,7 +34,7 @@ struct Request {
 impl KeyframeRequester {
     /// At most one request in `interval`.
     pub fn new(interval: Duration) -> KeyframeRequester {
-        KeyframeRequester { interval, wanted: false, unanswered: 0, last_request: None }
+        KeyframeRequester { interval, can_ask: true, wanted: false, unanswered: 0, last_request: None }
     }
 
     /// Somebody cannot decode without a keyframe.
@@ -46,15 +48,16 @@ impl KeyframeRequester {
         self.unanswered = 0;
     }
 
-    /// Another publisher: nothing is known of its manners.
-    pub fn on_publisher(&mut self) {
+    /// Another publisher: nothing is known of its manners but whether it takes requests at all.
+    pub fn on_publisher(&mut self, can_ask: bool) {
+        self.can_ask = can_ask;
         self.unanswered = 0;
         self.last_request = None;
     }
 
-    /// True if the publisher has left several requests unanswered: the cache is what viewers have.
+    /// True if the publisher takes no requests or has left several unanswered: the cache is what viewers have.
     pub fn is_ignored(&self) -> bool {
-        self.unanswered >= PATIENCE
+        !self.can_ask || self.unanswered >= PATIENCE
     }
 
     /// Learns from the home shard whether the publisher answers.

@@ -87,7 +87,7 @@ impl Shard {
             RtcpPacket::Pli(pli)
                 if self.streams[session.stream].viewers[index].kind_of(pli.media_ssrc) == Some(MediaKind::Video) =>
             {
-                self.on_keyframe_wish(now, key);
+                self.on_keyframe_request(now, key);
             }
             RtcpPacket::Fir(fir) => {
                 let viewer = &self.streams[session.stream].viewers[index];
@@ -96,7 +96,7 @@ impl Shard {
                 if let Some(entry) = entry
                     && session.fir_sequence.replace(entry.sequence_number) != Some(entry.sequence_number)
                 {
-                    self.on_keyframe_wish(now, key);
+                    self.on_keyframe_request(now, key);
                 }
             }
             RtcpPacket::TransportFeedback(feedback) => {
@@ -129,21 +129,26 @@ impl Shard {
                         Resent::BeyondRepair => beyond_repair = true,
                     }
                 }
-                if beyond_repair && session.keyframe_wishes.take(now) {
-                    let stream = session.stream;
-                    self.want_keyframe(now, stream);
+                if beyond_repair {
+                    self.on_keyframe_wish(now, key);
                 }
             }
             _ => {}
         }
     }
 
-    /// A viewer cannot decode without a keyframe. One that asks without end is not heard each time; where the publisher
-    /// does not listen, the viewer begins anew with the last keyframe (RTCP-22), and so does one that lost its start.
-    fn on_keyframe_wish(&mut self, now: Instant, key: usize) {
+    /// A viewer asks for a keyframe.
+    fn on_keyframe_request(&mut self, now: Instant, key: usize) {
         self.counters.keyframe_requests_received += 1;
+        self.sessions[key].stats.keyframe_requests += 1;
+        self.on_keyframe_wish(now, key);
+    }
+
+    /// A viewer cannot decode without a keyframe. One that wishes without end is not heard each time; where the publisher
+    /// takes no requests or ignores them, the viewer begins anew with the last keyframe (RTCP-11, RTCP-22), and so does
+    /// one that lost its start.
+    fn on_keyframe_wish(&mut self, now: Instant, key: usize) {
         let session = &mut self.sessions[key];
-        session.stats.keyframe_requests += 1;
         if !session.keyframe_wishes.take(now) {
             return;
         }
@@ -159,6 +164,7 @@ impl Shard {
             self.enqueue(now, stream_key);
             return;
         }
+        self.counters.keyframes_unavailable += u64::from(ignored);
         self.want_keyframe(now, stream_key);
     }
 

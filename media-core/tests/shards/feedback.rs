@@ -370,6 +370,36 @@ async fn where_the_publisher_does_not_listen_a_viewer_begins_anew_from_the_cache
     }
 }
 
+// RTCP-11
+#[tokio::test]
+async fn where_the_publisher_takes_no_requests_a_viewer_begins_anew_from_the_cache_if_it_can() {
+    let server = Server::start(1);
+    let [mut viewer, mut other] = [0, 0].map(|shard| server.viewer(shard, 0, true));
+    let mut section = video(None, true);
+    section.formats[0].feedback = Feedback::default();
+    let mut publisher = server.open(0, 0, Role::Publisher, vec![section]);
+    publisher.connect();
+    for sequence in 0..3 {
+        publisher.video(sequence, u32::from(sequence) * 3_000, if sequence == 0 { KEYFRAME } else { DELTA });
+    }
+    viewer.until("the packets come", |viewer| viewer.rtp.len() >= 3);
+    viewer.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());
+    viewer.until("and come anew", |viewer| viewer.rtp.len() >= 6);
+    assert_eq!(server.counters(0).await.keyframes_unavailable, 0);
+    // Without 3 there is no picture that 4 could go on from.
+    publisher.video(4, 12_000, DELTA);
+    other.until("what is left comes", |other| other.rtp.len() >= 4);
+    other.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());
+    let deadline = Instant::now() + PATIENCE;
+    while server.counters(0).await.keyframes_unavailable == 0 {
+        assert!(Instant::now() < deadline, "nobody counts the wish");
+    }
+    other.turn();
+    publisher.turn();
+    assert_eq!((other.rtp.len(), publisher.plis()), (4, 0));
+    server.core.shutdown().await;
+}
+
 // RTCP-13
 #[tokio::test]
 async fn a_publisher_that_knows_only_remb_is_told_what_its_path_carries() {
