@@ -5,6 +5,8 @@ use std::panic::catch_unwind;
 use std::path::PathBuf;
 
 use media_core::fuzzing::{TARGETS, Target};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 /// Mutations of each target's corpus.
 const MUTATIONS: usize = 20_000;
@@ -34,41 +36,24 @@ fn run(target: &Target, input: &[u8]) {
     }
 }
 
-/// Xorshift with 64 bits of state.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// A number below `end`; 0 if there is none.
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 16) as usize % end.max(1)
-    }
-}
-
 /// Changes `input` in one of the ways that parsers mind.
-fn mutate(input: &mut Vec<u8>, samples: &[Vec<u8>], random: &mut Random) {
-    let at = random.below(input.len());
-    match random.below(8) {
+fn mutate(input: &mut Vec<u8>, samples: &[Vec<u8>], random: &mut StdRng) {
+    let at = random.random_range(0..input.len().max(1));
+    match random.random_range(0..8) {
         0 => input.truncate(at),
         1 => {
-            let added = random.below(24);
-            input.extend((0..added).map(|_| random.next() as u8));
+            let added = random.random_range(0..24);
+            input.extend((0..added).map(|_| random.random::<u8>()));
         }
-        2 if !input.is_empty() => input[at] ^= 1 << random.below(8),
-        3 if !input.is_empty() => input[at] = [0x00, 0x01, 0x7f, 0x80, 0xbe, 0xff][random.below(6)],
-        4 if !input.is_empty() => input[at] = random.next() as u8,
+        2 if !input.is_empty() => input[at] ^= 1 << random.random_range(0..8),
+        3 if !input.is_empty() => input[at] = [0x00, 0x01, 0x7f, 0x80, 0xbe, 0xff][random.random_range(0..6)],
+        4 if !input.is_empty() => input[at] = random.random(),
         5 if !input.is_empty() => {
             input.remove(at);
         }
         6 => {
-            let other = &samples[random.below(samples.len())];
-            let from = random.below(other.len());
+            let other = &samples[random.random_range(0..samples.len())];
+            let from = random.random_range(0..other.len().max(1));
             input.truncate(at);
             input.extend_from_slice(&other[from..]);
         }
@@ -92,10 +77,10 @@ fn no_sample_and_no_mutation_of_one_breaks_a_parser() {
                 run(target, &sample[..end]);
             }
         }
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = StdRng::seed_from_u64(1);
         for round in 0..MUTATIONS {
             let mut input = samples[round % samples.len()].clone();
-            for _ in 0..=random.below(6) {
+            for _ in 0..=random.random_range(0..6) {
                 mutate(&mut input, &samples, &mut random);
             }
             run(target, &input);

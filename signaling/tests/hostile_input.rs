@@ -2,26 +2,16 @@
 
 mod support;
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use signaling::SignalingConfig;
 use support::{App, PUBLISH_OFFERS, WATCH_OFFERS, golden};
 
-/// Numbers that look random and are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % sides as u64) as usize
-    }
-}
-
-fn mutate(dice: &mut Dice, text: &str) -> Vec<u8> {
+fn mutate(random: &mut StdRng, text: &str) -> Vec<u8> {
     let mut lines: Vec<Vec<u8>> = text.split_inclusive('\n').map(|line| line.as_bytes().to_vec()).collect();
-    for _ in 0..=dice.roll(4) {
-        let (from, to) = (dice.roll(lines.len()), dice.roll(lines.len()));
-        match dice.roll(6) {
+    for _ in 0..=random.random_range(0..4) {
+        let (from, to) = (random.random_range(0..lines.len()), random.random_range(0..lines.len()));
+        match random.random_range(0..6) {
             0 => lines.swap(from, to),
             1 => {
                 let line = lines[from].clone();
@@ -30,13 +20,13 @@ fn mutate(dice: &mut Dice, text: &str) -> Vec<u8> {
             2 if lines.len() > 1 => drop(lines.remove(from)),
             3 => {
                 let line = &mut lines[from];
-                let at = dice.roll(line.len());
+                let at = random.random_range(0..line.len());
                 line.truncate(at.max(1));
             }
             _ => {
                 let line = &mut lines[from];
-                let at = dice.roll(line.len());
-                line[at] = b" :/=;,*-0919az\x00\xff\n"[dice.roll(17)];
+                let at = random.random_range(0..line.len());
+                line[at] = b" :/=;,*-0919az\x00\xff\n"[random.random_range(0..17)];
             }
         }
     }
@@ -45,7 +35,7 @@ fn mutate(dice: &mut Dice, text: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn broken_offers_get_an_answer_or_a_problem() {
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut random = StdRng::seed_from_u64(0x9e37_79b9_7f4a_7c15);
     let app = App::new(SignalingConfig { max_sessions: usize::MAX, ..SignalingConfig::default() });
     app.post("/whip/watched", &golden("chromium-publish")).await;
     let (mut taken, mut refused) = (0, 0);
@@ -53,7 +43,7 @@ async fn broken_offers_get_an_answer_or_a_problem() {
         let offers =
             PUBLISH_OFFERS.iter().map(|name| ("whip", name)).chain(WATCH_OFFERS.iter().map(|name| ("whep", name)));
         for (side, name) in offers {
-            let body = mutate(&mut dice, &golden(name));
+            let body = mutate(&mut random, &golden(name));
             let path = if side == "whip" { format!("/whip/{name}-{round}") } else { "/whep/watched".to_owned() };
             let reply = app.send("POST", &path, &[("content-type", "application/sdp")], body).await;
             match reply.status.as_u16() {
@@ -72,7 +62,7 @@ async fn broken_offers_get_an_answer_or_a_problem() {
 
 #[tokio::test]
 async fn broken_fragments_get_204_or_a_problem() {
-    let mut dice = Dice(42);
+    let mut random = StdRng::seed_from_u64(42);
     let app = App::new(SignalingConfig::default());
     let reply = app.post("/whip/s", &golden("chromium-publish")).await;
     let (session, etag) = (reply.header("location").to_owned(), reply.header("etag").to_owned());
@@ -83,7 +73,7 @@ async fn broken_fragments_get_204_or_a_problem() {
         remote.ufrag, remote.pwd, remote.ufrag
     );
     for _ in 0..3000 {
-        let body = mutate(&mut dice, &fragment);
+        let body = mutate(&mut random, &fragment);
         let headers = [("content-type", "application/trickle-ice-sdpfrag"), ("if-match", etag.as_str())];
         let status = app.send("PATCH", &session, &headers, body).await.status.as_u16();
         assert!([204, 400, 422].contains(&status), "{status}");

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use stun::attributes::*;
 use stun::error_code::ErrorCodeAttribute;
 use stun::fingerprint::FINGERPRINT;
@@ -472,28 +474,16 @@ fn the_username_fragment_is_found_without_parsing_the_rest() {
     assert_eq!(transaction_id(&[0; 19]), None);
 }
 
-/// A small generator whose runs repeat.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % sides as u64) as usize
-    }
-
-    fn mutate(&mut self, bytes: &mut Vec<u8>) {
-        for _ in 0..=self.roll(4) {
-            let at = self.roll(bytes.len() + 1);
-            match self.roll(5) {
-                0 => bytes.truncate(at),
-                1 => bytes.insert(at, self.roll(256) as u8),
-                2 if at < bytes.len() => bytes[at] ^= 1 << self.roll(8),
-                3 if at < bytes.len() => bytes[at] = [0, 0xff, 0x7f, 0x80][self.roll(4)],
-                _ if at < bytes.len() => drop(bytes.remove(at)),
-                _ => {}
-            }
+fn mutate(random: &mut StdRng, bytes: &mut Vec<u8>) {
+    for _ in 0..=random.random_range(0..4) {
+        let at = random.random_range(0..=bytes.len());
+        match random.random_range(0..5) {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, random.random()),
+            2 if at < bytes.len() => bytes[at] ^= 1 << random.random_range(0..8),
+            3 if at < bytes.len() => bytes[at] = [0, 0xff, 0x7f, 0x80][random.random_range(0..4)],
+            _ if at < bytes.len() => drop(bytes.remove(at)),
+            _ => {}
         }
     }
 }
@@ -501,7 +491,7 @@ impl Dice {
 // STUN-01
 #[test]
 fn mutated_checks_never_panic_nor_pass() {
-    let mut dice = Dice(0x5eed_1ce0);
+    let mut random = StdRng::seed_from_u64(0x5eed_1ce0);
     let mut lite = lite();
     let mut now = Instant::now();
     let mut out = Vec::new();
@@ -512,8 +502,8 @@ fn mutated_checks_never_panic_nor_pass() {
         Check { typ: BINDING_SUCCESS, ..Check::new() }.bytes(),
     ];
     for round in 0..60_000_u32 {
-        let mut bytes = seeds[dice.roll(seeds.len())].clone();
-        dice.mutate(&mut bytes);
+        let mut bytes = seeds[random.random_range(0..seeds.len())].clone();
+        mutate(&mut random, &mut bytes);
         if seeds.contains(&bytes) {
             continue;
         }
@@ -533,16 +523,20 @@ fn mutated_checks_never_panic_nor_pass() {
 // STUN-01: content that is authenticated is not trusted either.
 #[test]
 fn authenticated_nonsense_never_panics() {
-    let mut dice = Dice(0xbad_cafe);
+    let mut random = StdRng::seed_from_u64(0xbad_cafe);
     let mut lite = lite();
     let mut now = Instant::now();
     let mut out = Vec::new();
     for _ in 0..10_000 {
         let mut check = Check::new();
-        for _ in 0..dice.roll(30) {
-            let typ = if dice.roll(2) == 0 { dice.roll(0x40) } else { dice.roll(0x10000) } as u16;
+        for _ in 0..random.random_range(0..30) {
+            let typ = if random.random_range(0..2) == 0 {
+                random.random_range(0..0x40)
+            } else {
+                random.random_range(0..0x10000)
+            } as u16;
             if typ != ATTR_MESSAGE_INTEGRITY.0 && typ != ATTR_FINGERPRINT.0 {
-                let value = vec![dice.roll(256) as u8; dice.roll(30)];
+                let value = vec![random.random(); random.random_range(0..30)];
                 check = check.with(typ, &value);
             }
         }
@@ -556,12 +550,12 @@ fn authenticated_nonsense_never_panics() {
 // ICE-05
 #[test]
 fn mutated_candidate_lines_never_panic() {
-    let mut dice = Dice(0xca4d);
+    let mut random = StdRng::seed_from_u64(0xca4d);
     let seed =
         b"a=candidate:1387637174 1 udp 2122260223 2001:db8::1 61764 typ host generation 0 ufrag EsAw network-id 1";
     for _ in 0..60_000 {
         let mut bytes = seed.to_vec();
-        dice.mutate(&mut bytes);
+        mutate(&mut random, &mut bytes);
         let line = String::from_utf8_lossy(&bytes);
         let _ = candidate_ufrag(&line);
         if let Some(candidate) = parse_candidate(&line) {

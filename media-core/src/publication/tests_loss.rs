@@ -3,6 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 use super::tests::{DELTA, KEYFRAME, START_UNIX, format, section};
 use super::*;
 use crate::media::Codec;
@@ -73,17 +76,6 @@ enum Event {
     Tick,
 }
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 >> 16
-    }
-}
-
 /// One direction of the path: Gilbert's model, whose losses come in runs.
 struct Link {
     trace: Trace,
@@ -92,12 +84,12 @@ struct Link {
 
 impl Link {
     /// When the packet arrives, in microseconds; `None` if it is lost.
-    fn carry(&mut self, at: u64, random: &mut Random) -> Option<u64> {
+    fn carry(&mut self, at: u64, random: &mut StdRng) -> Option<u64> {
         let Trace { loss, burst, delay, jitter, .. } = self.trace;
         let stay = if self.losing { 1_000_000 - 1_000_000 / burst } else { 1_000 * loss / burst };
         let stay = if burst == 1 { 1_000 * loss } else { stay };
-        self.losing = random.next() % 1_000_000 < stay;
-        (!self.losing).then(|| at + 1_000 * delay + random.next() % (1_000 * jitter + 1))
+        self.losing = random.random_range(0..1_000_000) < stay;
+        (!self.losing).then(|| at + 1_000 * delay + random.random_range(0..=1_000 * jitter))
     }
 }
 
@@ -117,7 +109,7 @@ fn bytes(ssrc: u32, payload_type: u8, number: u64, sequence: u16, payload: &[u8]
 }
 
 fn run(trace: Trace) -> Outcome {
-    let mut random = Random(0x5bd1_e995_9e37_79b9);
+    let mut random = StdRng::seed_from_u64(1);
     let mut up = Link { trace, losing: false };
     let mut down = Link { trace, losing: false };
     let start = Instant::now();
@@ -165,8 +157,8 @@ fn run(trace: Trace) -> Outcome {
                 let wanted = publication.poll_nack(now, |_, numbers| asked.extend_from_slice(numbers));
                 outcome.keyframes_wanted += u64::from(wanted);
                 outcome.requested += asked.len() as u64;
-                // One datagram carries them all.
-                if let Some(arrival) = (!asked.is_empty()).then(|| down.carry(at, &mut random)).flatten() {
+                // One datagram carries them all. Something goes that way in every tick, so that bursts end there, too.
+                if let Some(arrival) = down.carry(at, &mut random).filter(|_| !asked.is_empty()) {
                     let newest = at * RATE / 1_000_000;
                     for sequence in asked {
                         let behind = (newest as u16).wrapping_sub(sequence);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use loadtest::client::{ClientOptions, PublisherOptions, bare_check};
 use media_core::session::IceCredentials;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use crate::rig::{LONG, Sluice, eventually, viewer_sees};
 
@@ -84,17 +86,10 @@ async fn garbage_from_strangers_is_counted_by_reason_and_disturbs_nobody() {
             async move { server.metric("sluice_shard_dropped_datagrams_total", &[("reason", reason)]).await }
         };
 
-        // A generator that is the same in every run.
-        let mut state = 0x2545_f491_4f6c_dd1d_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        };
+        let mut random = StdRng::seed_from_u64(1);
         let mut fill = move |head: &[u8], length: usize| {
             let mut datagram = head.to_vec();
-            datagram.resize_with(length.max(head.len()), || random() as u8);
+            datagram.resize_with(length.max(head.len()), || random.random());
             datagram
         };
         let rounds = 200;
