@@ -107,6 +107,11 @@ impl AcknowledgedBitrate {
     pub(super) fn recent(&self) -> Option<f64> {
         self.arrived.rate(SHORT)
     }
+
+    /// Bits per second that the newest of these packets were sent with.
+    pub(super) fn recently_sent(&self) -> Option<f64> {
+        self.sent.rate(SHORT)
+    }
 }
 
 #[cfg(test)]

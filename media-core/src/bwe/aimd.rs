@@ -39,6 +39,8 @@ pub(super) struct Delivered {
     pub(super) recent: f64,
     /// A queue has built up that may be draining: its packets say what the bottleneck carries, not what may be sent.
     pub(super) queued: bool,
+    /// Much less was sent than might have been: what arrives says nothing of what the bottleneck carries.
+    pub(super) limited: bool,
 }
 
 /// The rate at which over-use began, as an average with its relative deviation.
@@ -139,14 +141,18 @@ impl RateControl {
         self.increasing = false;
         // A step takes a round trip to show; only if far less arrives than was estimated, the next one comes sooner.
         let pause = round_trip.clamp(Duration::from_millis(10), Duration::from_millis(200));
-        let far_off = delivered.is_some_and(|delivered| delivered.recent < 0.5 * self.rate);
+        let far_off = delivered.is_some_and(|delivered| !delivered.limited && delivered.recent < 0.5 * self.rate);
         if !far_off && self.decreased.is_some_and(|at| now.saturating_duration_since(at) < pause) {
             return;
         }
         self.decreased = Some(now);
-        let Some(Delivered { recent, .. }) = delivered else {
+        let Some(Delivered { recent, queued, limited, .. }) = delivered else {
             return self.set(0.5 * self.rate);
         };
+        // Little was sent, and yet there is no queue to speak of: less than what might be sent is all that is known.
+        if limited && !queued {
+            return self.set(BETA * self.rate);
+        }
         match &mut self.capacity {
             Some(capacity) if (recent - capacity.mean).abs() <= capacity.spread() => capacity.add(recent),
             capacity => *capacity = Some(Capacity { mean: recent, deviation: 0.0 }),
@@ -191,7 +197,7 @@ mod tests {
     const RTT: Duration = Duration::from_millis(100);
 
     fn delivered(rate: f64) -> Option<Delivered> {
-        Some(Delivered { rate, recent: rate, queued: false })
+        Some(Delivered { rate, recent: rate, queued: false, limited: false })
     }
 
     struct Run {
@@ -242,6 +248,21 @@ mod tests {
         assert!((run.control.rate() / 1e6 - 1.9 * 0.85).abs() < 0.01);
         run.control.update(run.now, Usage::Overuse, delivered(0.5e6), RTT);
         assert!((run.control.rate() / 1e6 - 0.5 * 0.85).abs() < 0.01, "far off: at once");
+    }
+
+    #[test]
+    fn overuse_by_little_media_proves_no_more_than_a_step() {
+        // RTCP-16
+        let mut run = Run::new(2e6);
+        let little = Delivered { rate: 64e3, recent: 64e3, queued: false, limited: true };
+        run.control.update(run.now, Usage::Overuse, Some(little), RTT);
+        assert!((run.control.rate() / 1e6 - 2.0 * 0.85).abs() < 0.01);
+        run.now += Duration::from_millis(20);
+        run.control.update(run.now, Usage::Overuse, Some(little), RTT);
+        assert!((run.control.rate() / 1e6 - 2.0 * 0.85).abs() < 0.01, "one a round trip");
+        run.now += Duration::from_millis(100);
+        run.control.update(run.now, Usage::Overuse, Some(Delivered { queued: true, ..little }), RTT);
+        assert!((run.control.rate() / 64e3 - 0.85).abs() < 0.01, "unless it makes a queue");
     }
 
     #[test]

@@ -2,6 +2,10 @@
 //! §5.2 (groups of packets), §5.4 (over-use detector, adaptive threshold), with the trendline that libwebrtc uses in
 //! place of the draft's Kalman filter: a line through the smoothed one-way delay over the last 20 groups.
 //!
+//! A path that stands still for a moment (a radio that scans, a machine that is busy) and then goes on where it was has a
+//! longer queue, but not a growing one. What such a pause adds to the delay is therefore left out of the line, and counts
+//! for the queue alone.
+//!
 //! It sees differences of times only: neither the clocks' offset nor a drift of some 1000 ppm matters.
 
 use super::Micros;
@@ -12,6 +16,12 @@ const GROUP_SPAN: i32 = 5_000;
 const MAX_BURST: i32 = 100_000;
 /// A step of either clock that no queue explains, in µs.
 const MAX_STEP: i32 = 3_000_000;
+/// A path may stand still for so long, in µs; what arrives later still is a step of the receiver's clock.
+const MAX_PAUSE: i32 = 10_000_000;
+/// The path stood still if nothing arrived for so long, in µs, …
+pub(super) const MIN_PAUSE: i32 = 40_000;
+/// … and for so many times as long as usual: on a slow path every packet takes its time.
+const PAUSE_FACTOR: i32 = 3;
 /// Groups that may arrive before their predecessor until the clocks are taken to have jumped.
 const MAX_REORDERED: u8 = 3;
 /// Groups on the line.
@@ -52,11 +62,13 @@ struct Group {
     last_sent: Micros,
     first_arrival: Micros,
     last_arrival: Micros,
+    /// What its packets were held up by pauses of the path, in µs.
+    paused: i32,
 }
 
 impl Group {
-    fn new(sent: Micros, arrived: Micros) -> Group {
-        Group { first_sent: sent, last_sent: sent, first_arrival: arrived, last_arrival: arrived }
+    fn new(sent: Micros, arrived: Micros, paused: i32) -> Group {
+        Group { first_sent: sent, last_sent: sent, first_arrival: arrived, last_arrival: arrived, paused }
     }
 
     fn takes(&self, sent: Micros, arrived: Micros) -> bool {
@@ -74,6 +86,10 @@ impl Group {
 pub(super) struct DelayDetector {
     current: Option<Group>,
     previous: Option<Group>,
+    /// The packet that arrived last: when it was sent, and its arrival.
+    last: Option<(Micros, Micros)>,
+    /// Usual time between two arrivals, in µs.
+    spacing: i32,
     reordered: u8,
     trend: Trend,
     overuse: Overuse,
@@ -81,7 +97,15 @@ pub(super) struct DelayDetector {
 
 impl Default for DelayDetector {
     fn default() -> DelayDetector {
-        DelayDetector { current: None, previous: None, reordered: 0, trend: Trend::default(), overuse: Overuse::new() }
+        DelayDetector {
+            current: None,
+            previous: None,
+            last: None,
+            spacing: 0,
+            reordered: 0,
+            trend: Trend::default(),
+            overuse: Overuse::new(),
+        }
     }
 }
 
@@ -107,8 +131,9 @@ impl DelayDetector {
 
     /// Takes packets in the order in which they were sent; one that was sent before the present group is ignored.
     pub(super) fn on_packet(&mut self, sent: Micros, arrived: Micros) {
+        let paused = self.pause(sent, arrived);
         let Some(group) = &mut self.current else {
-            self.current = Some(Group::new(sent, arrived));
+            self.current = Some(Group::new(sent, arrived, paused));
             return;
         };
         if sent.since(group.first_sent) < 0 {
@@ -121,13 +146,14 @@ impl DelayDetector {
             if arrived.since(group.last_arrival) > 0 {
                 group.last_arrival = arrived;
             }
+            group.paused = group.paused.saturating_add(paused);
             return;
         }
         let group = *group;
         if let Some(previous) = self.previous {
             let (sent_delta, arrival_delta) =
                 (group.last_sent.since(previous.last_sent), group.last_arrival.since(previous.last_arrival));
-            if sent_delta > MAX_STEP || arrival_delta.unsigned_abs() > MAX_STEP as u32 {
+            if sent_delta > MAX_STEP || !(-MAX_STEP..=MAX_PAUSE).contains(&arrival_delta) {
                 return self.restart(sent, arrived);
             }
             if arrival_delta < 0 {
@@ -138,13 +164,31 @@ impl DelayDetector {
             } else {
                 self.reordered = 0;
                 let (sent_ms, arrival_ms) = (f64::from(sent_delta) / 1e3, f64::from(arrival_delta) / 1e3);
-                if let Some(slope) = self.trend.add(group.last_arrival, arrival_ms - sent_ms) {
+                let paused_ms = f64::from(group.paused) / 1e3;
+                if let Some(slope) = self.trend.add(group.last_arrival, arrival_ms - sent_ms, paused_ms) {
                     self.overuse.detect(slope, self.trend.deltas, sent_ms, group.last_arrival);
                 }
             }
         }
         self.previous = Some(group);
-        self.current = Some(Group::new(sent, arrived));
+        self.current = Some(Group::new(sent, arrived, paused));
+    }
+
+    /// How much longer than its packets lay apart the path stood still before this one arrived, in µs; 0 if it did not.
+    fn pause(&mut self, sent: Micros, arrived: Micros) -> i32 {
+        let Some((last_sent, last_arrived)) = self.last else {
+            self.last = Some((sent, arrived));
+            return 0;
+        };
+        let gap = arrived.since(last_arrived);
+        if gap < 0 {
+            return 0;
+        }
+        self.last = Some((sent, arrived));
+        let held = gap.saturating_sub(sent.since(last_sent).max(0));
+        let paused = held >= MIN_PAUSE && held > PAUSE_FACTOR * self.spacing;
+        self.spacing += (gap.min(MAX_STEP) - self.spacing) / 8;
+        if paused { held.min(MAX_PAUSE) } else { 0 }
     }
 
     /// A packet from long before the present group means that the sender's clock began anew.
@@ -155,7 +199,7 @@ impl DelayDetector {
     }
 
     fn restart(&mut self, sent: Micros, arrived: Micros) {
-        *self = DelayDetector { current: Some(Group::new(sent, arrived)), ..DelayDetector::default() };
+        *self = DelayDetector { current: Some(Group::new(sent, arrived, 0)), ..DelayDetector::default() };
     }
 }
 
@@ -166,9 +210,12 @@ struct Trend {
     next: u8,
     filled: bool,
     deltas: u8,
-    /// Sum of all delay differences, in ms.
+    /// Sum of all delay differences, in ms: the delay, from where it began.
     accumulated: f64,
     smoothed: f64,
+    /// The same without what pauses of the path added.
+    accumulated_unpaused: f64,
+    smoothed_unpaused: f64,
     base: Base,
 }
 
@@ -193,13 +240,16 @@ impl Base {
 }
 
 impl Trend {
-    /// Adds a group's delay difference in ms; the slope in ms per ms once there are enough groups.
-    fn add(&mut self, arrival: Micros, difference: f64) -> Option<f64> {
+    /// Adds a group's delay difference in ms, to which pauses added so much; the slope in ms per ms once there are enough
+    /// groups.
+    fn add(&mut self, arrival: Micros, difference: f64, paused: f64) -> Option<f64> {
         self.deltas = (self.deltas + 1).min(MAX_DELTAS);
         self.accumulated += difference;
         self.smoothed = SMOOTHING * self.smoothed + (1.0 - SMOOTHING) * self.accumulated;
         self.base.add(arrival, self.smoothed);
-        self.points[usize::from(self.next)] = (arrival, self.smoothed as f32);
+        self.accumulated_unpaused += if difference > 0.0 { (difference - paused).max(0.0) } else { difference };
+        self.smoothed_unpaused = SMOOTHING * self.smoothed_unpaused + (1.0 - SMOOTHING) * self.accumulated_unpaused;
+        self.points[usize::from(self.next)] = (arrival, self.smoothed_unpaused as f32);
         self.next = (self.next + 1) % WINDOW as u8;
         self.filled |= self.next == 0;
         if !self.filled {
@@ -335,6 +385,47 @@ mod tests {
     fn a_steep_slope_does_not_blunt_the_detector() {
         let (.., threshold) = burst();
         assert!(threshold < 20.0, "{threshold}");
+    }
+
+    /// Feeds packets that leave every `step` µs and take `service` µs each at the bottleneck, which stands still for
+    /// `pause` µs at the 500th of 1000; was there over-use from that one on?
+    fn overuses_behind_a_pause(step: u32, service: u32, pause: u32) -> bool {
+        let (mut detector, mut free_at, mut overuse) = (DelayDetector::default(), 0, false);
+        for n in 0..1_000u32 {
+            let sent = n * step;
+            free_at = sent.max(free_at) + service + if n == 500 { pause } else { 0 };
+            detector.on_packet(Micros(sent), Micros(free_at));
+            overuse |= n >= 500 && detector.take_signal() == Usage::Overuse;
+        }
+        overuse
+    }
+
+    #[test]
+    fn a_path_that_stands_still_for_a_moment_is_not_overused() {
+        for pause in [50_000, 100_000, 300_000, 1_000_000, 4_000_000] {
+            assert!(!overuses_behind_a_pause(10_000, 1_000, pause), "{pause} µs, empty");
+            assert!(!overuses_behind_a_pause(10_000, 9_500, pause), "{pause} µs, full");
+        }
+        assert!(overuses_behind_a_pause(10_000, 10_500, 100_000), "too much is too much, with pauses or without");
+        let mut detector = DelayDetector::default();
+        for n in 0..200u32 {
+            let held = if n < 100 { 0 } else { 100_000 };
+            detector.on_packet(Micros(n * 10_000), Micros(n * 10_000 + held));
+        }
+        assert!((95.0..=100.0).contains(&detector.queue()), "the queue that it leaves is seen: {}", detector.queue());
+    }
+
+    #[test]
+    fn a_slow_path_is_not_one_that_stands_still() {
+        // 100 kbit/s: a packet takes 96 ms, and three of them come every 250 ms.
+        let (mut detector, mut free_at) = (DelayDetector::default(), 0);
+        let overuse = (0..90u32).any(|n| {
+            let sent = n / 3 * 250_000;
+            free_at = sent.max(free_at) + 96_000;
+            detector.on_packet(Micros(sent), Micros(free_at));
+            detector.take_signal() == Usage::Overuse
+        });
+        assert!(overuse);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub mod pacer;
 mod probe;
 pub mod receive;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,6 @@ use loss::{Conditions, LossBased};
 use probe::Prober;
 
 pub use delay::Usage;
-pub use probe::{PROBE_INTERVAL, Probe};
 
 /// A REMB counts for so long.
 const REMB_LIFETIME: Duration = Duration::from_secs(5);
@@ -313,7 +312,12 @@ impl SendSideEstimator {
         self.count_loss(now, lost, 0, sent.packets, rate);
         // Without arrival times a path is in good use while little is lost.
         let usage = if self.loss.excess() < 0.02 { Usage::Normal } else { Usage::Underuse };
-        self.control.update(now, usage, Some(Delivered { rate, recent: rate, queued: false }), self.round_trip());
+        self.control.update(
+            now,
+            usage,
+            Some(Delivered { rate, recent: rate, queued: false, limited: false }),
+            self.round_trip(),
+        );
         self.follow_remb(now);
         self.settle(now);
     }
@@ -344,10 +348,10 @@ impl SendSideEstimator {
         self.settle(now);
     }
 
-    /// A part of a probe that is due now, to be sent as padding or retransmissions, in packets of at most a fifth of
-    /// it if it is small. After it, and while [`is_probing`](Self::is_probing), ask again every [`PROBE_INTERVAL`];
-    /// otherwise with [`poll`](Self::poll). A viewer to which nothing can be sent for that purpose need not be asked.
-    pub fn next_probe(&mut self, now: Instant) -> Option<Probe> {
+    /// Bytes of a probe that are due now, to be sent as padding or retransmissions, in several packets. While
+    /// [`is_probing`](Self::is_probing), ask again every 5 ms; otherwise with [`poll`](Self::poll). A viewer to which
+    /// nothing can be sent for that purpose need not be asked.
+    pub fn next_probe(&mut self, now: Instant) -> Option<usize> {
         if !self.transport_wide || self.history.heap_size() == 0 {
             return None;
         }
@@ -416,7 +420,8 @@ impl SendSideEstimator {
 
     fn delivered(&self) -> Option<Delivered> {
         let (rate, recent) = (self.acknowledged.rate()?, self.acknowledged.recent()?);
-        Some(Delivered { rate, recent, queued: self.delay.queue() > STANDING_QUEUE })
+        let limited = self.acknowledged.recently_sent()? < APPLICATION_LIMITED * self.estimate;
+        Some(Delivered { rate, recent, queued: self.delay.queue() > STANDING_QUEUE, limited })
     }
 
     fn count_loss(&mut self, now: Instant, lost: u32, recovered: u32, expected: u32, delivered: f64) {

@@ -1,55 +1,39 @@
 //! Pacing towards one viewer (RTCP-17): how much of a keyframe may leave at once, and when the rest may.
 //!
 //! A leaky bucket that is kept as one moment, the one at which everything sent so far has run off. Asking is a
-//! comparison; counting is a multiplication. A run of packets leaves whole whenever there is any budget left, and the
-//! debt that it makes is paid off before the next one, so that segmentation offload keeps its gain.
+//! comparison; counting is a multiplication. A packet leaves whole whenever there is any budget left, and the debt that
+//! it makes is paid off before the next one.
 
 use std::time::{Duration, Instant};
 
 /// Media is sent at this factor of the estimate (libwebrtc's pacing factor).
 pub const PACING_FACTOR: f64 = 2.5;
 /// What may leave at once after a pause, in time of the rate.
-pub const MAX_BURST: Duration = Duration::from_millis(10);
-/// A run may have at least so many bytes, whatever the rate: one packet.
-pub const MIN_RUN: usize = 1_500;
+const MAX_BURST: Duration = Duration::from_millis(10);
 /// Debt beyond this is forgiven: a rate that was very low for a moment must not hold media up for long.
 const MAX_DEBT: Duration = Duration::from_secs(1);
-/// Fractional bits of ns a byte, and of bytes a ns.
-const TIME_FRACTION: u32 = 16;
-const BYTES_FRACTION: u32 = 32;
+/// Fractional bits of ns a byte.
+const FRACTION_BITS: u32 = 16;
 
 /// The bucket itself: bytes that run off at a rate.
 #[derive(Clone, Copy, Debug)]
 struct LeakyBucket {
     /// Everything sent so far has run off at this moment.
     empty_at: Instant,
-    /// With [`TIME_FRACTION`] bits.
+    /// With [`FRACTION_BITS`] of fraction.
     ns_per_byte: u64,
-    /// With [`BYTES_FRACTION`] bits.
-    bytes_per_ns: u64,
-    /// Less than a second.
     burst: Duration,
 }
 
 impl LeakyBucket {
     fn new(now: Instant, bits_per_second: u64, burst: Duration) -> LeakyBucket {
-        let mut bucket = LeakyBucket { empty_at: now, ns_per_byte: 1, bytes_per_ns: 1, burst };
-        bucket.set_speed(bits_per_second);
-        bucket.empty_at = now.checked_sub(burst).unwrap_or(now);
-        bucket
-    }
-
-    fn set_speed(&mut self, bits_per_second: u64) {
-        // From 8 kbit/s to 8 Gbit/s both fractions are exact enough and stay within 64 bits.
-        let bytes_per_second = (bits_per_second / 8).clamp(1_000, 1_000_000_000);
-        self.ns_per_byte = (1_000_000_000 << TIME_FRACTION) / bytes_per_second;
-        self.bytes_per_ns = (bytes_per_second << BYTES_FRACTION) / 1_000_000_000;
+        let empty_at = now.checked_sub(burst).unwrap_or(now);
+        LeakyBucket { empty_at, ns_per_byte: ns_per_byte(bits_per_second), burst }
     }
 
     /// Debt in bytes stays what it is at another rate.
     fn set_rate(&mut self, now: Instant, bits_per_second: u64) {
-        let before = self.ns_per_byte;
-        self.set_speed(bits_per_second);
+        let before = std::mem::replace(&mut self.ns_per_byte, ns_per_byte(bits_per_second));
         let debt = self.empty_at.saturating_duration_since(now);
         if !debt.is_zero() {
             self.empty_at = now + debt.mul_f64(self.ns_per_byte as f64 / before as f64).min(MAX_DEBT);
@@ -62,25 +46,23 @@ impl LeakyBucket {
     }
 
     #[inline]
-    fn budget(&self, now: Instant) -> usize {
-        let credit = now.saturating_duration_since(self.empty_at).min(self.burst);
-        ((u64::from(credit.subsec_nanos()) * self.bytes_per_ns) >> BYTES_FRACTION) as usize
-    }
-
-    #[inline]
     fn on_sent(&mut self, now: Instant, bytes: usize) {
         // 2^20 bytes at 10^6 ns each with 16 bits of fraction are below 2^64.
-        let time = ((bytes.min(1 << 20) as u64) * self.ns_per_byte) >> TIME_FRACTION;
+        let time = ((bytes.min(1 << 20) as u64) * self.ns_per_byte) >> FRACTION_BITS;
         let from = now.checked_sub(self.burst).map_or(self.empty_at, |earliest| self.empty_at.max(earliest));
         self.empty_at = (from + Duration::from_nanos(time)).min(now + MAX_DEBT);
     }
 }
 
+/// From 8 kbit/s to 8 Gbit/s the fraction is exact enough and stays within 64 bits.
+fn ns_per_byte(bits_per_second: u64) -> u64 {
+    (1_000_000_000 << FRACTION_BITS) / (bits_per_second / 8).clamp(1_000, 1_000_000_000)
+}
+
 /// One viewer's pacing of video.
 ///
-/// Video asks ([`may_send`](Pacer::may_send)) and counts ([`on_sent`](Pacer::on_sent)); audio and RTCP only count. A
-/// caller that cuts its runs to [`run_budget`](Pacer::run_budget) never lets more than 10 ms of the rate leave at once
-/// (or one packet, if that is larger); one that only asks overshoots by up to a run.
+/// Video asks for every packet ([`may_send`](Pacer::may_send)) and counts it ([`on_sent`](Pacer::on_sent)), so that no
+/// more than 10 ms of the rate and a packet leave at once; audio and padding only count.
 #[derive(Clone, Copy, Debug)]
 pub struct Pacer {
     bucket: LeakyBucket,
@@ -98,29 +80,16 @@ impl Pacer {
         self.bucket.set_rate(now, pacing_rate(estimate));
     }
 
-    /// True if a run of video may leave now.
+    /// True if a packet of video may leave now.
     #[inline]
     pub fn may_send(&self, now: Instant) -> bool {
         self.bucket.has_budget(now)
-    }
-
-    /// Bytes that a run may have now: 0 if none may leave, else at least [`MIN_RUN`].
-    #[inline]
-    pub fn run_budget(&self, now: Instant) -> usize {
-        if self.may_send(now) { self.bucket.budget(now).max(MIN_RUN) } else { 0 }
     }
 
     /// Counts what left: video, and audio too, which never waits.
     #[inline]
     pub fn on_sent(&mut self, now: Instant, bytes: usize) {
         self.bucket.on_sent(now, bytes);
-    }
-
-    /// When video that may not leave now may. `None` if it may.
-    #[inline]
-    pub fn next_release(&self, now: Instant) -> Option<Instant> {
-        // One tick behind the moment at which the bucket is empty.
-        (!self.may_send(now)).then(|| self.bucket.empty_at + Duration::from_nanos(1))
     }
 }
 
@@ -171,14 +140,15 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const PACKET: usize = 1_200;
 
-    /// Sends `bytes` of video in runs of up to `run` bytes; what left after every ms.
-    fn send(pacer: &mut Pacer, start: Instant, bytes: usize, run: usize) -> Vec<usize> {
+    /// Sends `bytes` of video in packets; what left after every ms.
+    fn send(pacer: &mut Pacer, start: Instant, bytes: usize) -> Vec<usize> {
         let (mut left, mut now, mut sent) = (bytes, start, vec![]);
         while left > 0 {
             let mut at_once = 0;
             while left > 0 && pacer.may_send(now) {
-                let bytes = run.min(left).min(pacer.run_budget(now));
+                let bytes = PACKET.min(left);
                 pacer.on_sent(now, bytes);
                 (left, at_once) = (left - bytes, at_once + bytes);
             }
@@ -188,35 +158,33 @@ mod tests {
         sent
     }
 
+    /// How long video has to wait, in ms.
+    fn wait(pacer: &Pacer, now: Instant) -> u32 {
+        (0..).find(|&ms| pacer.may_send(now + ms * MS)).unwrap()
+    }
+
     #[test]
     fn a_keyframe_leaves_at_two_and_a_half_times_the_estimate() {
         // RTCP-17
         let now = Instant::now();
         let mut pacer = Pacer::new(now, 2_000_000);
-        let sent = send(&mut pacer, now, 100_000, 64_000);
-        assert!((150..=152).contains(&sent.len()), "100 kB at 5 Mbit/s, less the burst: {} ms", sent.len());
+        let sent = send(&mut pacer, now, 100_000);
+        assert!((148..=152).contains(&sent.len()), "100 kB at 5 Mbit/s, less the burst: {} ms", sent.len());
         let ten_ms = 6_250;
-        assert!(sent[0] <= ten_ms + MIN_RUN, "{}", sent[0]);
+        assert!(sent[0] <= ten_ms + PACKET, "{}", sent[0]);
         for window in sent.windows(10) {
-            assert!(window.iter().sum::<usize>() <= 2 * ten_ms + MIN_RUN);
+            assert!(window.iter().sum::<usize>() <= 2 * ten_ms + PACKET);
         }
     }
 
     #[test]
-    fn a_run_leaves_whole_and_its_debt_is_paid() {
+    fn a_debt_is_paid_off() {
         // RTCP-17
         let now = Instant::now();
         let mut pacer = Pacer::new(now, 400_000);
         assert!(pacer.may_send(now));
         pacer.on_sent(now, 11_250);
-        assert!(!pacer.may_send(now));
-        assert_eq!(pacer.run_budget(now), 0);
-        let due = pacer.next_release(now).unwrap();
-        let wait = due - now;
-        assert!((79 * MS..81 * MS).contains(&wait), "90 ms at 1 Mbit/s, less the burst: {wait:?}");
-        assert!(!pacer.may_send(due - 2 * Duration::from_nanos(1)));
-        assert!(pacer.may_send(due));
-        assert_eq!(pacer.next_release(due), None);
+        assert_eq!(wait(&pacer, now), 81, "90 ms at 1 Mbit/s, less the burst");
     }
 
     #[test]
@@ -227,8 +195,7 @@ mod tests {
         for _ in 0..20 {
             pacer.on_sent(now, 100);
         }
-        assert!(!pacer.may_send(now), "16 ms of the rate are used");
-        assert!(pacer.may_send(now + 7 * MS));
+        assert_eq!(wait(&pacer, now), 7, "16 ms of the rate are used");
     }
 
     #[test]
@@ -237,9 +204,8 @@ mod tests {
         let now = Instant::now();
         let mut pacer = Pacer::new(now, 4_000_000);
         pacer.on_sent(now, 1_000);
-        let later = now + Duration::from_secs(3_600);
-        let budget = pacer.run_budget(later);
-        assert!((12_400..=12_500).contains(&budget), "{budget}");
+        let sent = send(&mut pacer, now + Duration::from_secs(3_600), 100_000);
+        assert!((12_500..=12_500 + PACKET).contains(&sent[0]), "{}", sent[0]);
     }
 
     #[test]
@@ -248,10 +214,9 @@ mod tests {
         let mut pacer = Pacer::new(now, 400_000);
         pacer.on_sent(now, 13_750);
         pacer.set_estimate(now, 4_000_000);
-        let wait = pacer.next_release(now).unwrap() - now;
-        assert!((9 * MS..11 * MS).contains(&wait), "12.5 kB at 10 Mbit/s: {wait:?}");
+        assert_eq!(wait(&pacer, now), 11, "12.5 kB at 10 Mbit/s");
         pacer.set_estimate(now, 1);
-        assert!(pacer.next_release(now).unwrap() - now <= MAX_DEBT + MS, "bounded");
+        assert!(pacer.may_send(now + MAX_DEBT + MS), "bounded");
     }
 
     #[test]
@@ -260,8 +225,7 @@ mod tests {
         for estimate in [0, 1, 10_000_000_000, u64::MAX] {
             let mut pacer = Pacer::new(now, estimate);
             pacer.on_sent(now, usize::MAX);
-            assert!(pacer.next_release(now).is_none_or(|due| due - now <= MAX_DEBT + MS));
-            assert!(pacer.may_send(now + 2 * MAX_DEBT));
+            assert!(pacer.may_send(now + MAX_DEBT + MS));
         }
     }
 

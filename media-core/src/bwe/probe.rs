@@ -8,10 +8,11 @@
 use std::time::{Duration, Instant};
 
 use super::Micros;
+use super::delay::MIN_PAUSE;
 use super::history::SentPacket;
 
 /// While a cluster is under way, the owner asks for its next part this often.
-pub const PROBE_INTERVAL: Duration = Duration::from_millis(5);
+pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Shortest cluster in µs.
 const MIN_SPAN: i32 = 15_000;
@@ -32,6 +33,8 @@ const CONTINUE: f64 = 0.7;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Time between attempts to climb.
 const PERIOD: Duration = Duration::from_secs(5);
+/// After one that a pause of the path spoilt.
+const RETRY: Duration = Duration::from_secs(1);
 /// A drop that is over is probed after this time.
 const RECOVERY: Duration = Duration::from_secs(2);
 /// A fall below this part of the former estimate is a drop.
@@ -40,17 +43,6 @@ const DROP: f64 = 0.66;
 const DROP_SPAN: Duration = Duration::from_secs(5);
 /// Clusters whose feedback is awaited.
 const CLUSTERS: usize = 3;
-
-/// A part of a cluster that is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probe {
-    /// Number of the cluster, not 0.
-    pub cluster: u8,
-    /// Rate of the whole cluster.
-    pub bits_per_second: u64,
-    /// Bytes to send now, besides media: padding or retransmissions, in several packets.
-    pub bytes: usize,
-}
 
 /// What a cluster found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,6 +67,8 @@ struct Cluster {
     last_part: u32,
     first_arrival: Option<Micros>,
     last_arrival: Micros,
+    /// Longest time between two arrivals, in µs.
+    gap: i32,
     first_bytes: u32,
     received_bytes: u32,
     received_packets: u16,
@@ -95,6 +89,7 @@ impl Cluster {
             last_part: 0,
             first_arrival: None,
             last_arrival: at,
+            gap: 0,
             first_bytes: 0,
             received_bytes: 0,
             received_packets: 0,
@@ -122,6 +117,7 @@ impl Cluster {
         match self.first_arrival {
             Some(first) if arrived.since(first) >= 0 => {
                 if arrived.since(self.last_arrival) > 0 {
+                    self.gap = self.gap.max(arrived.since(self.last_arrival));
                     self.last_arrival = arrived;
                 }
             }
@@ -148,12 +144,18 @@ impl Cluster {
         enough && self.sent_packets >= MIN_PACKETS && self.age(at) >= MIN_SPAN
     }
 
+    /// True if the path stood still for most of the time: what it carries cannot be seen.
+    fn is_spoilt(&self) -> bool {
+        let span = self.first_arrival.map_or(0, |first| self.last_arrival.since(first));
+        self.gap >= MIN_PAUSE && self.gap > span / 2
+    }
+
     fn result(&self) -> Option<ProbeResult> {
         let enough = f64::from(self.received_packets) >= MIN_RECEIVED * f64::from(self.sent_packets.max(MIN_PACKETS))
             && f64::from(self.received_bytes) >= MIN_RECEIVED * f64::from(self.sent_bytes);
         let sent_span = self.last_sent.since(self.first_sent?);
         let arrival_span = self.last_arrival.since(self.first_arrival?);
-        if !enough || sent_span <= 0 || !(1..1_000_000).contains(&arrival_span) {
+        if !enough || self.is_spoilt() || sent_span <= 0 || !(1..1_000_000).contains(&arrival_span) {
             return None;
         }
         let rate = |bytes: u32, span: i32| f64::from(bytes) * 8e6 / f64::from(span);
@@ -231,6 +233,9 @@ impl Prober {
         let mut best: Option<ProbeResult> = None;
         for slot in &mut self.awaited {
             let Some((until, cluster)) = slot else { continue };
+            if cluster.is_spoilt() {
+                self.next_attempt = self.next_attempt.map(|next| next.min(now + RETRY));
+            }
             if std::mem::take(&mut cluster.fresh)
                 && let Some(result) = cluster.result()
             {
@@ -279,7 +284,7 @@ impl Prober {
         self.awaited[usize::from(cluster.id) % CLUSTERS] = Some((now + MAX_WAIT, cluster));
     }
 
-    /// The part of a cluster that is due; begins a cluster if it is time to, and if the path's state allows it
+    /// The bytes of a cluster that are due besides media; begins a cluster if it is time to, and if the path's state allows it
     /// (`allowed`). `estimate` and `ceiling` in bits per second; nothing is probed above the ceiling.
     pub(super) fn next(
         &mut self,
@@ -288,7 +293,7 @@ impl Prober {
         estimate: f64,
         ceiling: f64,
         allowed: bool,
-    ) -> Option<Probe> {
+    ) -> Option<usize> {
         self.poll(now, at);
         if self.active.is_none() {
             let rate = self.next_rate(now, estimate, ceiling, allowed)?;
@@ -298,11 +303,7 @@ impl Prober {
         }
         let cluster = self.active?;
         let bytes = cluster.due(at).min(cluster.rate * MAX_PART / 8e6);
-        (bytes >= 1.0).then_some(Probe {
-            cluster: cluster.id,
-            bits_per_second: cluster.rate as u64,
-            bytes: bytes as usize,
-        })
+        (bytes >= 1.0).then_some(bytes as usize)
     }
 
     fn next_rate(&mut self, now: Instant, estimate: f64, ceiling: f64, allowed: bool) -> Option<f64> {
@@ -351,6 +352,7 @@ mod tests {
         estimate: f64,
         rates: Vec<u64>,
         results: Vec<ProbeResult>,
+        arrivals: Vec<(SentPacket, Micros)>,
     }
 
     impl Path {
@@ -364,31 +366,37 @@ mod tests {
                 estimate,
                 rates: vec![],
                 results: vec![],
+                arrivals: vec![],
             }
         }
 
-        fn run(&mut self, seconds: u32, step: u64) {
-            let mut arrivals = vec![];
-            for n in 0..u64::from(seconds) * 1_000_000 / step {
-                if let Some(probe) = self.prober.next(self.now, self.at, self.estimate, 20e6, true) {
-                    if self.rates.last() != Some(&probe.bits_per_second) {
-                        self.rates.push(probe.bits_per_second);
+        fn run(&mut self, seconds: u64, step: u64) {
+            self.run_for(seconds * 1_000_000, step);
+        }
+
+        fn run_for(&mut self, micros: u64, step: u64) {
+            for _ in 0..micros / step {
+                if let Some(due) = self.prober.next(self.now, self.at, self.estimate, 20e6, true) {
+                    let active = self.prober.active.unwrap();
+                    if self.rates.last() != Some(&(active.rate as u64)) {
+                        self.rates.push(active.rate as u64);
                     }
-                    for _ in 0..probe.bytes.div_ceil(250) {
+                    for _ in 0..due.div_ceil(250) {
                         let cluster = self.prober.on_sent(self.at, 250);
-                        assert_eq!(cluster, probe.cluster);
+                        assert_eq!(cluster, active.id);
                         self.free_at = self.free_at.max(i64::from(self.at.0)) + (250.0 * 8e6 / self.capacity) as i64;
                         let packet = SentPacket { sent: self.at, bytes: 250, cluster };
-                        arrivals.push((packet, Micros(self.free_at as u32)));
+                        self.arrivals.push((packet, Micros(self.free_at as u32)));
                     }
                 }
                 self.now += Duration::from_micros(step);
                 self.at = Micros(self.at.0.wrapping_add(step as u32));
-                if n % (50_000 / step) == 0 {
-                    arrivals.retain(|(packet, arrived)| {
-                        let there = self.at.since(*arrived) >= 0;
+                if self.at.0.is_multiple_of(50_000) {
+                    let (at, prober) = (self.at, &mut self.prober);
+                    self.arrivals.retain(|(packet, arrived)| {
+                        let there = at.since(*arrived) >= 0;
                         if there {
-                            self.prober.on_received(packet, *arrived);
+                            prober.on_received(packet, *arrived);
                         }
                         !there
                     });
@@ -464,6 +472,23 @@ mod tests {
             prober.on_received(&SentPacket { sent: Micros(0), bytes: 1_000, cluster }, Micros(5));
         }
         assert_eq!(prober.results(Instant::now(), 1e9, false), None);
+    }
+
+    #[test]
+    fn a_cluster_in_which_the_path_stood_still_says_nothing_and_is_tried_again() {
+        // RTCP-16
+        let mut path = Path::new(10e6, 1e6);
+        path.run(5, 5_000);
+        path.results.clear();
+        let ids = path.prober.next_id;
+        while !path.prober.is_probing() {
+            path.run_for(5_000, 5_000);
+        }
+        path.free_at = i64::from(path.at.0) + 60_000;
+        path.run_for(500_000, 5_000);
+        assert_eq!((path.results.len(), path.prober.next_id - ids), (0, 1));
+        path.run(1, 5_000);
+        assert!(path.results.len() == 1 && path.prober.next_id - ids == 2, "{:?}", path.results);
     }
 
     #[test]

@@ -154,8 +154,10 @@ impl ReceiveSideEstimator {
         }
         let queued = self.queue > STANDING_QUEUE;
         let recent = self.incoming.rate(SHORT);
-        let delivered =
-            recent.map(|recent| Delivered { rate: self.incoming.rate(LONG).unwrap_or(recent), recent, queued });
+        let delivered = recent.map(|recent| {
+            let rate = self.incoming.rate(LONG).unwrap_or(recent);
+            Delivered { rate, recent, queued, limited: false }
+        });
         self.control.update(now, usage, delivered, self.round_trip);
     }
 

@@ -137,7 +137,7 @@ impl Congestion {
     }
 
     fn ask_probe(&mut self, now: Instant) {
-        self.probe = self.estimator.next_probe(now).map_or(0, |probe| probe.bytes);
+        self.probe = self.estimator.next_probe(now).unwrap_or(0);
     }
 
     fn follow(&mut self, now: Instant, media: u64) {

@@ -2,13 +2,17 @@
 
 mod hostile;
 mod reports;
+mod sharing;
+mod stalls;
 mod traces;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::pacer::{PACING_FACTOR, Pacer};
-use super::{EstimatorLimits, PROBE_INTERVAL, SendSideEstimator};
+use super::probe::PROBE_INTERVAL;
+use super::{EstimatorLimits, SendSideEstimator};
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{MAX_RTCP_LEN, RtcpPacket, RtcpPackets, RtcpWriter};
 
@@ -30,23 +34,23 @@ impl Random {
 }
 
 /// A queue that is served at a rate, behind it a delay. Times in µs.
-struct Link {
+pub(crate) struct Link {
     bits_per_second: f64,
     /// Longer queues drop their tail.
     max_queue: u64,
-    one_way: u64,
+    pub(crate) one_way: u64,
     /// Added to a packet's delay, evenly distributed; packets stay in order.
     jitter: u64,
     loss: f64,
     /// Everything is lost from the first to the second moment of every period (the third).
     loss_bursts: Option<(u64, u64, u64)>,
-    free_at: f64,
+    pub(crate) free_at: f64,
     last_arrival: u64,
     random: Random,
 }
 
 impl Link {
-    fn new(bits_per_second: f64) -> Link {
+    pub(crate) fn new(bits_per_second: f64) -> Link {
         Link {
             bits_per_second,
             max_queue: 1_000_000,
@@ -61,12 +65,12 @@ impl Link {
     }
 
     /// Queueing time of a packet that comes now.
-    fn queue(&self, now: u64) -> u64 {
+    pub(crate) fn queue(&self, now: u64) -> u64 {
         (self.free_at - now as f64).max(0.0) as u64
     }
 
     /// When a packet arrives, if it does.
-    fn send(&mut self, now: u64, bytes: usize) -> Option<u64> {
+    pub(crate) fn send(&mut self, now: u64, bytes: usize) -> Option<u64> {
         if self.queue(now) > self.max_queue {
             return None;
         }
@@ -83,12 +87,31 @@ impl Link {
 }
 
 /// What the publisher sends.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Media {
     /// So many bits per second, whatever the estimate.
     Fixed(f64),
     /// As the estimate allows, up to so many bits per second.
     UpTo(f64),
+    /// So many bits per second; what is more than the estimate waits at the sender, up to 200 ms.
+    Held(f64),
+}
+
+/// What stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stall {
+    /// The bottleneck, with what is in its queue.
+    Link,
+    /// The viewer: all that comes meanwhile comes to it at once.
+    Viewer,
+    /// Nothing: but all media is lost.
+    Loss,
+    /// The way back.
+    Feedback,
+    /// The sender.
+    Sender,
+    /// All of them, as where they are one machine.
+    Everything,
 }
 
 /// The state of things at one moment.
@@ -121,12 +144,14 @@ struct Simulation {
     next_probe: u64,
     next_feedback: u64,
     feedback_count: u8,
-    paced: VecDeque<usize>,
+    /// When they were produced, and their bytes.
+    paced: VecDeque<(u64, usize)>,
     on_the_way: VecDeque<(u16, u64)>,
     feedback: VecDeque<(u64, Vec<u8>)>,
     samples: Vec<Sample>,
     /// Feedback does not come through in this span.
-    silence: std::ops::Range<u64>,
+    silence: Range<u64>,
+    stalled: Option<(Stall, Range<u64>)>,
     /// Bytes that left, by ms.
     departures: Vec<usize>,
     /// Longest time that the pacer's queue takes to leave, in ms.
@@ -160,6 +185,7 @@ impl Simulation {
             feedback: VecDeque::new(),
             samples: vec![],
             silence: 0..0,
+            stalled: None,
             departures: vec![],
             pacer_wait: 0,
             lost: 0,
@@ -174,18 +200,14 @@ impl Simulation {
     fn run(&mut self, seconds: f64) -> &mut Simulation {
         let end = self.time + (seconds * 1e6) as u64;
         while self.time < end {
-            self.produce();
-            self.pace();
-            self.probe();
-            self.report();
-            while self.feedback.front().is_some_and(|&(at, _)| at <= self.time) {
-                let (_, bytes) = self.feedback.pop_front().unwrap();
-                let now = self.now();
-                for packet in RtcpPackets::new(&bytes) {
-                    let Ok(RtcpPacket::TransportFeedback(feedback)) = packet else { panic!("no feedback") };
-                    self.estimator.on_feedback(now, &feedback);
-                }
-                self.pacer.set_estimate(now, self.estimator.estimate());
+            if !self.stands_still(&[Stall::Viewer, Stall::Everything]) {
+                self.report();
+            }
+            if !self.stands_still(&[Stall::Sender, Stall::Everything]) {
+                self.produce();
+                self.pace();
+                self.probe();
+                self.hear();
             }
             if self.time.is_multiple_of(10_000) {
                 self.samples.push(Sample {
@@ -199,12 +221,56 @@ impl Simulation {
         self
     }
 
+    /// Something stands still for so many seconds from now on.
+    fn stall(&mut self, stall: Stall, seconds: f64) {
+        let micros = (seconds * 1e6) as u64;
+        let end = self.time + micros;
+        self.stalled = Some((stall, self.time..end));
+        if matches!(stall, Stall::Link | Stall::Everything) {
+            self.link.free_at = self.link.free_at.max(self.time as f64) + micros as f64;
+        }
+        match stall {
+            Stall::Loss => self.link.loss_bursts = Some((self.time, end, u64::MAX)),
+            Stall::Everything => self.on_the_way.iter_mut().for_each(|(_, arrival)| *arrival += micros),
+            Stall::Viewer => {
+                self.on_the_way.iter_mut().for_each(|(_, arrival)| *arrival = end.max(*arrival));
+                self.link.last_arrival = end;
+            }
+            _ => {}
+        }
+    }
+
+    fn stands_still(&self, stalls: &[Stall]) -> bool {
+        self.stalled.as_ref().is_some_and(|(stall, span)| stalls.contains(stall) && span.contains(&self.time))
+    }
+
+    fn hear(&mut self) {
+        let now = self.now();
+        while self.feedback.front().is_some_and(|&(at, _)| at <= self.time) {
+            let (_, bytes) = self.feedback.pop_front().unwrap();
+            for packet in RtcpPackets::new(&bytes) {
+                let Ok(RtcpPacket::TransportFeedback(feedback)) = packet else { panic!("no feedback") };
+                self.estimator.on_feedback(now, &feedback);
+            }
+        }
+        let estimate = self.estimator.estimate() as f64;
+        let pace = match self.media {
+            Media::Held(rate) if estimate < 1.1 * rate => estimate / PACING_FACTOR,
+            _ => estimate,
+        };
+        self.pacer.set_estimate(now, pace as u64);
+    }
+
     fn produce(&mut self) {
         let audio = AUDIO_BYTES as f64 * 8e6 / AUDIO_INTERVAL as f64;
         if self.time >= self.next_frame {
             self.next_frame += FRAME_INTERVAL;
+            if let Media::UpTo(_) = self.media {
+                // An encoder does not make up for frames that it has missed.
+                self.next_frame = self.next_frame.max(self.time);
+            }
             let rate = match self.media {
-                Media::Fixed(rate) => rate,
+                Media::Fixed(rate) | Media::Held(rate) => rate,
                 Media::UpTo(rate) => rate.min(0.95 * self.estimator.estimate() as f64),
             };
             let frame = (rate - audio).max(0.0) / 8e6 * FRAME_INTERVAL as f64;
@@ -217,7 +283,7 @@ impl Simulation {
             self.frames += 1;
             let bytes = (frame * share) as usize;
             let packets = bytes.div_ceil(MTU).max(1);
-            self.paced.extend((0..packets).map(|_| bytes / packets));
+            self.paced.extend((0..packets).map(|_| (self.time, bytes / packets)));
         }
         if self.time >= self.next_audio {
             self.next_audio += AUDIO_INTERVAL;
@@ -229,22 +295,18 @@ impl Simulation {
 
     fn pace(&mut self) {
         let now = self.now();
-        while self.pacer.may_send(now) && !self.paced.is_empty() {
-            let mut budget = self.pacer.run_budget(now);
-            while let Some(&bytes) = self.paced.front()
-                && bytes <= budget
-            {
+        while self.pacer.may_send(now)
+            && let Some((_, bytes)) = self.paced.pop_front()
+        {
+            self.pacer.on_sent(now, bytes);
+            self.send(bytes);
+        }
+        if let Media::Held(_) = self.media {
+            while self.paced.front().is_some_and(|&(produced, _)| produced + 200_000 < self.time) {
                 self.paced.pop_front();
-                budget -= bytes;
-                self.pacer.on_sent(now, bytes);
-                self.send(bytes);
             }
         }
-        // What the path cannot take for long is dropped by the owner.
-        while self.paced.len() > 1_000 {
-            self.paced.pop_front();
-        }
-        let waiting: usize = self.paced.iter().sum();
+        let waiting: usize = self.paced.iter().map(|&(_, bytes)| bytes).sum();
         let rate = PACING_FACTOR * self.estimator.estimate() as f64;
         self.pacer_wait = self.pacer_wait.max((waiting as f64 * 8e3 / rate) as u64);
     }
@@ -256,14 +318,15 @@ impl Simulation {
         let now = self.now();
         self.estimator.poll(now);
         if self.probes
-            && let Some(probe) = self.estimator.next_probe(now)
+            && let Some(due) = self.estimator.next_probe(now)
         {
-            for _ in 0..probe.bytes.div_ceil(PADDING_BYTES) {
+            for _ in 0..due.div_ceil(PADDING_BYTES) {
                 self.pacer.on_sent(now, PADDING_BYTES);
                 self.send(PADDING_BYTES);
             }
         }
-        self.next_probe += if self.estimator.is_probing() { PROBE_INTERVAL.as_micros() as u64 } else { 25_000 };
+        self.next_probe =
+            self.time + if self.estimator.is_probing() { PROBE_INTERVAL.as_micros() as u64 } else { 25_000 };
     }
 
     fn send(&mut self, bytes: usize) {
@@ -281,7 +344,7 @@ impl Simulation {
         if self.time < self.next_feedback {
             return;
         }
-        self.next_feedback += self.feedback_interval;
+        self.next_feedback = self.time + self.feedback_interval;
         let mut packets = vec![];
         while let Some(&(sequence, arrival)) = self.on_the_way.front()
             && arrival <= self.time
@@ -299,7 +362,11 @@ impl Simulation {
             let taken = writer.transport_feedback(&fields, rest).unwrap();
             self.feedback_count = self.feedback_count.wrapping_add(1);
             let lost = self.silence.contains(&self.time);
-            self.feedback.extend((!lost).then(|| (self.time + self.link.one_way, writer.as_bytes().to_vec())));
+            let mut arrival = self.time + self.link.one_way;
+            if self.stands_still(&[Stall::Feedback]) {
+                arrival += self.stalled.as_ref().map_or(0, |(_, span)| span.end - self.time);
+            }
+            self.feedback.extend((!lost).then(|| (arrival, writer.as_bytes().to_vec())));
             rest = &rest[taken..];
         }
     }
