@@ -24,6 +24,8 @@ const NONE: u8 = 0xff;
 const MAX_GAP: u64 = 1 << 14;
 /// Video that a viewer should have had this long ago is of no use to it any more.
 const MAX_WAIT: Duration = Duration::from_millis(200);
+/// Behind a keyframe that took long it may be older, up to this.
+const MAX_WAIT_BEHIND_KEYFRAME: Duration = Duration::from_secs(1);
 /// For so long a viewer is at its start.
 const STARTING: Duration = Duration::from_secs(2);
 /// The least time between two beginnings anew.
@@ -63,6 +65,8 @@ pub struct Outgoing {
     withheld: bool,
     /// No packet is of use before a keyframe.
     awaiting_keyframe: bool,
+    /// How long a keyframe waited until it was through, by the number of its first packet: that of the last one.
+    keyframe_wait: (u64, Duration),
     /// Stream timestamp of the packet that was sent last.
     last_timestamp: u32,
     /// The viewer's payload type of that packet.
@@ -139,6 +143,7 @@ impl Outgoing {
             next: 0,
             withheld: false,
             awaiting_keyframe: section.kind == MediaKind::Video,
+            keyframe_wait: (0, Duration::ZERO),
             last_timestamp: 0,
             last_payload_type: NONE,
             replay: None,
@@ -441,14 +446,37 @@ impl Outgoing {
     /// What has waited too long and is let go, as stream sequence numbers: whole frames, the oldest first, up to the
     /// next keyframe; without one everything, since no frame can be decoded without those before it. A frame that has
     /// begun is finished. Audio goes packet by packet, and only what is very old.
-    pub(super) fn overdue(&self, now: Instant, track: &Track) -> Option<Overdue> {
-        let waiting = || (self.cursor..track.head()).filter_map(|sequence| track.cache.info(sequence));
-        let limit = if self.kind == MediaKind::Audio { MAX_AUDIO_WAIT } else { MAX_WAIT };
-        let is_old = |info: &PacketInfo| {
-            let due = self.replay.and_then(|replay| replay.due(info.timestamp));
-            now.saturating_duration_since(due.map_or(info.arrived, |due| due.max(info.arrived))) > limit
+    ///
+    /// A keyframe may take as long as a frame may wait. If all that came meanwhile were let go, a viewer on a narrow path
+    /// would see keyframes and little else, while its path is idle most of the time. So what follows a keyframe may wait
+    /// 100 ms longer than that did, and 200 ms longer if the keyframe itself was late; pictures come that late anyway by
+    /// then. Where there is a newer keyframe to go on with, the ordinary limit holds.
+    pub(super) fn overdue(&mut self, now: Instant, track: &Track) -> Option<Overdue> {
+        let replay = self.replay;
+        let wait = |info: &PacketInfo| {
+            let due = replay.and_then(|replay| replay.due(info.timestamp));
+            now.saturating_duration_since(due.map_or(info.arrived, |due| due.max(info.arrived)))
         };
-        if self.awaiting_keyframe || !waiting().next().is_some_and(|info| is_old(&info)) {
+        let cursor = self.cursor;
+        let waiting = || (cursor..track.head()).filter_map(|sequence| track.cache.info(sequence));
+        let next = waiting().next()?;
+        let limit = match (self.kind, track.latest_keyframe()) {
+            (MediaKind::Audio, _) => MAX_AUDIO_WAIT,
+            (MediaKind::Video, Some(keyframe)) if keyframe < cursor => {
+                if self.keyframe_wait.0 != keyframe {
+                    self.keyframe_wait = (keyframe, Duration::ZERO);
+                }
+                if track.cache.info(keyframe).is_some_and(|begun| begun.timestamp == next.timestamp) {
+                    self.keyframe_wait.1 = wait(&next);
+                }
+                let (_, waited) = self.keyframe_wait;
+                let more = if waited > MAX_WAIT { MAX_WAIT } else { MAX_WAIT / 2 };
+                (waited + more).clamp(MAX_WAIT, MAX_WAIT_BEHIND_KEYFRAME)
+            }
+            (MediaKind::Video, _) => MAX_WAIT,
+        };
+        let is_old = |info: &PacketInfo| wait(info) > limit;
+        if self.awaiting_keyframe || !is_old(&next) {
             return None;
         }
         if self.kind == MediaKind::Audio {

@@ -1,3 +1,5 @@
+mod narrow;
+
 use std::collections::HashMap;
 
 use super::*;
