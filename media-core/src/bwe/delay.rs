@@ -46,7 +46,7 @@ const BASE_SPAN: i32 = 15_000_000;
 
 /// What the delay says of the use of the bottleneck.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Usage {
+pub(super) enum Usage {
     /// The queue stays as it is.
     #[default]
     Normal,

@@ -56,7 +56,6 @@ pub(super) struct SentHistory {
     kept: u16,
     /// Nothing before this number is in flight.
     in_flight_from: u16,
-    bytes_in_flight: u32,
 }
 
 impl SentHistory {
@@ -72,7 +71,6 @@ impl SentHistory {
         self.entries[index] = Entry { sent, bytes, cluster, state: State::InFlight };
         self.next = sequence.wrapping_add(1);
         self.kept += 1;
-        self.bytes_in_flight += u32::from(bytes);
         sequence
     }
 
@@ -129,9 +127,6 @@ impl SentHistory {
             (_, false) => Reported::Lost,
         };
         entry.state = if received { State::Received } else { State::Lost };
-        if before == State::InFlight {
-            self.bytes_in_flight -= u32::from(entry.bytes);
-        }
         Some(reported)
     }
 
@@ -148,15 +143,9 @@ impl SentHistory {
                 && entry.state == State::InFlight
             {
                 entry.state = State::Unreported;
-                self.bytes_in_flight -= u32::from(entry.bytes);
             }
         }
         self.in_flight_from = before;
-    }
-
-    /// Bytes that were sent and that no feedback has reached yet.
-    pub(super) fn bytes_in_flight(&self) -> u32 {
-        self.bytes_in_flight
     }
 
     /// Bytes on the heap.
@@ -184,7 +173,6 @@ mod tests {
                 assert_eq!(history.report(old as u16, true), Some(Reported::Received(packet(old * 1_000, 1_000))));
             }
         }
-        assert_eq!(history.bytes_in_flight(), 10_000);
         assert_eq!(history.heap_size(), MIN_ENTRIES * 8, "a viewer with little under way stays small");
     }
 
@@ -200,7 +188,6 @@ mod tests {
         assert_eq!(history.report(1, true), Some(Reported::Recovered(packet(1, 100))));
         assert_eq!(history.report(1, true), None);
         assert_eq!(history.report(1, false), None);
-        assert_eq!(history.bytes_in_flight(), 200);
     }
 
     #[test]
@@ -216,7 +203,6 @@ mod tests {
         history.settle(9);
         history.settle(0x9000);
         assert_eq!([0, 1, 2, 0x9000].map(|sequence| history.sent_from(sequence)), [1, 0, 0, 0x7001]);
-        assert_eq!(history.bytes_in_flight(), 100);
     }
 
     #[test]
@@ -230,7 +216,6 @@ mod tests {
             history.push(Micros(n), 100, 0);
         }
         assert_eq!(history.heap_size(), MAX_ENTRIES * 8);
-        assert_eq!(history.bytes_in_flight(), MAX_ENTRIES as u32 * 100);
         let first = (100_000u32 - MAX_ENTRIES as u32) as u16;
         assert_eq!(history.report(first.wrapping_sub(1), true), None);
         assert!(history.report(first, true).is_some());
@@ -246,17 +231,19 @@ mod tests {
     }
 
     #[test]
-    fn what_feedback_passed_over_is_in_flight_no_more() {
+    fn what_feedback_passed_over_is_under_way_no_more() {
         let mut history = SentHistory::default();
-        for n in 0..100 {
+        for n in 0..MIN_ENTRIES as u32 {
             history.push(Micros(n), 10, 0);
         }
         history.settle(40);
-        assert_eq!(history.bytes_in_flight(), 600);
-        assert_eq!(history.report(39, true), Some(Reported::Received(packet(39, 10))), "but may still be reported");
-        assert_eq!(history.bytes_in_flight(), 600);
         history.settle(20);
-        history.settle(100);
-        assert_eq!(history.bytes_in_flight(), 0);
+        assert_eq!(history.report(39, true), Some(Reported::Received(packet(39, 10))), "but may still be reported");
+        for n in 0..40 {
+            history.push(Micros(n), 10, 0);
+        }
+        assert_eq!(history.heap_size(), MIN_ENTRIES * 8);
+        history.push(Micros(40), 10, 0);
+        assert_eq!(history.heap_size(), 2 * MIN_ENTRIES * 8);
     }
 }

@@ -107,6 +107,7 @@ pub(super) struct LossBased {
     current: Window,
     began: Option<Instant>,
     windows: [Window; WINDOWS],
+    /// Lost fraction of about the last second, inherent loss included.
     fraction: f64,
     inherent: f64,
     /// Inherent loss as it was found.
@@ -136,12 +137,7 @@ impl LossBased {
         self.cap
     }
 
-    /// Lost fraction of about the last second, inherent loss included.
-    pub(super) fn fraction(&self) -> f64 {
-        self.fraction
-    }
-
-    /// Lost fraction that may come from our rate.
+    /// Lost fraction of about the last second that may come from our rate.
     pub(super) fn excess(&self) -> f64 {
         (self.fraction - self.inherent).max(0.0)
     }
@@ -295,7 +291,7 @@ mod tests {
         let mut sender = Sender::new();
         sender.run(60, true, |chance, _| chance < 0.05);
         assert_eq!(sender.loss.cap(), None);
-        assert!((sender.loss.fraction() - 0.05).abs() < 0.03);
+        assert!((sender.loss.fraction - 0.05).abs() < 0.03);
     }
 
     #[test]
@@ -352,6 +348,6 @@ mod tests {
             now += Duration::from_millis(50);
         }
         assert_eq!(loss.cap(), None);
-        assert!(loss.fraction() < 0.1, "all but the last ones: {}", loss.fraction());
+        assert!(loss.fraction < 0.1, "all but the last ones: {}", loss.fraction);
     }
 }

@@ -11,6 +11,10 @@
 //! While a queue of more than 100 ms stands at the bottleneck, the delay-based rate is lowered to drain it within a
 //! second or two (the drafts leave that to the step down to 0.85, which takes several).
 //!
+//! A forwarding server often sends much less than it might: what it may send of a stream, or nothing until a keyframe
+//! comes. Over-use at such a time says little of the bottleneck, and a path that stands still for a moment is not over-used
+//! at all; `aimd` and `delay` tell them apart.
+//!
 //! **Without transport-wide feedback** (not negotiated, or the viewer sends none) only REMB and the loss of receiver
 //! reports count. The rate then rises by 8 % a second while less than 2 % is lost, at once up to what is sent, and at
 //! once up to the viewer's REMB, which is the delay-based estimate of its own side. There are no probes.
@@ -37,12 +41,10 @@ use crate::rtcp::TransportFeedback;
 
 use acknowledged::{AcknowledgedBitrate, LONG, RateWindow};
 use aimd::{Delivered, RateControl};
-use delay::DelayDetector;
+use delay::{DelayDetector, Usage};
 use history::{Reported, SentHistory};
 use loss::{Conditions, LossBased};
 use probe::Prober;
-
-pub use delay::Usage;
 
 /// A REMB counts for so long.
 const REMB_LIFETIME: Duration = Duration::from_secs(5);
@@ -110,26 +112,9 @@ pub struct EstimatorLimits {
 pub struct EstimateSnapshot {
     /// The estimate in bits per second (`availableOutgoingBitrate` of WebRTC's statistics).
     pub available_outgoing_bitrate: u64,
-    /// Its delay-based part.
-    pub delay_based: u64,
-    /// Its loss-based cap, if there is one.
-    pub loss_cap: Option<u64>,
-    /// The viewer's REMB, if it is fresh.
-    pub remb: Option<u64>,
-    /// Bits per second that arrive by the viewer's feedback; `None` before there was enough.
-    pub acknowledged_bitrate: Option<u64>,
-    /// Lost fraction of about the last second, 0 to 1.
-    pub fraction_lost: f64,
-    /// From receiver reports, or else from transport-wide feedback.
-    pub round_trip_time: Option<Duration>,
-    /// Bytes that no feedback has reached yet; 0 without transport-wide feedback.
-    pub bytes_in_flight: u32,
-    /// How much longer packets take than at best in the last half minute: the queue at the bottleneck.
+    /// How much longer packets take than at best in the last half minute, as of the last feedback: the queue at the
+    /// bottleneck. While it is long, the estimate is lower than what the bottleneck carries, so that it drains.
     pub queueing_delay: Duration,
-    /// Does that queue grow?
-    pub usage: Usage,
-    /// Much less is sent than the path is believed to carry.
-    pub application_limited: bool,
 }
 
 /// What was sent since a receiver report.
@@ -367,39 +352,12 @@ impl SendSideEstimator {
         self.prober.is_probing()
     }
 
-    /// Much less is sent than the path is believed to carry. The estimate then rises to 1.5 times what arrives, and
-    /// further only by probes.
-    pub fn is_application_limited(&self) -> bool {
-        self.sent.rate(LONG).unwrap_or(0.0) < APPLICATION_LIMITED * self.estimate
-    }
-
-    /// How much longer packets take than at best in the last half minute: the queue at the bottleneck, as of the last
-    /// feedback. While it is long, the estimate is lower than what the bottleneck carries, so that it drains. A sender
-    /// that cannot send less should leave out frames before it becomes longer than a viewer bears.
-    pub fn queueing_delay(&self) -> Duration {
-        Duration::from_micros((self.delay.queue() * 1e3) as u64)
-    }
-
     /// What is known.
     pub fn snapshot(&self) -> EstimateSnapshot {
         EstimateSnapshot {
             available_outgoing_bitrate: self.estimate(),
-            delay_based: self.control.rate() as u64,
-            loss_cap: self.loss.cap().map(|cap| cap as u64),
-            remb: self.remb.map(|(_, remb)| remb as u64),
-            acknowledged_bitrate: self.acknowledged.rate().map(|rate| rate as u64),
-            fraction_lost: self.loss.fraction(),
-            round_trip_time: self.reported_round_trip.or(self.feedback_round_trip),
-            bytes_in_flight: self.history.bytes_in_flight(),
-            queueing_delay: self.queueing_delay(),
-            usage: self.delay.usage(),
-            application_limited: self.is_application_limited(),
+            queueing_delay: Duration::from_micros((self.delay.queue() * 1e3) as u64),
         }
-    }
-
-    /// Bytes that this viewer costs, heap included.
-    pub fn memory(&self) -> usize {
-        size_of::<SendSideEstimator>() + self.history.heap_size()
     }
 
     fn has_feedback(&self, now: Instant) -> bool {

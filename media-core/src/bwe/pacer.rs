@@ -1,4 +1,5 @@
-//! Pacing towards one viewer (RTCP-17): how much of a keyframe may leave at once, and when the rest may.
+//! Pacing towards one viewer (RTCP-17): how much of a keyframe may leave at once, and when the rest may; and a budget
+//! for retransmissions.
 //!
 //! A leaky bucket that is kept as one moment, the one at which everything sent so far has run off. Asking is a
 //! comparison; counting is a multiplication. A packet leaves whole whenever there is any budget left, and the debt that
@@ -6,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Media is sent at this factor of the estimate (libwebrtc's pacing factor).
+/// Video leaves at this factor of the estimate where the path carries the stream (libwebrtc's pacing factor).
 pub const PACING_FACTOR: f64 = 2.5;
 /// What may leave at once after a pause, in time of the rate.
 const MAX_BURST: Duration = Duration::from_millis(10);
@@ -69,15 +70,14 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// Paces at [`PACING_FACTOR`] times an estimate in bits per second.
-    pub fn new(now: Instant, estimate: u64) -> Pacer {
-        Pacer { bucket: LeakyBucket::new(now, pacing_rate(estimate), MAX_BURST) }
+    /// Paces at so many bits per second.
+    pub fn new(now: Instant, bits_per_second: u64) -> Pacer {
+        Pacer { bucket: LeakyBucket::new(now, bits_per_second, MAX_BURST) }
     }
 
-    /// Follows the estimate in bits per second. Costs divisions: call it when the estimate has changed, not for every
-    /// packet.
-    pub fn set_estimate(&mut self, now: Instant, estimate: u64) {
-        self.bucket.set_rate(now, pacing_rate(estimate));
+    /// Changes the rate, in bits per second. Costs divisions: not for every packet.
+    pub fn set_rate(&mut self, now: Instant, bits_per_second: u64) {
+        self.bucket.set_rate(now, bits_per_second);
     }
 
     /// True if a packet of video may leave now.
@@ -93,9 +93,10 @@ impl Pacer {
     }
 }
 
-fn pacing_rate(estimate: u64) -> u64 {
-    (estimate as f64 * PACING_FACTOR) as u64
-}
+/// Retransmissions have this part of the estimate, …
+const RETRANSMISSIONS: f64 = 0.25;
+/// … and at once what that is in so much time.
+const RETRANSMISSION_BURST: Duration = Duration::from_millis(500);
 
 /// One viewer's budget for retransmissions: a quarter of the estimate, and half a second of that at once. Even 15 % of
 /// loss is repaired within it; a viewer that asks for everything again does not double its rate.
@@ -105,14 +106,9 @@ pub struct RetransmissionBudget {
 }
 
 impl RetransmissionBudget {
-    /// Part of the estimate.
-    pub const FRACTION: f64 = 0.25;
-    /// What may be sent again at once, in time of the budget's rate.
-    pub const BURST: Duration = Duration::from_millis(500);
-
     /// For an estimate in bits per second.
     pub fn new(now: Instant, estimate: u64) -> RetransmissionBudget {
-        RetransmissionBudget { bucket: LeakyBucket::new(now, retransmission_rate(estimate), Self::BURST) }
+        RetransmissionBudget { bucket: LeakyBucket::new(now, retransmission_rate(estimate), RETRANSMISSION_BURST) }
     }
 
     /// Follows the estimate in bits per second.
@@ -132,7 +128,7 @@ impl RetransmissionBudget {
 }
 
 fn retransmission_rate(estimate: u64) -> u64 {
-    (estimate as f64 * RetransmissionBudget::FRACTION) as u64
+    (estimate as f64 * RETRANSMISSIONS) as u64
 }
 
 #[cfg(test)]
@@ -164,10 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn a_keyframe_leaves_at_two_and_a_half_times_the_estimate() {
+    fn a_keyframe_leaves_at_the_rate() {
         // RTCP-17
         let now = Instant::now();
-        let mut pacer = Pacer::new(now, 2_000_000);
+        let mut pacer = Pacer::new(now, 5_000_000);
         let sent = send(&mut pacer, now, 100_000);
         assert!((148..=152).contains(&sent.len()), "100 kB at 5 Mbit/s, less the burst: {} ms", sent.len());
         let ten_ms = 6_250;
@@ -181,7 +177,7 @@ mod tests {
     fn a_debt_is_paid_off() {
         // RTCP-17
         let now = Instant::now();
-        let mut pacer = Pacer::new(now, 400_000);
+        let mut pacer = Pacer::new(now, 1_000_000);
         assert!(pacer.may_send(now));
         pacer.on_sent(now, 11_250);
         assert_eq!(wait(&pacer, now), 81, "90 ms at 1 Mbit/s, less the burst");
@@ -191,7 +187,7 @@ mod tests {
     fn audio_passes_and_counts() {
         // RTCP-17
         let now = Instant::now();
-        let mut pacer = Pacer::new(now, 400_000);
+        let mut pacer = Pacer::new(now, 1_000_000);
         for _ in 0..20 {
             pacer.on_sent(now, 100);
         }
@@ -202,7 +198,7 @@ mod tests {
     fn a_pause_saves_no_more_than_the_burst() {
         // RTCP-17
         let now = Instant::now();
-        let mut pacer = Pacer::new(now, 4_000_000);
+        let mut pacer = Pacer::new(now, 10_000_000);
         pacer.on_sent(now, 1_000);
         let sent = send(&mut pacer, now + Duration::from_secs(3_600), 100_000);
         assert!((12_500..=12_500 + PACKET).contains(&sent[0]), "{}", sent[0]);
@@ -211,19 +207,19 @@ mod tests {
     #[test]
     fn debt_in_bytes_outlives_a_change_of_rate() {
         let now = Instant::now();
-        let mut pacer = Pacer::new(now, 400_000);
+        let mut pacer = Pacer::new(now, 1_000_000);
         pacer.on_sent(now, 13_750);
-        pacer.set_estimate(now, 4_000_000);
+        pacer.set_rate(now, 10_000_000);
         assert_eq!(wait(&pacer, now), 11, "12.5 kB at 10 Mbit/s");
-        pacer.set_estimate(now, 1);
+        pacer.set_rate(now, 1);
         assert!(pacer.may_send(now + MAX_DEBT + MS), "bounded");
     }
 
     #[test]
     fn rates_and_sizes_out_of_range_are_bounded() {
         let now = Instant::now();
-        for estimate in [0, 1, 10_000_000_000, u64::MAX] {
-            let mut pacer = Pacer::new(now, estimate);
+        for rate in [0, 1, 10_000_000_000, u64::MAX] {
+            let mut pacer = Pacer::new(now, rate);
             pacer.on_sent(now, usize::MAX);
             assert!(pacer.may_send(now + MAX_DEBT + MS));
         }

@@ -42,16 +42,17 @@ impl Congestion {
     /// A viewer of a stream of `media` bit/s.
     pub fn new(now: Instant, transport_wide: bool, media: u64) -> Congestion {
         let start = START.max((media as f64 * HEADROOM) as u64);
+        let pace = (start as f64 * PACING_FACTOR) as u64;
         let limits = EstimatorLimits { start, min: MIN_ESTIMATE, max: MAX_ESTIMATE };
         Congestion {
             estimator: SendSideEstimator::new(now, limits, transport_wide),
-            pacer: Pacer::new(now, start),
+            pacer: Pacer::new(now, pace),
             retransmissions: RetransmissionBudget::new(now, start),
             begun: now,
             transport_wide,
             informed: false,
             probe: 0,
-            pace: start,
+            pace,
         }
     }
 
@@ -143,10 +144,10 @@ impl Congestion {
     fn follow(&mut self, now: Instant, media: u64) {
         let estimate = self.estimator.estimate();
         let carries = estimate as f64 >= CARRIES * media as f64;
-        let pace = if carries { estimate } else { (estimate as f64 / PACING_FACTOR) as u64 };
+        let pace = if carries { (estimate as f64 * PACING_FACTOR) as u64 } else { estimate };
         if pace != self.pace {
             self.pace = pace;
-            self.pacer.set_estimate(now, pace);
+            self.pacer.set_rate(now, pace);
             self.retransmissions.set_estimate(now, estimate);
         }
     }

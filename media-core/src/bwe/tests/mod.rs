@@ -97,6 +97,11 @@ enum Media {
     Held(f64),
 }
 
+/// Bytes that a viewer's estimator takes, heap included.
+fn memory(estimator: &SendSideEstimator) -> usize {
+    size_of::<SendSideEstimator>() + estimator.history.heap_size()
+}
+
 /// What stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stall {
@@ -165,7 +170,7 @@ impl Simulation {
         let start = Instant::now();
         Simulation {
             estimator: SendSideEstimator::new(start, LIMITS, true),
-            pacer: Pacer::new(start, LIMITS.start),
+            pacer: Pacer::new(start, (PACING_FACTOR * LIMITS.start as f64) as u64),
             link: Link::new(bits_per_second),
             media,
             keyframes: None,
@@ -255,10 +260,10 @@ impl Simulation {
         }
         let estimate = self.estimator.estimate() as f64;
         let pace = match self.media {
-            Media::Held(rate) if estimate < 1.1 * rate => estimate / PACING_FACTOR,
-            _ => estimate,
+            Media::Held(rate) if estimate < 1.1 * rate => estimate,
+            _ => PACING_FACTOR * estimate,
         };
-        self.pacer.set_estimate(now, pace as u64);
+        self.pacer.set_rate(now, pace as u64);
     }
 
     fn produce(&mut self) {
