@@ -22,7 +22,7 @@
 //! [`pacer::Pacer`] spreads keyframes by the estimate; [`receive::ReceiveSideEstimator`] makes the REMB for publishers
 //! that get no transport-wide feedback.
 //!
-//! All rates count bytes as the caller hands them in; UDP payloads are meant.
+//! All rates count bytes as the caller hands them in: towards viewers IP and UDP headers too, as libwebrtc does.
 
 mod acknowledged;
 mod aimd;

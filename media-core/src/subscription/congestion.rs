@@ -20,8 +20,9 @@ const CARRIES: f64 = 1.1;
 const FEEDBACK_BY: Duration = Duration::from_secs(2);
 /// A small packet costs the shard as much as a large one: one datagram full of NACKs must not become thousands of ours.
 const LEAST_RETRANSMISSION: usize = 500;
-/// RTP header and SRTP tag: what a payload costs besides itself, in bytes of UDP payload.
-const OVERHEAD: usize = 12 + 16;
+/// What a payload costs the path besides itself, in bytes: IPv4, UDP and RTP header, the transport-wide number, SRTP tag.
+/// Probes are made of small packets: without all of it they would find a seventh less than there is.
+const OVERHEAD: usize = 20 + 8 + 12 + 8 + 16;
 
 /// One viewer's congestion control.
 pub struct Congestion {

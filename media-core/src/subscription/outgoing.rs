@@ -449,8 +449,8 @@ impl Outgoing {
     ///
     /// A keyframe may take as long as a frame may wait. If all that came meanwhile were let go, a viewer on a narrow path
     /// would see keyframes and little else, while its path is idle most of the time. So what follows a keyframe may wait
-    /// 100 ms longer than that did, and 200 ms longer if the keyframe itself was late; pictures come that late anyway by
-    /// then. Where there is a newer keyframe to go on with, the ordinary limit holds.
+    /// 100 ms longer than that did, and up to 200 ms longer the later the keyframe was itself; pictures come that late
+    /// anyway by then. Where there is a newer keyframe to go on with, the ordinary limit holds.
     pub(super) fn overdue(&mut self, now: Instant, track: &Track) -> Option<Overdue> {
         let replay = self.replay;
         let wait = |info: &PacketInfo| {
@@ -470,7 +470,7 @@ impl Outgoing {
                     self.keyframe_wait.1 = wait(&next);
                 }
                 let (_, waited) = self.keyframe_wait;
-                let more = if waited > MAX_WAIT { MAX_WAIT } else { MAX_WAIT / 2 };
+                let more = waited.saturating_sub(MAX_WAIT / 2).clamp(MAX_WAIT / 2, MAX_WAIT);
                 (waited + more).clamp(MAX_WAIT, MAX_WAIT_BEHIND_KEYFRAME)
             }
             (MediaKind::Video, _) => MAX_WAIT,
