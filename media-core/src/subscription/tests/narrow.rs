@@ -366,7 +366,7 @@ fn a_path_that_stands_still_again_and_again_keeps_its_estimate() {
                 let case =
                     format!("{rate}, {keyframe}, {seconds} s every {every} s: {lowest}, {median}, {back:?}, {after}");
                 // Before, as far as it is not taken up by stalls; and behind them at once.
-                assert!(lowest > 100_000 && median > 600_000, "{case}");
+                assert!(lowest > 100_000 && median > 650_000, "{case}");
                 assert!(back.is_some_and(|back| back < 3_000) && after > 660_000, "{case}");
             }
         }
