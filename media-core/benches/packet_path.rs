@@ -20,6 +20,9 @@ use media_core::subscription::{Outgoing, Round, Subscription};
 const PAYLOADS: [usize; 2] = [1150, 160];
 /// Video packets of one frame at 2.5 Mbit/s and 30 frames a second.
 const FRAME: u64 = 9;
+const FRAME_TIME: Duration = Duration::from_micros(33_333);
+/// Their rate in bit/s.
+const MEDIA: u64 = 2_500_000;
 const FIELDS: HeaderFields = HeaderFields {
     marker: false,
     padding: false,
@@ -131,11 +134,16 @@ fn format(payload_type: u8, codec: Codec, clock_rate: u32) -> Format {
     }
 }
 
-/// A viewer that has received its first packets and named no MID since.
-fn viewer(index: usize) -> Subscription {
-    let section = |kind, format: Format| {
+/// A viewer that has received its first packets and named no MID since. Those with transport-wide numbers are paced, at
+/// a rate at which nothing waits.
+fn viewer(index: usize, transport_wide: bool) -> Subscription {
+    let section = |kind, mut format: Format| {
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, 4);
+        if transport_wide {
+            extensions.set(Extension::TransportCc, 3);
+            format.feedback.transport_cc = true;
+        }
         let section = MediaSection {
             mid: "0".into(),
             kind,
@@ -152,7 +160,12 @@ fn viewer(index: usize) -> Subscription {
     let audio = section(MediaKind::Audio, format(111, Codec::Opus, 48_000));
     let video = section(MediaKind::Video, format(96, Codec::Vp8, 90_000));
     let sender = contexts(SrtpProfile::AeadAes128Gcm, index as u8).1;
-    Subscription::new(Instant::now(), index, path(index), sender, [Some(audio), Some(video)], 2_500_000)
+    let now = Instant::now();
+    let mut viewer = Subscription::new(now, index, path(index), sender, [Some(audio), Some(video)], MEDIA);
+    if transport_wide {
+        viewer.congestion.on_remb(now, 40 * MEDIA, MEDIA);
+    }
+    viewer
 }
 
 /// A frame of video and one audio packet, put into the tracks under the next numbers.
@@ -161,6 +174,7 @@ struct Publisher {
     late: [Vec<u64>; 2],
     next: [u64; 2],
     payloads: [Vec<u8>; 2],
+    now: Instant,
 }
 
 impl Publisher {
@@ -170,6 +184,7 @@ impl Publisher {
             late: Default::default(),
             next: [0; 2],
             payloads: [vec![0xa5; PAYLOADS[1]], vec![0x5a; PAYLOADS[0]]],
+            now: Instant::now(),
         }
     }
 
@@ -193,7 +208,8 @@ impl Publisher {
 
 /// The shard's loop: viewer by viewer over the batch. Where the shard would send, the batch is emptied.
 fn fan_out(publisher: &mut Publisher, viewers: &mut [Subscription], out: &mut SendBatch, keyframe: bool) -> u64 {
-    let now = Instant::now();
+    publisher.now += FRAME_TIME;
+    let now = publisher.now;
     publisher.publish(now, MediaKind::Audio, 1, false);
     publisher.publish(now, MediaKind::Video, FRAME, keyframe);
     let round = Round { now, tracks: &publisher.tracks, late: &publisher.late, shedding: false };
@@ -207,16 +223,19 @@ fn fan_out(publisher: &mut Publisher, viewers: &mut [Subscription], out: &mut Se
 
 fn whole_fan_out(c: &mut Criterion) {
     let mut group = c.benchmark_group("fan-out of 9 video and 1 audio packets");
-    for count in [1, 10, 100, 1000] {
+    let kinds = [("viewers", false), ("viewers with transport-wide numbers", true)];
+    for ((name, transport_wide), count) in
+        kinds.into_iter().flat_map(|kind| [1, 10, 100, 1000].map(|count| (kind, count)))
+    {
         let mut publisher = Publisher::new();
-        let mut viewers: Vec<Subscription> = (0..count).map(viewer).collect();
+        let mut viewers: Vec<Subscription> = (0..count).map(|index| viewer(index, transport_wide)).collect();
         let mut out = SendBatch::new(false);
         fan_out(&mut publisher, &mut viewers, &mut out, true);
         for outgoing in viewers.iter_mut().flat_map(|viewer| viewer.outgoing.iter_mut().flatten()) {
             outgoing.on_receipt();
         }
         group.throughput(Throughput::Elements(count as u64 * (FRAME + 1)));
-        group.bench_function(BenchmarkId::new("viewers", count), |b| {
+        group.bench_function(BenchmarkId::new(name, count), |b| {
             b.iter(|| {
                 let packets = fan_out(&mut publisher, &mut viewers, &mut out, false);
                 assert_eq!(packets, count as u64 * (FRAME + 1));
