@@ -206,19 +206,26 @@ impl SendSideEstimator {
     /// part of it.
     #[inline]
     pub fn on_sent(&mut self, now: Instant, bytes: usize) -> u16 {
-        let at = Micros::at(self.epoch, now);
         let counted = bytes.min(usize::from(u16::MAX)) as u32;
-        self.sent_bytes = self.sent_bytes.saturating_add(counted);
-        self.unreported.packets = (self.unreported.packets + 1).min(MAX_UNREPORTED);
-        self.unreported.bytes += u64::from(counted);
-        if self.unheard_since.is_none() {
-            self.unheard_since = Some(now);
-        }
+        self.count_sent(now, 1, counted);
         if !self.transport_wide {
             return 0;
         }
+        let at = Micros::at(self.epoch, now);
         let cluster = self.prober.on_sent(at, counted);
         self.history.push(at, bytes, cluster)
+    }
+
+    /// Counts packets without transport-wide numbers that were sent since the last call of any kind, the first of them
+    /// at `since`.
+    #[inline]
+    pub fn count_sent(&mut self, since: Instant, packets: u32, bytes: u32) {
+        self.sent_bytes = self.sent_bytes.saturating_add(bytes);
+        self.unreported.packets = self.unreported.packets.saturating_add(packets).min(MAX_UNREPORTED);
+        self.unreported.bytes += u64::from(bytes);
+        if self.unheard_since.is_none() {
+            self.unheard_since = Some(since);
+        }
     }
 
     /// Takes the viewer's transport-wide feedback. What it says of packets that were never sent, are long gone or were

@@ -24,19 +24,32 @@ const LEAST_RETRANSMISSION: usize = 500;
 /// Probes are made of small packets: without all of it they would find a seventh less than there is.
 const OVERHEAD: usize = 20 + 8 + 12 + 8 + 16;
 
-/// One viewer's congestion control.
+/// One viewer's congestion control. In front, in one line of the processor's cache, stands what a walk needs of viewers
+/// without transport-wide numbers; then the pacer, and behind it what only feedback and ticks touch.
+#[repr(C, align(64))]
 pub struct Congestion {
-    estimator: SendSideEstimator,
-    pacer: Pacer,
-    retransmissions: RetransmissionBudget,
+    uncounted: Uncounted,
     begun: Instant,
+    /// Bytes of a probe that are due.
+    probe: usize,
     transport_wide: bool,
     /// The viewer tells what arrives, by feedback or REMB; reports of loss alone are too rare to pace by.
     informed: bool,
-    /// Bytes of a probe that are due.
-    probe: usize,
+    pacer: Pacer,
+    estimator: SendSideEstimator,
+    retransmissions: RetransmissionBudget,
     /// What the pacer follows, in bit/s.
     pace: u64,
+}
+
+const _: () = assert!(std::mem::offset_of!(Congestion, pacer) <= 64);
+
+/// Packets without transport-wide numbers that the estimator does not know of yet: it is told before it is asked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Uncounted {
+    since: Option<Instant>,
+    packets: u32,
+    bytes: u32,
 }
 
 impl Congestion {
@@ -46,13 +59,14 @@ impl Congestion {
         let pace = (start as f64 * PACING_FACTOR) as u64;
         let limits = EstimatorLimits { start, min: MIN_ESTIMATE, max: MAX_ESTIMATE };
         Congestion {
-            estimator: SendSideEstimator::new(now, limits, transport_wide),
-            pacer: Pacer::new(now, pace),
-            retransmissions: RetransmissionBudget::new(now, start),
+            uncounted: Uncounted::default(),
             begun: now,
+            probe: 0,
             transport_wide,
             informed: false,
-            probe: 0,
+            pacer: Pacer::new(now, pace),
+            estimator: SendSideEstimator::new(now, limits, transport_wide),
+            retransmissions: RetransmissionBudget::new(now, start),
             pace,
         }
     }
@@ -62,8 +76,27 @@ impl Congestion {
     #[inline]
     pub(super) fn on_sent(&mut self, now: Instant, payload: usize, numbered: bool) -> u16 {
         let bytes = payload + OVERHEAD;
-        self.pacer.on_sent(now, bytes);
-        if numbered || !self.transport_wide { self.estimator.on_sent(now, bytes) } else { 0 }
+        // Who is not paced yet begins with a whole burst.
+        if self.informed || self.transport_wide {
+            self.pacer.on_sent(now, bytes);
+        }
+        if self.transport_wide {
+            return if numbered { self.estimator.on_sent(now, bytes) } else { 0 };
+        }
+        if self.uncounted.packets == 0 {
+            self.uncounted.since = Some(now);
+        }
+        self.uncounted.packets += 1;
+        self.uncounted.bytes = self.uncounted.bytes.saturating_add(bytes as u32);
+        0
+    }
+
+    /// Tells the estimator what was sent.
+    fn count(&mut self) {
+        let Uncounted { since, packets, bytes } = std::mem::take(&mut self.uncounted);
+        if let Some(since) = since {
+            self.estimator.count_sent(since, packets, bytes);
+        }
     }
 
     /// True if video waits for its time.
@@ -98,6 +131,7 @@ impl Congestion {
 
     /// Takes the loss, 0 to 1, and the round-trip time of a receiver report.
     pub fn on_receiver_report(&mut self, now: Instant, lost: f64, round_trip: Option<Duration>, media: u64) {
+        self.count();
         self.estimator.on_receiver_report(now, lost, round_trip);
         self.follow(now, media);
     }
@@ -105,6 +139,7 @@ impl Congestion {
     /// Lets time pass. True if a probe is due, to be sent with the next walk; only those are asked to whom
     /// anything can be sent for that purpose.
     pub fn poll(&mut self, now: Instant, media: u64, can_probe: bool) -> bool {
+        self.count();
         self.estimator.set_demand((media as f64 * 2.0 * HEADROOM) as u64);
         self.estimator.poll(now);
         self.follow(now, media);

@@ -63,24 +63,25 @@ pub struct Served {
     pub needs_keyframe: bool,
 }
 
-/// A viewer that is ready for media.
+/// A viewer that is ready for media. What every walk needs stands together.
+#[repr(C)]
 pub struct Subscription {
-    /// The session's key in its shard.
-    pub session: usize,
+    /// Its sections by kind.
+    pub outgoing: [Option<Outgoing>; 2],
     /// Where its media goes.
     pub path: Path,
     /// Its keys.
     pub sender: SrtpSender,
-    /// Its sections by kind.
-    pub outgoing: [Option<Outgoing>; 2],
-    /// When the next sender reports are due.
-    pub next_report: Instant,
     /// What its path carries. In memory of its own: a viewer that nothing is sent to costs the walk little.
     pub congestion: Box<Congestion>,
-    /// Round-trip time that its last receiver report showed.
-    pub round_trip_time: Option<Duration>,
     /// What went out so far. It stands here and not in the session, whose memory the fan-out does not touch.
     pub sent: Sent,
+    /// The session's key in its shard.
+    pub session: usize,
+    /// When the next sender reports are due.
+    pub next_report: Instant,
+    /// Round-trip time that its last receiver report showed.
+    pub round_trip_time: Option<Duration>,
 }
 
 /// RTP packets and bytes sent to one viewer, retransmissions included, and what was not.

@@ -33,64 +33,68 @@ const RESTART_INTERVAL: Duration = Duration::from_millis(500);
 /// Audio is let go last.
 const MAX_AUDIO_WAIT: Duration = Duration::from_secs(1);
 
-/// One section of a viewer.
+/// One section of a viewer. What every walk needs stands in front, in two lines of the processor's cache and one of the
+/// payload type table: with many viewers each line is a miss.
+#[repr(C, align(64))]
 pub struct Outgoing {
-    /// The section's kind.
-    pub kind: MediaKind,
-    /// Media SSRC.
-    pub ssrc: u32,
-    /// RTX SSRC.
-    pub rtx_ssrc: u32,
-    formats: Vec<Format>,
-    extensions: ExtensionMap,
-    mid: Box<[u8]>,
-    /// Publisher's payload type → the viewer's.
-    payload_types: [u8; 128],
-    /// The publisher's payload type of RED, and what becomes of it here.
-    red: Option<(u8, Redundancy)>,
-    /// The viewer's payload type → its RTX payload type.
-    rtx_payload_types: [u8; 128],
-    /// The viewer's number of `first`. The first of all is random and below 2^15, so that loss of the first packets
-    /// cannot mislead the receiver's rollover count (SRTP-07).
-    initial_sequence: u16,
-    rtx_sequence: u16,
     /// The next of the stream's packets to look at.
     pub(super) cursor: u64,
     /// Stream sequence number where the present run began; nothing below it is sent any more.
     first: Option<u64>,
     /// Behind the highest stream sequence number that was sent.
     pub(super) next: u64,
-    /// Packets were withheld since `next`, as the viewer has no format for them or as they came too late: the next one
-    /// begins a new run.
-    withheld: bool,
-    /// No packet is of use before a keyframe.
-    awaiting_keyframe: bool,
-    /// How long a keyframe waited until it was through, by the number of its first packet: that of the last one.
-    keyframe_wait: (u64, Duration),
-    /// Stream timestamp of the packet that was sent last.
-    last_timestamp: u32,
-    /// The viewer's payload type of that packet.
-    last_payload_type: u8,
-    /// How it was started from the cache.
-    replay: Option<Replay>,
-    /// When that was.
-    started: Option<Instant>,
-    /// When it began anew.
-    restarted: Option<Instant>,
     /// Packets from this one on carry no MID: the viewer has reported receipt (EXT-H03).
     mid_until: u64,
     /// RTP packets sent, RTX not counted.
     pub packets: u64,
     /// Their payload bytes.
     pub octets: u64,
-    /// Boxed inside, so that the fan-out walks over little memory.
-    pub(super) resends: Resends,
+    /// Media SSRC.
+    pub ssrc: u32,
+    /// Stream timestamp of the packet that was sent last.
+    last_timestamp: u32,
+    /// How it was started from the cache.
+    replay: Option<Replay>,
+    /// The viewer's number of `first`. The first of all is random and below 2^15, so that loss of the first packets
+    /// cannot mislead the receiver's rollover count (SRTP-07).
+    initial_sequence: u16,
+    rtx_sequence: u16,
+    /// The section's kind.
+    pub kind: MediaKind,
+    /// The viewer's payload type of the packet that was sent last.
+    last_payload_type: u8,
     /// Id of the element with the transport-wide number. It is another one whenever a packet is sent, so that no packet
     /// of such a section can be made again bit for bit: it needs RTX.
     transport_wide: Option<u8>,
+    /// The publisher's payload type of RED, and what becomes of it here.
+    red: Option<(u8, Redundancy)>,
+    /// Packets were withheld since `next`, as the viewer has no format for them or as they came too late: the next one
+    /// begins a new run.
+    withheld: bool,
+    /// No packet is of use before a keyframe.
+    awaiting_keyframe: bool,
     /// Packets wait that were not due.
     pub(super) behind: bool,
+    extensions: ExtensionMap,
+    /// Publisher's payload type → the viewer's.
+    payload_types: [u8; 128],
+    /// The viewer's payload type → its RTX payload type.
+    rtx_payload_types: [u8; 128],
+    /// RTX SSRC.
+    pub rtx_ssrc: u32,
+    formats: Vec<Format>,
+    mid: Box<[u8]>,
+    /// When it was started from the cache.
+    started: Option<Instant>,
+    /// When it began anew.
+    restarted: Option<Instant>,
+    /// How long a keyframe waited until it was through, by the number of its first packet: that of the last one.
+    keyframe_wait: (u64, Duration),
+    /// Boxed inside: most viewers ask for nothing again.
+    pub(super) resends: Resends,
 }
+
+const _: () = assert!(std::mem::offset_of!(Outgoing, payload_types) <= 128);
 
 /// What every packet to a viewer passes on its way.
 pub(super) struct Exit<'a> {
@@ -406,11 +410,17 @@ impl Outgoing {
         wide: &'a [u8; 2],
     ) -> impl Iterator<Item = (u8, &'a [u8])> + Clone {
         let with_mid = (packet.info.keyframe && self.kind == MediaKind::Video) || packet.info.sequence < self.mid_until;
-        let mid = self.extensions.id(Extension::Mid).filter(|_| with_mid).map(|id| (id, &*self.mid));
+        let mid = if with_mid { self.mid_element() } else { None };
         let wide = self.transport_wide.map(|id| (id, &wide[..]));
         let map = &self.extensions;
         let forwarded = stored_extensions(packet.extensions);
         mid.into_iter().chain(wide).chain(forwarded.filter_map(|(extension, data)| Some((map.id(extension)?, data))))
+    }
+
+    /// Cold, so that the compiler does not read the MID, far behind, for packets without it.
+    #[cold]
+    fn mid_element(&self) -> Option<(u8, &[u8])> {
+        Some((self.extensions.id(Extension::Mid)?, &self.mid))
     }
 
     /// The viewer's timestamp for one of the stream's.
