@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use super::{ReceiveBatch, SendBatch, SendReport};
 
@@ -16,7 +16,9 @@ const KERNEL_BUFFER: usize = 8 << 20;
 
 /// A bound, non-blocking UDP socket.
 pub struct MediaSocket {
-    socket: UdpSocket,
+    /// Registered for reading alone: as tokio's own UDP socket it would wake the shard after each send, to say that there
+    /// is room again.
+    socket: AsyncFd<std::net::UdpSocket>,
     address: SocketAddr,
 }
 
@@ -36,7 +38,9 @@ impl MediaSocket {
     /// Hands a bound socket to the current tokio runtime.
     pub fn register(socket: std::net::UdpSocket) -> io::Result<MediaSocket> {
         let address = socket.local_addr()?;
-        Ok(MediaSocket { socket: UdpSocket::from_std(socket)?, address })
+        // SAFETY: a std socket names one file descriptor, its own, for as long as it lives; nothing of ours closes it.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(MediaSocket { socket, address })
     }
 
     /// The bound address.
@@ -51,12 +55,12 @@ impl MediaSocket {
 
     /// Waits until something can be received.
     pub async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+        self.socket.readable().await.map(|mut ready| ready.retain_ready())
     }
 
     /// Fills `batch` with what is there, up to 64 datagrams. `WouldBlock` when there is nothing.
     pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
-        self.socket.try_io(Interest::READABLE, || batch.receive(self.socket.as_raw_fd()))
+        self.socket.try_io(Interest::READABLE, |socket| batch.receive(socket.as_raw_fd()))
     }
 
     /// Sends the whole batch and empties it. What the socket does not take is dropped and counted.
