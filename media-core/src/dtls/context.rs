@@ -16,8 +16,9 @@ const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256
                        ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:\
                        ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:ECDHE-RSA-AES256-SHA";
 
+/// X25519 first: any 32 bytes are a key of it, where OpenSSL multiplies a peer's point on P-256 once more to check it.
 /// P-256 must be among them for its certificate. No hybrid group: the own ClientHello has to fit one datagram.
-const GROUPS: &str = "P-256:X25519:P-384";
+const GROUPS: &str = "X25519:P-256:P-384";
 
 /// OpenSSL refused something that does not depend on any peer.
 #[derive(Debug, thiserror::Error)]
