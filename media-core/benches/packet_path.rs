@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use media_core::demux::classify;
-use media_core::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, SendSsrcs};
+use media_core::media::{Codec, Extension, ExtensionMap, Format, MediaKind, MediaSection, SendSsrcs};
 use media_core::net::{Path, SendBatch};
 use media_core::publication::Track;
 use media_core::publication::cache::PacketInfo;
@@ -122,18 +122,6 @@ fn batch(c: &mut Criterion) {
     group.finish();
 }
 
-fn format(payload_type: u8, codec: Codec, clock_rate: u32) -> Format {
-    Format {
-        payload_type,
-        codec,
-        clock_rate,
-        channels: if codec == Codec::Opus { 2 } else { 0 },
-        fmtp: String::new(),
-        rtx_payload_type: None,
-        feedback: Feedback::default(),
-    }
-}
-
 /// A viewer that has received its first packets and named no MID since. Those with transport-wide numbers are paced, at
 /// a rate at which nothing waits.
 fn viewer(index: usize, transport_wide: bool) -> Subscription {
@@ -157,8 +145,8 @@ fn viewer(index: usize, transport_wide: bool) -> Subscription {
         outgoing.set_publisher_formats(&[format]);
         outgoing
     };
-    let audio = section(MediaKind::Audio, format(111, Codec::Opus, 48_000));
-    let video = section(MediaKind::Video, format(96, Codec::Vp8, 90_000));
+    let audio = section(MediaKind::Audio, Format::new(111, Codec::Opus));
+    let video = section(MediaKind::Video, Format::new(96, Codec::Vp8));
     let sender = contexts(SrtpProfile::AeadAes128Gcm, index as u8).1;
     let now = Instant::now();
     let mut viewer = Subscription::new(now, index, path(index), sender, [Some(audio), Some(video)], MEDIA);

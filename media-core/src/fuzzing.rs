@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::demux::classify;
 use crate::ice::{self, IceLite, IceOutput, candidate_ufrag, parse_candidate};
-use crate::media::{Codec, Feedback, Format};
+use crate::media::{Codec, Format};
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter};
 use crate::rtp::codec::parameter_sets::{MAX_UNIT_LEN, MAX_UNITS, ParameterSets};
@@ -175,15 +175,7 @@ fn learn(codec: Codec, data: &[u8]) {
 }
 
 fn format(codec: Codec, fmtp: &str) -> Format {
-    Format {
-        payload_type: 96,
-        codec,
-        clock_rate: 90_000,
-        channels: 0,
-        fmtp: fmtp.to_owned(),
-        rtx_payload_type: None,
-        feedback: Feedback::default(),
-    }
+    Format { fmtp: fmtp.to_owned(), ..Format::new(96, codec) }
 }
 
 /// An AV1 payload.

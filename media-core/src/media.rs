@@ -144,6 +144,17 @@ pub struct Format {
 }
 
 impl Format {
+    /// A format with the codec's usual clock and channels, and with nothing agreed: no parameters, RTX or feedback.
+    pub fn new(payload_type: u8, codec: Codec) -> Format {
+        let (clock_rate, channels) = match codec {
+            Codec::Opus | Codec::Red => (48_000, 2),
+            Codec::Pcmu | Codec::Pcma | Codec::G722 => (8_000, 1),
+            Codec::Vp8 | Codec::Vp9 | Codec::H264 | Codec::H265 | Codec::Av1 => (90_000, 0),
+        };
+        let (fmtp, rtx_payload_type, feedback) = (String::new(), None, Feedback::default());
+        Format { payload_type, codec, clock_rate, channels, fmtp, rtx_payload_type, feedback }
+    }
+
     /// For RED: the payload type of its blocks, which `a=fmtp` names once for each (`111/111`, RFC 2198 §5); `None` if there
     /// are several, or for another codec.
     pub fn redundant_payload_type(&self) -> Option<u8> {

@@ -14,15 +14,8 @@ const ROTATION: u8 = 9;
 
 pub(super) fn format(payload_type: u8, codec: Codec, rtx_payload_type: Option<u8>) -> Format {
     let video = codec.kind() == MediaKind::Video;
-    Format {
-        payload_type,
-        codec,
-        clock_rate: if video { 90_000 } else { 48_000 },
-        channels: if video { 0 } else { 2 },
-        fmtp: String::new(),
-        rtx_payload_type,
-        feedback: Feedback { nack: video, pli: video, transport_cc: true, ..Feedback::default() },
-    }
+    let feedback = Feedback { nack: video, pli: video, transport_cc: true, ..Feedback::default() };
+    Format { rtx_payload_type, feedback, ..Format::new(payload_type, codec) }
 }
 
 pub(super) fn section(kind: MediaKind, formats: Vec<Format>) -> MediaSection {
@@ -249,7 +242,7 @@ fn another_format_begins_at_its_keyframe_and_what_was_withheld_leaves_no_gap() {
 // RTP-06
 #[test]
 fn another_clock_on_the_same_source_goes_on_by_the_time_that_passed() {
-    let g722 = Format { clock_rate: 8_000, ..format(9, Codec::G722, None) };
+    let g722 = format(9, Codec::G722, None);
     let mut stage = Stage::new(&[section(MediaKind::Audio, vec![format(111, Codec::Opus, None), g722])]);
     let (_, first) = stage.forwarded(&Packet::audio(2, 1));
     stage.ms += 20;

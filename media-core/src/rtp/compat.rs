@@ -120,19 +120,9 @@ fn equal<T: PartialEq>(publisher: Fmtp<'_>, viewer: Fmtp<'_>, key: impl Fn(Fmtp<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Feedback, MediaKind};
 
     fn format(codec: Codec, fmtp: &str) -> Format {
-        let (clock_rate, channels) = if codec.kind() == MediaKind::Audio { (48_000, 2) } else { (90_000, 0) };
-        Format {
-            payload_type: 96,
-            codec,
-            clock_rate,
-            channels,
-            fmtp: fmtp.to_owned(),
-            rtx_payload_type: None,
-            feedback: Feedback::default(),
-        }
+        Format { fmtp: fmtp.to_owned(), ..Format::new(96, codec) }
     }
 
     fn fits(codec: Codec, publisher: &str, viewer: &str) -> bool {

@@ -3,22 +3,14 @@ mod narrow;
 use std::collections::HashMap;
 
 use super::*;
-use crate::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaSection, SendSsrcs};
+use crate::media::{Codec, Extension, ExtensionMap, Format, MediaSection, SendSsrcs};
 use crate::publication::cache::{CachedPacket, PacketInfo};
 use crate::rtp::{RtpHeader, rtx};
 use crate::session::DtlsRole;
 use crate::srtp::{KeyingMaterial, SrtpProfile, SrtpReceiver};
 
 fn format(payload_type: u8, codec: Codec, rtx_payload_type: Option<u8>) -> Format {
-    Format {
-        payload_type,
-        codec,
-        clock_rate: 90_000,
-        channels: 0,
-        fmtp: String::new(),
-        rtx_payload_type,
-        feedback: Feedback::default(),
-    }
+    Format { rtx_payload_type, ..Format::new(payload_type, codec) }
 }
 
 /// A viewer that knows VP8 as 100 (RTX 101), and its own end of SRTP.

@@ -165,17 +165,16 @@ pub(crate) fn socket() -> UdpSocket {
 }
 
 pub(crate) fn audio(send_ssrcs: Option<SendSsrcs>) -> MediaSection {
-    section(MediaKind::Audio, Codec::Opus, 48_000, 111, None, send_ssrcs)
+    section(MediaKind::Audio, Codec::Opus, 111, None, send_ssrcs)
 }
 
 pub(crate) fn video(send_ssrcs: Option<SendSsrcs>, rtx: bool) -> MediaSection {
-    section(MediaKind::Video, Codec::Vp8, 90_000, 96, rtx.then_some(97), send_ssrcs)
+    section(MediaKind::Video, Codec::Vp8, 96, rtx.then_some(97), send_ssrcs)
 }
 
 fn section(
     kind: MediaKind,
     codec: Codec,
-    clock_rate: u32,
     payload_type: u8,
     rtx_payload_type: Option<u8>,
     send_ssrcs: Option<SendSsrcs>,
@@ -184,18 +183,11 @@ fn section(
     extensions.set(Extension::Mid, MID);
     extensions.set(Extension::TransportCc, WIDE);
     let video = kind == MediaKind::Video;
+    let feedback = Feedback { nack: video, pli: video, transport_cc: true, ..Feedback::default() };
     MediaSection {
         mid: kind.as_str().into(),
         kind,
-        formats: vec![Format {
-            payload_type,
-            codec,
-            clock_rate,
-            channels: if video { 0 } else { 2 },
-            fmtp: String::new(),
-            rtx_payload_type,
-            feedback: Feedback { nack: video, pli: video, transport_cc: true, ..Feedback::default() },
-        }],
+        formats: vec![Format { rtx_payload_type, feedback, ..Format::new(payload_type, codec) }],
         extensions,
         reduced_size_rtcp: true,
         declared_ssrcs: Vec::new(),

@@ -35,15 +35,8 @@ pub(crate) fn read<'a, I: Iterator<Item = &'a str>>(
         if !forwardable(codec, Fmtp(fmtp)) {
             continue;
         }
-        formats.push(Format {
-            payload_type,
-            codec,
-            clock_rate,
-            channels: if kind == MediaKind::Audio { channels.unwrap_or(1) } else { 0 },
-            fmtp: fmtp.to_owned(),
-            rtx_payload_type: None,
-            feedback: Feedback::default(),
-        });
+        let channels = if kind == MediaKind::Audio { channels.unwrap_or(1) } else { 0 };
+        formats.push(Format { clock_rate, channels, fmtp: fmtp.to_owned(), ..Format::new(payload_type, codec) });
     }
     // RED names the Opus that is in it; one such format is enough.
     let opus = |format: &&Format| format.codec == Codec::Opus;

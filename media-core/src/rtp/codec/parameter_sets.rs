@@ -133,18 +133,9 @@ fn exp_golomb(bytes: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::Feedback;
 
     fn format(codec: Codec, fmtp: &str) -> Format {
-        Format {
-            payload_type: 96,
-            codec,
-            clock_rate: 90_000,
-            channels: 0,
-            fmtp: fmtp.to_owned(),
-            rtx_payload_type: None,
-            feedback: Feedback::default(),
-        }
+        Format { fmtp: fmtp.to_owned(), ..Format::new(96, codec) }
     }
 
     fn complete(sets: &ParameterSets) -> Vec<Vec<u8>> {
