@@ -14,7 +14,8 @@ use media_core::srtp::SrtpProfile;
 const STATUS: &str = "\
 Exit status:
   0  the test passed: of `run` every payload arrived once and whole at every viewer, of `storm` all viewers joined and the
-     standing ones lost nothing, of `knee` a step was good, of `soak` nothing failed and nothing was left behind
+     standing ones lost nothing, of `narrow` the others received everything, of `knee` a step was good, of `soak` nothing
+     failed and nothing was left behind
   1  it did not pass
   2  it could not start, or a report could not be written
   3  it did not pass, but the load test or its machine was a bottleneck: it says nothing about the server
@@ -22,6 +23,7 @@ Exit status:
 Examples:
   sluice-loadtest run --whip http://HOST:8080/whip/s{i} --whep http://HOST:8080/whep/s{i} --publishers 2 --viewers 100
   sluice-loadtest storm --whip URL --whep URL --viewers 10 --joins 500 --server-pid PID --html storm.html
+  sluice-loadtest narrow --whip URL --whep URL --viewers 100 --narrow 1 --loss 5
   sluice-loadtest knee --whip URL --whep URL --viewers 100 --step 100 --video h264 --bitrate 2500 --server-pid PID
   sluice-loadtest soak --whip URL --whep URL --seconds 600 --server-pid PID --sessions-url URL
 ";
@@ -42,6 +44,9 @@ pub(crate) enum Command {
     /// Many viewers join at once, and a few that stood before tell what it did to them.
     #[command(after_help = STATUS)]
     Storm(StormArgs),
+    /// A few viewers on paths that do not carry the stream, and what they do to the others.
+    #[command(after_help = STATUS)]
+    Narrow(NarrowArgs),
     /// More and more viewers until the server no longer keeps up. Tells the last step at which it did.
     #[command(after_help = STATUS)]
     Knee(KneeArgs),
@@ -210,6 +215,30 @@ pub(crate) struct StormArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct NarrowArgs {
+    /// Viewers on good paths
+    #[arg(long, default_value_t = 50)]
+    viewers: usize,
+    /// Viewers on narrow paths, who give transport-wide feedback
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    narrow: usize,
+    /// A narrow path carries this part of the stream's bit rate, in %
+    #[arg(long, default_value_t = 50.0, value_name = "PERCENT")]
+    share: f64,
+    /// Of the datagrams towards narrow viewers this part is lost besides, in %
+    #[arg(long, default_value_t = 2.0, value_name = "PERCENT")]
+    loss: f64,
+    /// Seconds to measure without, with and again without them
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Joins a second; all at once if not given
+    #[arg(long)]
+    rate: Option<f64>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
 pub(crate) struct KneeArgs {
     /// Viewers of the first step
     #[arg(long, default_value_t = 50)]
@@ -279,6 +308,17 @@ impl StormArgs {
         let calm = duration(self.calm, "--calm is no duration")?;
         let scenario = Scenario::Storm { joins: self.joins, calm, leave: self.leave };
         self.common.watched(self.viewers, 2.0 * self.calm, self.rate, scenario)
+    }
+}
+
+impl NarrowArgs {
+    pub(crate) fn campaign(self) -> Planned {
+        let parts = 0.0..=100.0;
+        if self.share == 0.0 || !parts.contains(&self.share) || !parts.contains(&self.loss) {
+            return Err(RunError::Plan("--share and --loss are parts of 100, and --share is not 0"));
+        }
+        let scenario = Scenario::Narrow { narrow: self.narrow, share: self.share / 100.0, loss: self.loss };
+        self.common.watched(self.viewers, self.seconds, self.rate, scenario)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::client::{
     ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherFigures, PublisherOptions, PublisherWatch,
     ReceptionThread, SharedHistogram, Viewer, ViewerFigures, ViewerOptions, Watch, latency_histogram,
 };
+use crate::narrow::NarrowPaths;
 use crate::run::{Campaign, RunError};
 use crate::tally::TrackFigures;
 
@@ -70,6 +71,8 @@ pub(crate) enum Group {
     Standing,
     /// Those of a storm, which only join.
     Joining,
+    /// Those on narrow paths.
+    Narrow,
 }
 
 /// Sums over clients that never fall, also when clients leave.
@@ -214,6 +217,10 @@ pub(crate) struct Fleet<'a> {
     pub(crate) errors: Vec<ClientError>,
     pub(crate) publisher_figures: Vec<PublisherFigures>,
     pub(crate) viewer_figures: Vec<ViewerFigures>,
+    /// Where the viewers on narrow paths go by, while there are such.
+    pub(crate) narrow_paths: Option<NarrowPaths>,
+    /// What those received who have left.
+    pub(crate) narrow_figures: TrackFigures,
     pub(crate) joins: Vec<(Group, Join)>,
     pub(crate) publishers_connected: usize,
     pub(crate) viewers_connected: usize,
@@ -267,6 +274,8 @@ impl<'a> Fleet<'a> {
             errors: Vec::new(),
             publisher_figures: Vec::new(),
             viewer_figures: Vec::new(),
+            narrow_paths: None,
+            narrow_figures: TrackFigures::default(),
             joins: Vec::new(),
             publishers_connected: 0,
             viewers_connected: 0,
@@ -330,23 +339,28 @@ impl<'a> Fleet<'a> {
     /// Starts viewer `index` of a stream.
     pub(crate) fn start_viewer(&self, index: usize, stream: usize, group: Group) -> Started<Standing> {
         let plan = &self.campaign.plan;
-        let endpoint = self.endpoint(plan.whep.as_deref(), stream);
+        let mut endpoint = self.endpoint(plan.whep.as_deref(), stream);
+        if let Some(paths) = self.narrow_paths.as_ref().filter(|_| group == Group::Narrow) {
+            endpoint.url = paths.detour(&endpoint.url);
+        }
         let threads = self.latencies.len();
         let place = index % threads;
         let (thread, latency) = match group {
             Group::Standing => (place, &self.latencies[place]),
             Group::Joining => (threads + place, &self.elsewhere),
+            Group::Narrow => (place, &self.elsewhere),
         };
         let PublisherOptions { audio, video, .. } = *self.campaign.media(stream);
-        let (latency, transport_cc) = (latency.clone(), plan.transport_cc);
+        // Without feedback a server cannot know that a path is narrow.
+        let (latency, transport_cc) = (latency.clone(), plan.transport_cc || group == Group::Narrow);
         let mut media = ViewerOptions { latency, audio, transport_cc, ..ViewerOptions::default() };
         if video.is_none() {
             media.video.clear();
         }
         let reception = Some(self.receptions[thread].handle());
         let mut client = ClientOptions { reception, ..plan.client.clone() };
-        if self.campaign.scenario.storms() && group == Group::Standing {
-            // A storm is short, and a few viewers' latencies are all there is to judge it by.
+        if self.campaign.scenario.compares() && group == Group::Standing {
+            // A phase is short, and a few viewers' latencies are all there is to judge it by.
             client = ClientOptions { verify: crate::client::Verify::All, ..client };
         }
         let (identity, roster) = (self.identity.clone(), Arc::clone(&self.roster));
@@ -377,7 +391,7 @@ impl<'a> Fleet<'a> {
     pub(crate) fn viewer_started(&mut self, started: Result<Standing, ClientError>) {
         match started {
             Ok(standing) => {
-                self.viewers_connected += 1;
+                self.viewers_connected += usize::from(standing.group != Group::Narrow);
                 self.viewers.push(standing);
             }
             Err(error) => self.errors.push(error),
@@ -425,12 +439,26 @@ impl<'a> Fleet<'a> {
             first_keyframe_ms: ms(figures.first_keyframe),
         };
         self.joins.push((group, join));
-        self.viewer_figures.push(figures);
+        if group == Group::Narrow {
+            self.narrow_figures.add(&figures.total());
+        } else {
+            self.viewer_figures.push(figures);
+        }
     }
 
     /// Lets all viewers leave, and with them their histograms.
     pub(crate) async fn leave(&mut self) {
         let viewers = std::mem::take(&mut self.viewers);
+        self.let_go(viewers).await;
+    }
+
+    /// Lets the viewers of a group leave.
+    pub(crate) async fn leave_of(&mut self, group: Group) {
+        let viewers = self.viewers.extract_if(.., |standing| standing.group == group).collect();
+        self.let_go(viewers).await;
+    }
+
+    async fn let_go(&mut self, viewers: Vec<Standing>) {
         let leaving: Vec<_> = viewers.into_iter().map(|standing| self.stop_viewer(standing)).collect();
         for task in leaving {
             let left = task.await.map_err(|_| ClientError::Stopped);

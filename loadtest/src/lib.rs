@@ -16,6 +16,7 @@ pub mod garbage;
 pub mod html;
 pub mod leak;
 pub mod monitor;
+pub mod narrow;
 mod plot;
 pub mod process;
 pub mod relay;

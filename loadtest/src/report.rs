@@ -11,6 +11,7 @@ use crate::fleet::{Fleet, Group, Join};
 use crate::garbage::GarbageFigures;
 use crate::leak::Leaks;
 use crate::monitor::{GeneratorFigures, Percentiles, Phase, Sample, ServerFigures};
+use crate::narrow::NarrowFigures;
 use crate::run::{Campaign, Scenario};
 use crate::tally::TrackFigures;
 
@@ -87,6 +88,8 @@ pub enum Outcome {
     Run(Option<GarbageFigures>),
     /// See [`Scenario::Storm`].
     Storm(StormFigures),
+    /// See [`Scenario::Narrow`]; `None` if there could be no narrow paths.
+    Narrow(Option<NarrowFigures>),
     /// See [`Scenario::Knee`].
     Knee(Box<KneeFigures>),
     /// See [`Scenario::Soak`].
@@ -248,30 +251,29 @@ impl Report {
             audio.add(&viewer.audio);
             video.add(&viewer.video);
         }
-        let storm = campaign.scenario.storms();
-        let joins: Vec<Join> =
-            fleet.joins.iter().filter(|(group, _)| !storm || *group == Group::Joining).map(|(_, join)| *join).collect();
+        let told = if campaign.scenario.storms() { Group::Joining } else { Group::Standing };
+        let joins: Vec<Join> = fleet.joins.iter().filter(|(group, _)| *group == told).map(|(_, join)| *join).collect();
         let times = |value: fn(&Join) -> Option<f64>| Percentiles::of(joins.iter().filter_map(value).collect());
         // Who came while the publisher was away, and left before it was back, missed nothing.
         let missed_nothing = |viewer: &ViewerFigures| fleet.tolerates_ends && viewer.total().delivered == 0;
         let intact = viewers.iter().filter(|viewer| viewer.is_intact() || missed_nothing(viewer)).count();
         let wanted = match &outcome {
             Outcome::Storm(figures) => plan.viewers + figures.joins_wanted,
-            Outcome::Run(_) => plan.viewers,
+            Outcome::Run(_) | Outcome::Narrow(_) => plan.viewers,
             Outcome::Knee(_) | Outcome::Soak(_) => fleet.viewers_connected,
         };
         let connected = fleet.viewers_connected;
         let complete = errors.is_empty() && connected == wanted;
         let integrity = complete && intact == wanted && fleet.publishers_connected >= plan.publishers;
         let passed = match &outcome {
-            Outcome::Run(_) => integrity,
+            Outcome::Run(_) | Outcome::Narrow(_) => integrity,
             Outcome::Storm(figures) => complete && figures.standing_lost == 0,
             Outcome::Knee(figures) => figures.last_good.is_some(),
             Outcome::Soak(leaks) => errors.is_empty() && leaks.found().is_empty() && audio.corrupt + video.corrupt == 0,
         };
         let main = match &outcome {
             Outcome::Run(_) => phases.last(),
-            Outcome::Storm(_) => phases.get(1),
+            Outcome::Storm(_) | Outcome::Narrow(_) => phases.get(1),
             Outcome::Knee(figures) => figures.last_good.as_ref(),
             Outcome::Soak(_) => phases.last(),
         };
@@ -323,6 +325,7 @@ impl Report {
     pub(crate) fn times(&self) -> Vec<(&'static str, Percentiles)> {
         let latency = match self.outcome {
             Outcome::Storm(_) => "one-way latency in the storm",
+            Outcome::Narrow(_) => "one-way latency beside narrow paths",
             Outcome::Knee(_) => "one-way latency, last good step",
             _ => "one-way latency",
         };
@@ -388,7 +391,9 @@ impl Report {
         lines.extend(self.errors.iter().map(|(error, count)| format!("error, {count} times: {error}")));
         if self.latency_ms.is_some() {
             lines.push(
-                "latency: to the arrival in the viewer's socket, by the system's clock; not until it was read".into(),
+                "latency: to the arrival in the viewer's socket, by the system's clock, not until it was read; of packets sent \
+                 after the viewer's start: as long after its first packet came as that was old"
+                    .into(),
             );
         }
         lines.push(match self.configuration.verify.as_str() {
@@ -433,6 +438,24 @@ impl Report {
                 option(storm.p99_ratio_after, 2),
                 storm.standing_lost,
             )],
+            Outcome::Narrow(figures) => figures
+                .iter()
+                .map(|narrow| {
+                    format!(
+                        "narrow: {} viewers with {:.0} kbit/s each, who received {} packets and lost {}; the others' p99 was \
+                         {} times that before and {} times that after, their p50 {} and {} times, they lost {} packets",
+                        narrow.viewers,
+                        narrow.kbit_per_second,
+                        narrow.narrow.delivered,
+                        narrow.narrow.lost,
+                        option(narrow.p99_ratio, 2),
+                        option(narrow.p99_ratio_after, 2),
+                        option(narrow.p50_ratio, 2),
+                        option(narrow.p50_ratio_after, 2),
+                        narrow.standing_lost,
+                    )
+                })
+                .collect(),
             Outcome::Knee(knee) => {
                 let good = knee.last_good.as_ref().map_or("knee: no step was good".to_owned(), |phase| {
                     let server = phase.server.zip(knee.packets_per_cpu_second);

@@ -56,6 +56,16 @@ pub enum Scenario {
         /// Each leaves with its first packet: what the storm does is then done by joins, not by more viewers.
         leave: bool,
     },
+    /// Viewers stand; then others join whose paths carry only a part of the stream, and leave again. Without, with and again
+    /// without them is measured for the plan's duration each.
+    Narrow {
+        /// Viewers on narrow paths.
+        narrow: usize,
+        /// The part of the first stream's bit rate that each of these paths carries, 0.0..=1.0.
+        share: f64,
+        /// Of 100 datagrams towards these viewers so many are lost besides.
+        loss: f64,
+    },
     /// More and more viewers, each step measured for the plan's duration, until the server no longer keeps up.
     Knee {
         /// Viewers more at each step.
@@ -96,6 +106,7 @@ impl Scenario {
         match self {
             Scenario::Run { .. } => "run",
             Scenario::Storm { .. } => "storm",
+            Scenario::Narrow { .. } => "narrow",
             Scenario::Knee { .. } => "knee",
             Scenario::Soak { .. } => "soak",
         }
@@ -103,6 +114,11 @@ impl Scenario {
 
     pub(crate) fn storms(&self) -> bool {
         matches!(self, Scenario::Storm { .. })
+    }
+
+    /// The standing viewers' latency is compared between short phases.
+    pub(crate) fn compares(&self) -> bool {
+        matches!(self, Scenario::Storm { .. } | Scenario::Narrow { .. })
     }
 }
 
@@ -131,6 +147,8 @@ impl Campaign {
         let more = match self.scenario {
             Scenario::Run { .. } => 0,
             Scenario::Storm { joins, .. } => joins,
+            // Each has a flow of the relay's with two sockets.
+            Scenario::Narrow { narrow, .. } => 2 * narrow,
             Scenario::Knee { max_viewers, .. } => max_viewers.saturating_sub(self.plan.viewers),
             // Those that leave overlap with those that come.
             Scenario::Soak { .. } => self.plan.viewers,

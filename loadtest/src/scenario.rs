@@ -10,6 +10,7 @@ use crate::fleet::{Fleet, Group, Left, Standing};
 use crate::garbage::Garbage;
 use crate::leak::{Footprint, Leaks};
 use crate::monitor::{Monitor, Phase};
+use crate::narrow::NarrowPaths;
 use crate::report::{KneeFigures, Outcome, Report, StormFigures};
 use crate::run::{Campaign, Plan, Progress, RunError, Scenario};
 
@@ -18,6 +19,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// More samples than a plot has room for are of no use.
 const SAMPLES: u32 = 600;
 const SHORTEST_SAMPLE: Duration = Duration::from_millis(200);
+/// A server finds out what narrow paths carry, and the queue that stands in them by then drains.
+const FIND: Duration = Duration::from_secs(3);
 /// A storm is over so soon that its shortest phase needs a bound.
 const SHORTEST_STORM: Duration = Duration::from_secs(1);
 /// Joins, leaves and restarts of a soak that may be under way; a server that is slower is not hurried.
@@ -75,6 +78,7 @@ impl Stage<'_> {
         let outcome = match self.campaign.scenario.clone() {
             Scenario::Run { garbage } => self.steady(garbage).await,
             Scenario::Storm { joins, calm, leave } => self.storm(joins, calm, leave).await,
+            Scenario::Narrow { narrow, share, loss } => self.narrow(narrow, share, loss).await,
             Scenario::Knee { step, max_viewers, max_loss, max_p99_ms } => {
                 self.knee(step, max_viewers, max_loss, max_p99_ms).await
             }
@@ -223,6 +227,27 @@ impl Stage<'_> {
             p99_ratio_after: ratio(2),
             standing_lost: self.phases.iter().map(|phase| phase.lost).sum(),
         })
+    }
+
+    async fn narrow(&mut self, narrow: usize, share: f64, loss: f64) -> Outcome {
+        let (plan, whep) = (self.plan, self.plan.whep.as_deref().unwrap_or_default());
+        self.publish(&mut Pace::new(None)).await;
+        self.join(plan.viewers, &mut Pace::new(plan.rate), Group::Standing).await;
+        self.pass("settling", SETTLE).await;
+        self.measure("without narrow paths".into(), "without", plan.duration).await;
+
+        match NarrowPaths::open(whep, self.campaign.media(0), share, loss) {
+            Ok(paths) => self.fleet.narrow_paths = Some(paths),
+            Err(error) => self.fleet.errors.push(ClientError::Socket(error.to_string())),
+        }
+        self.join(narrow, &mut Pace::new(None), Group::Narrow).await;
+        self.pass("settling", FIND).await;
+        self.measure("beside narrow paths".into(), "with", plan.duration).await;
+        self.fleet.leave_of(Group::Narrow).await;
+        self.pass("settling", SETTLE).await;
+        self.measure("without them again".into(), "without", plan.duration).await;
+        let received = self.fleet.narrow_figures;
+        Outcome::Narrow(self.fleet.narrow_paths.take().map(|paths| paths.close(narrow, received, &self.phases)))
     }
 
     async fn knee(&mut self, step: usize, max_viewers: usize, max_loss: f64, max_p99_ms: f64) -> Outcome {

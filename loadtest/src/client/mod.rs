@@ -10,6 +10,7 @@ mod link;
 mod publisher;
 mod reception;
 mod running;
+mod start;
 mod viewer;
 
 use std::net::IpAddr;

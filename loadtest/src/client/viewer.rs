@@ -16,6 +16,7 @@ use media_core::rtp::sequence::SequenceExtender;
 use super::arrivals::Arrivals;
 use super::flow::{Flow, Media, Outgoing, SharedFlow, lock};
 use super::running::{Agreed, Running};
+use super::start::Start;
 use super::{ClientError, ClientOptions, Endpoint, Identity, Verify, ViewerFigures};
 use crate::clock;
 use crate::frames;
@@ -57,7 +58,7 @@ pub struct ViewerOptions {
     pub transport_cc: bool,
     /// Name of the stream whose stamps it expects; the last segment of the URL if `None`.
     pub expected_stream: Option<String>,
-    /// Where latencies go.
+    /// Where latencies go, once its start is over.
     pub latency: SharedHistogram,
 }
 
@@ -123,6 +124,7 @@ impl Viewer {
             next: begun,
             next_report: begun,
             ssrc: 1,
+            start: Start::default(),
             latencies: Vec::new(),
             seen: Seen { figures: ViewerFigures::default(), streams: Vec::new() },
         });
@@ -318,6 +320,8 @@ struct Receiver {
     next_report: Instant,
     /// Our own SSRC in RTCP.
     ssrc: u32,
+    /// What its latencies do not count.
+    start: Start,
     /// Not yet in the histogram, in µs.
     latencies: Vec<u64>,
     seen: Seen,
@@ -490,8 +494,11 @@ impl Media for Receiver {
                 if first && stamp.content == crate::stamp::Content::KeyframeStart {
                     seen.figures.first_keyframe.get_or_insert(since);
                 }
-                let latency = arrival.saturating_sub(stamp.sent) / 1000;
-                if retransmitted.is_none() {
+                if before.is_none() {
+                    self.start.on_first(arrival, stamp.sent);
+                }
+                if retransmitted.is_none() && self.start.is_over(stamp.sent) {
+                    let latency = arrival.saturating_sub(stamp.sent) / 1000;
                     self.latencies.push(latency.max(1));
                 }
             }

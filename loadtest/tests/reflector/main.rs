@@ -45,6 +45,9 @@ struct Faults {
     corrupt: AtomicBool,
     /// Answers DELETE, but keeps a session in its list.
     forgetful: AtomicBool,
+    /// Gives a new viewer all RTP packets that came before.
+    keeps: AtomicBool,
+    kept: Mutex<Vec<Vec<u8>>>,
 }
 
 struct Reflector {
@@ -183,7 +186,7 @@ async fn serve_media(reflector: Shared, socket: UdpSocket) {
                 take(&mut sessions, &reflector.faults, source, &mut buffer, len, &mut out);
             }
             for session in sessions.values_mut() {
-                drive(session, &mut out);
+                drive(session, &reflector.faults, &mut out);
             }
         }
         for (to, datagram) in out {
@@ -231,6 +234,9 @@ fn take(
         session.unauthentic += 1;
         return;
     };
+    if publishes && !rtcp && faults.keeps.load(Ordering::Relaxed) {
+        faults.kept.lock().unwrap().push(buffer[..len].to_vec());
+    }
     // Media goes from the publisher to the viewers, feedback the other way; numbers and SSRCs stay as they are.
     for other in sessions.values_mut().filter(|other| other.publishes != publishes) {
         let (Some((_, srtp)), Some(peer)) = (&mut other.keys, other.peer) else { continue };
@@ -238,20 +244,30 @@ fn take(
         if !rtcp && faults.corrupt.load(Ordering::Relaxed) {
             packet[len / 2] ^= 1;
         }
-        packet.resize(len + MAX_TRAILER, 0);
-        let protected = if rtcp { srtp.protect_rtcp(&mut packet, len) } else { srtp.protect_rtp(&mut packet, len) };
-        let Ok(protected) = protected else { continue };
-        packet.truncate(protected);
-        out.push((peer, packet));
+        out.extend(protect(srtp, packet, rtcp).map(|packet| (peer, packet)));
     }
 }
 
-fn drive(session: &mut Session, out: &mut Datagrams) {
+fn protect(srtp: &mut SrtpSender, mut packet: Vec<u8>, rtcp: bool) -> Option<Vec<u8>> {
+    let len = packet.len();
+    packet.resize(len + MAX_TRAILER, 0);
+    let protected = if rtcp { srtp.protect_rtcp(&mut packet, len) } else { srtp.protect_rtp(&mut packet, len) };
+    packet.truncate(protected.ok()?);
+    Some(packet)
+}
+
+fn drive(session: &mut Session, faults: &Faults, out: &mut Datagrams) {
     session.dtls.handle_timeout(Instant::now());
     while let Some(event) = session.dtls.poll_event() {
         match event {
             DtlsEvent::Connected(connection) => {
-                session.keys = Some(connection.keying.contexts(DtlsRole::Server).unwrap());
+                let (receiver, mut sender) = connection.keying.contexts(DtlsRole::Server).unwrap();
+                if let Some(peer) = session.peer.filter(|_| !session.publishes) {
+                    let kept = faults.kept.lock().unwrap();
+                    let packets = kept.iter().filter_map(|packet| protect(&mut sender, packet.clone(), false));
+                    out.extend(packets.map(|packet| (peer, packet)));
+                }
+                session.keys = Some((receiver, sender));
             }
             DtlsEvent::Failed(failure) => session.failure = Some(failure.reason),
             DtlsEvent::PeerClosed => session.failure = Some(Reason::PeerClosed),
@@ -290,6 +306,31 @@ async fn viewers_get_everything_once_and_whole() {
         assert!(figures.keyframes >= 1 && figures.refused == 0, "{figures:?}");
         assert!(server.reflector.sessions.lock().unwrap().is_empty(), "DELETE ends sessions");
     }
+}
+
+#[tokio::test]
+async fn what_a_server_kept_for_a_viewers_start_counts_as_received_and_not_as_late() {
+    let server = Server::start().await;
+    server.reflector.faults.keeps.store(true, Ordering::Relaxed);
+    let publisher = server.publisher(PublisherOptions { bitrate: 300, ..PublisherOptions::default() }, short()).await;
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    for verify in [Verify::All, Verify::Sample(16)] {
+        let media = ViewerOptions::default();
+        let (latency, joined) = (media.latency.clone(), Instant::now());
+        let viewer = server.viewer(media, ClientOptions { verify, ..short() }).await.unwrap();
+        let counted = || latency.lock().unwrap().len();
+        while counted() < 20 {
+            assert!(joined.elapsed() < Duration::from_secs(20), "{:?}", viewer.figures());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let figures = viewer.figures();
+        assert!(figures.first_rtp.is_some() && figures.first_keyframe.is_some(), "{figures:?}");
+        assert!(figures.is_intact() && figures.total().delivered > 80, "its start included: {figures:?}");
+        let latest = latency.lock().unwrap().max();
+        assert!(latest < 800_000, "the oldest packet is older than a second; the latest that counts {latest} us");
+        viewer.stop().await.unwrap();
+    }
+    publisher.unwrap().stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -100,6 +100,25 @@ async fn garbage_reaches_the_servers_media_port_and_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_on_narrow_paths_lose_and_the_others_are_compared_without_and_with_them() {
+    let server = Server::start().await;
+    let plan = Plan { viewers: 3, rate: None, ..plan(&server) };
+    // The reflector adapts to nothing: what is too much fills the path's queue, and what one asks for again all get.
+    let report = play(plan, Scenario::Narrow { narrow: 2, share: 0.5, loss: 2.0 }).await;
+    let names: Vec<&str> = report.phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(names, ["without narrow paths", "beside narrow paths", "without them again"]);
+    assert_eq!(report.phases.iter().map(|phase| phase.viewers).collect::<Vec<_>>(), [3, 5, 3]);
+    assert_eq!((report.viewers, report.viewers_connected, report.joins.len()), (3, 3, 3));
+    let Outcome::Narrow(Some(figures)) = &report.outcome else { panic!("{:?}", report.outcome) };
+    let ratios = [figures.p50_ratio, figures.p50_ratio_after, figures.p99_ratio, figures.p99_ratio_after];
+    assert!(ratios.iter().all(|ratio| ratio.is_some_and(|ratio| ratio > 0.0)), "{figures:?}");
+    assert_eq!((figures.viewers, figures.standing_lost), (2, 0), "{figures:?}");
+    assert!(figures.path.dropped_by_queue > 0 && figures.path.lost > 0, "{figures:?}");
+    assert!(figures.narrow.delivered > 100 && figures.narrow.lost > 0, "{figures:?}");
+    assert!(report.to_table().contains("narrow: 2 viewers with 5"), "{}", report.to_table());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_knee_is_the_last_step_before_too_much() {
     let server = Server::start().await;
     let steps = Plan { viewers: 2, rate: None, duration: Duration::from_millis(300), ..plan(&server) };
@@ -197,6 +216,8 @@ async fn a_command_line_without_sense_is_a_usage_error() {
         &["run", "--whip", "http://h/a", "--server-pid", "4294967295"],
         &["run", "--whip", "http://h/a", "--garbage", "1000"],
         &["storm", "--whip", "http://h/a"],
+        &["narrow", "--whep", "http://h/a", "--narrow", "0"],
+        &["narrow", "--whep", "http://h/a", "--share", "0"],
         &["knee", "--whep", "http://h/a", "--step", "0"],
         &["soak", "--whep", "http://h/a", "--churn", "0"],
         &["walk"],
