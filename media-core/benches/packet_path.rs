@@ -200,7 +200,8 @@ fn fan_out(publisher: &mut Publisher, viewers: &mut [Subscription], out: &mut Se
     let now = publisher.now;
     publisher.publish(now, MediaKind::Audio, 1, false);
     publisher.publish(now, MediaKind::Video, FRAME, keyframe);
-    let round = Round { now, tracks: &publisher.tracks, late: &publisher.late, shedding: false };
+    let heads = publisher.tracks.each_ref().map(Track::head);
+    let round = Round { now, tracks: &publisher.tracks, heads, late: &publisher.late, shedding: false };
     let mut packets = 0;
     for viewer in viewers {
         packets += viewer.serve(&round, out, SendBatch::discard).packets;

@@ -22,7 +22,8 @@ use crate::subscription::Subscription;
 
 /// A walk over a stream's viewers whose packets waited longer than this begins late.
 const MAX_WAIT: Duration = Duration::from_millis(150);
-/// One late walk is a pause of the machine, which passes; so many in a row mean that the shard cannot keep up.
+/// One late walk is a pause of the machine, which passes; so many in a row mean that the shard cannot keep up, and so does
+/// a late one that is still under way after [`MAX_WAIT`].
 const LATE_WALKS: u32 = 2;
 
 /// Batches that may wait for a shard before further ones are refused: about two seconds of a busy stream.
@@ -272,14 +273,24 @@ pub(crate) struct Walk {
     /// Packets that came behind later ones since the last walk.
     pub(crate) late: [Vec<u64>; 2],
     /// The viewers let go of what waited too long.
-    pub(crate) shedding: bool,
+    shedding: bool,
+    /// When a late one is taken for one too many.
+    too_long: Option<Instant>,
     /// Some viewer has more to come that is not due yet.
     pub(crate) behind: bool,
     /// Since when the packets of the next walk wait.
     waiting_since: Option<Instant>,
     /// Walks in a row that began late.
     late_walks: u32,
-    heads: [u64; 2],
+    /// Behind the last packets that this walk is about.
+    pub(crate) heads: [u64; 2],
+}
+
+impl Walk {
+    /// True if viewers let go of what waited too long.
+    pub(crate) fn sheds(&self, now: Instant) -> bool {
+        self.shedding || self.too_long.is_some_and(|too_long| now > too_long)
+    }
 }
 
 impl Stream {
@@ -326,6 +337,7 @@ impl Stream {
         let waited = walk.waiting_since.take().map(|since| now.saturating_duration_since(since)).unwrap_or_default();
         walk.late_walks = if waited > MAX_WAIT { walk.late_walks + 1 } else { 0 };
         walk.shedding = walk.late_walks >= LATE_WALKS;
+        walk.too_long = (walk.late_walks > 0).then(|| now + MAX_WAIT);
         walk.behind = false;
         for (track, late) in self.tracks.iter_mut().zip(&mut walk.late) {
             track.take_late(late);
@@ -496,7 +508,10 @@ mod tests {
             assert!(stream.enqueue(at(came)));
             assert!(!stream.enqueue(at(came + 1)), "it is in the queue already");
             assert!(stream.begin_walk(at(begins)));
-            assert_eq!(stream.walk.shedding, sheds, "{came}");
+            assert_eq!(stream.walk.sheds(at(begins)), sheds, "{came}");
+            // Of a walk that takes long, only what comes after a late begin.
+            let late = begins - came > 150;
+            assert_eq!(stream.walk.sheds(at(begins + 151)), sheds || late, "{came}");
             assert!(!stream.end_walk());
         }
     }

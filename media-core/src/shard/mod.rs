@@ -206,8 +206,10 @@ impl Shard {
         (goes_on, true)
     }
 
-    /// Takes what the socket has, batch by batch, and forwards each batch at once. True if there may be more.
+    /// Takes what the socket has, batch by batch, and forwards each batch at once; while a walk is under way they are only
+    /// taken, since checks and RTCP wait behind the media in the socket, and it is to be empty. True if there may be more.
     fn receive(&mut self, received: &mut ReceiveBatch) -> bool {
+        let walking = !self.due.is_empty();
         for _ in 0..RECEIVE_ROUNDS {
             let Ok(count) = self.socket.receive(received) else { return false };
             self.counters.receive_calls += 1;
@@ -218,6 +220,9 @@ impl Shard {
                 if let Err(reason) = self.on_datagram(now, datagram.path, datagram.data) {
                     self.counters.drop(reason);
                 }
+            }
+            if walking {
+                continue;
             }
             self.fan_out();
             if !self.due.is_empty() {
@@ -337,7 +342,8 @@ impl Shard {
                 self.counters.batches_refused += handed_over.refused;
             }
             let walk = &mut stream.walk;
-            let round = Round { now, tracks: &stream.tracks, late: &walk.late, shedding: walk.shedding };
+            let (heads, shedding) = (walk.heads, walk.sheds(now));
+            let round = Round { now, tracks: &stream.tracks, heads, late: &walk.late, shedding };
             let mut needs_keyframe = false;
             for viewer in &mut stream.viewers[walk.next..] {
                 if work >= SLICE {

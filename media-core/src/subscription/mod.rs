@@ -40,6 +40,9 @@ pub struct Round<'a> {
     pub now: Instant,
     /// The stream's tracks, by kind.
     pub tracks: &'a [Track; 2],
+    /// Behind the last packets that this round is about, by kind. What comes while it is under way is for the next one: else
+    /// the last viewers got ever more, and a round of a shard that is too slow never ended.
+    pub heads: [u64; 2],
     /// Packets that came behind later ones since the last round, by kind.
     pub late: &'a [Vec<u64>; 2],
     /// The shard cannot keep up: what waited too long is let go.
@@ -187,7 +190,7 @@ impl Subscription {
     /// empties it.
     #[inline]
     pub fn serve(&mut self, round: &Round<'_>, out: &mut SendBatch, flush: impl FnMut(&mut SendBatch)) -> Served {
-        let Round { now, tracks, late, shedding } = *round;
+        let Round { now, tracks, heads, late, shedding } = *round;
         let paced = self.congestion.is_paced(now);
         let exit = Exit { now, sender: &mut self.sender, congestion: &mut self.congestion };
         let mut way = Way { path: self.path, exit, out, flush, sent: &mut self.sent, served: Served::default() };
@@ -202,7 +205,7 @@ impl Subscription {
             }
             let overdue = if shedding || outgoing.behind { outgoing.overdue(now, track) } else { None };
             outgoing.behind = false;
-            while outgoing.cursor < track.head() {
+            while outgoing.cursor < heads[kind.index()] {
                 if let Some(overdue) = overdue.as_ref().filter(|overdue| overdue.from == outgoing.cursor) {
                     way.served.shed += overdue.until - overdue.from;
                     way.sent.shed += overdue.until - overdue.from;

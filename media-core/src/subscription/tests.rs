@@ -79,7 +79,8 @@ impl Published {
         for (track, late) in self.tracks.iter_mut().zip(&mut self.late) {
             track.take_late(late);
         }
-        let round = Round { now, tracks: &self.tracks, late: &self.late, shedding };
+        let heads = self.tracks.each_ref().map(Track::head);
+        let round = Round { now, tracks: &self.tracks, heads, late: &self.late, shedding };
         let mut out = SendBatch::new(false);
         let served = viewer.serve(&round, &mut out, |_| panic!("the batch is large enough"));
         (served, out.datagrams().map(<[u8]>::to_vec).collect())
@@ -123,6 +124,22 @@ fn a_viewer_begins_at_a_keyframe_with_its_own_numbers() {
     assert_eq!(elements, [(4, &b"video"[..]), (9, &[2][..])]);
     let late = published.packet(39, 96, false);
     assert_eq!(forward(&mut viewer, &mut published, late), None);
+}
+
+#[test]
+fn what_comes_while_a_round_is_under_way_is_for_the_next_one() {
+    let (mut viewer, _) = viewer(Some(101));
+    let mut published = Published::new();
+    published.packet(0, 96, true);
+    let begun = published.tracks.each_ref().map(Track::head);
+    published.packet(1, 96, false);
+    let mut serve = |heads| {
+        let round =
+            Round { now: published.at(1), tracks: &published.tracks, heads, late: &published.late, shedding: false };
+        viewer.serve(&round, &mut SendBatch::new(false), |_| panic!("the batch is large enough")).packets
+    };
+    assert_eq!((serve(begun), serve(begun)), (1, 0));
+    assert_eq!(serve(published.tracks.each_ref().map(Track::head)), 1);
 }
 
 // WHEP-15
