@@ -1,0 +1,249 @@
+//! A real shard that cannot keep up: what it lets go, what it does not let wait, and how it comes back. A binary of its
+//! own: it takes a processor away, which no other test is to feel.
+
+// Helpers of tests fail by panic, as tests do.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../rig/mod.rs"]
+mod rig;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use loadtest::client::{
+    ClientOptions, Identity, Publisher, PublisherOptions, ReceptionThread, SharedHistogram, Verify, Viewer,
+    ViewerFigures, ViewerOptions, latency_histogram,
+};
+use loadtest::tally::TrackFigures;
+use rig::{LONG, Sluice, eventually, viewer_sees};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::task::JoinSet;
+
+/// All viewers together get some 65,000 packets a second: even at the 1.5 us that a packet of a large batch costs, that is a
+/// tenth of a processor.
+const VIEWERS: usize = 100;
+const KBIT: u32 = 5000;
+/// Of the viewers, those of whom every packet is looked at.
+const WITNESSES: usize = 8;
+/// Threads beside which the shard's has a fifteenth of its processor.
+const BURNERS: usize = 14;
+/// What is asked of a server that has far too much to do is done by then.
+const BOUND: Duration = Duration::from_secs(8);
+/// A cache of 8 MiB for each track and what a hundred viewers may have waiting; without bounds it were 25 MB a second.
+const GROWTH_KIB: f64 = 48.0 * 1024.0;
+
+/// One of the processors that this test may use, the last. There must be another one for the clients.
+fn last_processor() -> (usize, CpuSet) {
+    let all = sched_getaffinity(None).expect("this test must see on which processors it may run");
+    assert!(all.count() > 1, "this test takes a processor away and needs another one: there is one only");
+    ((0..CpuSet::MAX_CPU).rev().find(|&cpu| all.is_set(cpu)).unwrap(), all)
+}
+
+fn only(cpu: usize) -> CpuSet {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    set
+}
+
+/// Lets the shard's thread run there and nowhere else.
+fn pin_shard(server: &Sluice, to: &CpuSet) {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap().map(|task| task.unwrap());
+    let is_shard = |name: String| name.trim() == "shard-0";
+    let shard = tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(is_shard)).last();
+    let id = shard.expect("a shard's thread").file_name().into_string().unwrap().parse().unwrap();
+    sched_setaffinity(Pid::from_raw(id), to).expect("this test must be allowed to pin the server to a processor");
+}
+
+/// Threads that use up a processor, until they are dropped.
+struct Burners {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Burners {
+    fn start(cpu: usize) -> Burners {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (tell, told) = mpsc::channel();
+        let burn = |_| {
+            let (stop, tell) = (Arc::clone(&stop), tell.clone());
+            std::thread::spawn(move || {
+                tell.send(sched_setaffinity(None, &only(cpu))).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        };
+        let threads = (0..BURNERS).map(burn).collect();
+        let burners = Burners { stop, threads };
+        for _ in 0..BURNERS {
+            told.recv().unwrap().expect("this test must be allowed to pin a thread to a processor");
+        }
+        burners
+    }
+}
+
+impl Drop for Burners {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // One that failed has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn resident_kib(server: &Sluice) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+async fn shed(server: &Sluice) -> f64 {
+    server.metric("sluice_shard_rtp_shed_packets_total", &[]).await
+}
+
+async fn keyframes_asked_for(server: &Sluice) -> f64 {
+    server.metric("sluice_shard_keyframe_requests_received_total", &[]).await
+}
+
+async fn join(server: &Sluice, count: usize, media: &ViewerOptions, client: &ClientOptions) -> Vec<Viewer> {
+    let identity = Identity::new(client).unwrap();
+    let joins = (0..count).map(|_| {
+        let (endpoint, identity) = (server.endpoint("whep/s"), identity.clone());
+        let (media, client) = (media.clone(), client.clone());
+        async move {
+            let viewer = Viewer::start(&endpoint, &identity, media, client).await.unwrap();
+            viewer.connected().await.unwrap();
+            viewer
+        }
+    });
+    joins.collect::<JoinSet<Viewer>>().join_all().await
+}
+
+/// So many frames of video and sound are published, 80 a second.
+async fn published(publisher: &Publisher, frames: u64) {
+    let before = publisher.figures().frames;
+    let enough = async || (publisher.figures().frames >= before + frames).then_some(());
+    eventually("media is published", LONG, enough).await;
+}
+
+/// The median of the latencies from now on, in ms, over a second of media.
+async fn latency(publisher: &Publisher, histogram: &SharedHistogram) -> f64 {
+    histogram.lock().unwrap().reset();
+    published(publisher, 80).await;
+    histogram.lock().unwrap().value_at_quantile(0.5) as f64 / 1e3
+}
+
+fn figures(viewers: &[Viewer]) -> Vec<ViewerFigures> {
+    viewers.iter().map(Viewer::figures).collect()
+}
+
+// ROB-03: checks, RTCP and HTTP do not wait; video is let go in whole frames, sound hardly; nothing of it shows as loss.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_with_far_too_much_to_do_lets_go_of_frames_answers_everybody_and_recovers() {
+    let (cpu, all) = last_processor();
+    let server = Sluice::start(&[]).await;
+    let media = PublisherOptions { bitrate: KBIT, ..PublisherOptions::default() };
+    let publisher = server.publisher_with("s", media, ClientOptions::default()).await;
+    let receiver = ReceptionThread::start("receivers".into(), 0).unwrap();
+    let client =
+        ClientOptions { reception: Some(receiver.handle()), connect_timeout: LONG, ..ClientOptions::default() };
+    // They ask for nothing again: what they miss is what the server did not send.
+    let seen = ViewerOptions { nack: false, latency: latency_histogram(), ..ViewerOptions::default() };
+    let crowd = ViewerOptions { nack: false, ..ViewerOptions::default() };
+    let sampled = ClientOptions { verify: Verify::Sample(64), ..client.clone() };
+    let crowd = join(&server, VIEWERS - WITNESSES, &crowd, &sampled).await;
+    // The first of a round may get everything while the last go short: these are the last.
+    let witnesses = join(&server, WITNESSES, &seen, &client).await;
+    for viewer in witnesses.iter().chain(&crowd) {
+        viewer_sees("a picture", viewer, LONG, |figures| figures.video.keyframes > 0).await;
+    }
+    let quiet = latency(&publisher, &seen.latency).await;
+    let resident = resident_kib(&server);
+    let (before, asked, shed_before) = (figures(&witnesses), keyframes_asked_for(&server).await, shed(&server).await);
+
+    pin_shard(&server, &only(cpu));
+    let burners = Burners::start(cpu);
+    let begun = Instant::now();
+    let gone = eventually("packets are shed", LONG, async || {
+        let shed = shed(&server).await;
+        (shed > shed_before + 5_000.0).then_some(shed)
+    })
+    .await;
+    println!("after {:?} {} packets are shed; quiet latency {quiet} ms", begun.elapsed(), gone - shed_before);
+
+    // HTTP, checks and a handshake.
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let _ = server.get("/api/v1/streams").await;
+        let answered = asked.elapsed();
+        let newcomer = join(&server, 1, &ViewerOptions::default(), &client).await.remove(0);
+        let connected = newcomer.figures().connected.unwrap();
+        newcomer.stop().await.unwrap();
+        println!("HTTP {answered:?}, connected after {connected} s, all in {:?}", asked.elapsed());
+        assert!(asked.elapsed() < BOUND, "{:?}", asked.elapsed());
+    }
+    // RTCP in both directions.
+    let reports: Vec<u64> = witnesses.iter().map(|viewer| viewer.figures().sender_reports).collect();
+    crowd[0].ask_for_keyframe();
+    let wished = Instant::now();
+    eventually("a viewer's wish is heard", BOUND, async || (keyframes_asked_for(&server).await > asked).then_some(()))
+        .await;
+    println!("a wish was heard after {:?}", wished.elapsed());
+    for (viewer, reports) in witnesses.iter().zip(reports) {
+        viewer_sees("sender reports", viewer, BOUND, |figures| figures.sender_reports > reports + 2).await;
+    }
+    eventually("shedding goes on", LONG, async || (shed(&server).await > gone + 20_000.0).then_some(())).await;
+    let grown = resident_kib(&server) - resident;
+    println!("resident {resident} KiB and {grown} KiB more; busy for {:?}", begun.elapsed());
+    assert!(grown < GROWTH_KIB, "{resident} KiB and {grown} KiB more");
+    let busy = figures(&witnesses);
+
+    drop(burners);
+    pin_shard(&server, &all);
+    let freed = Instant::now();
+    let mut last = shed(&server).await;
+    eventually("nothing is shed any more", LONG, async || {
+        published(&publisher, 80).await;
+        let before = std::mem::replace(&mut last, shed(&server).await);
+        (before == last).then_some(())
+    })
+    .await;
+    let after = latency(&publisher, &seen.latency).await;
+    println!("recovered within {:?}: latency {after} ms", freed.elapsed());
+    assert!(after < (10.0 * quiet).max(100.0), "{quiet} ms before, {after} ms after");
+    let resumed = figures(&witnesses);
+    for (viewer, resumed) in witnesses.iter().zip(&resumed) {
+        viewer_sees("a keyframe", viewer, LONG, |now| now.video.keyframes > resumed.video.keyframes).await;
+        viewer_sees("pictures", viewer, LONG, |now| now.video.delivered > resumed.video.delivered + 500).await;
+    }
+    assert_eq!(shed(&server).await, last, "it keeps up");
+
+    assert!(crowd.iter().all(|viewer| viewer.failure().is_none()));
+    let refused_by_socket = server.metric("sluice_shard_send_dropped_datagrams_total", &[]).await;
+    for (((viewer, before), busy), resumed) in witnesses.into_iter().zip(before).zip(busy).zip(resumed) {
+        let end = viewer.stop().await.unwrap();
+        let (video, audio) = (busy.video.missing - before.video.missing, busy.audio.missing - before.audio.missing);
+        let came = |now: TrackFigures, before: TrackFigures| (now.delivered - before.delivered) as f64;
+        let share = |missing: u64, came: f64| missing as f64 / (missing as f64 + came);
+        let (heard, seen) = (came(busy.audio, before.audio), came(busy.video, before.video));
+        let (audio, video) = (share(audio, heard), share(video, seen));
+        println!("missing of the sound {audio:.3}, of the video {video:.3}");
+        assert!(
+            seen > 0.0 && video > 0.05 && audio < video / 3.0,
+            "{audio} of the sound, {video} of the video: {busy:?}"
+        );
+        // Numbers go on where something was let go: there are no gaps but those of full sockets.
+        assert!(end.total().lost as f64 <= end.overflowed as f64 + refused_by_socket, "{end:?}");
+        assert_eq!((end.total().corrupt, end.total().duplicated, end.refused, end.unexpected), (0, 0, 0, 0), "{end:?}");
+        assert_eq!((end.time_steps_back, end.sources), (0, 2), "{end:?}");
+        let held_back = |figures: &ViewerFigures| figures.video.missing - figures.video.lost;
+        assert_eq!(held_back(&end), held_back(&resumed), "it keeps up: {end:?}");
+    }
+    let said = |entry: &serde_json::Value| entry["message"].as_str().is_some_and(|text| text.contains("keep up"));
+    assert!(server.log().iter().any(said), "the log tells");
+}
