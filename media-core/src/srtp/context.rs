@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use srtp2_sys as ffi;
 
 use super::error::check;
+use super::gcm;
 use super::keying::MasterKey;
 use super::{SrtpError, SrtpProfile};
 
@@ -28,8 +29,11 @@ const SRTCP_INDEX: usize = 4;
 /// libsrtp starts once in a process.
 fn start_library() -> Result<(), SrtpError> {
     static STARTED: OnceLock<Result<(), SrtpError>> = OnceLock::new();
-    // SAFETY: srtp_init has no arguments; OnceLock runs it once and before any other call of this module.
-    *STARTED.get_or_init(|| check(unsafe { ffi::srtp_init() }))
+    *STARTED.get_or_init(|| {
+        // SAFETY: srtp_init has no arguments; OnceLock runs it once and before any other call of this module.
+        check(unsafe { ffi::srtp_init() })?;
+        gcm::install()
+    })
 }
 
 /// One srtp_t with a wildcard policy.

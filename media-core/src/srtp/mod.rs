@@ -1,4 +1,4 @@
-//! SRTP and SRTCP (RFC 3711, RFC 7714): one small safe wrapper over libsrtp.
+//! SRTP and SRTCP (RFC 3711, RFC 7714): one small safe wrapper over libsrtp, and the AES-GCM that libsrtp uses.
 //!
 //! A DTLS handshake ends with [`KeyingMaterial`]; [`KeyingMaterial::contexts`] turns it into the two halves of a
 //! session, an [`SrtpReceiver`] and an [`SrtpSender`]. Both work in place and allocate nothing per packet, except that
@@ -9,6 +9,7 @@
 
 mod context;
 mod error;
+mod gcm;
 mod keying;
 mod profile;
 #[cfg(test)]
