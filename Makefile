@@ -35,6 +35,7 @@ demo: ## Run a server with 1 publisher and 20 viewers for 10 s and print the rep
 bench: ## Measure the server beside a bare loop that sends the same packets, within 10 minutes; BENCH_ARGS='--rounds 1'
 	@.ci/install bench
 	$(CARGO) build --release --locked --package server --package loadtest
+	$(CARGO) bench --locked --package media-core --no-run
 	@bench/run $(BENCH_ARGS)
 	@bench/report
 

@@ -9,6 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use media_core::net::{MediaSocket, Path, SendBatch};
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
 use serde::Serialize;
 
 /// Source addresses towards each address, used by turns.
@@ -99,7 +101,8 @@ impl Source {
 }
 
 fn send(sources: Vec<Source>, per_second: u32, stopped: &AtomicBool) -> GarbageFigures {
-    let (begun, mut figures, mut noise) = (Instant::now(), GarbageFigures::default(), Noise(0x9e37_79b9_7f4a_7c15));
+    let (begun, mut figures, mut noise) =
+        (Instant::now(), GarbageFigures::default(), SmallRng::seed_from_u64(0x9e37_79b9_7f4a_7c15));
     let mut batches: Vec<SendBatch> = sources.iter().map(|source| SendBatch::new(source.socket.is_ipv6())).collect();
     let mut buffer = [0; LONGEST];
     let (mut last, mut owed, mut turn) = (begun, 0.0, 0_usize);
@@ -114,7 +117,7 @@ fn send(sources: Vec<Source>, per_second: u32, stopped: &AtomicBool) -> GarbageF
             turn += 1;
             let (Source { socket, to }, batch) = (&sources[index], &mut batches[index]);
             for _ in 0..RUN.min(owed as usize) {
-                let datagram = noise.datagram(kind, &mut buffer);
+                let datagram = kind.datagram(&mut noise, &mut buffer);
                 batch.push(Path { remote: *to, local: None }, datagram);
                 owed -= 1.0;
             }
@@ -143,33 +146,18 @@ enum Kind {
 
 const KINDS: [Kind; 4] = [Kind::Noise, Kind::Stun, Kind::Dtls, Kind::Rtp];
 
-/// Numbers without any order (xorshift); the same in every run.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
-        }
-    }
-
-    fn datagram<'a>(&mut self, kind: Kind, buffer: &'a mut [u8; LONGEST]) -> &'a [u8] {
-        let len = match kind {
+impl Kind {
+    /// One more of this kind.
+    fn datagram<'a>(self, noise: &mut SmallRng, buffer: &'a mut [u8; LONGEST]) -> &'a [u8] {
+        let len = match self {
             Kind::Noise => 64,
             Kind::Stun => 64,
             Kind::Dtls => 200,
             Kind::Rtp => 1150,
         };
         let datagram = &mut buffer[..len];
-        self.fill(datagram);
-        match kind {
+        noise.fill_bytes(datagram);
+        match self {
             Kind::Noise => {}
             Kind::Stun => {
                 datagram[..8].copy_from_slice(&[0x00, 0x01, 0x00, 44, 0x21, 0x12, 0xa4, 0x42]);
@@ -205,12 +193,12 @@ mod tests {
 
     #[test]
     fn each_kind_looks_like_what_it_pretends_to_be() {
-        let (mut noise, mut buffer) = (Noise(1), [0; LONGEST]);
+        let (mut noise, mut buffer) = (SmallRng::seed_from_u64(1), [0; LONGEST]);
         for _ in 0..100 {
-            assert_eq!(classify(noise.datagram(Kind::Stun, &mut buffer)), Ok(PacketKind::Stun));
+            assert_eq!(classify(Kind::Stun.datagram(&mut noise, &mut buffer)), Ok(PacketKind::Stun));
             assert!(media_core::ice::peek_ufrag(&buffer[..64]).is_some(), "it gets as far as a look-up");
-            assert_eq!(classify(noise.datagram(Kind::Dtls, &mut buffer)), Ok(PacketKind::Dtls));
-            assert_eq!(classify(noise.datagram(Kind::Rtp, &mut buffer)), Ok(PacketKind::Rtp));
+            assert_eq!(classify(Kind::Dtls.datagram(&mut noise, &mut buffer)), Ok(PacketKind::Dtls));
+            assert_eq!(classify(Kind::Rtp.datagram(&mut noise, &mut buffer)), Ok(PacketKind::Rtp));
             assert!(RtpHeader::parse(&buffer[..1150]).is_ok());
         }
     }

@@ -7,6 +7,8 @@ use std::time::Instant;
 use media_core::demux::{PacketKind, classify};
 use media_core::net::RunBatch;
 use media_core::srtp::{SrtpReceiver, SrtpSender};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use super::reception::{Inflow, Moment};
 
@@ -91,23 +93,17 @@ pub(super) struct Keys {
 /// Throws away a share of the packets.
 pub(super) struct Dice {
     share: f64,
-    state: u64,
+    random: SmallRng,
 }
 
 impl Dice {
     /// `share` is 0.0..=1.0; equal seeds fall equally.
     pub(super) fn new(share: f64, seed: u16) -> Dice {
-        Dice { share, state: u64::from(seed) | 0x9e37_79b9_0000_0000 }
+        Dice { share, random: SmallRng::seed_from_u64(seed.into()) }
     }
 
     pub(super) fn drops(&mut self) -> bool {
-        if self.share <= 0.0 {
-            return false;
-        }
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        (self.state >> 11) as f64 / (1_u64 << 53) as f64 <= self.share
+        self.share > 0.0 && self.random.random_bool(self.share.min(1.0))
     }
 }
 
