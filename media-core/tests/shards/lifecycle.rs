@@ -163,7 +163,7 @@ async fn noise_does_not_keep_a_session() {
     loop {
         publisher.send(&[0x80; 60]);
         publisher.send(&[22; 60]);
-        match tokio::time::timeout(Duration::from_millis(5), server.events.recv()).await {
+        match tokio::time::timeout(Duration::from_millis(5), server.events.get_mut().recv()).await {
             Ok(Some(CoreEvent::Ended { reason, .. })) => {
                 assert_eq!(reason, Reason::ConsentLost);
                 break;

@@ -3,6 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use media_core::core::MediaCore;
 use media_core::demux::{PacketKind, classify};
 use media_core::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
 use media_core::ice::{is_response, random_credentials};
-use media_core::ledger::Reason;
+use media_core::ledger::{Reason, Stage, StageChange};
 use media_core::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, Role, SendSsrcs};
 use media_core::publication::arrival::ArrivalLog;
 use media_core::rtcp::transport_feedback::FeedbackFields;
@@ -48,7 +49,9 @@ pub(crate) const WIDE: u8 = 5;
 /// The core and what it says.
 pub(crate) struct Server {
     pub(crate) core: MediaCore,
-    pub(crate) events: mpsc::UnboundedReceiver<CoreEvent>,
+    pub(crate) events: RefCell<mpsc::UnboundedReceiver<CoreEvent>>,
+    /// Sessions whose end was heard of while something else was waited for.
+    ended: RefCell<Vec<(SessionId, Reason)>>,
     certificate: Certificate,
     context: DtlsContext,
 }
@@ -62,7 +65,7 @@ impl Server {
         let (core, events) = MediaCore::start(config).unwrap();
         let certificate = Certificate::generate().unwrap();
         let context = DtlsContext::new(&certificate).unwrap();
-        Server { core, events, certificate, context }
+        Server { core, events: RefCell::new(events), ended: RefCell::default(), certificate, context }
     }
 
     /// Opens a session on a shard; its peer has done nothing yet.
@@ -121,9 +124,7 @@ impl Server {
     /// A connected publisher of VP8 and Opus.
     pub(crate) fn publisher(&self, stream: u64) -> Peer {
         let shard = self.core.home_shard(StreamId(stream));
-        let mut peer = self.open(shard, stream, Role::Publisher, vec![audio(None), video(None, true)]);
-        peer.connect();
-        peer
+        self.connected(self.open(shard, stream, Role::Publisher, vec![audio(None), video(None, true)]))
     }
 
     /// A connected viewer.
@@ -132,8 +133,25 @@ impl Server {
             audio(Some(SendSsrcs { media: VIEWER_AUDIO, rtx: VIEWER_AUDIO + 100 })),
             video(Some(SendSsrcs { media: VIEWER_VIDEO, rtx: VIEWER_RTX }), rtx),
         ];
-        let mut peer = self.open(shard, stream, Role::Viewer, sections);
+        self.connected(self.open(shard, stream, Role::Viewer, sections))
+    }
+
+    /// The peer, when both ends have their keys: the server holds only so many packets that come before its own.
+    fn connected(&self, mut peer: Peer) -> Peer {
         peer.connect();
+        peer.until("the server has its keys", |peer| {
+            let mut events = self.events.borrow_mut();
+            std::iter::from_fn(|| events.try_recv().ok()).any(|event| match event {
+                CoreEvent::Stage { session, event } => {
+                    session == peer.id && event.stage == Stage::Srtp && event.change == StageChange::Begin
+                }
+                CoreEvent::Ended { session, reason, .. } => {
+                    self.ended.borrow_mut().push((session, reason));
+                    false
+                }
+                CoreEvent::FormatInUse { .. } => false,
+            })
+        });
         peer
     }
 
@@ -147,8 +165,12 @@ impl Server {
 
     /// Waits for the end of a session.
     pub(crate) async fn ended(&mut self, id: SessionId) -> Reason {
+        if let Some(&(_, reason)) = self.ended.get_mut().iter().find(|(session, _)| *session == id) {
+            return reason;
+        }
         loop {
-            let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("the session ends");
+            let event = self.events.get_mut().recv();
+            let event = tokio::time::timeout(PATIENCE, event).await.expect("the session ends");
             match event {
                 Some(CoreEvent::Ended { session, reason, .. }) if session == id => return reason,
                 Some(_) => {}
