@@ -170,6 +170,9 @@ impl DelayDetector {
                 }
             }
         }
+        if self.previous.is_none() {
+            self.trend.begin(&group);
+        }
         self.previous = Some(group);
         self.current = Some(Group::new(sent, arrived, paused));
     }
@@ -228,6 +231,10 @@ struct Base {
 }
 
 impl Base {
+    fn begin(&mut self, arrival: Micros) {
+        *self = Base { since: Some(arrival), current: 0.0, previous: 0.0 };
+    }
+
     fn add(&mut self, arrival: Micros, delay: f64) {
         match self.since {
             Some(since) if (0..BASE_SPAN).contains(&arrival.since(since)) => self.current = self.current.min(delay),
@@ -240,6 +247,16 @@ impl Base {
 }
 
 impl Trend {
+    /// Begins with the first group. On a slow path a burst at the beginning fills the queue by itself: only its first
+    /// packet tells how long packets take without one.
+    fn begin(&mut self, group: &Group) {
+        let arrival_span = group.last_arrival.since(group.first_arrival).saturating_sub(group.paused);
+        let grown = f64::from(arrival_span.saturating_sub(group.last_sent.since(group.first_sent)).max(0)) / 1e3;
+        (self.accumulated, self.smoothed) = (grown, grown);
+        (self.accumulated_unpaused, self.smoothed_unpaused) = (grown, grown);
+        self.base.begin(group.first_arrival);
+    }
+
     /// Adds a group's delay difference in ms, to which pauses added so much; the slope in ms per ms once there are enough
     /// groups.
     fn add(&mut self, arrival: Micros, difference: f64, paused: f64) -> Option<f64> {
@@ -379,6 +396,20 @@ mod tests {
         assert!(!signals[155..].contains(&Usage::Overuse));
         assert!(signals[155..165].iter().all(|&signal| signal == Usage::Underuse), "but nothing rises either");
         assert!(detector.queue() < 1.0);
+    }
+
+    #[test]
+    fn a_queue_that_a_burst_at_the_beginning_fills_is_seen_for_what_it_is() {
+        // 12 packets at once, 20 ms each at the bottleneck, then one every 20 ms: the delay stays as it is.
+        let mut detector = DelayDetector::default();
+        for n in 0..12 {
+            detector.on_packet(Micros(0), Micros(50_000 + n * 20_000));
+        }
+        for n in 1..100 {
+            detector.on_packet(Micros(n * 20_000), Micros(50_000 + 11 * 20_000 + n * 20_000));
+        }
+        assert!((detector.queue() - 220.0).abs() < 1.0, "{}", detector.queue());
+        assert_eq!(detector.usage(), Usage::Normal, "the slope tells nothing");
     }
 
     #[test]

@@ -9,6 +9,10 @@
 //!   explain, the loss does not come from our rate. It is then left out of the account for as long as it stays about
 //!   the same, for some minutes at most.
 //!
+//! **Overload**: a queue that drops its tail and is full loses what is too much in every window, and its delay no longer
+//! grows. Where two windows in a row lose more than a quarter, the cap falls at once to what arrives (libwebrtc bounds its
+//! loss-based estimate at once under heavy loss, too). A burst of loss is over by the second window.
+//!
 //! Hence up to 20 % of random loss without growing delay leaves a sender that follows the estimate three quarters of the
 //! path, and half of it at worst. To one that cannot follow, it leaves what arrives: nothing then tells such a path from
 //! a policer's.
@@ -46,6 +50,11 @@ const MAX_INHERENT: f64 = 0.3;
 const INHERENT_TRACKING: f64 = 10.0;
 /// … and what was found is forgotten by a factor of e in this time, in seconds.
 const INHERENT_MEMORY: f64 = 120.0;
+
+/// A window that loses more than this, besides inherent loss, is one of overload; …
+const OVERLOAD: f64 = 0.25;
+/// … so many in a row bound the cap to what arrives.
+const OVERLOAD_WINDOWS: u8 = 2;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
@@ -107,6 +116,10 @@ pub(super) struct LossBased {
     current: Window,
     began: Option<Instant>,
     windows: [Window; WINDOWS],
+    /// The last whole window, whatever was decided.
+    newest: Window,
+    /// The last windows in a row that were of overload, as one, and how many.
+    overload: (Window, u8),
     /// Lost fraction of about the last second, inherent loss included.
     fraction: f64,
     inherent: f64,
@@ -124,6 +137,8 @@ impl LossBased {
             current: Window::default(),
             began: None,
             windows: [Window::default(); WINDOWS],
+            newest: Window::default(),
+            overload: (Window::default(), 0),
             fraction: 0.0,
             inherent: 0.0,
             found: 0.0,
@@ -142,6 +157,12 @@ impl LossBased {
         (self.fraction - self.inherent).max(0.0)
     }
 
+    /// True if much was lost just now, by more than chance, that may come from our rate. Where a queue stands, too, that
+    /// is a full one.
+    pub(super) fn overflows(&self) -> bool {
+        self.newest.fraction() - self.newest.deviation() - self.inherent > HIGH
+    }
+
     /// Counts packets: newly lost ones, lost ones that came after all, and all that were newly reported (lost ones
     /// included, those that came after all not).
     pub(super) fn on_packets(&mut self, now: Instant, lost: u32, recovered: u32, expected: u32, at: &Conditions) {
@@ -156,6 +177,7 @@ impl LossBased {
         self.current.seconds = elapsed.as_secs_f64();
         self.windows.rotate_right(1);
         self.windows[0] = std::mem::take(&mut self.current);
+        self.newest = self.windows[0];
         self.decide(now, elapsed.as_secs_f64(), at);
     }
 
@@ -169,6 +191,14 @@ impl LossBased {
             self.found = self.inherent;
         }
         self.look_for_inherent(now, at);
+        if self.is_overload() && at.delivered > 0.0 {
+            self.decreased = Some(now);
+            self.cap = Some(at.delivered);
+            // No path in order loses so much: there is nothing to compare.
+            self.decrease = None;
+            self.windows = [Window::default(); WINDOWS];
+            return;
+        }
         let excess = self.excess();
         let effect = at.round_trip + EFFECT;
         let shown = self.decreased.is_none_or(|decreased| now.saturating_duration_since(decreased) >= effect);
@@ -197,6 +227,23 @@ impl LossBased {
             let risen = cap * INCREASE.powf(elapsed);
             self.cap = Some(risen).filter(|&risen| risen < RELEASE * at.delay_based);
         }
+    }
+
+    /// True if so much was lost in every window of the last time that it is no chance and no burst; begins anew then.
+    fn is_overload(&mut self) -> bool {
+        let least = OVERLOAD + self.inherent;
+        if self.newest.fraction() <= least {
+            self.overload = (Window::default(), 0);
+            return false;
+        }
+        let (sum, windows) = &mut self.overload;
+        sum.add(&self.newest);
+        *windows = windows.saturating_add(1);
+        let is_overload = *windows >= OVERLOAD_WINDOWS && sum.fraction() - 2.0 * sum.deviation() > least;
+        if is_overload {
+            self.overload = (Window::default(), 0);
+        }
+        is_overload
     }
 
     /// The newest windows, about a second of them.
@@ -257,8 +304,13 @@ mod tests {
 
         /// Runs for so many seconds; the lowest rate.
         fn run(&mut self, seconds: u32, follows: bool, lost: impl Fn(f64, f64) -> bool) -> f64 {
+            self.steps(seconds * 20, follows, lost)
+        }
+
+        /// Runs for so many times 50 ms; the lowest rate.
+        fn steps(&mut self, steps: u32, follows: bool, lost: impl Fn(f64, f64) -> bool) -> f64 {
             let mut lowest = self.rate;
-            for _ in 0..seconds * 20 {
+            for _ in 0..steps {
                 self.now += Duration::from_millis(50);
                 let packets = (self.rate / 10_000.0 / 20.0) as u32;
                 let mut missing = 0;
@@ -317,6 +369,38 @@ mod tests {
         stubborn.run(20, false, |chance, rate| chance < 1.0 - 1e6 / rate);
         let cap = stubborn.loss.cap().unwrap();
         assert!((0.8e6..1.3e6).contains(&cap), "a sender that cannot follow: {cap}");
+    }
+
+    #[test]
+    fn a_path_that_loses_half_in_every_window_bounds_the_cap_at_once() {
+        // RTCP-16: 1 of 3 Mbit/s pass. The second window is over after half a second and what the 50 ms add.
+        let mut sender = Sender::new();
+        let passes = |chance: f64, rate: f64| chance < 1.0 - 1e6 / rate;
+        sender.delivered = 1e6;
+        sender.steps(12, true, passes);
+        assert!(sender.loss.cap().is_some_and(|cap| (0.8e6..1.2e6).contains(&cap)), "{:?}", sender.loss.cap());
+        sender.run(60, true, |chance, rate| chance < 1.0 - 1e6 / rate);
+        assert!((0.7e6..1.35e6).contains(&sender.rate), "it does not fall by itself: {}", sender.rate);
+    }
+
+    #[test]
+    fn a_burst_of_loss_is_no_overload() {
+        // RTCP-16: nothing arrives for 300 ms, all of which one message tells.
+        let mut sender = Sender::new();
+        sender.run(5, true, |_, _| false);
+        sender.steps(1, true, |_, _| false);
+        let at = Conditions {
+            estimate: 3e6,
+            delay_based: 3e6,
+            delivered: 0.5e6,
+            congested: false,
+            round_trip: Duration::from_millis(100),
+        };
+        sender.now += Duration::from_millis(300);
+        sender.loss.on_packets(sender.now, 90, 0, 100, &at);
+        assert!(sender.loss.overflows());
+        let lowest = sender.run(5, true, |_, _| false);
+        assert!(lowest > 1.5e6, "{lowest}");
     }
 
     #[test]

@@ -274,7 +274,10 @@ impl SendSideEstimator {
             self.on_round_trip(at.since(newest));
         }
         let delivered = self.delivered();
-        self.control.update(now, self.delay.take_signal(), delivered, self.round_trip());
+        // A queue that is full grows no more: what is too much is lost instead.
+        let overflows = self.loss.overflows() && delivered.is_some_and(|delivered| delivered.queued);
+        let usage = if overflows { Usage::Overuse } else { self.delay.take_signal() };
+        self.control.update(now, usage, delivered, self.round_trip());
         self.count_loss(now, lost, recovered, received + lost, delivered.map_or(0.0, |delivered| delivered.rate));
         self.apply_probes(now, delivered);
         self.settle(now);

@@ -1,6 +1,7 @@
 //! The estimator and the pacer over a simulated bottleneck, in virtual time.
 
 mod hostile;
+mod narrow;
 mod reports;
 mod sharing;
 mod stalls;
