@@ -285,7 +285,8 @@ impl SendSideEstimator {
 
     /// Takes a receiver report's fraction lost, 0 to 1, over all report blocks of the viewer's media (weighted by their
     /// packets), and the round-trip time that it shows. The loss counts only where transport-wide feedback does not tell
-    /// it better, and not more than five times a second.
+    /// it better, and not more than five times a second. Where the first feedback is still to come, nothing counts: what
+    /// was sent meanwhile may all stand in a queue, of whose end the report knows nothing.
     pub fn on_receiver_report(&mut self, now: Instant, fraction_lost: f64, round_trip: Option<Duration>) {
         self.unheard_since = None;
         self.reported = true;
@@ -298,7 +299,7 @@ impl SendSideEstimator {
         }
         let fresh = Unreported { since: now, packets: 0, bytes: 0 };
         let sent = std::mem::replace(&mut self.unreported, fresh);
-        if self.has_feedback(now) || sent.packets == 0 {
+        if self.has_feedback(now) || self.awaits_feedback(now) || sent.packets == 0 {
             return;
         }
         let fraction = if fraction_lost.is_finite() { fraction_lost.clamp(0.0, 1.0) } else { 0.0 };
@@ -372,6 +373,11 @@ impl SendSideEstimator {
 
     fn has_feedback(&self, now: Instant) -> bool {
         self.last_feedback.is_some_and(|at| now.saturating_duration_since(at) < FEEDBACK_TIMEOUT)
+    }
+
+    fn awaits_feedback(&self, now: Instant) -> bool {
+        let begun = now.saturating_duration_since(self.epoch) < FEEDBACK_TIMEOUT;
+        self.transport_wide && self.last_feedback.is_none() && begun
     }
 
     fn round_trip(&self) -> Duration {

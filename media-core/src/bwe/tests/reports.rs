@@ -163,3 +163,20 @@ fn nothing_is_probed_beyond_the_demand() {
     let (_, median, highest) = estimates(simulation.since(2.0));
     assert!(median > 2.5e6 && highest < 3.3e6, "{median}, {highest}");
 }
+
+#[test]
+fn a_report_ahead_of_the_first_feedback_proves_nothing() {
+    // RTCP-14: 10 Mbit/s leave at once, and the report about the first packets knows of no loss. A viewer that sends no
+    // feedback after all is taken at its reports' word two seconds later.
+    let start = Instant::now();
+    let mut estimator = SendSideEstimator::new(start, LIMITS, true);
+    for ms in 0..3_000 {
+        let now = start + Duration::from_millis(ms);
+        estimator.on_sent(now, 1_250);
+        if ms % 300 == 299 {
+            estimator.on_receiver_report(now, 0.0, None);
+        }
+        assert!(ms >= 2_000 || estimator.estimate() == LIMITS.start, "{ms}: {}", estimator.estimate());
+    }
+    assert!(estimator.estimate() > 9_000_000, "{}", estimator.estimate());
+}
