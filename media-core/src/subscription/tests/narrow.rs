@@ -372,3 +372,21 @@ fn a_path_that_stands_still_again_and_again_keeps_its_estimate() {
         }
     }
 }
+
+// RTCP-16
+#[test]
+fn a_pause_of_the_machine_is_no_over_use_on_a_wide_path() {
+    // 2.5 Mbit/s over 100, keyframes of ten times the size; 240 ms at moments in and between keyframes, and the start.
+    let stream = Stream { rate: 2.5e6, frames_per_second: 30, keyframe: 10.0, group: 2_000, wish_interval: None };
+    for moment in 0..24 {
+        let mut simulation = Simulation::new(100e6, stream);
+        for _ in 0..3 {
+            simulation.run(0.05 + 0.083 * f64::from(moment));
+            simulation.stall(0.24);
+        }
+        simulation.run(3.0);
+        // Below 1.1 times the stream, it would be held up.
+        let lowest = simulation.samples.iter().map(|sample| sample.estimate).min().unwrap();
+        assert!(lowest > 2_750_000, "{moment}: {lowest}");
+    }
+}
