@@ -11,6 +11,8 @@ use super::timeline::Timeline;
 const MAX_START: Duration = Duration::from_secs(10);
 /// The rate of a track is that of about this time.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
+/// Over less time a rate says nothing.
+const MIN_RATE_SPAN: Duration = Duration::from_millis(100);
 /// Packets that came out of order and wait for the next walk over the viewers; more are left to the viewers' NACKs.
 const MAX_LATE: usize = 256;
 
@@ -31,6 +33,8 @@ pub struct Track {
 /// The rate of a track of late.
 #[derive(Clone, Copy, Debug, Default)]
 struct Rate {
+    /// When the first packet came to the server.
+    begun: Option<Instant>,
     measured: Option<Instant>,
     /// Bytes by then.
     bytes: u64,
@@ -74,6 +78,7 @@ impl Track {
         } else if self.late.len() < MAX_LATE {
             self.late.push(info.sequence);
         }
+        self.rate.begun.get_or_insert(info.arrived);
         self.bytes += payload.len() as u64;
         self.note_keyframe(&info, payload.len() as u64);
         true
@@ -121,17 +126,20 @@ impl Track {
 
     /// Measures the rate; to be called several times a second.
     pub fn measure(&mut self, now: Instant) {
-        let Rate { measured, bytes, bits_per_second } = self.rate;
+        let Rate { begun, measured, bytes, bits_per_second } = self.rate;
         let passed = measured.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)).as_secs_f64();
-        let bits_per_second = if passed > 0.0 {
+        let age = begun.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let bits_per_second = if begun.is_some() && (bits_per_second == 0.0 || age < RATE_WINDOW) {
+            // What a viewer starts from is not to be far too low, nor too high: at a shard that is new to the stream,
+            // everything since the last keyframe comes at once.
+            self.bytes as f64 * 8.0 / age.max(MIN_RATE_SPAN).as_secs_f64()
+        } else if passed > 0.0 {
             let present = (self.bytes - bytes) as f64 * 8.0 / passed;
-            // The first one counts whole: what a viewer starts from is not to be far too low.
-            let share = if bits_per_second == 0.0 { 1.0 } else { (passed / RATE_WINDOW.as_secs_f64()).min(1.0) };
-            bits_per_second + (present - bits_per_second) * share
+            bits_per_second + (present - bits_per_second) * (passed / RATE_WINDOW.as_secs_f64()).min(1.0)
         } else {
             bits_per_second
         };
-        self.rate = Rate { measured: Some(now), bytes: self.bytes, bits_per_second };
+        self.rate = Rate { begun, measured: Some(now), bytes: self.bytes, bits_per_second };
     }
 
     /// Where a viewer that joins now can begin: the latest keyframe, if everything since then is here.
@@ -249,6 +257,23 @@ mod tests {
         assert_eq!(late, [1]);
         assert!(!track.has_late() && track.in_order(1).is_some());
         assert!(!track.admit(info(now, 1, 0, false), &[], b"x"));
+    }
+
+    #[test]
+    fn what_a_new_shard_gets_at_once_does_not_count_as_a_rate() {
+        let start = Instant::now();
+        let mut track = Track::new(MediaKind::Video);
+        track.measure(start + Duration::from_millis(1_490));
+        // A second and a half of 1 Mbit/s.
+        for n in 0..150 {
+            let arrived = start + Duration::from_millis(10 * n);
+            track.admit(info(arrived, n, n as u32, n == 0), &[], &[0; 1_250]);
+        }
+        for tick in 0..20 {
+            track.measure(start + Duration::from_millis(1_500 + 25 * tick));
+            assert!(track.bitrate() <= 1_000_000, "{}", track.bitrate());
+            assert!(tick > 0 || track.bitrate() == 1_000_000, "{}", track.bitrate());
+        }
     }
 
     #[test]
