@@ -40,6 +40,7 @@ pub struct Congestion {
     retransmissions: RetransmissionBudget,
     /// What the pacer follows, in bit/s.
     pace: u64,
+    carries: bool,
 }
 
 const _: () = assert!(std::mem::offset_of!(Congestion, pacer) <= 64);
@@ -68,6 +69,7 @@ impl Congestion {
             estimator: SendSideEstimator::new(now, limits, transport_wide),
             retransmissions: RetransmissionBudget::new(now, start),
             pace,
+            carries: true,
         }
     }
 
@@ -102,6 +104,11 @@ impl Congestion {
     /// True if video waits for its time.
     pub fn is_paced(&self, now: Instant) -> bool {
         self.informed || (self.transport_wide && now.saturating_duration_since(self.begun) < FEEDBACK_BY)
+    }
+
+    /// True if the path carries the whole stream, as far as is known.
+    pub(super) fn carries_media(&self) -> bool {
+        self.carries
     }
 
     /// True if video may leave now.
@@ -179,8 +186,8 @@ impl Congestion {
 
     fn follow(&mut self, now: Instant, media: u64) {
         let estimate = self.estimator.estimate();
-        let carries = estimate as f64 >= CARRIES * media as f64;
-        let pace = if carries { (estimate as f64 * PACING_FACTOR) as u64 } else { estimate };
+        self.carries = estimate as f64 >= CARRIES * media as f64;
+        let pace = if self.carries { (estimate as f64 * PACING_FACTOR) as u64 } else { estimate };
         if pace != self.pace {
             self.pace = pace;
             self.pacer.set_rate(now, pace);

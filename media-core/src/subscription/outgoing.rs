@@ -24,8 +24,9 @@ const NONE: u8 = 0xff;
 const MAX_GAP: u64 = 1 << 14;
 /// Video that a viewer should have had this long ago is of no use to it any more.
 const MAX_WAIT: Duration = Duration::from_millis(200);
-/// Behind a keyframe that took long it may be older, up to this.
-const MAX_WAIT_BEHIND_KEYFRAME: Duration = Duration::from_secs(1);
+/// Behind a keyframe that took long it may be older, and also where the path carries the stream, so that it was the machine
+/// that paused; up to this.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// For so long a viewer is at its start.
 const STARTING: Duration = Duration::from_secs(2);
 /// The least time between two beginnings anew.
@@ -460,8 +461,9 @@ impl Outgoing {
     /// A keyframe may take as long as a frame may wait. If all that came meanwhile were let go, a viewer on a narrow path
     /// would see keyframes and little else, while its path is idle most of the time. So what follows a keyframe may wait
     /// 100 ms longer than that did, and up to 200 ms longer the later the keyframe was itself; pictures come that late
-    /// anyway by then. Where there is a newer keyframe to go on with, the ordinary limit holds.
-    pub(super) fn overdue(&mut self, now: Instant, track: &Track) -> Option<Overdue> {
+    /// anyway by then. Where there is a newer keyframe to go on with, the ordinary limit holds. `hopeful`: what waits will
+    /// soon be gone, since shard and path are fast enough.
+    pub(super) fn overdue(&mut self, now: Instant, track: &Track, hopeful: bool) -> Option<Overdue> {
         let replay = self.replay;
         let wait = |info: &PacketInfo| {
             let due = replay.and_then(|replay| replay.due(info.timestamp));
@@ -472,6 +474,7 @@ impl Outgoing {
         let next = waiting().next()?;
         let limit = match (self.kind, track.latest_keyframe()) {
             (MediaKind::Audio, _) => MAX_AUDIO_WAIT,
+            (MediaKind::Video, _) if hopeful => LONGEST_WAIT,
             (MediaKind::Video, Some(keyframe)) if keyframe < cursor => {
                 if self.keyframe_wait.0 != keyframe {
                     self.keyframe_wait = (keyframe, Duration::ZERO);
@@ -481,7 +484,7 @@ impl Outgoing {
                 }
                 let (_, waited) = self.keyframe_wait;
                 let more = waited.saturating_sub(MAX_WAIT / 2).clamp(MAX_WAIT / 2, MAX_WAIT);
-                (waited + more).clamp(MAX_WAIT, MAX_WAIT_BEHIND_KEYFRAME)
+                (waited + more).clamp(MAX_WAIT, LONGEST_WAIT)
             }
             (MediaKind::Video, _) => MAX_WAIT,
         };

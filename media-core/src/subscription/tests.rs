@@ -533,6 +533,22 @@ fn what_waited_too_long_is_let_go_in_whole_frames_up_to_the_next_keyframe() {
     assert_eq!(shown(&mut receiver, packets), [(12, 21), (13, 21), (14, 21)]);
 }
 
+// RTCP-16
+#[test]
+fn a_pause_of_the_machine_costs_no_picture_where_the_path_carries_the_stream() {
+    let (mut viewer, _) = viewer(Some(101));
+    let mut published = Published::new();
+    viewer.congestion.on_remb(published.at(0), 100_000, 50_000);
+    frames(&mut published, 0..12, &[0]);
+    let (served, packets) = published.serve(published.at(4), &mut viewer, false);
+    assert!(served.behind && packets.len() < 12, "the pacer holds some");
+    for step in 0..100 {
+        let now = published.at(4) + Duration::from_millis(400 + 5 * step);
+        assert_eq!(published.serve(now, &mut viewer, false).0.shed, 0);
+    }
+    assert_eq!(viewer.sent.packets, 12);
+}
+
 #[test]
 fn what_waited_a_little_or_while_nothing_is_shed_is_sent_whole() {
     for (age, shedding) in [(Duration::from_millis(190), true), (Duration::from_secs(3), false)] {
