@@ -203,8 +203,12 @@ impl Subscription {
                     way.forward(outgoing, &packet);
                 }
             }
-            let hopeful = !shedding && way.exit.congestion.carries_media();
-            let overdue = if shedding || outgoing.behind { outgoing.overdue(now, track, hopeful) } else { None };
+            let overdue = if shedding || outgoing.behind {
+                let hopeful = !shedding && way.exit.congestion.carries_media();
+                outgoing.overdue(now, track, hopeful)
+            } else {
+                None
+            };
             outgoing.behind = false;
             while outgoing.cursor < heads[kind.index()] {
                 if let Some(overdue) = overdue.as_ref().filter(|overdue| overdue.from == outgoing.cursor) {

@@ -360,21 +360,15 @@ impl Simulation {
             let there = 5_000_000_000 + arrival + arrival * self.drift_ppm / 1_000_000;
             packets.push((sequence, Some(there as u64)));
         }
-        let mut rest = &packets[..];
-        while !rest.is_empty() {
-            let mut buffer = [0; MAX_RTCP_LEN];
-            let mut writer = RtcpWriter::new(&mut buffer);
-            let fields = FeedbackFields { sender_ssrc: 1, media_ssrc: 2, feedback_count: self.feedback_count };
-            let taken = writer.transport_feedback(&fields, rest).unwrap();
-            self.feedback_count = self.feedback_count.wrapping_add(1);
-            let lost = self.silence.contains(&self.time);
-            let mut arrival = self.time + self.link.one_way;
-            if self.stands_still(&[Stall::Feedback]) {
-                arrival += self.stalled.as_ref().map_or(0, |(_, span)| span.end - self.time);
-            }
-            self.feedback.extend((!lost).then(|| (arrival, writer.as_bytes().to_vec())));
-            rest = &rest[taken..];
+        let messages = feedback_messages(&packets, &mut self.feedback_count);
+        if self.silence.contains(&self.time) {
+            return;
         }
+        let mut arrival = self.time + self.link.one_way;
+        if self.stands_still(&[Stall::Feedback]) {
+            arrival += self.stalled.as_ref().map_or(0, |(_, span)| span.end - self.time);
+        }
+        self.feedback.extend(messages.into_iter().map(|message| (arrival, message)));
     }
 
     /// Samples from so many seconds on.
@@ -393,6 +387,22 @@ impl Simulation {
         let at = self.since(from).find(|sample| range.contains(&sample.estimate));
         at.map_or(f64::INFINITY, |sample| sample.time as f64 / 1e3 - from)
     }
+}
+
+/// The transport-wide feedback for these packets: their numbers, and when they arrived in µs. `count` is that of the next
+/// message.
+pub(crate) fn feedback_messages(packets: &[(u16, Option<u64>)], count: &mut u8) -> Vec<Vec<u8>> {
+    let (mut messages, mut rest) = (vec![], packets);
+    while !rest.is_empty() {
+        let mut buffer = [0; MAX_RTCP_LEN];
+        let mut writer = RtcpWriter::new(&mut buffer);
+        let fields = FeedbackFields { sender_ssrc: 1, media_ssrc: 2, feedback_count: *count };
+        let taken = writer.transport_feedback(&fields, rest).unwrap();
+        *count = count.wrapping_add(1);
+        messages.push(writer.as_bytes().to_vec());
+        rest = &rest[taken..];
+    }
+    messages
 }
 
 /// The value below which so many percent of the samples are.

@@ -4,9 +4,8 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::bwe::tests::Link;
-use crate::rtcp::transport_feedback::FeedbackFields;
-use crate::rtcp::{MAX_RTCP_LEN, RtcpPacket, RtcpPackets, RtcpWriter};
+use crate::bwe::tests::{Link, feedback_messages};
+use crate::rtcp::{RtcpPacket, RtcpPackets};
 
 const MTU: usize = 1_150;
 const AUDIO_BYTES: usize = 160;
@@ -284,16 +283,9 @@ impl Simulation {
                 self.pictures.push(arrived);
             }
         }
-        let mut rest = &packets[..];
-        while !rest.is_empty() {
-            let mut buffer = [0; MAX_RTCP_LEN];
-            let mut writer = RtcpWriter::new(&mut buffer);
-            let fields = FeedbackFields { sender_ssrc: 1, media_ssrc: 2, feedback_count: self.feedback_count };
-            let taken = writer.transport_feedback(&fields, rest).unwrap();
-            self.feedback_count = self.feedback_count.wrapping_add(1);
-            self.feedback.push_back((self.time + self.link.one_way, writer.as_bytes().to_vec()));
-            rest = &rest[taken..];
-        }
+        let arrival = self.time + self.link.one_way;
+        let messages = feedback_messages(&packets, &mut self.feedback_count);
+        self.feedback.extend(messages.into_iter().map(|message| (arrival, message)));
     }
 }
 
