@@ -191,6 +191,9 @@ impl ReceiveSideEstimator {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
 
     const LIMITS: EstimatorLimits = EstimatorLimits { start: 1_000_000, min: 50_000, max: 10_000_000 };
@@ -311,9 +314,9 @@ mod tests {
         // RTCP-13
         let start = Instant::now();
         let mut estimator = ReceiveSideEstimator::new(start, LIMITS);
-        let mut seed = 1u32;
+        let mut random = StdRng::seed_from_u64(1);
         for n in 0..100_000u64 {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let seed: u32 = random.random();
             let stamp = match seed >> 30 {
                 0 => SendTime::Absolute(seed),
                 1 => SendTime::RtpTimestamp { timestamp: seed.rotate_left(9), clock_rate: seed & 1 },

@@ -195,6 +195,9 @@ fn signed_nanos(later: Duration, earlier: Duration) -> i128 {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
 
     const START: Duration = Duration::from_secs(1_800_000_000);
@@ -325,10 +328,9 @@ mod tests {
     fn arrival_times_follow_a_drifting_clock_and_no_jitter() {
         let mut clock = PublicationClock::default();
         clock.on_source(MediaKind::Audio, START + seconds(0.04), 0, 48_000);
-        let (mut random, mut worst) = (1_u64, 0);
+        let (mut random, mut worst) = (StdRng::seed_from_u64(1), 0);
         for packet in 1..180_000_u32 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let jitter = seconds((random >> 40) as f64 / (1 << 24) as f64 * 0.04);
+            let jitter = seconds(random.random_range(0.0..0.04));
             let sent = START + seconds(f64::from(packet) * 0.02 * (1.0 + 1e-4));
             clock.on_packet(MediaKind::Audio, sent + jitter, packet * 960);
             let rtp = clock.point(MediaKind::Audio).unwrap().rtp_at(sent);

@@ -220,6 +220,9 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
     use std::time::Duration;
 
@@ -319,11 +322,8 @@ mod tests {
     #[test]
     fn numbers_are_unique_and_in_order_over_losses_reordering_padding_and_room() {
         let now = Instant::now();
-        let mut random = 99_u64;
-        let mut below = |end: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % end
-        };
+        let mut random = StdRng::seed_from_u64(99);
+        let mut below = |end: u64| random.random_range(0..end);
         let mut timeline = Timeline::new(90_000);
         // Arrival order: some lost, some up to 300 late, which is beyond what is remembered of shifts.
         let mut packets = vec![(0, 999)];

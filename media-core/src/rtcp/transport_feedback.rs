@@ -338,6 +338,9 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
     use crate::rtcp::{MAX_RTCP_LEN, RtcpPacket, RtcpPackets};
 
@@ -411,14 +414,14 @@ mod tests {
         assert_round_trip(&steady);
         let lossy: Vec<_> = steady.iter().map(|&(n, at)| (n, at.filter(|_| n % 3 != 0))).collect();
         assert_round_trip(&lossy);
-        let mut seed = 0x1234_5678u32;
+        let mut random = StdRng::seed_from_u64(1);
         for _ in 0..200 {
             let mut at = 5_000_000u64;
             let mixed: Vec<_> = (0..700u16)
                 .map(|n| {
-                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    at += u64::from(seed >> 16) % if seed & 0x300 == 0 { 200_000 } else { 2_000 };
-                    (n.wrapping_add(65_300), (seed & 0x1c00 != 0).then_some(at))
+                    let step = if random.random_ratio(1, 4) { 200_000 } else { 2_000 };
+                    at += random.random_range(0..step);
+                    (n.wrapping_add(65_300), random.random_ratio(7, 8).then_some(at))
                 })
                 .collect();
             assert_round_trip(&mixed);

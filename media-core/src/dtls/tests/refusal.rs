@@ -2,6 +2,9 @@
 
 use openssl::ssl::SslVersion;
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 use super::*;
 use crate::ledger::{Reason, Stage};
 use crate::session::FingerprintHash;
@@ -221,11 +224,8 @@ fn hostile_datagrams_end_a_handshake_at_worst() {
     let mut client = Ours::new(&context, DtlsRole::Client, &[certificate.fingerprint().clone()]);
     client.start();
     let hello = client.transmit().unwrap();
-    let mut random = 0x5eed_u64;
-    let mut next = move |bound: usize| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) as usize % bound
-    };
+    let mut random = StdRng::seed_from_u64(0x5eed);
+    let mut next = move |bound: usize| random.random_range(0..bound);
     for _ in 0..300 {
         let mut server = Ours::new(&context, DtlsRole::Server, &[certificate.fingerprint().clone()]);
         for _ in 0..20 {
