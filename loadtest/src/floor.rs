@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use media_core::media::{Codec, MediaKind};
-use media_core::net::{MediaSocket, Path, RunBatch, SendBatch};
+use media_core::net::{MediaSocket, RunBatch, SendBatch, TransportTuple};
 use media_core::rtp::packet::{HeaderFields, write_header};
 use media_core::session::DtlsRole;
 use media_core::srtp::{KeyingMaterial, SrtpProfile, SrtpSender};
@@ -163,7 +163,7 @@ pub fn run(plan: &FloorPlan) -> io::Result<FloorFigures> {
     let mut streams: Vec<Vec<Viewer>> = (0..plan.streams.max(1)).map(|_| Vec::new()).collect();
     let count = streams.len();
     for (index, &remote) in receivers.addresses.iter().enumerate() {
-        streams[index % count].push(Viewer::new(Path { remote, local: None }, index, plan.profile)?);
+        streams[index % count].push(Viewer::new(TransportTuple::udp(remote, None), index, plan.profile)?);
     }
 
     let begun = Instant::now();
@@ -229,19 +229,19 @@ struct Sent {
 }
 
 struct Viewer {
-    path: Path,
+    tuple: TransportTuple,
     srtp: SrtpSender,
     ssrcs: [u32; 2],
 }
 
 impl Viewer {
-    fn new(path: Path, index: usize, profile: SrtpProfile) -> io::Result<Viewer> {
+    fn new(tuple: TransportTuple, index: usize, profile: SrtpProfile) -> io::Result<Viewer> {
         let mut exported = vec![0; profile.export_len()];
         openssl::rand::rand_bytes(&mut exported)?;
         let keying = KeyingMaterial::new(profile, &exported).map_err(io::Error::other)?;
         let (_, srtp) = keying.contexts(DtlsRole::Server).map_err(io::Error::other)?;
         let ssrc = 2 * index as u32 + 1;
-        Ok(Viewer { path, srtp, ssrcs: [ssrc, ssrc + 1] })
+        Ok(Viewer { tuple, srtp, ssrcs: [ssrc, ssrc + 1] })
     }
 
     /// Sends the frames of a track that are due.
@@ -272,7 +272,7 @@ impl Viewer {
                 let length = header + payload.len();
                 out[header..length].copy_from_slice(payload);
                 let length = self.srtp.protect_rtp(out, length).map_err(io::Error::other)?;
-                batch.commit(self.path, length);
+                batch.commit(self.tuple, length);
                 sequence_number = sequence_number.wrapping_add(1);
             }
         }

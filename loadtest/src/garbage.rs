@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use media_core::net::{MediaSocket, Path, SendBatch};
+use media_core::net::{MediaSocket, SendBatch, TransportTuple};
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use serde::Serialize;
@@ -118,7 +118,7 @@ fn send(sources: Vec<Source>, per_second: u32, stopped: &AtomicBool) -> GarbageF
             let (Source { socket, to }, batch) = (&sources[index], &mut batches[index]);
             for _ in 0..RUN.min(owed as usize) {
                 let datagram = kind.datagram(&mut noise, &mut buffer);
-                batch.push(Path { remote: *to, local: None }, datagram);
+                batch.push(TransportTuple::udp(*to, None), datagram);
                 owed -= 1.0;
             }
             let report = socket.send(batch);

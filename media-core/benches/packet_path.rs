@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use media_core::demux::classify;
 use media_core::media::{Codec, Extension, ExtensionMap, Format, MediaKind, MediaSection, SendSsrcs};
-use media_core::net::{Path, SendBatch};
+use media_core::net::{SendBatch, TransportTuple};
 use media_core::publication::Track;
 use media_core::publication::cache::PacketInfo;
 use media_core::rtp::{HeaderFields, RtpHeader, write_header};
@@ -40,9 +40,9 @@ fn contexts(profile: SrtpProfile, seed: u8) -> (SrtpReceiver, SrtpSender) {
     (receiver, sender)
 }
 
-fn path(index: usize) -> Path {
+fn tuple(index: usize) -> TransportTuple {
     let [high, low] = (index as u16).to_be_bytes();
-    Path { remote: ([10, 0, high, low], 40_000).into(), local: None }
+    TransportTuple::udp(([10, 0, high, low], 40_000).into(), None)
 }
 
 /// An RTP packet with one header extension element, in a buffer with room for the trailer; its length.
@@ -112,7 +112,7 @@ fn batch(c: &mut Criterion) {
             b.iter(|| {
                 for viewer in 0..viewers {
                     for _ in 0..FRAME {
-                        batch.commit(path(viewer as usize), black_box(1178));
+                        batch.commit(tuple(viewer as usize), black_box(1178));
                     }
                 }
                 batch.discard();
@@ -149,7 +149,7 @@ fn viewer(index: usize, transport_wide: bool) -> Subscription {
     let video = section(MediaKind::Video, Format::new(96, Codec::Vp8));
     let sender = contexts(SrtpProfile::AeadAes128Gcm, index as u8).1;
     let now = Instant::now();
-    let mut viewer = Subscription::new(now, index, path(index), sender, [Some(audio), Some(video)], MEDIA);
+    let mut viewer = Subscription::new(now, index, tuple(index), sender, [Some(audio), Some(video)], MEDIA);
     if transport_wide {
         viewer.congestion.on_remb(now, 40 * MEDIA, MEDIA);
     }

@@ -462,7 +462,7 @@ mod tests {
 
     #[test]
     fn viewers_that_leave_during_a_walk_make_it_miss_nobody() {
-        let path = crate::net::Path { remote: ([127, 0, 0, 1], 9).into(), local: None };
+        let path = crate::net::TransportTuple::udp(([127, 0, 0, 1], 9).into(), None);
         let keying = KeyingMaterial::new(SrtpProfile::AeadAes128Gcm, &[7; 56]).unwrap();
         let viewer = |session| {
             let sender = keying.contexts(DtlsRole::Server).unwrap().1;

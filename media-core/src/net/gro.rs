@@ -147,7 +147,7 @@ mod tests {
     use std::net::{Ipv4Addr, UdpSocket};
     use std::time::{SystemTime, UNIX_EPOCH};
 
-    use super::super::{MediaSocket, Path, SendBatch};
+    use super::super::{MediaSocket, SendBatch, TransportTuple};
     use super::*;
 
     fn socket() -> UdpSocket {
@@ -161,11 +161,11 @@ mod tests {
     async fn a_run_arrives_as_one_message_and_is_cut_where_it_was_joined() {
         let sender = MediaSocket::register(MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap()).unwrap();
         let receiver = socket();
-        let path = Path { remote: receiver.local_addr().unwrap(), local: None };
+        let tuple = TransportTuple::udp(receiver.local_addr().unwrap(), None);
         let mut out = SendBatch::new(sender.is_ipv6());
         let sizes = [1200, 1200, 1200, 700, 90];
         for (index, &size) in sizes.iter().enumerate() {
-            out.push(path, &vec![index as u8; size]);
+            out.push(tuple, &vec![index as u8; size]);
         }
         assert_eq!(sender.send(&mut out).sent, 5);
         let mut batch = RunBatch::new();

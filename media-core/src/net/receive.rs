@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::ptr;
 
-use super::Path;
+use super::TransportTuple;
 use super::slots::{Control, Message, Slots};
 
 /// Datagrams in one call.
@@ -16,7 +16,7 @@ const SLOT: usize = 2048;
 /// One received datagram.
 pub struct Datagram<'a> {
     /// Where it came from, and on which local address.
-    pub path: Path,
+    pub tuple: TransportTuple,
     /// The UDP payload; the buffer may be changed in place.
     pub data: &'a mut [u8],
 }
@@ -39,7 +39,7 @@ impl ReceiveBatch {
     pub fn iter_mut(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         self.0.iter_mut().map(|Message { remote, data, header, control }| {
             let local = local_address(header, control);
-            Datagram { path: Path { remote, local }, data }
+            Datagram { tuple: TransportTuple::udp(remote, local), data }
         })
     }
 }

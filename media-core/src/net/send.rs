@@ -6,7 +6,7 @@ use std::mem;
 use std::os::fd::RawFd;
 use std::ptr;
 
-use super::Path;
+use super::TransportTuple;
 use super::address::{RawAddress, pktinfo_v6};
 
 /// Bytes of the buffer, at least 40 datagrams: more would delay the first of them, and fall out of the processor's cache
@@ -29,7 +29,7 @@ const CONTROL: usize = 64;
 /// One message: datagrams of equal size (the last may be shorter) to one peer.
 #[derive(Clone, Copy)]
 struct Run {
-    path: Path,
+    tuple: TransportTuple,
     offset: usize,
     length: usize,
     /// Size of each datagram but the last.
@@ -107,13 +107,13 @@ impl SendBatch {
         &mut self.buffer[self.used..]
     }
 
-    /// Takes the first `length` bytes of [`SendBatch::spare`] as one datagram to `path`.
-    pub fn commit(&mut self, path: Path, length: usize) {
+    /// Takes the first `length` bytes of [`SendBatch::spare`] as one datagram to `tuple`.
+    pub fn commit(&mut self, tuple: TransportTuple, length: usize) {
         let offset = self.used;
         self.used += length;
         if self.segmentation
             && let Some(run) = self.runs.last_mut()
-            && run.path == path
+            && run.tuple == tuple
             // A shorter datagram has closed the run.
             && run.length == run.segment * run.count
             && length <= run.segment
@@ -125,7 +125,7 @@ impl SendBatch {
             run.count += 1;
             return;
         }
-        self.runs.push(Run { path, offset, length, segment: length, count: 1 });
+        self.runs.push(Run { tuple, offset, length, segment: length, count: 1 });
     }
 
     /// Messages that the waiting datagrams make: neighbours to one peer share one.
@@ -146,9 +146,9 @@ impl SendBatch {
     }
 
     /// Copies one whole datagram in; it is the caller's business that there is room.
-    pub fn push(&mut self, path: Path, datagram: &[u8]) {
+    pub fn push(&mut self, tuple: TransportTuple, datagram: &[u8]) {
         self.spare()[..datagram.len()].copy_from_slice(datagram);
-        self.commit(path, datagram.len());
+        self.commit(tuple, datagram.len());
     }
 
     /// Sends everything and empties the batch.
@@ -207,7 +207,7 @@ impl SendBatch {
     fn prepare(&mut self, first: usize) -> usize {
         let runs = &self.runs[first..self.runs.len().min(first + MESSAGES)];
         for (index, run) in runs.iter().enumerate() {
-            let name_length = self.names[index].set(run.path.remote, self.ipv6);
+            let name_length = self.names[index].set(run.tuple.remote, self.ipv6);
             self.iovecs[index] =
                 libc::iovec { iov_base: self.buffer[run.offset..].as_mut_ptr().cast(), iov_len: run.length };
             let header = &mut self.headers[index].msg_hdr;
@@ -261,7 +261,7 @@ fn write_control(header: &mut libc::msghdr, run: &Run, ipv6_socket: bool) -> usi
             length += libc::CMSG_SPACE(mem::size_of::<u16>() as _) as usize;
             message = message.byte_add(length);
         }
-        if let Some(local) = run.path.local {
+        if let Some(local) = run.tuple.local {
             if ipv6_socket {
                 put(message, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo_v6(local));
                 length += libc::CMSG_SPACE(mem::size_of::<libc::in6_pktinfo>() as _) as usize;
@@ -315,9 +315,9 @@ mod tests {
         let mut batch = SendBatch::new(socket.is_ipv6());
         let sizes = [1200, 1200, 1200, 700, 1200, 90];
         for peer in &peers {
-            let path = Path { remote: peer.local_addr().unwrap(), local: None };
+            let tuple = TransportTuple::udp(peer.local_addr().unwrap(), None);
             for (index, &size) in sizes.iter().enumerate() {
-                batch.push(path, &vec![index as u8; size]);
+                batch.push(tuple, &vec![index as u8; size]);
             }
         }
         let report = socket.send(&mut batch);
@@ -338,8 +338,8 @@ mod tests {
         let socket = MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
         let socket = MediaSocket::register(socket).unwrap();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let good = Path { remote: peer.local_addr().unwrap(), local: None };
-        let bad = Path { remote: "127.0.0.1:0".parse().unwrap(), local: None };
+        let good = TransportTuple::udp(peer.local_addr().unwrap(), None);
+        let bad = TransportTuple::udp("127.0.0.1:0".parse().unwrap(), None);
         let mut batch = SendBatch::new(false);
         batch.push(good, b"first");
         batch.push(bad, b"nowhere");
@@ -354,10 +354,10 @@ mod tests {
         let socket = MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
         let socket = MediaSocket::register(socket).unwrap();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let path = Path { remote: peer.local_addr().unwrap(), local: None };
+        let tuple = TransportTuple::udp(peer.local_addr().unwrap(), None);
         let mut batch = SendBatch::new(false);
         for size in [500, 500, 120] {
-            batch.push(path, &vec![7; size]);
+            batch.push(tuple, &vec![7; size]);
         }
         batch.segmentation = false;
         batch.split_runs(0, batch.runs.len());
@@ -376,7 +376,7 @@ mod tests {
         let mut batch = SendBatch::new(false);
         for peer in &peers {
             for size in [500, 500, 120] {
-                batch.push(Path { remote: peer.local_addr().unwrap(), local: None }, &vec![7; size]);
+                batch.push(TransportTuple::udp(peer.local_addr().unwrap(), None), &vec![7; size]);
             }
         }
         batch.split_runs(1, 2);
@@ -385,9 +385,9 @@ mod tests {
         for peer in &peers {
             assert_eq!(receive_all(peer, 3).iter().map(Vec::len).collect::<Vec<_>>(), [500, 500, 120]);
         }
-        let path = Path { remote: peers[0].local_addr().unwrap(), local: None };
-        batch.push(path, &[1; 1453]);
-        batch.push(path, &[1; 1453]);
+        let tuple = TransportTuple::udp(peers[0].local_addr().unwrap(), None);
+        batch.push(tuple, &[1; 1453]);
+        batch.push(tuple, &[1; 1453]);
         assert_eq!(batch.runs.len(), 2);
         socket.send(&mut batch);
     }
@@ -402,17 +402,17 @@ mod tests {
             client.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
             client.send_to(b"ping", (server, socket.address().port())).unwrap();
             let mut received = ReceiveBatch::new();
-            let path = loop {
+            let tuple = loop {
                 socket.readable().await.unwrap();
                 match socket.receive(&mut received) {
-                    Ok(_) => break received.iter_mut().next().unwrap().path,
+                    Ok(_) => break received.iter_mut().next().unwrap().tuple,
                     Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                 }
             };
-            assert_eq!(path.local, Some(server.parse().unwrap()));
+            assert_eq!(tuple.local, Some(server.parse().unwrap()));
             let mut batch = SendBatch::new(socket.is_ipv6());
-            batch.push(path, b"pong");
-            batch.push(path, b"pong");
+            batch.push(tuple, b"pong");
+            batch.push(tuple, b"pong");
             assert_eq!(socket.send(&mut batch).sent, 2);
             let mut buffer = [0; 16];
             let (_, from) = client.recv_from(&mut buffer).unwrap();

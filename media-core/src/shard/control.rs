@@ -8,7 +8,7 @@ use crate::dtls::{Connection, DtlsOutput, DtlsOutputKind};
 use crate::ice::{AgentTransmit, IceOutput};
 use crate::ledger::Reason;
 use crate::media::{MediaKind, Role};
-use crate::net::Path;
+use crate::net::TransportTuple;
 use crate::publication::Publication;
 use crate::router::{Feed, PublisherFormats, ShardMessage, Stream};
 use crate::session::{
@@ -202,7 +202,7 @@ impl Shard {
         &mut self,
         now: Instant,
         key: usize,
-        path: Option<Path>,
+        path: Option<TransportTuple>,
         outputs: &mut Vec<IceOutput>,
     ) -> Result<(), DropReason> {
         let mut result = Ok(());
@@ -214,10 +214,10 @@ impl Shard {
                     if self.outbox.room() < PACKET_ROOM {
                         send(&self.socket, &mut self.outbox, &mut self.counters);
                     }
-                    self.outbox.push(Path { remote: to, local }, &datagram);
+                    self.outbox.push(TransportTuple::udp(to, local), &datagram);
                 }
                 IceOutput::Validated(remote) => {
-                    session.paths.push(Path { remote, local: path.and_then(|path| path.local) });
+                    session.paths.push(TransportTuple::udp(remote, path.and_then(|path| path.local)));
                 }
                 IceOutput::Forgotten(remote) => {
                     session.paths.retain(|path| path.remote != remote);
@@ -279,7 +279,7 @@ impl Shard {
         {
             self.transactions.insert(transaction, (key, now + TRANSACTION));
         }
-        let path = self.sessions[key].path_to(transmit.to).unwrap_or(Path { remote: transmit.to, local: None });
+        let path = self.sessions[key].path_to(transmit.to).unwrap_or(TransportTuple::udp(transmit.to, None));
         if self.outbox.room() < PACKET_ROOM {
             send(&self.socket, &mut self.outbox, &mut self.counters);
         }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::media::{MediaKind, Role};
-use crate::net::{MediaSocket, Path, SendBatch};
+use crate::net::{MediaSocket, SendBatch, TransportTuple};
 use crate::publication::KeyframeRequest;
 use crate::rtcp::fir::FirEntry;
 use crate::rtcp::ntp::{compact_duration, round_trip_time};
@@ -26,7 +26,7 @@ const MAX_RESENDS: usize = 256;
 
 impl Shard {
     /// Decrypts RTCP and acts on it; nothing is relayed (RTCP-02).
-    pub(super) fn on_rtcp(&mut self, now: Instant, path: Path, data: &mut [u8]) -> Result<(), DropReason> {
+    pub(super) fn on_rtcp(&mut self, now: Instant, path: TransportTuple, data: &mut [u8]) -> Result<(), DropReason> {
         let key = self.session_at(path)?;
         let session = &mut self.sessions[key];
         let Some(receiver) = &mut session.receiver else { return session.hold(now, path, data) };
@@ -376,7 +376,7 @@ impl Shard {
 
 /// The way of RTCP to one peer.
 struct Outlet<'a> {
-    path: Path,
+    path: TransportTuple,
     sender: &'a mut SrtpSender,
     socket: &'a MediaSocket,
     outbox: &'a mut SendBatch,

@@ -23,7 +23,7 @@ use crate::dtls::{DtlsOutput, PoolHandle};
 use crate::ice::{self, AgentTransmit, IceOutput};
 use crate::load::{BusyMeter, Load};
 use crate::media::{MediaKind, Role};
-use crate::net::{MediaSocket, Path, ReceiveBatch, SendBatch};
+use crate::net::{MediaSocket, ReceiveBatch, SendBatch, TransportTuple};
 use crate::publication::Accepted;
 use crate::publication::clock::WallClock;
 use crate::router::{Feeds, ShardInbox, ShardMessage, ShardSender, Stream};
@@ -83,7 +83,7 @@ pub(crate) struct Shard {
     /// Transactions of full agents: whose response it will be, and until when it is awaited.
     transactions: Map<[u8; 12], (usize, Instant)>,
     /// Ended sessions whose close_notify is still to be sent.
-    farewells: Map<SessionId, (Path, Instant)>,
+    farewells: Map<SessionId, (TransportTuple, Instant)>,
     /// Streams whose publisher is connected here.
     publishing: Vec<usize>,
     /// Streams whose viewers have packets to get, the first one's perhaps half done.
@@ -217,7 +217,7 @@ impl Shard {
             let now = Instant::now();
             for datagram in received.iter_mut() {
                 self.counters.bytes_received += datagram.data.len() as u64;
-                if let Err(reason) = self.on_datagram(now, datagram.path, datagram.data) {
+                if let Err(reason) = self.on_datagram(now, datagram.tuple, datagram.data) {
                     self.counters.drop(reason);
                 }
             }
@@ -232,7 +232,7 @@ impl Shard {
         true
     }
 
-    fn on_datagram(&mut self, now: Instant, path: Path, data: &mut [u8]) -> Result<(), DropReason> {
+    fn on_datagram(&mut self, now: Instant, path: TransportTuple, data: &mut [u8]) -> Result<(), DropReason> {
         match classify(data)? {
             PacketKind::Stun => self.on_stun(now, path, data),
             PacketKind::Dtls => {
@@ -249,12 +249,12 @@ impl Shard {
     }
 
     /// The session that this address has proven to belong to (DMX-05).
-    fn session_at(&self, path: Path) -> Result<usize, DropReason> {
+    fn session_at(&self, path: TransportTuple) -> Result<usize, DropReason> {
         self.by_address.get(&path.remote).copied().ok_or(DropReason::UnvalidatedAddress)
     }
 
     /// Connectivity checks: requests are routed by our username fragment, responses by the transaction that we began.
-    fn on_stun(&mut self, now: Instant, path: Path, data: &[u8]) -> Result<(), DropReason> {
+    fn on_stun(&mut self, now: Instant, path: TransportTuple, data: &[u8]) -> Result<(), DropReason> {
         let key = if ice::is_request(data) {
             let ufrag = ice::peek_ufrag(data).ok_or(DropReason::MalformedStun)?;
             *self.by_ufrag.get(ufrag).ok_or(DropReason::UnknownUfrag)?
@@ -276,7 +276,7 @@ impl Shard {
     }
 
     /// Decrypts a publisher's packet and lets the publication take it.
-    fn on_rtp(&mut self, now: Instant, path: Path, data: &mut [u8]) -> Result<(), DropReason> {
+    fn on_rtp(&mut self, now: Instant, path: TransportTuple, data: &mut [u8]) -> Result<(), DropReason> {
         let key = self.session_at(path)?;
         let session = &mut self.sessions[key];
         let Some(receiver) = &mut session.receiver else { return session.hold(now, path, data) };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::ice::{AgentTransmit, Ice};
 use crate::media::{MediaKind, MediaSection, Role};
-use crate::net::Path;
+use crate::net::TransportTuple;
 use crate::rate::TokenBucket;
 use crate::session::{CoreConfig, DtlsParameters, SessionId, SessionSpec, SessionStats};
 use crate::srtp::{SrtpReceiver, SrtpSender};
@@ -41,15 +41,15 @@ pub(super) struct Session {
     pub(super) dtls: DtlsParameters,
     pub(super) ice: Ice,
     /// The addresses that passed a check, with the local address each of them uses.
-    pub(super) paths: Vec<Path>,
+    pub(super) paths: Vec<TransportTuple>,
     /// Where to send.
-    pub(super) path: Option<Path>,
+    pub(super) path: Option<TransportTuple>,
     pub(super) transport: Transport,
     /// Bounds what this peer may put into the queue of the handshake threads, which all peers share.
     pub(super) dtls_limit: TokenBucket,
     pub(super) receiver: Option<SrtpReceiver>,
     /// What came before the keys.
-    early: Vec<(Instant, Path, Vec<u8>)>,
+    early: Vec<(Instant, TransportTuple, Vec<u8>)>,
     /// A publisher's RTCP goes out through this; a viewer's keys are in its subscription.
     pub(super) sender: Option<SrtpSender>,
     /// Index among its stream's viewers, once it is secured.
@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// The path to one of the validated addresses.
-    pub(super) fn path_to(&self, remote: SocketAddr) -> Option<Path> {
+    pub(super) fn path_to(&self, remote: SocketAddr) -> Option<TransportTuple> {
         self.paths.iter().copied().find(|path| path.remote == remote)
     }
 
@@ -152,7 +152,7 @@ impl Session {
     ///
     /// # Errors
     /// [`DropReason::NoKeys`] if there is no room for it.
-    pub(super) fn hold(&mut self, now: Instant, path: Path, data: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn hold(&mut self, now: Instant, path: TransportTuple, data: &[u8]) -> Result<(), DropReason> {
         if self.early.len() == EARLY_DATAGRAMS {
             return Err(DropReason::NoKeys);
         }
@@ -164,7 +164,7 @@ impl Session {
     pub(super) fn take_early(
         &mut self,
         now: Instant,
-    ) -> impl Iterator<Item = Result<(Path, Vec<u8>), DropReason>> + use<> {
+    ) -> impl Iterator<Item = Result<(TransportTuple, Vec<u8>), DropReason>> + use<> {
         std::mem::take(&mut self.early).into_iter().map(move |(at, path, data)| {
             let fresh = now.saturating_duration_since(at) < EARLY_TIME;
             if fresh { Ok((path, data)) } else { Err(DropReason::NoKeys) }

@@ -12,7 +12,7 @@ mod resends;
 use std::time::{Duration, Instant};
 
 use crate::media::MediaKind;
-use crate::net::{Path, SendBatch};
+use crate::net::{SendBatch, TransportTuple};
 use crate::publication::Track;
 use crate::publication::cache::CachedPacket;
 use crate::srtp::{MAX_TRAILER, SrtpSender};
@@ -72,7 +72,7 @@ pub struct Subscription {
     /// Its sections by kind.
     pub outgoing: [Option<Outgoing>; 2],
     /// Where its media goes.
-    pub path: Path,
+    pub path: TransportTuple,
     /// Its keys.
     pub sender: SrtpSender,
     /// What its path carries. In memory of its own: a viewer that nothing is sent to costs the walk little.
@@ -118,7 +118,7 @@ pub enum Resent {
 
 /// The way of the packets of one viewer into the batch.
 struct Way<'a, F> {
-    path: Path,
+    path: TransportTuple,
     exit: Exit<'a>,
     out: &'a mut SendBatch,
     /// Empties the batch when it is full.
@@ -175,7 +175,7 @@ impl Subscription {
     pub fn new(
         now: Instant,
         session: usize,
-        path: Path,
+        path: TransportTuple,
         sender: SrtpSender,
         outgoing: [Option<Outgoing>; 2],
         media: u64,

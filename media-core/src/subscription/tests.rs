@@ -38,7 +38,7 @@ fn viewer_of(kind: MediaKind, formats: Vec<Format>, publisher: &[Format]) -> (Su
     let (receiver, _) = KeyingMaterial::new(profile, &exported).unwrap().contexts(DtlsRole::Client).unwrap();
     let mut outgoing = Outgoing::new(&section, 0x0005_7fff).unwrap();
     outgoing.set_publisher_formats(publisher);
-    let path = Path { remote: "127.0.0.1:9".parse().unwrap(), local: None };
+    let path = TransportTuple::udp("127.0.0.1:9".parse().unwrap(), None);
     let mut sections = [None, None];
     sections[kind.index()] = Some(outgoing);
     (Subscription::new(Instant::now(), 0, path, sender, sections, 0), receiver)

@@ -115,7 +115,7 @@ impl Simulation {
                 Some(outgoing)
             },
         );
-        let path = Path { remote: "127.0.0.1:9".parse().unwrap(), local: None };
+        let path = TransportTuple::udp("127.0.0.1:9".parse().unwrap(), None);
         let viewer = Subscription::new(published.start, 0, path, sender, outgoing, stream.rate as u64);
         Simulation {
             viewer,
