@@ -13,8 +13,6 @@ mod paths;
 mod rate;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_agent;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The lite side in virtual time, and both parsers under mutation.
 
+mod agent;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

@@ -9,8 +9,8 @@ use stun::error_code::ErrorCodeAttribute;
 use stun::message::Getter;
 use tokio::sync::mpsc;
 
-use super::tests::{Check, address, credentials, sent};
-use super::*;
+use super::super::*;
+use super::{Check, address, credentials, sent};
 use crate::session::{CandidateKind, IceMode, IceParameters, RemoteCandidate, SessionId};
 
 fn candidate(text: &str) -> RemoteCandidate {
