@@ -1,13 +1,28 @@
 //! The ledger of a session: which stage began when, how it ended, and if it failed, exactly why.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use strum::{EnumCount, VariantArray};
 
 /// The stages of a session, in order. A stage never starts its output before the previous one ended well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    strum::Display,
+    EnumCount,
+    strum::IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Stage {
     /// HTTP and SDP: the offer came and was answered.
     Signaling,
@@ -25,25 +40,11 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in order.
-    pub const ALL: [Stage; 6] =
-        [Stage::Signaling, Stage::Ice, Stage::Dtls, Stage::Fingerprint, Stage::Srtp, Stage::Media];
+    pub const ALL: &[Stage] = Stage::VARIANTS;
 
     /// The name in the API, in logs and in metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Stage::Signaling => "signaling",
-            Stage::Ice => "ice",
-            Stage::Dtls => "dtls",
-            Stage::Fingerprint => "fingerprint",
-            Stage::Srtp => "srtp",
-            Stage::Media => "media",
-        }
-    }
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.into()
     }
 }
 
@@ -62,7 +63,8 @@ pub enum StageState {
 }
 
 /// Why a stage failed or a session ended. Every reason of the product stands here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Reason {
     /// The peer sent DELETE.
     Deleted,
@@ -104,49 +106,11 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 18] = [
-        Reason::Deleted,
-        Reason::PeerClosed,
-        Reason::Shutdown,
-        Reason::Replaced,
-        Reason::PublisherGone,
-        Reason::NoValidCheck,
-        Reason::ConsentLost,
-        Reason::DtlsTimeout,
-        Reason::DtlsAlertReceived,
-        Reason::DtlsProtocolError,
-        Reason::NoClientCertificate,
-        Reason::NoSrtpProfile,
-        Reason::FingerprintMismatch,
-        Reason::SrtpAuthentication,
-        Reason::NoMedia,
-        Reason::NoKeyframe,
-        Reason::NoReceipt,
-        Reason::Internal,
-    ];
+    pub const ALL: &[Reason] = Reason::VARIANTS;
 
     /// The reason code: stable, kebab-case, used in the API, in logs and as a metric label.
     pub fn code(self) -> &'static str {
-        match self {
-            Reason::Deleted => "deleted",
-            Reason::PeerClosed => "peer-closed",
-            Reason::Shutdown => "shutdown",
-            Reason::Replaced => "replaced",
-            Reason::PublisherGone => "publisher-gone",
-            Reason::NoValidCheck => "no-valid-check",
-            Reason::ConsentLost => "consent-lost",
-            Reason::DtlsTimeout => "dtls-timeout",
-            Reason::DtlsAlertReceived => "dtls-alert-received",
-            Reason::DtlsProtocolError => "dtls-protocol-error",
-            Reason::NoClientCertificate => "no-client-certificate",
-            Reason::NoSrtpProfile => "no-srtp-profile",
-            Reason::FingerprintMismatch => "fingerprint-mismatch",
-            Reason::SrtpAuthentication => "srtp-authentication",
-            Reason::NoMedia => "no-media",
-            Reason::NoKeyframe => "no-keyframe",
-            Reason::NoReceipt => "no-receipt",
-            Reason::Internal => "internal",
-        }
+        self.into()
     }
 
     /// One line for the operator: what to look at.
@@ -203,12 +167,6 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
-    }
-}
-
 /// One thing that happened to one stage; the only way by which a [`Ledger`] changes.
 #[derive(Clone, Debug)]
 pub struct StageEvent {
@@ -256,14 +214,14 @@ pub struct StageRecord {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     created: Instant,
-    stages: [StageRecord; Stage::ALL.len()],
+    stages: [StageRecord; Stage::COUNT],
 }
 
 impl Ledger {
     /// A ledger whose stages all wait.
     pub fn new(created: Instant) -> Ledger {
-        let stages = Stage::ALL.map(|stage| StageRecord {
-            stage,
+        let stages = std::array::from_fn(|index| StageRecord {
+            stage: Stage::ALL[index],
             state: StageState::Waiting,
             started: None,
             ended: None,

@@ -1,9 +1,12 @@
 //! Plain counters of a shard and their snapshot. No atomics: a shard counts for itself and hands out copies.
 
+use strum::{EnumCount, VariantArray};
+
 use crate::session::{SessionSnapshot, ShardIndex};
 
 /// Why a datagram was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, strum::IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 #[repr(u8)]
 pub enum DropReason {
     /// First byte outside the ranges of RFC 7983.
@@ -44,47 +47,11 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [DropReason; 17] = [
-        DropReason::UnknownProtocol,
-        DropReason::TooShort,
-        DropReason::TooLong,
-        DropReason::MalformedStun,
-        DropReason::UnknownUfrag,
-        DropReason::StunIntegrity,
-        DropReason::StunRate,
-        DropReason::UnvalidatedAddress,
-        DropReason::DtlsRate,
-        DropReason::HandshakeBacklog,
-        DropReason::NoKeys,
-        DropReason::SrtpAuthentication,
-        DropReason::SrtpReplay,
-        DropReason::MalformedRtp,
-        DropReason::UnknownRtpStream,
-        DropReason::UnexpectedRtp,
-        DropReason::ImplausibleSenderReport,
-    ];
+    pub const ALL: &[DropReason] = DropReason::VARIANTS;
 
     /// The metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            DropReason::UnknownProtocol => "unknown-protocol",
-            DropReason::TooShort => "too-short",
-            DropReason::TooLong => "too-long",
-            DropReason::MalformedStun => "malformed-stun",
-            DropReason::UnknownUfrag => "unknown-ufrag",
-            DropReason::StunIntegrity => "stun-integrity",
-            DropReason::StunRate => "stun-rate",
-            DropReason::UnvalidatedAddress => "unvalidated-address",
-            DropReason::DtlsRate => "dtls-rate",
-            DropReason::HandshakeBacklog => "handshake-backlog",
-            DropReason::NoKeys => "no-keys",
-            DropReason::SrtpAuthentication => "srtp-authentication",
-            DropReason::SrtpReplay => "srtp-replay",
-            DropReason::MalformedRtp => "malformed-rtp",
-            DropReason::UnknownRtpStream => "unknown-rtp-stream",
-            DropReason::UnexpectedRtp => "unexpected-rtp",
-            DropReason::ImplausibleSenderReport => "implausible-sender-report",
-        }
+        self.into()
     }
 }
 
@@ -108,7 +75,7 @@ pub struct ShardCounters {
     /// Datagrams that the socket refused; they are gone.
     pub send_dropped: u64,
     /// Dropped datagrams by [`DropReason`].
-    pub dropped: [u64; DropReason::ALL.len()],
+    pub dropped: [u64; DropReason::COUNT],
     /// RTP packets from publishers, authenticated.
     pub rtp_received: u64,
     /// RTP packets sent to viewers, without retransmissions.

@@ -309,7 +309,7 @@ mod tests {
             for event in &events {
                 self.ledger.apply(event);
             }
-            Stage::ALL.map(|stage| self.ledger.stage(stage).state)
+            std::array::from_fn(|index| self.ledger.stages()[index].state)
         }
 
         fn reason(&self, stage: Stage) -> Option<Reason> {

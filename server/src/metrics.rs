@@ -296,7 +296,7 @@ impl Metrics {
             for ((_, _, read), counter) in SHARD_COUNTERS.iter().zip(&self.shard_counters) {
                 raise(&counter.with_label_values(&[shard]), read(&snapshot.counters));
             }
-            for reason in DropReason::ALL {
+            for &reason in DropReason::ALL {
                 let dropped = snapshot.counters.dropped[reason as usize];
                 raise(&self.shard_drops.with_label_values(&[shard, reason.as_str()]), dropped);
             }
