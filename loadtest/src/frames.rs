@@ -199,6 +199,8 @@ mod tests {
     fn opus_is_one_packet() {
         let payloads = Packetizer::new(Codec::Opus, 1100).frame(false, 160);
         assert_eq!(payloads.len(), 1);
-        assert_eq!(media_core::rtp::codec::opus::duration_ticks(&payloads[0].bytes), Some(960));
+        let toc = payloads[0].bytes[0];
+        let config = toc >> 3;
+        assert!(config >= 16 && config & 3 == 3 && toc & 3 == 0, "CELT, one frame of 20 ms (RFC 6716 §3.1)");
     }
 }

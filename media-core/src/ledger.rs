@@ -157,14 +157,6 @@ impl Reason {
             Reason::Internal => "A bug: please report it with the log line of this session.",
         }
     }
-
-    /// True for orderly ends, which are no failure of any stage.
-    pub fn is_orderly(self) -> bool {
-        matches!(
-            self,
-            Reason::Deleted | Reason::PeerClosed | Reason::Shutdown | Reason::Replaced | Reason::PublisherGone
-        )
-    }
 }
 
 /// One thing that happened to one stage; the only way by which a [`Ledger`] changes.

@@ -1,6 +1,4 @@
-//! RTP header extensions: the elements of both forms (RFC 8285 §4), and the data of those that Sluice reads or writes.
-
-use crate::rtcp::NtpTime;
+//! RTP header extensions: the elements of both forms (RFC 8285 §4), and the data of those that Sluice reads.
 
 /// "defined by profile" of the one-byte form (RFC 8285 §4.2).
 pub const ONE_BYTE_PROFILE: u16 = 0xbede;
@@ -64,18 +62,8 @@ impl<'a> Iterator for ExtensionIter<'a> {
 /// The identification tag of `sdes:mid` (RFC 9143 §15): 1 to 16 bytes of token characters.
 #[inline]
 pub fn mid(data: &[u8]) -> Option<&str> {
-    text(data, |byte| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]".contains(&byte))
-}
-
-/// The stream id of `sdes:rtp-stream-id` or `sdes:repaired-rtp-stream-id` (RFC 8852 §3): 1 to 16 letters and digits;
-/// `-` and `_`, which RFC 8851 §10 allows, too.
-#[inline]
-pub fn rid(data: &[u8]) -> Option<&str> {
-    text(data, |byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-}
-
-fn text(data: &[u8], allowed: impl Fn(u8) -> bool) -> Option<&str> {
-    if !(1..=16).contains(&data.len()) || !data.iter().all(|&byte| allowed(byte)) {
+    let is_token = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]".contains(byte);
+    if !(1..=16).contains(&data.len()) || !data.iter().all(is_token) {
         return None;
     }
     std::str::from_utf8(data).ok()
@@ -94,35 +82,8 @@ pub fn abs_send_time(data: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes([0, high, middle, low]))
 }
 
-/// The data of an abs-send-time element for a packet that leaves at `now`.
-#[inline]
-pub fn write_abs_send_time(now: NtpTime) -> [u8; 3] {
-    let [.., high, middle, low] = ((now.0 >> 14) as u32).to_be_bytes();
-    [high, middle, low]
-}
-
-/// An audio level (RFC 6464 §3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AudioLevel {
-    /// The encoder believes that the packet contains voice.
-    pub voice: bool,
-    /// In -dBov: 0 is the loudest, 127 is silence.
-    pub level: u8,
-}
-
-/// The audio level. In the two-byte form a padding byte may follow (RFC 6464 §3).
-#[inline]
-pub fn audio_level(data: &[u8]) -> Option<AudioLevel> {
-    match data {
-        &[byte] | &[byte, _] => Some(AudioLevel { voice: byte & 0x80 != 0, level: byte & 0x7f }),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn elements(profile: u16, body: &[u8]) -> Vec<(u8, Vec<u8>)> {
@@ -164,14 +125,12 @@ mod tests {
 
     #[test]
     fn names_are_short_and_plain() {
-        // EXT-H03, EXT-H04
+        // EXT-H03
         assert_eq!(mid(b"video0"), Some("video0"));
         assert_eq!(mid(b""), None);
         assert_eq!(mid(&[b'a'; 17]), None);
         assert_eq!(mid(b"a b"), None);
         assert_eq!(mid(&[0xc3, 0xa4]), None);
-        assert_eq!(rid(b"hi-1_x"), Some("hi-1_x"));
-        assert_eq!(rid(b"h;x"), None);
     }
 
     #[test]
@@ -180,16 +139,5 @@ mod tests {
         assert_eq!(transport_cc(&[1]), None);
         assert_eq!(abs_send_time(&[1, 2, 3]), Some(0x01_0203));
         assert_eq!(abs_send_time(&[1, 2, 3, 4]), None);
-        assert_eq!(audio_level(&[0x85]), Some(AudioLevel { voice: true, level: 5 })); // EXT-H08
-        assert_eq!(audio_level(&[]), None);
-    }
-
-    #[test]
-    fn abs_send_time_counts_in_fractions_of_a_second() {
-        // EXT-H06: half a second after a whole minute modulo 64 s.
-        let now = NtpTime::from_unix(Duration::from_millis(64_500));
-        let start = NtpTime::from_unix(Duration::from_secs(64));
-        let ticks = |time| abs_send_time(&write_abs_send_time(time)).unwrap();
-        assert_eq!(ticks(now).wrapping_sub(ticks(start)) & 0xff_ffff, 1 << 17);
     }
 }

@@ -171,7 +171,8 @@ impl SrtpReceiver {
     }
 
     /// SSRCs that sent authenticated packets so far.
-    pub fn ssrcs(&self) -> &[u32] {
+    #[cfg(test)]
+    pub(super) fn ssrcs(&self) -> &[u32] {
         &self.ssrcs
     }
 
