@@ -31,11 +31,13 @@ use crate::stats::DropReason;
 /// Messages that wait for an agent. It is fed without waiting: a closed agent never empties its queue.
 const QUEUE: usize = 32;
 /// Candidates of the client that get checks; at the default interval that is one check in 20 ms (RFC 8445 §14.2).
-const MAX_CANDIDATES: usize = 10;
+const MAX_CHECKED_CANDIDATES: usize = 10;
 /// Sources that an agent ever hears of; it keeps each as a candidate and searches them in order.
 const MAX_SOURCES: usize = 64;
 /// Checks of one pair before the agent gives it up: as many as fit in the 40 s that RFC 8863 §4 wants.
 const MAX_CHECKS: u16 = 200;
+/// The selected pair is checked this often (RFC 7675 §5.1).
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Which side chooses the pair (RFC 8445 §6.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,19 +53,13 @@ pub enum AgentRole {
 pub struct AgentOptions {
     /// Pairs are checked this often until one is selected; at most 200 ms.
     pub check_interval: Duration,
-    /// The selected pair is checked this often (RFC 7675 §5.1: every 5 s).
-    pub keepalive_interval: Duration,
     /// Without a selected pair the agent falls silent after this.
     pub deadline: Duration,
 }
 
 impl Default for AgentOptions {
     fn default() -> AgentOptions {
-        AgentOptions {
-            check_interval: Duration::from_millis(200),
-            keepalive_interval: Duration::from_secs(5),
-            deadline: Duration::from_secs(40),
-        }
+        AgentOptions { check_interval: Duration::from_millis(200), deadline: Duration::from_secs(40) }
     }
 }
 
@@ -87,7 +83,7 @@ pub struct AgentStart {
     pub options: AgentOptions,
 }
 
-/// A full ICE agent of one session. Dropping it stops its tasks.
+/// A full ICE agent of one session. Dropping it stops its tasks, and nothing is sent any more (RFC 7675 §5.2).
 pub struct FullAgent {
     role: AgentRole,
     local: IceCredentials,
@@ -136,7 +132,7 @@ impl FullAgent {
         let address = canonical(candidate.address);
         let wanted = is_check_target(address, self.local_address.ip())
             && !self.candidates.contains(&address)
-            && self.candidates.len() < MAX_CANDIDATES;
+            && self.candidates.len() < MAX_CHECKED_CANDIDATES;
         if wanted {
             self.candidates.push(address);
             // The queue has room for all the candidates that pass the line above.
@@ -232,7 +228,8 @@ impl FullAgent {
     }
 
     /// True if a request with this transaction id was sent by this agent and waits for its response.
-    pub fn owns_transaction(&self, transaction: [u8; 12], now: Instant) -> bool {
+    #[cfg(test)]
+    pub(super) fn owns_transaction(&self, transaction: [u8; 12], now: Instant) -> bool {
         self.wire.find(transaction, now).is_some()
     }
 
@@ -256,14 +253,11 @@ impl FullAgent {
         self.paths.addresses()
     }
 
-    /// Ends the agent: its tasks stop and nothing is sent any more (RFC 7675 §5.2).
-    pub fn close(self) {}
-
     fn worker(&mut self, peer: SocketAddr) -> &mut Worker {
         let FullAgent { role, local, remote, local_address, options, wire, workers, .. } = self;
         workers[usize::from(peer.is_ipv6())].get_or_insert_with(|| {
             let (inbound_sender, inbound) = mpsc::channel(QUEUE);
-            let (candidate_sender, candidates) = mpsc::channel(MAX_CANDIDATES);
+            let (candidate_sender, candidates) = mpsc::channel(MAX_CHECKED_CANDIDATES);
             let task = Task {
                 role: *role,
                 local: local.clone(),
@@ -313,7 +307,7 @@ impl Task {
             // With `failed_timeout` 0 a connected agent never fails; this one is then only the deadline of connecting.
             disconnected_timeout: Some(self.options.deadline),
             failed_timeout: Some(Duration::ZERO),
-            keepalive_interval: Some(self.options.keepalive_interval),
+            keepalive_interval: Some(KEEPALIVE_INTERVAL),
             check_interval: self.options.check_interval,
             max_binding_requests: Some(MAX_CHECKS),
             // Peer-reflexive candidates are the normal case here, no last resort to wait a second for.

@@ -4,6 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::session::{CandidateKind, LocalCandidate, RemoteCandidate};
 
+/// Candidates of one client that are read in its whole life, from the offer and trickled; a fragment and an offer that
+/// name more are refused.
+pub const MAX_REMOTE_CANDIDATES: usize = 100;
+
 /// Longest line that is looked at; real ones have about 150 bytes.
 const MAX_LINE: usize = 512;
 

@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 pub use agent::{AgentOptions, AgentRole, AgentStart, FullAgent};
-pub use candidate::{candidate_line, candidate_ufrag, host_priority, is_check_target, parse_candidate};
+pub use candidate::{
+    MAX_REMOTE_CANDIDATES, candidate_line, candidate_ufrag, host_priority, is_check_target, parse_candidate,
+};
 pub use check::{is_request, is_response, peek_ufrag, transaction_id};
 pub use lite::IceLite;
 pub use mux::AgentTransmit;

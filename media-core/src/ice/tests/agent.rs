@@ -294,7 +294,7 @@ async fn a_closed_agent_falls_silent_and_leaves_no_task() {
     assert!(network.until(|network| network.selected(ONE).is_some() && network.selected(TWO).is_some()).await);
     for (_, side) in network.sides.drain() {
         if let Ice::Full(agent) = side {
-            agent.close();
+            drop(agent);
         }
     }
     let Network { sender, mut wire, .. } = network;
