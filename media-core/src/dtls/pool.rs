@@ -35,8 +35,6 @@ pub struct DtlsOutput {
 pub enum DtlsOutputKind {
     /// Send this datagram to the peer's current address.
     Transmit(Vec<u8>),
-    /// The handshake began.
-    Started,
     /// The handshake ended well. The pool keeps the association, for the peer's repeated flights and its close_notify.
     Connected(Connection),
     /// The association failed, and the pool forgot it. Its fatal alert was transmitted before.
@@ -66,7 +64,6 @@ enum Command {
     Datagram { session: SessionId, datagram: Vec<u8> },
     Start(SessionId),
     Close(SessionId),
-    Abandon(SessionId),
     Stop,
 }
 
@@ -170,11 +167,6 @@ impl PoolHandle {
         self.send(session, Command::Close(session));
     }
 
-    /// Forgets the association without a word.
-    pub fn abandon(&self, session: SessionId) {
-        self.send(session, Command::Abandon(session));
-    }
-
     fn send(&self, session: SessionId, command: Command) {
         if let Some(lane) = self.lane(session) {
             lane.send(command);
@@ -243,7 +235,6 @@ impl Worker {
             }
             Command::Start(session) => self.with(session, |endpoint| endpoint.start(now)),
             Command::Close(session) => self.with(session, DtlsEndpoint::close),
-            Command::Abandon(session) => self.forget(session),
             Command::Stop => {}
         }
     }
@@ -312,7 +303,7 @@ impl Association {
         }
         while let Some(event) = self.endpoint.poll_event() {
             let kind = match event {
-                DtlsEvent::HandshakeStarted => DtlsOutputKind::Started,
+                DtlsEvent::HandshakeStarted => continue,
                 DtlsEvent::Connected(connection) => DtlsOutputKind::Connected(connection),
                 DtlsEvent::Failed(failure) => DtlsOutputKind::Failed(failure),
                 DtlsEvent::PeerClosed => DtlsOutputKind::PeerClosed,
