@@ -335,7 +335,7 @@ impl<M: Media> Link<M> {
     fn advance(&mut self, now: Instant) -> Option<ClientError> {
         while let Some(event) = self.dtls.poll_event() {
             match event {
-                DtlsEvent::HandshakeStarted => {}
+                DtlsEvent::HandshakeStarted | DtlsEvent::ApplicationData(_) => {}
                 DtlsEvent::Connected(connection) => {
                     let (receiver, srtp) = match connection.keying.contexts(self.role) {
                         Ok(contexts) => contexts,

@@ -271,7 +271,7 @@ fn drive(session: &mut Session, faults: &Faults, out: &mut Datagrams) {
             }
             DtlsEvent::Failed(failure) => session.failure = Some(failure.reason),
             DtlsEvent::PeerClosed => session.failure = Some(Reason::PeerClosed),
-            DtlsEvent::HandshakeStarted => {}
+            DtlsEvent::HandshakeStarted | DtlsEvent::ApplicationData(_) => {}
         }
     }
     while let Some(datagram) = session.dtls.poll_transmit() {

@@ -29,6 +29,8 @@ const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 
 /// A DTLS 1.2 record's header.
 const RECORD_HEADER: usize = 13;
+/// The longest plaintext of a record, in bytes (RFC 5246 §6.2.1).
+const MAX_PLAINTEXT: usize = 1 << 14;
 
 /// The number of libssl in OpenSSL's error stack, and reason codes of its sslerr.h.
 const ERR_LIB_SSL: i32 = 20;
@@ -47,6 +49,8 @@ pub enum DtlsEvent {
     /// It failed, before or after its completion. Nothing more will come, except what [`DtlsEndpoint::poll_transmit`]
     /// still holds: the fatal alert.
     Failed(DtlsFailure),
+    /// The plaintext of one record of application data, such as SCTP of data channels (RFC 8261).
+    ApplicationData(Vec<u8>),
     /// The peer sent close_notify. Nothing more will come.
     PeerClosed,
 }
@@ -282,13 +286,13 @@ impl DtlsEndpoint {
         self.stream.get_mut().clear();
     }
 
-    /// Reads what came after the handshake: alerts count, a repeated last flight makes OpenSSL repeat ours, and
-    /// application data has no meaning here.
+    /// Reads the records after the handshake: application data is handed out, alerts count, and a repeated last flight
+    /// makes OpenSSL repeat ours.
     fn read(&mut self) {
-        let mut ignored = [0; 256];
+        let mut plaintext = [0; MAX_PLAINTEXT];
         loop {
-            match self.stream.ssl_read(&mut ignored) {
-                Ok(_) => {}
+            match self.stream.ssl_read(&mut plaintext) {
+                Ok(length) => self.events.push_back(DtlsEvent::ApplicationData(plaintext[..length].to_vec())),
                 Err(error) => return self.handle_error(&error),
             }
         }

@@ -303,7 +303,8 @@ impl Association {
         }
         while let Some(event) = self.endpoint.poll_event() {
             let kind = match event {
-                DtlsEvent::HandshakeStarted => continue,
+                // No session has data channels.
+                DtlsEvent::HandshakeStarted | DtlsEvent::ApplicationData(_) => continue,
                 DtlsEvent::Connected(connection) => DtlsOutputKind::Connected(connection),
                 DtlsEvent::Failed(failure) => DtlsOutputKind::Failed(failure),
                 DtlsEvent::PeerClosed => DtlsOutputKind::PeerClosed,

@@ -319,7 +319,7 @@ impl Peer {
                 }
                 DtlsEvent::PeerClosed => self.closed = true,
                 DtlsEvent::Failed(failure) => panic!("{failure:?}"),
-                DtlsEvent::HandshakeStarted => {}
+                DtlsEvent::HandshakeStarted | DtlsEvent::ApplicationData(_) => {}
             }
         }
     }

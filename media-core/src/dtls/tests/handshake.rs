@@ -160,23 +160,35 @@ fn closing_before_the_end_of_a_handshake_is_silent() {
 }
 
 #[test]
-fn application_data_is_ignored() {
+fn application_data_is_handed_out_record_by_record() {
     // DTLS-19
-    let (certificate, context) = identity();
-    let mut client = Raw::new(DtlsRole::Client, &certificate, |_| {}, |_| {});
-    let mut server = Ours::new(&context, DtlsRole::Server, &[certificate.fingerprint().clone()]);
-    client.start();
-    run(&mut client, &mut server, all);
-    for _ in 0..10 {
-        client.stream.ssl_write(&[7; 900]).unwrap();
+    for (role, other) in [(DtlsRole::Server, DtlsRole::Client), (DtlsRole::Client, DtlsRole::Server)] {
+        let (certificate, context) = identity();
+        let mut peer = Raw::new(other, &certificate, |_| {}, |_| {});
+        let mut ours = Ours::new(&context, role, &[certificate.fingerprint().clone()]);
+        peer.start();
+        ours.start();
+        run(&mut peer, &mut ours, all);
+        for n in 0..10 {
+            peer.stream.ssl_write(&vec![n; 900 - usize::from(n)]).unwrap();
+        }
+        run(&mut peer, &mut ours, all);
+        assert!(ours.endpoint.is_connected());
+        let data: Vec<_> = ours
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                DtlsEvent::ApplicationData(data) => Some(data.clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(data, (0..10).map(|n| vec![n; 900 - usize::from(n)]).collect::<Vec<_>>());
+        peer.stream.shutdown().unwrap();
+        run(&mut peer, &mut ours, all);
+        assert!(ours.saw_close());
+        peer.drive();
+        assert_eq!(peer.error.as_deref(), Some("closed"), "our close_notify answers");
     }
-    run(&mut client, &mut server, all);
-    assert!(server.endpoint.is_connected());
-    client.stream.shutdown().unwrap();
-    run(&mut client, &mut server, all);
-    assert!(server.saw_close());
-    client.drive();
-    assert_eq!(client.error.as_deref(), Some("closed"), "our close_notify answers");
 }
 
 #[test]
