@@ -9,6 +9,7 @@ pub mod bwe;
 pub mod core;
 pub mod demux;
 pub mod dtls;
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod ice;
 pub mod ledger;
