@@ -7,6 +7,8 @@
 mod agent;
 mod candidate;
 mod check;
+#[cfg(any(test, feature = "fuzzing"))]
+mod check_builder;
 mod lite;
 mod mux;
 mod paths;
@@ -24,6 +26,8 @@ pub use candidate::{
     MAX_REMOTE_CANDIDATES, candidate_line, candidate_ufrag, host_priority, is_check_target, parse_candidate,
 };
 pub use check::{is_request, is_response, peek_ufrag, transaction_id};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use check_builder::CheckBuilder;
 pub use lite::IceLite;
 pub use mux::AgentTransmit;
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use media_core::core::MediaCore;
 use media_core::demux::{PacketKind, classify};
 use media_core::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
-use media_core::ice::{is_response, random_credentials};
+use media_core::ice::{CheckBuilder, is_response, random_credentials};
 use media_core::ledger::{Reason, Stage, StageChange};
 use media_core::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, Role, SendSsrcs};
 use media_core::publication::arrival::ArrivalLog;
@@ -25,11 +25,6 @@ use media_core::session::{
 use media_core::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
 use media_core::stats::{DropReason, ShardCounters};
 use stun::agent::TransactionId;
-use stun::attributes::{ATTR_ICE_CONTROLLING, ATTR_USE_CANDIDATE, ATTR_USERNAME};
-use stun::fingerprint::FINGERPRINT;
-use stun::integrity::MessageIntegrity;
-use stun::message::{BINDING_REQUEST, Message, Setter};
-use stun::textattrs::Username;
 use tokio::sync::mpsc;
 
 /// Long enough for anything here, even beside a busy machine.
@@ -243,20 +238,9 @@ pub(crate) struct Peer {
 impl Peer {
     /// Sends a connectivity check.
     pub(crate) fn check(&self, nominates: bool) {
-        let mut message = Message::new();
-        message.write_header();
-        message.set_type(BINDING_REQUEST);
-        message.transaction_id = TransactionId::new();
-        message.write_transaction_id();
-        let name = format!("{}:{}", self.remote.ufrag, self.local.ufrag);
-        Username::new(ATTR_USERNAME, name).add_to(&mut message).unwrap();
-        message.add(ATTR_ICE_CONTROLLING, &[7; 8]);
-        if nominates {
-            message.add(ATTR_USE_CANDIDATE, &[]);
-        }
-        MessageIntegrity::new_short_term_integrity(self.remote.pwd.clone()).add_to(&mut message).unwrap();
-        FINGERPRINT.add_to(&mut message).unwrap();
-        self.send(&message.raw);
+        let check = CheckBuilder::new(&self.local, &self.remote).transaction(TransactionId::new().0);
+        let check = if nominates { check.nominating() } else { check };
+        self.send(&check.bytes());
     }
 
     pub(crate) fn send(&self, datagram: &[u8]) {

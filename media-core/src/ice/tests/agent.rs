@@ -10,7 +10,7 @@ use stun::message::Getter;
 use tokio::sync::mpsc;
 
 use super::super::*;
-use super::{Check, address, credentials, sent};
+use super::{address, client_check, credentials, sent};
 use crate::session::{CandidateKind, IceMode, IceParameters, RemoteCandidate, SessionId};
 
 fn candidate(text: &str) -> RemoteCandidate {
@@ -175,7 +175,7 @@ async fn agents_connect_over_ipv6_and_over_a_dual_stack_socket() {
     let mut agent = FullAgent::start(start);
     let mapped = address("[::ffff:192.0.2.7]:7000");
     let mut out = Vec::new();
-    agent.handle(Instant::now(), mapped, &Check::nominating().bytes(), &mut out);
+    agent.handle(Instant::now(), mapped, &client_check().nominating().bytes(), &mut out);
     assert_eq!(out, [IceOutput::Validated(mapped), IceOutput::Selected(mapped)]);
     let transmit = tokio::time::timeout(Duration::from_secs(5), network.wire.recv()).await.unwrap().unwrap();
     assert_eq!(transmit.to, mapped);
@@ -189,7 +189,7 @@ async fn a_nomination_from_a_new_address_moves_media_and_is_answered() {
     let mut agent = FullAgent::start(start);
     for (n, source) in [ONE, "127.0.0.1:6001", "127.0.0.1:6002"].iter().enumerate() {
         let source = address(source);
-        let mut check = Check::nominating();
+        let mut check = client_check().nominating();
         check.id = [n as u8; 12];
         let mut out = Vec::new();
         agent.handle(Instant::now(), source, &check.bytes(), &mut out);
@@ -214,7 +214,7 @@ async fn the_agent_sees_nothing_that_is_not_authenticated() {
     let network = Network::new();
     let mut agent = FullAgent::start(network.start(TWO, AgentRole::Controlled, "other", "client", &[]));
     let mut out = Vec::new();
-    agent.handle(Instant::now(), address(ONE), &Check::nominating().bytes(), &mut out);
+    agent.handle(Instant::now(), address(ONE), &client_check().nominating().bytes(), &mut out);
     assert_eq!(out, [IceOutput::CheckRefused(DropReason::StunIntegrity)]);
     assert_eq!((agent.selected(), agent.last_valid_check()), (None, None));
 }
@@ -228,11 +228,11 @@ async fn role_conflicts_and_unknown_attributes_are_answered() {
         code.get_from(&sent(out).1).unwrap();
         code.code.0
     };
-    let controlled = Check::nominating().with(ATTR_ICE_CONTROLLED.0, &[1; 8]);
+    let controlled = client_check().nominating().with(ATTR_ICE_CONTROLLED.0, &[1; 8]);
     for (role, check, expected) in [
         (AgentRole::Controlled, controlled, 487),
-        (AgentRole::Controlling, Check::nominating(), 487),
-        (AgentRole::Controlled, Check::nominating().with(0x7777, &[]), 420),
+        (AgentRole::Controlling, client_check().nominating(), 487),
+        (AgentRole::Controlled, client_check().nominating().with(0x7777, &[]), 420),
     ] {
         let mut agent = FullAgent::start(network.start(TWO, role, "server", "client", &[]));
         let mut out = Vec::new();

@@ -12,7 +12,6 @@ use stun::error_code::ErrorCodeAttribute;
 use stun::fingerprint::FINGERPRINT;
 use stun::integrity::MessageIntegrity;
 use stun::message::*;
-use stun::textattrs::Username;
 use stun::xoraddr::XorMappedAddress;
 
 use super::*;
@@ -29,67 +28,9 @@ pub(super) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// Builds a client's checks, also broken ones.
-pub(super) struct Check {
-    typ: MessageType,
-    username: Option<String>,
-    attributes: Vec<(u16, Vec<u8>)>,
-    password: Option<String>,
-    late_attributes: Vec<(u16, Vec<u8>)>,
-    fingerprint: bool,
-    pub(super) id: [u8; 12],
-}
-
-impl Check {
-    pub(super) fn new() -> Check {
-        Check {
-            typ: BINDING_REQUEST,
-            username: Some("serverUfrag:clientUfrag".into()),
-            attributes: vec![(ATTR_PRIORITY.0, vec![110, 0, 1, 255]), (ATTR_ICE_CONTROLLING.0, vec![7; 8])],
-            password: Some(credentials("server").pwd),
-            late_attributes: Vec::new(),
-            fingerprint: true,
-            id: *b"transaction1",
-        }
-    }
-
-    pub(super) fn nominating() -> Check {
-        Check::new().with(ATTR_USE_CANDIDATE.0, &[])
-    }
-
-    pub(super) fn with(mut self, typ: u16, value: &[u8]) -> Check {
-        self.attributes.push((typ, value.to_vec()));
-        self
-    }
-
-    fn without(mut self, typ: AttrType) -> Check {
-        self.attributes.retain(|(other, _)| *other != typ.0);
-        self
-    }
-
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut message = Message::new();
-        message.write_header();
-        message.set_type(self.typ);
-        message.transaction_id.0 = self.id;
-        message.write_transaction_id();
-        if let Some(username) = &self.username {
-            Username::new(ATTR_USERNAME, username.clone()).add_to(&mut message).unwrap();
-        }
-        for (typ, value) in &self.attributes {
-            message.add(AttrType(*typ), value);
-        }
-        if let Some(password) = &self.password {
-            MessageIntegrity::new_short_term_integrity(password.clone()).add_to(&mut message).unwrap();
-        }
-        for (typ, value) in &self.late_attributes {
-            message.add(AttrType(*typ), value);
-        }
-        if self.fingerprint {
-            FINGERPRINT.add_to(&mut message).unwrap();
-        }
-        message.raw
-    }
+/// A check of the client at the server.
+fn client_check() -> CheckBuilder {
+    CheckBuilder::new(&credentials("client"), &credentials("server"))
 }
 
 /// The one datagram among the outputs.
@@ -113,7 +54,7 @@ fn error_code(message: &Message) -> u16 {
     code.code.0
 }
 
-fn run(lite: &mut IceLite, now: Instant, source: SocketAddr, check: &Check) -> Vec<IceOutput> {
+fn run(lite: &mut IceLite, now: Instant, source: SocketAddr, check: &CheckBuilder) -> Vec<IceOutput> {
     let mut out = Vec::new();
     lite.handle(now, source, &check.bytes(), &mut out);
     out
@@ -153,7 +94,7 @@ fn a_check_is_answered_with_the_mapped_address_under_our_password() {
         ("[::ffff:192.0.2.1]:5000", "192.0.2.1:5000"),
     ] {
         let source = address(source);
-        let out = run(&mut lite(), Instant::now(), source, &Check::new());
+        let out = run(&mut lite(), Instant::now(), source, &client_check());
         let (to, mut response) = sent(&out);
         assert_eq!(to, source);
         assert_eq!(response.typ, BINDING_SUCCESS);
@@ -192,8 +133,8 @@ fn the_sample_request_of_the_standard_is_answered() {
 #[test]
 fn requests_without_proof_get_silence() {
     let source = address("192.0.2.1:5000");
-    let wrong = |change: &dyn Fn(&mut Check)| {
-        let mut check = Check::new();
+    let wrong = |change: &dyn Fn(&mut CheckBuilder)| {
+        let mut check = client_check();
         change(&mut check);
         check
     };
@@ -219,7 +160,7 @@ fn requests_without_proof_get_silence() {
 #[test]
 fn malformed_messages_are_dropped() {
     let source = address("192.0.2.1:5000");
-    let good = Check::new().bytes();
+    let good = client_check().bytes();
     let broken = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = good.clone();
         change(&mut bytes);
@@ -242,7 +183,7 @@ fn malformed_messages_are_dropped() {
         lite().handle(Instant::now(), source, &bytes, &mut out);
         assert_eq!(out, refused(DropReason::MalformedStun));
     }
-    let mut early = Check::new();
+    let mut early = client_check();
     early.late_attributes.push((ATTR_FINGERPRINT.0, vec![0; 4]));
     assert_eq!(run(&mut lite(), Instant::now(), source, &early), refused(DropReason::MalformedStun));
 }
@@ -250,7 +191,7 @@ fn malformed_messages_are_dropped() {
 // STUN-02, STUN-07, STUN-12
 #[test]
 fn sparse_requests_of_simple_clients_are_answered() {
-    let mut check = Check::nominating().without(ATTR_PRIORITY).without(ATTR_ICE_CONTROLLING);
+    let mut check = client_check().nominating().without(ATTR_PRIORITY).without(ATTR_ICE_CONTROLLING);
     check.fingerprint = false;
     let source = address("192.0.2.1:5000");
     let out = run(&mut lite(), Instant::now(), source, &check);
@@ -263,7 +204,7 @@ fn sparse_requests_of_simple_clients_are_answered() {
 fn unknown_attributes_that_must_be_understood_are_named_in_a_420() {
     let mut lite = lite();
     let source = address("192.0.2.1:5000");
-    let check = Check::nominating().with(0x7777, &[1, 2, 3]).with(0x0042, &[]);
+    let check = client_check().nominating().with(0x7777, &[1, 2, 3]).with(0x0042, &[]);
     let out = run(&mut lite, Instant::now(), source, &check);
     let (_, mut response) = sent(&out);
     assert_eq!(out.len(), 1);
@@ -277,7 +218,7 @@ fn unknown_attributes_that_must_be_understood_are_named_in_a_420() {
 // STUN-06, STUN-14
 #[test]
 fn optional_attributes_are_ignored() {
-    let mut check = Check::new();
+    let mut check = client_check();
     for typ in [0xC057, 0xC058, 0xC05B, 0xC060, 0xC070, 0xC071, 0x8022, 0xFFFF, 0x001C] {
         check = check.with(typ, &[1, 2, 3, 4]);
     }
@@ -290,8 +231,8 @@ fn attributes_after_the_integrity_are_ignored() {
     let source = address("192.0.2.1:5000");
     let mut lite = lite();
     let start = Instant::now();
-    run(&mut lite, start, source, &Check::nominating());
-    let mut check = Check::new();
+    run(&mut lite, start, source, &client_check().nominating());
+    let mut check = client_check();
     check.late_attributes = vec![(ATTR_USE_CANDIDATE.0, vec![]), (0x7777, vec![]), (ATTR_ICE_CONTROLLED.0, vec![0; 8])];
     let out = run(&mut lite, start + Duration::from_secs(1), address("192.0.2.9:5000"), &check);
     assert_eq!(sent(&out).1.typ, BINDING_SUCCESS);
@@ -301,7 +242,7 @@ fn attributes_after_the_integrity_are_ignored() {
 // STUN-09, ICE-03
 #[test]
 fn a_peer_that_does_not_control_is_told_to() {
-    let check = Check::nominating().without(ATTR_ICE_CONTROLLING).with(ATTR_ICE_CONTROLLED.0, &[0xff; 8]);
+    let check = client_check().nominating().without(ATTR_ICE_CONTROLLING).with(ATTR_ICE_CONTROLLED.0, &[0xff; 8]);
     let mut lite = lite();
     let out = run(&mut lite, Instant::now(), address("192.0.2.1:5000"), &check);
     assert_eq!(error_code(&sent(&out).1), 487);
@@ -313,7 +254,7 @@ fn a_peer_that_does_not_control_is_told_to() {
 fn an_indication_is_never_answered_and_counts_only_with_proof() {
     let mut lite = lite();
     let (start, source) = (Instant::now(), address("192.0.2.1:5000"));
-    let mut check = Check::new();
+    let mut check = client_check();
     check.typ = MessageType::new(METHOD_BINDING, CLASS_INDICATION);
     check.password = None;
     assert_eq!(run(&mut lite, start, source, &check), []);
@@ -328,7 +269,7 @@ fn an_indication_is_never_answered_and_counts_only_with_proof() {
 #[test]
 fn responses_to_nothing_are_dropped() {
     for typ in [BINDING_SUCCESS, BINDING_ERROR] {
-        let mut check = Check::new();
+        let mut check = client_check();
         check.typ = typ;
         let out = run(&mut lite(), Instant::now(), address("192.0.2.1:5000"), &check);
         assert_eq!(out, refused(DropReason::MalformedStun));
@@ -341,9 +282,9 @@ fn responses_to_nothing_are_dropped() {
 fn a_repeated_transaction_gets_the_same_answer() {
     let mut lite = lite();
     let (start, source) = (Instant::now(), address("192.0.2.1:5000"));
-    let first = run(&mut lite, start, source, &Check::nominating()).remove(0);
+    let first = run(&mut lite, start, source, &client_check().nominating()).remove(0);
     for n in 1..50 {
-        let again = run(&mut lite, start + Duration::from_millis(n), source, &Check::nominating());
+        let again = run(&mut lite, start + Duration::from_millis(n), source, &client_check().nominating());
         assert_eq!(again, std::slice::from_ref(&first));
     }
 }
@@ -354,16 +295,16 @@ fn before_nomination_media_follows_the_latest_check() {
     let mut lite = lite();
     let start = Instant::now();
     let (one, two) = (address("192.0.2.1:5000"), address("198.51.100.1:6000"));
-    assert_eq!(selections(&run(&mut lite, start, one, &Check::new())), [one]);
-    assert_eq!(selections(&run(&mut lite, start, two, &Check::new())), [two]);
-    assert_eq!(selections(&run(&mut lite, start, one, &Check::new())), [one]);
+    assert_eq!(selections(&run(&mut lite, start, one, &client_check())), [one]);
+    assert_eq!(selections(&run(&mut lite, start, two, &client_check())), [two]);
+    assert_eq!(selections(&run(&mut lite, start, one, &client_check())), [one]);
     assert_eq!(lite.validated().collect::<Vec<_>>(), [one, two]);
     assert_eq!(
-        selections(&run(&mut lite, start, two, &Check::nominating())),
+        selections(&run(&mut lite, start, two, &client_check().nominating())),
         [two],
         "the first nomination acts at once"
     );
-    assert_eq!(selections(&run(&mut lite, start, one, &Check::new())), [], "a plain check moves nothing any more");
+    assert_eq!(selections(&run(&mut lite, start, one, &client_check())), [], "a plain check moves nothing any more");
 }
 
 // ICE-11, ICE-16
@@ -372,11 +313,11 @@ fn the_latest_nomination_wins() {
     let mut lite = lite();
     let start = Instant::now();
     let (one, two) = (address("192.0.2.1:5000"), address("198.51.100.1:6000"));
-    run(&mut lite, start, one, &Check::nominating());
-    run(&mut lite, start, two, &Check::new());
+    run(&mut lite, start, one, &client_check().nominating());
+    run(&mut lite, start, two, &client_check());
     for n in 1..20 {
         let target = if n % 2 == 1 { two } else { one };
-        let out = run(&mut lite, start + Duration::from_secs(n), target, &Check::nominating());
+        let out = run(&mut lite, start + Duration::from_secs(n), target, &client_check().nominating());
         assert_eq!(selections(&out), [target]);
     }
 }
@@ -388,10 +329,12 @@ fn an_aggressive_nominator_does_not_make_media_flip_and_the_last_one_wins() {
     let start = Instant::now();
     let (one, two) = (address("192.0.2.1:5000"), address("198.51.100.1:6000"));
     let mut flips = 0;
-    run(&mut lite, start, two, &Check::new());
+    run(&mut lite, start, two, &client_check());
     for n in 0..40 {
         let target = if n % 2 == 0 { one } else { two };
-        flips += selections(&run(&mut lite, start + Duration::from_millis(n * 5), target, &Check::nominating())).len();
+        flips +=
+            selections(&run(&mut lite, start + Duration::from_millis(n * 5), target, &client_check().nominating()))
+                .len();
     }
     assert!(flips <= 3, "{flips}");
     let mut out = Vec::new();
@@ -408,19 +351,23 @@ fn a_rebound_client_takes_its_media_along() {
     let mut lite = lite();
     let start = Instant::now();
     let (old, new) = (address("192.0.2.1:5000"), address("192.0.2.1:5999"));
-    run(&mut lite, start, old, &Check::nominating());
+    run(&mut lite, start, old, &client_check().nominating());
     let soon = start + Duration::from_millis(10);
-    let out = run(&mut lite, soon, new, &Check::new());
+    let out = run(&mut lite, soon, new, &client_check());
     assert!(out.contains(&IceOutput::Validated(new)));
     assert_eq!(selections(&out), [], "without a nomination the address is only validated");
-    run(&mut lite, start + Duration::from_secs(6), old, &Check::new());
+    run(&mut lite, start + Duration::from_secs(6), old, &client_check());
     for (after, selected) in [(7, vec![]), (12, vec![]), (14, vec![new])] {
-        let out = run(&mut lite, start + Duration::from_secs(after), new, &Check::new());
+        let out = run(&mut lite, start + Duration::from_secs(after), new, &client_check());
         assert_eq!(selections(&out), selected, "once the nominated address is silent, {after} s");
     }
     let soon = start + Duration::from_secs(15);
     let newer = address("192.0.2.1:6001");
-    assert_eq!(selections(&run(&mut lite, soon, newer, &Check::nominating())), [newer], "a new address needs no delay");
+    assert_eq!(
+        selections(&run(&mut lite, soon, newer, &client_check().nominating())),
+        [newer],
+        "a new address needs no delay"
+    );
 }
 
 #[test]
@@ -428,11 +375,11 @@ fn a_peer_that_sprays_addresses_crowds_out_only_its_own() {
     let mut lite = lite();
     let start = Instant::now();
     let home = address("192.0.2.1:5000");
-    run(&mut lite, start, home, &Check::nominating());
+    run(&mut lite, start, home, &client_check().nominating());
     let mut forgotten = Vec::new();
     for n in 0..60_u16 {
         let source = SocketAddr::new(home.ip(), 10_000 + n);
-        for output in run(&mut lite, start + Duration::from_millis(100 * u64::from(n)), source, &Check::new()) {
+        for output in run(&mut lite, start + Duration::from_millis(100 * u64::from(n)), source, &client_check()) {
             if let IceOutput::Forgotten(address) = output {
                 forgotten.push(address.port());
             }
@@ -448,21 +395,21 @@ fn a_flood_is_cut_and_a_stranger_cannot_starve_the_peer() {
     let mut lite = lite();
     let start = Instant::now();
     let (peer, stranger) = (address("192.0.2.1:5000"), address("203.0.113.1:1"));
-    run(&mut lite, start, peer, &Check::nominating());
-    let mut forged = Check::new();
+    run(&mut lite, start, peer, &client_check().nominating());
+    let mut forged = client_check();
     forged.password = Some("another-password-of-22".into());
     let refusals = (0..300).map(|_| run(&mut lite, start, stranger, &forged)).collect::<Vec<_>>();
     assert_eq!(refusals.iter().filter(|out| **out == refused(DropReason::StunRate)).count(), 201);
-    assert_eq!(sent(&run(&mut lite, start, peer, &Check::nominating())).0, peer);
-    let answered = (0..300).filter(|_| run(&mut lite, start, peer, &Check::nominating()).len() == 1).count();
+    assert_eq!(sent(&run(&mut lite, start, peer, &client_check().nominating())).0, peer);
+    let answered = (0..300).filter(|_| run(&mut lite, start, peer, &client_check().nominating()).len() == 1).count();
     assert_eq!(answered, 300);
-    assert_eq!(run(&mut lite, start, peer, &Check::nominating()), refused(DropReason::StunRate));
+    assert_eq!(run(&mut lite, start, peer, &client_check().nominating()), refused(DropReason::StunRate));
 }
 
 #[test]
 fn the_username_fragment_is_found_without_parsing_the_rest() {
-    assert_eq!(peek_ufrag(&Check::new().bytes()), Some("serverUfrag"));
-    let mut check = Check::new();
+    assert_eq!(peek_ufrag(&client_check().bytes()), Some("serverUfrag"));
+    let mut check = client_check();
     for (username, ufrag) in [("a:b:c", Some("a")), (":b", None), ("ab", None), ("", None)] {
         check.username = Some(username.into());
         assert_eq!(peek_ufrag(&check.bytes()), ufrag);
@@ -498,10 +445,10 @@ fn mutated_checks_never_panic_nor_pass() {
     let mut now = Instant::now();
     let mut out = Vec::new();
     let seeds = [
-        Check::nominating().bytes(),
-        Check::new().with(0x7777, &[1; 7]).bytes(),
-        Check { password: None, fingerprint: false, ..Check::new() }.bytes(),
-        Check { typ: BINDING_SUCCESS, ..Check::new() }.bytes(),
+        client_check().nominating().bytes(),
+        client_check().with(0x7777, &[1; 7]).bytes(),
+        CheckBuilder { password: None, fingerprint: false, ..client_check() }.bytes(),
+        CheckBuilder { typ: BINDING_SUCCESS, ..client_check() }.bytes(),
     ];
     for round in 0..60_000_u32 {
         let mut bytes = seeds[random.random_range(0..seeds.len())].clone();
@@ -530,7 +477,7 @@ fn authenticated_nonsense_never_panics() {
     let mut now = Instant::now();
     let mut out = Vec::new();
     for _ in 0..10_000 {
-        let mut check = Check::new();
+        let mut check = client_check();
         for _ in 0..random.random_range(0..30) {
             let typ = if random.random_range(0..2) == 0 {
                 random.random_range(0..0x40)
