@@ -36,14 +36,18 @@ pub fn compact_duration(duration: Duration) -> u32 {
     u32::try_from(units).unwrap_or(u32::MAX)
 }
 
-/// The round-trip time from a report block (RFC 3550 §6.4.1) or a DLRR block (RFC 3611 §4.5) that came at `now`; `None` if
-/// the block names no report or the result is negative, as clocks of small delays may make it.
-pub fn round_trip_time(now: NtpTime, last_sr: u32, delay_since_last_sr: u32) -> Option<Duration> {
-    if last_sr == 0 {
+/// Longer round trips, in units of 1/65536 s, are a clock that went wrong: half an hour.
+const MAX_ROUND_TRIP: u32 = 1 << 27;
+
+/// The round-trip time from LSR and DLSR of a report block (RFC 3550 §6.4.1), or LRR and DLRR of an XR block
+/// (RFC 3611 §4.5), received at `now`. `None` if the block refers to no report, or if the result is negative, as the
+/// rounding of short delays may make it, or longer than half an hour.
+pub fn round_trip_time(now: NtpTime, last_report: u32, delay_since_last_report: u32) -> Option<Duration> {
+    if last_report == 0 {
         return None;
     }
-    let units = now.compact().wrapping_sub(last_sr).wrapping_sub(delay_since_last_sr);
-    (units < 1 << 31).then(|| Duration::from_nanos((u64::from(units) * 1_000_000_000) >> 16))
+    let units = now.compact().wrapping_sub(last_report).wrapping_sub(delay_since_last_report);
+    (units < MAX_ROUND_TRIP).then(|| Duration::from_nanos((u64::from(units) * 1_000_000_000) >> 16))
 }
 
 #[cfg(test)]
@@ -65,6 +69,7 @@ mod tests {
         assert_eq!(round_trip_time(now, 0xb705_2000, 0x0005_4000), Some(Duration::from_millis(6_125)));
         assert_eq!(round_trip_time(now, 0, 0), None);
         assert_eq!(round_trip_time(now, 0xb710_8000, 1), None);
+        assert_eq!(round_trip_time(now, 0xb710_8000, 0xf800_0000), None, "the clock went wrong");
     }
 
     #[test]

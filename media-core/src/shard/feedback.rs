@@ -174,7 +174,7 @@ impl Shard {
         let stream = &mut self.streams[session.stream];
         let media = stream.bitrate();
         let viewer = &mut stream.viewers[index];
-        let compact_now = NtpTime::from_unix(self.wall.unix(now)).compact();
+        let ntp_now = NtpTime::from_unix(self.wall.unix(now));
         let (mut lost, mut packets) = (0.0, 0);
         for block in blocks {
             let Some(kind) = viewer.kind_of(block.ssrc) else { continue };
@@ -188,14 +188,9 @@ impl Shard {
             lost += fraction * outgoing.packets as f64;
             packets += outgoing.packets;
             session.stats.reported_loss = Some(fraction);
-            if block.last_sr != 0 {
-                let units = compact_now.wrapping_sub(block.last_sr).wrapping_sub(block.delay_since_last_sr);
-                // A round trip of over half an hour is a clock that went wrong.
-                if units < 1 << 27 {
-                    let round_trip = Duration::from_secs_f64(f64::from(units) / 65_536.0);
-                    session.stats.round_trip_time = Some(round_trip.as_secs_f64());
-                    viewer.round_trip_time = Some(round_trip);
-                }
+            if let Some(round_trip) = round_trip_time(ntp_now, block.last_sr, block.delay_since_last_sr) {
+                session.stats.round_trip_time = Some(round_trip.as_secs_f64());
+                viewer.round_trip_time = Some(round_trip);
             }
         }
         if packets > 0 {
