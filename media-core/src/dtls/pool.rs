@@ -85,9 +85,8 @@ impl HandshakePool {
     pub fn start(threads: usize, certificate: &Certificate) -> Result<HandshakePool, PoolError> {
         let context = DtlsContext::new(certificate)?;
         let threads = threads.max(1);
-        let mut pool =
-            HandshakePool { handle: PoolHandle { lanes: Arc::from([]) }, threads: Vec::with_capacity(threads) };
-        let mut lanes = Vec::with_capacity(threads);
+        let mut pool = HandshakePool { handle: PoolHandle { lanes: Arc::from([]) }, threads: Vec::new() };
+        let mut lanes = Vec::new();
         for index in 0..threads {
             let (commands, receiver) = mpsc::channel();
             let queued = Arc::new(AtomicUsize::new(0));

@@ -107,9 +107,14 @@ impl SendBatch {
         &mut self.buffer[self.used..]
     }
 
-    /// Takes the first `length` bytes of [`SendBatch::spare`] as one datagram to `tuple`.
+    /// Takes the first `length` bytes of [`SendBatch::spare`], or all if there are fewer, as one datagram to `tuple`. An
+    /// empty datagram is none.
     pub fn commit(&mut self, tuple: TransportTuple, length: usize) {
         let offset = self.used;
+        let length = length.min(self.buffer.len() - offset);
+        if length == 0 {
+            return;
+        }
         self.used += length;
         if self.segmentation
             && let Some(run) = self.runs.last_mut()
@@ -145,10 +150,14 @@ impl SendBatch {
         datagrams.map(|datagram| &self.buffer[datagram.offset..datagram.offset + datagram.length])
     }
 
-    /// Copies one whole datagram in; it is the caller's business that there is room.
-    pub fn push(&mut self, tuple: TransportTuple, datagram: &[u8]) {
+    /// Copies one whole datagram in. False if there is no room for it, so that it is dropped.
+    pub fn push(&mut self, tuple: TransportTuple, datagram: &[u8]) -> bool {
+        if datagram.len() > self.room() {
+            return false;
+        }
         self.spare()[..datagram.len()].copy_from_slice(datagram);
         self.commit(tuple, datagram.len());
+        true
     }
 
     /// Sends everything and empties the batch.
@@ -305,6 +314,21 @@ mod tests {
                 buffer[..length].to_vec()
             })
             .collect()
+    }
+
+    #[test]
+    fn no_length_breaks_a_batch() {
+        let tuple = TransportTuple::udp("127.0.0.1:9".parse().unwrap(), None);
+        let mut batch = SendBatch::new(false);
+        batch.commit(tuple, 0);
+        assert!(batch.push(tuple, &[]) && batch.is_empty());
+        assert!(batch.push(tuple, &[1; 1200]));
+        batch.commit(tuple, usize::MAX);
+        assert_eq!(batch.room(), 0);
+        assert!(!batch.push(tuple, &[2]));
+        batch.commit(tuple, 1);
+        let lengths: Vec<_> = batch.datagrams().map(<[u8]>::len).collect();
+        assert_eq!(lengths, [1200, BUFFER - 1200]);
     }
 
     #[tokio::test]

@@ -36,6 +36,9 @@ impl MediaSocket {
     }
 
     /// Hands a bound socket to the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O.
     pub fn register(socket: std::net::UdpSocket) -> io::Result<MediaSocket> {
         let address = socket.local_addr()?;
         // SAFETY: a std socket names one file descriptor, its own, for as long as it lives; nothing of ours closes it.
