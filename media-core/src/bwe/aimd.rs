@@ -97,8 +97,13 @@ impl RateControl {
         self.rate
     }
 
+    /// The rate within the limits.
+    pub(super) fn clamp(&self, rate: f64) -> f64 {
+        rate.clamp(self.min, self.max)
+    }
+
     fn set(&mut self, rate: f64) {
-        self.rate = rate.clamp(self.min, self.max);
+        self.rate = self.clamp(rate);
     }
 
     /// A measurement other than the acknowledged bitrate says so.

@@ -95,6 +95,17 @@ struct Decrease {
     after: Window,
 }
 
+/// What one report newly says about packets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PacketCounts {
+    /// Newly reported packets, received or lost.
+    pub(super) expected: u32,
+    /// Lost ones among them.
+    pub(super) lost: u32,
+    /// Packets received after an earlier report had called them lost.
+    pub(super) recovered: u32,
+}
+
 /// What the loss is compared with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conditions {
@@ -163,12 +174,11 @@ impl LossBased {
         self.newest.fraction() - self.newest.deviation() - self.inherent > HIGH
     }
 
-    /// Counts packets: newly lost ones, lost ones that came after all, and all that were newly reported (lost ones
-    /// included, those that came after all not).
-    pub(super) fn on_packets(&mut self, now: Instant, lost: u32, recovered: u32, expected: u32, at: &Conditions) {
+    /// Counts newly reported packets.
+    pub(super) fn on_packets(&mut self, now: Instant, counts: PacketCounts, at: &Conditions) {
         let began = *self.began.get_or_insert(now);
-        self.current.lost += lost as i32 - recovered as i32;
-        self.current.expected += expected;
+        self.current.lost += counts.lost as i32 - counts.recovered as i32;
+        self.current.expected += counts.expected;
         let elapsed = now.saturating_duration_since(began);
         if elapsed < WINDOW || self.current.expected < MIN_PACKETS {
             return;
@@ -288,6 +298,10 @@ impl LossBased {
 mod tests {
     use super::*;
 
+    fn counts(expected: u32, lost: u32, recovered: u32) -> PacketCounts {
+        PacketCounts { expected, lost, recovered }
+    }
+
     /// Packets of 10,000 bits by a sender whose rate follows the cap, up to 3 Mbit/s.
     struct Sender {
         loss: LossBased,
@@ -327,7 +341,7 @@ mod tests {
                     congested: false,
                     round_trip: Duration::from_millis(100),
                 };
-                self.loss.on_packets(self.now, missing, 0, packets, &conditions);
+                self.loss.on_packets(self.now, counts(packets, missing, 0), &conditions);
                 if follows {
                     self.rate = self.loss.cap().unwrap_or(3e6).min(3e6);
                 }
@@ -397,7 +411,7 @@ mod tests {
             round_trip: Duration::from_millis(100),
         };
         sender.now += Duration::from_millis(300);
-        sender.loss.on_packets(sender.now, 90, 0, 100, &at);
+        sender.loss.on_packets(sender.now, counts(100, 90, 0), &at);
         assert!(sender.loss.overflows());
         let lowest = sender.run(5, true, |_, _| false);
         assert!(lowest > 1.5e6, "{lowest}");
@@ -427,8 +441,8 @@ mod tests {
             round_trip: Duration::from_millis(50),
         };
         for _ in 0..100 {
-            loss.on_packets(now, 20, 0, 40, &at);
-            loss.on_packets(now, 0, 20, 0, &at);
+            loss.on_packets(now, counts(40, 20, 0), &at);
+            loss.on_packets(now, counts(0, 0, 20), &at);
             now += Duration::from_millis(50);
         }
         assert_eq!(loss.cap(), None);

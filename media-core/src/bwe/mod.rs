@@ -43,7 +43,7 @@ use acknowledged::{AcknowledgedBitrate, LONG, RateWindow};
 use aimd::{Delivered, RateControl};
 use delay::{DelayDetector, Usage};
 use history::{Reported, SentHistory};
-use loss::{Conditions, LossBased};
+use loss::{Conditions, LossBased, PacketCounts};
 use probe::Prober;
 
 /// A REMB counts for so long.
@@ -125,22 +125,89 @@ struct Unreported {
     bytes: u64,
 }
 
+/// What was sent, as a rate.
+#[derive(Debug, Default)]
+struct SentRate {
+    /// Up to the last poll.
+    window: RateWindow,
+    /// Bytes since then.
+    bytes: u32,
+}
+
+/// How long the viewer has said nothing of what it was sent.
+#[derive(Debug, Default)]
+struct Silence {
+    /// The last transport-wide feedback.
+    feedback: Option<Instant>,
+    /// A receiver report came.
+    reported: bool,
+    /// The first packet that was sent since the last feedback or report.
+    since: Option<Instant>,
+    /// The last decay of the estimate.
+    decayed: Option<Instant>,
+}
+
+impl Silence {
+    fn has_feedback(&self, now: Instant) -> bool {
+        self.feedback.is_some_and(|at| now.saturating_duration_since(at) < FEEDBACK_TIMEOUT)
+    }
+
+    /// The silence is too short for a doubt about the path.
+    fn is_short(&self, now: Instant) -> bool {
+        self.since.is_none_or(|since| now.saturating_duration_since(since) < FEEDBACK_TIMEOUT)
+    }
+
+    /// True each time that the estimate has to decay, while packets are sent.
+    fn take_decay(&mut self, now: Instant) -> bool {
+        let timeout =
+            if self.feedback.is_some() { Some(FEEDBACK_TIMEOUT) } else { self.reported.then_some(REPORT_TIMEOUT) };
+        let (Some(timeout), Some(since)) = (timeout, self.since) else { return false };
+        let decayed = self.decayed.filter(|&decayed| decayed > since);
+        let due = now >= decayed.map_or(since + timeout, |decayed| decayed + DECAY_INTERVAL);
+        if due {
+            self.decayed = Some(now);
+        }
+        due
+    }
+}
+
+/// The round-trip time to the viewer.
+#[derive(Debug, Default)]
+struct RoundTripTime {
+    /// Of the newest packets in transport-wide feedback, smoothed.
+    feedback: Option<Duration>,
+    /// Of receiver reports.
+    reported: Option<Duration>,
+}
+
+impl RoundTripTime {
+    fn get(&self) -> Duration {
+        self.reported.or(self.feedback).unwrap_or(INITIAL_ROUND_TRIP)
+    }
+
+    fn on_feedback(&mut self, micros: i32) {
+        let Ok(micros) = u64::try_from(micros) else { return };
+        let sample = Duration::from_micros(micros);
+        if sample <= MAX_ROUND_TRIP {
+            self.feedback = Some(self.feedback.map_or(sample, |old| (old * 7 + sample) / 8));
+        }
+    }
+
+    fn on_report(&mut self, sample: Option<Duration>) {
+        self.reported = sample.filter(|&sample| sample <= MAX_ROUND_TRIP).or(self.reported);
+    }
+}
+
 /// The estimate of the path to one viewer. Sans-IO; nothing is allocated besides the history of packets under way
 /// (1 KiB at first, 16 KiB at most).
 #[derive(Debug)]
 pub struct SendSideEstimator {
     epoch: Instant,
-    min: f64,
-    max: f64,
     demand: f64,
     estimate: f64,
     transport_wide: bool,
     history: SentHistory,
-    /// What was sent, up to the last poll.
-    sent: RateWindow,
-    /// Bytes sent since the last poll.
-    sent_bytes: u32,
-    /// Sent since the last receiver report.
+    sent: SentRate,
     unreported: Unreported,
     delay: DelayDetector,
     acknowledged: AcknowledgedBitrate,
@@ -148,13 +215,8 @@ pub struct SendSideEstimator {
     loss: LossBased,
     prober: Prober,
     remb: Option<(Instant, f64)>,
-    last_feedback: Option<Instant>,
-    reported: bool,
-    /// The first packet that was sent since anything was heard.
-    unheard_since: Option<Instant>,
-    decayed: Option<Instant>,
-    feedback_round_trip: Option<Duration>,
-    reported_round_trip: Option<Duration>,
+    silence: Silence,
+    round_trip: RoundTripTime,
 }
 
 impl SendSideEstimator {
@@ -166,14 +228,11 @@ impl SendSideEstimator {
         let start = (limits.start as f64).clamp(min, max);
         SendSideEstimator {
             epoch: now,
-            min,
-            max,
             demand: max,
             estimate: start,
             transport_wide,
             history: SentHistory::default(),
-            sent: RateWindow::default(),
-            sent_bytes: 0,
+            sent: SentRate::default(),
             unreported: Unreported { since: now, packets: 0, bytes: 0 },
             delay: DelayDetector::default(),
             acknowledged: AcknowledgedBitrate::default(),
@@ -181,12 +240,8 @@ impl SendSideEstimator {
             loss: LossBased::new(),
             prober: Prober::new(),
             remb: None,
-            last_feedback: None,
-            reported: false,
-            unheard_since: None,
-            decayed: None,
-            feedback_round_trip: None,
-            reported_round_trip: None,
+            silence: Silence::default(),
+            round_trip: RoundTripTime::default(),
         }
     }
 
@@ -198,7 +253,7 @@ impl SendSideEstimator {
     /// The most that would be of use, in bits per second: say, the rate of the stream's best layer with its
     /// retransmissions. Nothing is probed above it. At first it is the upper limit.
     pub fn set_demand(&mut self, bits_per_second: u64) {
-        self.demand = (bits_per_second as f64).clamp(self.min, self.max);
+        self.demand = self.control.clamp(bits_per_second as f64);
     }
 
     /// Counts a packet that is sent to the viewer (media of all SSRCs, retransmissions, padding) and hands out its
@@ -220,11 +275,11 @@ impl SendSideEstimator {
     /// at `since`.
     #[inline]
     pub fn count_sent(&mut self, since: Instant, packets: u32, bytes: u32) {
-        self.sent_bytes = self.sent_bytes.saturating_add(bytes);
+        self.sent.bytes = self.sent.bytes.saturating_add(bytes);
         self.unreported.packets = self.unreported.packets.saturating_add(packets).min(MAX_UNREPORTED);
         self.unreported.bytes += u64::from(bytes);
-        if self.unheard_since.is_none() {
-            self.unheard_since = Some(since);
+        if self.silence.since.is_none() {
+            self.silence.since = Some(since);
         }
     }
 
@@ -235,22 +290,23 @@ impl SendSideEstimator {
             return;
         }
         let at = Micros::at(self.epoch, now);
-        let (mut received, mut lost, mut recovered) = (0, 0, 0);
+        let mut counts = PacketCounts::default();
         let mut newest: Option<Micros> = None;
         self.history.settle(feedback.base_sequence);
         let statuses = self.history.sent_from(feedback.base_sequence).min(MAX_STATUSES);
         for (sequence, arrival) in feedback.packets().take(statuses) {
             let packet = match self.history.report(sequence, arrival.is_some()) {
                 Some(Reported::Received(packet)) => {
-                    received += 1;
+                    counts.expected += 1;
                     packet
                 }
                 Some(Reported::Recovered(packet)) => {
-                    recovered += 1;
+                    counts.recovered += 1;
                     packet
                 }
                 Some(Reported::Lost) => {
-                    lost += 1;
+                    counts.expected += 1;
+                    counts.lost += 1;
                     continue;
                 }
                 None => continue,
@@ -265,20 +321,19 @@ impl SendSideEstimator {
                 self.prober.on_received(&packet, arrived);
             }
         }
-        if received + lost + recovered == 0 {
+        if counts.expected + counts.recovered == 0 {
             return;
         }
-        self.unheard_since = None;
-        self.last_feedback = Some(now);
+        (self.silence.since, self.silence.feedback) = (None, Some(now));
         if let Some(newest) = newest {
-            self.on_round_trip(at.since(newest));
+            self.round_trip.on_feedback(at.since(newest));
         }
         let delivered = self.delivered();
         // A queue that is full grows no more: what is too much is lost instead.
         let overflows = self.loss.overflows() && delivered.is_some_and(|delivered| delivered.queued);
         let usage = if overflows { Usage::Overuse } else { self.delay.take_signal() };
-        self.control.update(now, usage, delivered, self.round_trip());
-        self.count_loss(now, lost, recovered, received + lost, delivered.map_or(0.0, |delivered| delivered.rate));
+        self.control.update(now, usage, delivered, self.round_trip.get());
+        self.count_loss(now, counts, delivered.map_or(0.0, |delivered| delivered.rate));
         self.apply_probes(now, delivered);
         self.settle(now);
     }
@@ -288,32 +343,25 @@ impl SendSideEstimator {
     /// it better, and not more than five times a second. Where the first feedback is still to come, nothing counts: what
     /// was sent meanwhile may all stand in a queue, of whose end the report knows nothing.
     pub fn on_receiver_report(&mut self, now: Instant, fraction_lost: f64, round_trip: Option<Duration>) {
-        self.unheard_since = None;
-        self.reported = true;
-        if let Some(round_trip) = round_trip.filter(|&round_trip| round_trip <= MAX_ROUND_TRIP) {
-            self.reported_round_trip = Some(round_trip);
-        }
+        (self.silence.since, self.silence.reported) = (None, true);
+        self.round_trip.on_report(round_trip);
         let elapsed = now.saturating_duration_since(self.unreported.since);
         if elapsed < MIN_REPORT_INTERVAL {
             return;
         }
         let fresh = Unreported { since: now, packets: 0, bytes: 0 };
         let sent = std::mem::replace(&mut self.unreported, fresh);
-        if self.has_feedback(now) || self.awaits_feedback(now) || sent.packets == 0 {
+        if self.silence.has_feedback(now) || self.awaits_feedback(now) || sent.packets == 0 {
             return;
         }
         let fraction = if fraction_lost.is_finite() { fraction_lost.clamp(0.0, 1.0) } else { 0.0 };
         let rate = sent.bytes as f64 * 8.0 / elapsed.as_secs_f64() * (1.0 - fraction);
         let lost = (f64::from(sent.packets) * fraction).round() as u32;
-        self.count_loss(now, lost, 0, sent.packets, rate);
+        self.count_loss(now, PacketCounts { expected: sent.packets, lost, recovered: 0 }, rate);
         // Without arrival times a path is in good use while little is lost.
         let usage = if self.loss.excess() < 0.02 { Usage::Normal } else { Usage::Underuse };
-        self.control.update(
-            now,
-            usage,
-            Some(Delivered { rate, recent: rate, queued: false, limited: false }),
-            self.round_trip(),
-        );
+        let delivered = Delivered { rate, recent: rate, queued: false, limited: false };
+        self.control.update(now, usage, Some(delivered), self.round_trip.get());
         self.follow_remb(now);
         self.settle(now);
     }
@@ -329,17 +377,10 @@ impl SendSideEstimator {
     pub fn poll(&mut self, now: Instant) {
         let at = Micros::at(self.epoch, now);
         self.prober.poll(now, at);
-        self.sent.add(at, std::mem::take(&mut self.sent_bytes));
-        let timeout =
-            if self.last_feedback.is_some() { Some(FEEDBACK_TIMEOUT) } else { self.reported.then_some(REPORT_TIMEOUT) };
-        let sending = self.sent.rate(LONG).is_some_and(|rate| rate > 0.0);
-        if let (Some(timeout), Some(since), true) = (timeout, self.unheard_since, sending) {
-            let decayed = self.decayed.filter(|&decayed| decayed > since);
-            let due = decayed.map_or(since + timeout, |decayed| decayed + DECAY_INTERVAL);
-            if now >= due {
-                self.decayed = Some(now);
-                self.control.decay(DECAY);
-            }
+        self.sent.window.add(at, std::mem::take(&mut self.sent.bytes));
+        let sending = self.sent.window.rate(LONG).is_some_and(|rate| rate > 0.0);
+        if sending && self.silence.take_decay(now) {
+            self.control.decay(DECAY);
         }
         self.settle(now);
     }
@@ -354,8 +395,8 @@ impl SendSideEstimator {
         let allowed = self.delay.usage() != Usage::Overuse
             && !self.control.is_unsettled(now)
             && self.loss.excess() < 0.1
-            && self.unheard_since.is_none_or(|since| now.saturating_duration_since(since) < FEEDBACK_TIMEOUT);
-        self.prober.next(now, Micros::at(self.epoch, now), self.estimate, self.demand, allowed)
+            && self.silence.is_short(now);
+        self.prober.next(now, Micros::at(self.epoch, now), self.estimate, allowed.then_some(self.demand))
     }
 
     /// A probe is under way.
@@ -371,25 +412,9 @@ impl SendSideEstimator {
         }
     }
 
-    fn has_feedback(&self, now: Instant) -> bool {
-        self.last_feedback.is_some_and(|at| now.saturating_duration_since(at) < FEEDBACK_TIMEOUT)
-    }
-
     fn awaits_feedback(&self, now: Instant) -> bool {
         let begun = now.saturating_duration_since(self.epoch) < FEEDBACK_TIMEOUT;
-        self.transport_wide && self.last_feedback.is_none() && begun
-    }
-
-    fn round_trip(&self) -> Duration {
-        self.reported_round_trip.or(self.feedback_round_trip).unwrap_or(INITIAL_ROUND_TRIP)
-    }
-
-    fn on_round_trip(&mut self, micros: i32) {
-        let Ok(micros) = u64::try_from(micros) else { return };
-        let sample = Duration::from_micros(micros);
-        if sample <= MAX_ROUND_TRIP {
-            self.feedback_round_trip = Some(self.feedback_round_trip.map_or(sample, |old| (old * 7 + sample) / 8));
-        }
+        self.transport_wide && self.silence.feedback.is_none() && begun
     }
 
     fn delivered(&self) -> Option<Delivered> {
@@ -398,15 +423,15 @@ impl SendSideEstimator {
         Some(Delivered { rate, recent, queued: self.delay.queue() > STANDING_QUEUE, limited })
     }
 
-    fn count_loss(&mut self, now: Instant, lost: u32, recovered: u32, expected: u32, delivered: f64) {
+    fn count_loss(&mut self, now: Instant, counts: PacketCounts, delivered: f64) {
         let conditions = Conditions {
             estimate: self.control.rate().min(self.loss.cap().unwrap_or(f64::INFINITY)),
             delay_based: self.control.rate(),
             delivered,
             congested: self.control.is_unsettled(now),
-            round_trip: self.round_trip(),
+            round_trip: self.round_trip.get(),
         };
-        self.loss.on_packets(now, lost, recovered, expected, &conditions);
+        self.loss.on_packets(now, counts, &conditions);
     }
 
     fn apply_probes(&mut self, now: Instant, delivered: Option<Delivered>) {
@@ -422,7 +447,7 @@ impl SendSideEstimator {
     /// Without arrival times of our own the viewer's estimate is the best there is.
     fn follow_remb(&mut self, now: Instant) {
         if let Some((_, remb)) = self.remb
-            && !self.has_feedback(now)
+            && !self.silence.has_feedback(now)
             && self.loss.excess() < 0.02
             && remb > self.control.rate()
         {
@@ -436,7 +461,7 @@ impl SendSideEstimator {
         let remb = self.remb.map_or(f64::INFINITY, |(_, remb)| remb);
         let cap = self.loss.cap().unwrap_or(f64::INFINITY);
         let delay_based = self.control.rate() * drain_factor(self.delay.queue());
-        let estimate = delay_based.min(cap).min(remb).clamp(self.min, self.max);
+        let estimate = self.control.clamp(delay_based.min(cap).min(remb));
         if estimate < 0.97 * self.estimate {
             self.prober.on_decrease(now, self.estimate, estimate);
         }

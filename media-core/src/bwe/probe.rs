@@ -56,23 +56,79 @@ pub(super) struct ProbeResult {
 #[derive(Clone, Copy, Debug)]
 struct Cluster {
     id: u8,
+    /// Bits per second.
     rate: f64,
-    asked: Micros,
-    first_sent: Option<Micros>,
-    last_sent: Micros,
-    sent_bytes: u32,
-    sent_packets: u16,
-    /// Bytes that left at `first_sent`, and at `last_sent`.
+    begun: Micros,
+    sent: Sent,
+    received: Received,
+}
+
+/// The packets of a cluster as they were sent. Counts saturate, whatever the caller sends within a cluster's time.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    first: Option<Micros>,
+    last: Micros,
+    bytes: u32,
+    packets: u16,
+    /// Bytes that left at `first`, and at `last`.
     first_part: u32,
     last_part: u32,
-    first_arrival: Option<Micros>,
-    last_arrival: Micros,
+}
+
+/// Those of them that feedback reported as received.
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    first: Option<Micros>,
+    last: Micros,
     /// Longest time between two arrivals, in µs.
     gap: i32,
     first_bytes: u32,
-    received_bytes: u32,
-    received_packets: u16,
+    bytes: u32,
+    packets: u16,
+    /// Feedback told more since the last look.
     fresh: bool,
+}
+
+impl Sent {
+    fn on_packet(&mut self, at: Micros, bytes: u32) {
+        if at == *self.first.get_or_insert(at) {
+            self.first_part = self.first_part.saturating_add(bytes);
+        }
+        if at != self.last {
+            (self.last, self.last_part) = (at, 0);
+        }
+        self.last_part = self.last_part.saturating_add(bytes);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.packets = self.packets.saturating_add(1);
+    }
+}
+
+impl Received {
+    fn on_packet(&mut self, arrived: Micros, bytes: u32) {
+        match self.first {
+            Some(first) if arrived.since(first) >= 0 => {
+                if arrived.since(self.last) > 0 {
+                    self.gap = self.gap.max(arrived.since(self.last));
+                    self.last = arrived;
+                }
+            }
+            first => {
+                if first.is_none() {
+                    self.last = arrived;
+                }
+                (self.first, self.first_bytes) = (Some(arrived), bytes);
+            }
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.packets = self.packets.saturating_add(1);
+        self.fresh = true;
+    }
+
+    /// True if the path stood still for most of the time: what it carries cannot be seen.
+    fn is_spoilt(&self) -> bool {
+        let span = self.first.map_or(0, |first| self.last.since(first));
+        self.gap >= MIN_PAUSE && self.gap > span / 2
+    }
 }
 
 impl Cluster {
@@ -80,90 +136,43 @@ impl Cluster {
         Cluster {
             id,
             rate,
-            asked: at,
-            first_sent: None,
-            last_sent: at,
-            sent_bytes: 0,
-            sent_packets: 0,
-            first_part: 0,
-            last_part: 0,
-            first_arrival: None,
-            last_arrival: at,
-            gap: 0,
-            first_bytes: 0,
-            received_bytes: 0,
-            received_packets: 0,
-            fresh: false,
+            begun: at,
+            sent: Sent { first: None, last: at, bytes: 0, packets: 0, first_part: 0, last_part: 0 },
+            received: Received { first: None, last: at, gap: 0, first_bytes: 0, bytes: 0, packets: 0, fresh: false },
         }
     }
 
     fn age(&self, at: Micros) -> i32 {
-        at.since(self.first_sent.unwrap_or(self.asked))
-    }
-
-    fn on_sent(&mut self, at: Micros, bytes: u32) {
-        if at == *self.first_sent.get_or_insert(at) {
-            self.first_part += bytes;
-        }
-        if at != self.last_sent {
-            (self.last_sent, self.last_part) = (at, 0);
-        }
-        self.last_part += bytes;
-        self.sent_bytes += bytes;
-        self.sent_packets += 1;
-    }
-
-    fn on_received(&mut self, arrived: Micros, bytes: u32) {
-        match self.first_arrival {
-            Some(first) if arrived.since(first) >= 0 => {
-                if arrived.since(self.last_arrival) > 0 {
-                    self.gap = self.gap.max(arrived.since(self.last_arrival));
-                    self.last_arrival = arrived;
-                }
-            }
-            first => {
-                if first.is_none() {
-                    self.last_arrival = arrived;
-                }
-                (self.first_arrival, self.first_bytes) = (Some(arrived), bytes);
-            }
-        }
-        self.received_bytes += bytes;
-        self.received_packets += 1;
-        self.fresh = true;
+        at.since(self.sent.first.unwrap_or(self.begun))
     }
 
     /// Bytes of the whole cluster that are due by now.
     fn due(&self, at: Micros) -> f64 {
         let part = f64::from(self.age(at).max(0)) + PROBE_INTERVAL.as_micros() as f64;
-        self.rate * part / 8e6 - f64::from(self.sent_bytes)
+        self.rate * part / 8e6 - f64::from(self.sent.bytes)
     }
 
     fn is_complete(&self, at: Micros) -> bool {
-        let enough = f64::from(self.sent_bytes) >= self.rate * f64::from(MIN_SPAN) / 8e6;
-        enough && self.sent_packets >= MIN_PACKETS && self.age(at) >= MIN_SPAN
-    }
-
-    /// True if the path stood still for most of the time: what it carries cannot be seen.
-    fn is_spoilt(&self) -> bool {
-        let span = self.first_arrival.map_or(0, |first| self.last_arrival.since(first));
-        self.gap >= MIN_PAUSE && self.gap > span / 2
+        let enough = f64::from(self.sent.bytes) >= self.rate * f64::from(MIN_SPAN) / 8e6;
+        enough && self.sent.packets >= MIN_PACKETS && self.age(at) >= MIN_SPAN
     }
 
     fn result(&self) -> Option<ProbeResult> {
-        let enough = f64::from(self.received_packets) >= MIN_RECEIVED * f64::from(self.sent_packets.max(MIN_PACKETS))
-            && f64::from(self.received_bytes) >= MIN_RECEIVED * f64::from(self.sent_bytes);
-        let sent_span = self.last_sent.since(self.first_sent?);
-        let arrival_span = self.last_arrival.since(self.first_arrival?);
-        if !enough || self.is_spoilt() || sent_span <= 0 || !(1..1_000_000).contains(&arrival_span) {
+        let Cluster { sent, received, .. } = self;
+        let enough = f64::from(received.packets) >= MIN_RECEIVED * f64::from(sent.packets.max(MIN_PACKETS))
+            && f64::from(received.bytes) >= MIN_RECEIVED * f64::from(sent.bytes);
+        let sent_span = sent.last.since(sent.first?);
+        let arrival_span = received.last.since(received.first?);
+        if !enough || received.is_spoilt() || sent_span <= 0 || !(1..1_000_000).contains(&arrival_span) {
             return None;
         }
         let rate = |bytes: u32, span: i32| f64::from(bytes) * 8e6 / f64::from(span);
         // One end of the train is no part of the span between both.
-        let sent = rate(self.sent_bytes - self.first_part.min(self.last_part), sent_span);
-        let received = rate(self.received_bytes - self.first_bytes, arrival_span);
-        let saturated = received < UNSATURATED * sent;
-        Some(ProbeResult { rate: if saturated { UTILISATION * received } else { received.min(sent) }, saturated })
+        let sent_rate = rate(sent.bytes - sent.first_part.min(sent.last_part), sent_span);
+        let received_rate = rate(received.bytes - received.first_bytes, arrival_span);
+        let saturated = received_rate < UNSATURATED * sent_rate;
+        let rate = if saturated { UTILISATION * received_rate } else { received_rate.min(sent_rate) };
+        Some(ProbeResult { rate, saturated })
     }
 }
 
@@ -215,7 +224,7 @@ impl Prober {
         if cluster.age(at) > MAX_SPAN {
             return 0;
         }
-        cluster.on_sent(at, bytes);
+        cluster.sent.on_packet(at, bytes);
         cluster.id
     }
 
@@ -223,7 +232,7 @@ impl Prober {
         let active = self.active.as_mut();
         let mut clusters = active.into_iter().chain(self.awaited.iter_mut().flatten().map(|(_, cluster)| cluster));
         if let Some(cluster) = clusters.find(|cluster| cluster.id == packet.cluster) {
-            cluster.on_received(arrived, u32::from(packet.bytes));
+            cluster.received.on_packet(arrived, u32::from(packet.bytes));
         }
     }
 
@@ -233,10 +242,10 @@ impl Prober {
         let mut best: Option<ProbeResult> = None;
         for slot in &mut self.awaited {
             let Some((until, cluster)) = slot else { continue };
-            if cluster.is_spoilt() {
+            if cluster.received.is_spoilt() {
                 self.next_attempt = self.next_attempt.map(|next| next.min(now + RETRY));
             }
-            if std::mem::take(&mut cluster.fresh)
+            if std::mem::take(&mut cluster.received.fresh)
                 && let Some(result) = cluster.result()
             {
                 if best.is_none_or(|best| result.rate > best.rate) {
@@ -250,7 +259,7 @@ impl Prober {
                     }
                 }
             }
-            if now >= *until || cluster.received_packets >= cluster.sent_packets {
+            if now >= *until || cluster.received.packets >= cluster.sent.packets {
                 *slot = None;
             }
         }
@@ -280,23 +289,16 @@ impl Prober {
     }
 
     fn end_cluster(&mut self, now: Instant) {
-        let Some(cluster) = self.active.take().filter(|cluster| cluster.sent_packets >= MIN_PACKETS) else { return };
+        let Some(cluster) = self.active.take().filter(|cluster| cluster.sent.packets >= MIN_PACKETS) else { return };
         self.awaited[usize::from(cluster.id) % CLUSTERS] = Some((now + MAX_WAIT, cluster));
     }
 
-    /// The bytes of a cluster that are due besides media; begins a cluster if it is time to, and if the path's state allows it
-    /// (`allowed`). `estimate` and `ceiling` in bits per second; nothing is probed above the ceiling.
-    pub(super) fn next(
-        &mut self,
-        now: Instant,
-        at: Micros,
-        estimate: f64,
-        ceiling: f64,
-        allowed: bool,
-    ) -> Option<usize> {
+    /// The bytes of a cluster that are due besides media; begins a cluster if it is time to. `estimate` and `ceiling` in
+    /// bits per second: nothing is probed above the ceiling, and without one no cluster begins.
+    pub(super) fn next(&mut self, now: Instant, at: Micros, estimate: f64, ceiling: Option<f64>) -> Option<usize> {
         self.poll(now, at);
         if self.active.is_none() {
-            let rate = self.next_rate(now, estimate, ceiling, allowed)?;
+            let rate = self.next_rate(now, estimate, ceiling?)?;
             self.active = Some(Cluster::new(self.next_id, rate, at));
             self.next_id = self.next_id.checked_add(1).unwrap_or(1);
             self.next_attempt = Some(now + PERIOD);
@@ -306,8 +308,8 @@ impl Prober {
         (bytes >= 1.0).then_some(bytes as usize)
     }
 
-    fn next_rate(&mut self, now: Instant, estimate: f64, ceiling: f64, allowed: bool) -> Option<f64> {
-        if !allowed || estimate >= ceiling {
+    fn next_rate(&mut self, now: Instant, estimate: f64, ceiling: f64) -> Option<f64> {
+        if estimate >= ceiling {
             return None;
         }
         if !self.begun {
@@ -376,7 +378,7 @@ mod tests {
 
         fn run_for(&mut self, micros: u64, step: u64) {
             for _ in 0..micros / step {
-                if let Some(due) = self.prober.next(self.now, self.at, self.estimate, 20e6, true) {
+                if let Some(due) = self.prober.next(self.now, self.at, self.estimate, Some(20e6)) {
                     let active = self.prober.active.unwrap();
                     if self.rates.last() != Some(&(active.rate as u64)) {
                         self.rates.push(active.rate as u64);
@@ -495,7 +497,7 @@ mod tests {
     fn a_cluster_that_nobody_fills_ends() {
         let mut prober = Prober::new();
         let now = Instant::now();
-        assert!(prober.next(now, Micros(0), 1e6, 20e6, true).is_some());
+        assert!(prober.next(now, Micros(0), 1e6, Some(20e6)).is_some());
         assert!(prober.is_probing());
         prober.poll(now + Duration::from_millis(300), Micros(300_000));
         assert!(prober.active.is_none());

@@ -165,3 +165,15 @@ fn random_bytes() {
         liar.hear(&message(base, count, reference, &chunks, &deltas));
     }
 }
+
+#[test]
+fn packets_without_end_at_one_moment() {
+    let mut liar = Liar::new();
+    liar.send();
+    assert!(liar.estimator.next_probe(liar.now).is_some());
+    for _ in 0..70_000 {
+        liar.estimator.on_sent(liar.now, usize::MAX);
+    }
+    assert!(liar.estimator.is_probing());
+    liar.hear(&message(0, 100, 1, &[0x2064], &[4; 100]));
+}

@@ -44,7 +44,7 @@ fn reports_without_loss_let_the_estimate_rise_with_the_media() {
     assert!(viewer.run(2, 2e6, 0.0, None) >= 1.9e6, "what is sent arrives");
     let estimate = viewer.run(60, 2e6, 0.01, None);
     assert!((2.8e6..3.1e6).contains(&estimate), "and not much more is believed: {estimate}");
-    assert_eq!(viewer.estimator.round_trip(), Duration::from_millis(50));
+    assert_eq!(viewer.estimator.round_trip.get(), Duration::from_millis(50));
     assert_eq!(memory(&viewer.estimator), size_of::<SendSideEstimator>(), "no history is kept");
 }
 
