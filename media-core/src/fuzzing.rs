@@ -84,7 +84,7 @@ pub fn demux(data: &[u8]) {
     }
 }
 
-/// An RTP packet: its header, extensions and payload, its header written anew, and its restoration as RTX.
+/// An RTP packet: its header, extensions and payload, its header written again, and its restoration as RTX.
 pub fn rtp(data: &[u8]) {
     let Ok(header) = RtpHeader::parse(data) else { return };
     let payload = header.payload(data);
@@ -236,7 +236,7 @@ pub fn rtcp(data: &[u8]) {
     }
 }
 
-/// The body of a transport-wide feedback message, behind a correct RTCP header.
+/// The body of a transport-wide feedback message, with a correct RTCP header.
 pub fn transport_feedback(data: &[u8]) {
     let mut datagram = vec![0x8f, 205, 0, 0];
     datagram.extend_from_slice(&data[..data.len().min(1400)]);
@@ -268,8 +268,8 @@ pub fn transport_feedback_writer(data: &[u8]) {
         let mut writer = RtcpWriter::new(&mut buffer);
         let taken = writer.transport_feedback(&fields, rest).expect("an empty datagram has room");
         assert!(taken > 0, "every message gets further");
-        let (front, behind) = rest.split_at(taken);
-        rest = behind;
+        let (front, after) = rest.split_at(taken);
+        rest = after;
         let mut found: Vec<_> = Vec::new();
         for packet in RtcpPackets::new(writer.as_bytes()) {
             let Ok(RtcpPacket::TransportFeedback(feedback)) = packet else { panic!("it was feedback") };

@@ -24,7 +24,7 @@ use strum::{EnumCount, VariantArray};
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Stage {
-    /// HTTP and SDP: the offer came and was answered.
+    /// HTTP and SDP: the offer was received and answered.
     Signaling,
     /// A connectivity check with the right credentials arrived.
     Ice,
@@ -48,7 +48,7 @@ impl Stage {
     }
 }
 
-/// Where a stage stands.
+/// The state of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StageState {
@@ -76,9 +76,9 @@ pub enum Reason {
     Replaced,
     /// The stream had no publisher for too long.
     PublisherGone,
-    /// No connectivity check with the right credentials came in time.
+    /// No connectivity check with the right credentials was received in time.
     NoValidCheck,
-    /// Nothing authenticated came from the peer for the liveness time.
+    /// Nothing authenticated was received from the peer for the liveness time.
     ConsentLost,
     /// The handshake began but did not end in time.
     DtlsTimeout,
@@ -92,11 +92,11 @@ pub enum Reason {
     NoSrtpProfile,
     /// The certificate's hash is not the one in the SDP.
     FingerprintMismatch,
-    /// Packets came, and none of them authenticated.
+    /// Packets were received, and none of them authenticated.
     SrtpAuthentication,
-    /// SRTP is ready, and no RTP came.
+    /// SRTP is ready, and no RTP was received.
     NoMedia,
-    /// RTP comes, and no keyframe among it.
+    /// RTP is received, but no keyframe.
     NoKeyframe,
     /// RTP was sent, and the viewer reports no receipt.
     NoReceipt,
@@ -190,7 +190,7 @@ pub enum StageChange {
 pub struct StageRecord {
     /// Which stage.
     pub stage: Stage,
-    /// Where it stands.
+    /// Its state.
     pub state: StageState,
     /// Begin, since the session's creation.
     pub started: Option<Duration>,
@@ -268,7 +268,7 @@ impl Ledger {
         self.stages.iter().find(|record| record.state == StageState::Failed)
     }
 
-    /// The stage that is under way: the first that is neither done nor failed; `None` when all ended.
+    /// The current stage: the first that is neither done nor failed; `None` when all ended.
     pub fn current(&self) -> Option<Stage> {
         self.stages
             .iter()
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_failed_for_want_of_a_keyframe_may_still_end_well() {
+    fn a_stage_that_failed_without_a_keyframe_may_still_end_well() {
         let now = Instant::now();
         let mut ledger = Ledger::new(now);
         ledger.apply(&event(now, Stage::Media, StageChange::Begin));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// What a session counts besides the measured work, in millionths of a core: about what a viewer of 2 Mbit/s costs. It
+/// What a session adds to the measured work, in millionths of a core: about what a viewer of 2 Mbit/s costs. It
 /// spreads those who joined a moment ago, or who wait for a publisher.
 const SESSION: u64 = 1_000;
 /// A shard takes viewers of its own streams until it has so much more load than the least busy one, in millionths of a
@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct Load {
     /// Sessions that were placed here and have not ended.
     sessions: AtomicUsize,
-    /// Millionths of a core that the shard's thread took of late.
+    /// Millionths of a core that the shard's thread used lately.
     busy: AtomicU32,
 }
 
@@ -62,7 +62,7 @@ impl BusyMeter {
         BusyMeter { measured: now, cpu: thread_cpu_time(), busy: 0.0 }
     }
 
-    /// The share of a core that the thread took of late, 0 to 1.
+    /// The share of a core that the thread used lately, 0 to 1.
     pub(crate) fn busy(&self) -> f64 {
         self.busy
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// So many a second, and so many at once.
+/// A sustained rate and a burst.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
     per_second: f64,

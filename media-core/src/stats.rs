@@ -33,7 +33,7 @@ pub enum DropReason {
     NoKeys,
     /// SRTP or SRTCP whose authentication failed.
     SrtpAuthentication,
-    /// SRTP or SRTCP that came before.
+    /// SRTP or SRTCP that was received before.
     SrtpReplay,
     /// RTP or RTCP that does not parse.
     MalformedRtp,
@@ -55,10 +55,10 @@ impl DropReason {
     }
 }
 
-/// Counters of one shard since its start.
+/// Counters of one shard since its start. One flat list, as each of them is one metric of its own.
 #[derive(Clone, Debug, Default)]
 pub struct ShardCounters {
-    /// Datagrams that came in.
+    /// Datagrams received.
     pub datagrams_received: u64,
     /// Bytes of those (UDP payload).
     pub bytes_received: u64,
@@ -72,7 +72,7 @@ pub struct ShardCounters {
     pub send_calls: u64,
     /// Messages that carried several datagrams by UDP_SEGMENT.
     pub segmented_runs: u64,
-    /// Datagrams that the socket refused; they are gone.
+    /// Datagrams that the socket refused; they are dropped.
     pub send_dropped: u64,
     /// Dropped datagrams by [`DropReason`].
     pub dropped: [u64; DropReason::COUNT],
@@ -80,15 +80,15 @@ pub struct ShardCounters {
     pub rtp_received: u64,
     /// RTP packets sent to viewers, without retransmissions.
     pub rtp_forwarded: u64,
-    /// RTP packets that viewers did without: the shard could not keep up.
+    /// RTP packets dropped by overload: the shard could not keep up.
     pub rtp_shed: u64,
-    /// RTP packets that viewers did without: their paths did not carry them.
+    /// RTP packets dropped by congestion of viewers' paths.
     pub rtp_congested: u64,
-    /// Padding packets sent to find out what viewers' paths carry.
+    /// Padding packets sent to probe viewers' paths.
     pub probe_packets: u64,
-    /// RTP packets sent to viewers again after a NACK.
+    /// RTP packets retransmitted to viewers after a NACK.
     pub rtp_retransmitted: u64,
-    /// RTP packets that publishers sent and that never came, by their sequence numbers.
+    /// RTP packets of publishers lost on their way here, by their sequence numbers.
     pub rtp_lost: u64,
     /// NACKed sequence numbers sent to publishers.
     pub nacks_sent: u64,
@@ -98,8 +98,8 @@ pub struct ShardCounters {
     pub keyframe_requests_sent: u64,
     /// PLI or FIR received from viewers.
     pub keyframe_requests_received: u64,
-    /// Wishes of viewers for a keyframe that neither the publisher fulfils, which takes no requests or ignores them, nor the
-    /// cache, which does not have everything since the last one.
+    /// Keyframe requests of viewers that fail: the publisher takes or heeds none, and the cache lacks packets since the last
+    /// keyframe.
     pub keyframes_unavailable: u64,
     /// Valid connectivity checks answered.
     pub stun_checks_answered: u64,

@@ -22,7 +22,7 @@ pub(super) struct RateWindow {
 }
 
 impl RateWindow {
-    /// Moves the window's end to `at`; an earlier moment does nothing. A gap as long as the window begins anew.
+    /// Moves the window's end to `at`; an earlier moment does nothing. A gap as long as the window empties it.
     #[inline]
     pub(super) fn advance(&mut self, at: Micros) {
         let ahead = bucket(at, self.last);
@@ -97,7 +97,7 @@ impl AcknowledgedBitrate {
     }
 
     /// Bits per second over half a second. Never more than the same packets were sent with, whatever the arrival times
-    /// claim: packets held back on the way and set free at once prove nothing.
+    /// claim: a burst of packets that were queued on the path proves nothing.
     pub(super) fn rate(&self) -> Option<f64> {
         let over = |buckets| Some(self.arrived.rate(buckets)?.min(self.sent.rate(buckets)?));
         over(LONG).or_else(|| over(SHORT))
@@ -132,7 +132,7 @@ mod tests {
         window.advance(Micros(start.wrapping_add(4_250_000)));
         assert!((window.rate(LONG).unwrap() / 1e6 - 0.5).abs() < 0.05);
         window.advance(Micros(start.wrapping_add(10_000_000)));
-        assert_eq!(window.rate(LONG), None, "silence begins anew");
+        assert_eq!(window.rate(LONG), None, "silence empties the window");
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_the_window_is_ignored() {
+    fn packets_from_before_the_window_are_ignored() {
         let mut window = RateWindow::default();
         for n in 0..1_000 {
             window.add(Micros(10_000_000 + n * 1_000), 125);

@@ -25,7 +25,8 @@ const UNPROVEN: f64 = 1.5;
 const UNPROVEN_MARGIN: f64 = 10_000.0;
 /// Up to this factor of it beyond what a probe found to be all.
 const BEYOND_PROBED: f64 = 1.15;
-/// What arrives is taken for granted when over-use is so long ago: until then it may be a queue that drains.
+/// The acknowledged bitrate counts as capacity when the last over-use is so long ago: until then it may be a queue that
+/// drains.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Weight of a new sample in the capacity (§5.5: an average with 0.95 for the old value).
 const CAPACITY_WEIGHT: f64 = 0.05;
@@ -39,7 +40,7 @@ pub(super) struct Delivered {
     pub(super) recent: f64,
     /// A queue has built up that may be draining: its packets say what the bottleneck carries, not what may be sent.
     pub(super) queued: bool,
-    /// Much less was sent than might have been: what arrives says nothing of what the bottleneck carries.
+    /// Application-limited: much less was sent than the estimate, so that the rate is no measure of the bottleneck.
     pub(super) limited: bool,
 }
 
@@ -106,7 +107,7 @@ impl RateControl {
         self.rate = self.clamp(rate);
     }
 
-    /// A measurement other than the acknowledged bitrate says so.
+    /// Sets the rate from a measurement other than the acknowledged bitrate.
     pub(super) fn set_measured(&mut self, now: Instant, rate: f64) {
         self.set(rate);
         self.changed = Some(now);
@@ -128,7 +129,7 @@ impl RateControl {
         self.overused.is_some_and(|at| now.saturating_duration_since(at) < SETTLED)
     }
 
-    /// Takes the detector's word, at every feedback.
+    /// Takes the detector's signal, at every feedback.
     pub(super) fn update(&mut self, now: Instant, usage: Usage, delivered: Option<Delivered>, round_trip: Duration) {
         match usage {
             Usage::Overuse => {
@@ -189,7 +190,7 @@ impl RateControl {
         self.set(rate);
     }
 
-    /// Nothing was heard for long.
+    /// Lowers the rate after a long time without feedback.
     pub(super) fn decay(&mut self, factor: f64) {
         self.set(self.rate * factor);
     }

@@ -2,9 +2,9 @@
 //! §5.2 (groups of packets), §5.4 (over-use detector, adaptive threshold), with the trendline that libwebrtc uses in
 //! place of the draft's Kalman filter: a line through the smoothed one-way delay over the last 20 groups.
 //!
-//! A path that stands still for a moment (a radio that scans, a machine that is busy) and then goes on where it was has a
-//! longer queue, but not a growing one. What such a pause adds to the delay is therefore left out of the line, and counts
-//! for the queue alone.
+//! A path that pauses for a moment (a radio that scans, a machine that is busy) and then delivers as before has a longer
+//! queue, but not a growing one. The delay that a pause adds is therefore left out of the line, and counts for the queue
+//! alone.
 //!
 //! It sees differences of times only: neither the clocks' offset nor a drift of some 1000 ppm matters.
 
@@ -12,15 +12,15 @@ use super::Micros;
 
 /// Packets that left within this time of each other are one group (§5.2), in µs.
 const GROUP_SPAN: i32 = 5_000;
-/// A longer chain of packets that were held up and arrive together is not one group, in µs.
+/// A longer burst of delayed packets is not one group, in µs.
 const MAX_BURST: i32 = 100_000;
 /// A step of either clock that no queue explains, in µs.
 const MAX_STEP: i32 = 3_000_000;
-/// A path may stand still for so long, in µs; what arrives later still is a step of the receiver's clock.
+/// Longest pause of a path, in µs; a longer one is a step of the receiver's clock.
 const MAX_PAUSE: i32 = 10_000_000;
-/// The path stood still if nothing arrived for so long, in µs, …
+/// The path paused if nothing arrived for so long, in µs, …
 pub(super) const MIN_PAUSE: i32 = 40_000;
-/// … and for so many times as long as usual: on a slow path every packet takes its time.
+/// … and for so many times the usual spacing: on a slow path packets arrive far apart.
 const PAUSE_FACTOR: i32 = 3;
 /// Groups that may arrive before their predecessor until the clocks are taken to have jumped.
 const MAX_REORDERED: u8 = 3;
@@ -62,7 +62,7 @@ struct Group {
     last_sent: Micros,
     first_arrival: Micros,
     last_arrival: Micros,
-    /// What its packets were held up by pauses of the path, in µs.
+    /// Delay that pauses of the path added to its packets, in µs.
     paused: i32,
 }
 
@@ -76,7 +76,7 @@ impl Group {
             return true;
         }
         let gap = arrived.since(self.last_arrival);
-        // It caught up with its predecessor: both were held up somewhere and set free together.
+        // A burst: it was queued with its predecessor and delivered together with it.
         gap <= GROUP_SPAN && gap < sent.since(self.last_sent) && arrived.since(self.first_arrival) < MAX_BURST
     }
 }
@@ -114,7 +114,7 @@ impl DelayDetector {
         self.overuse.usage
     }
 
-    /// What to act upon at this moment: over-use once each time that it shows. While the slope falls, but is still that
+    /// The signal for the rate control: over-use once each time that it is detected. While the slope falls, but is still that
     /// of over-use, nothing is to be done but wait; that is `Underuse`.
     pub(super) fn take_signal(&mut self) -> Usage {
         match (std::mem::take(&mut self.overuse.signal), self.overuse.usage) {
@@ -177,7 +177,7 @@ impl DelayDetector {
         self.current = Some(Group::new(sent, arrived, paused));
     }
 
-    /// How much longer than its packets lay apart the path stood still before this one arrived, in µs; 0 if it did not.
+    /// The pause of the path before this arrival, beyond the spacing of the packets as sent, in µs; 0 if there was none.
     fn pause(&mut self, sent: Micros, arrived: Micros) -> i32 {
         let Some((last_sent, last_arrived)) = self.last else {
             self.last = Some((sent, arrived));
@@ -194,7 +194,7 @@ impl DelayDetector {
         if paused { held.min(MAX_PAUSE) } else { 0 }
     }
 
-    /// A packet from long before the present group means that the sender's clock began anew.
+    /// A packet from long before the present group means that the sender's clock was reset.
     fn restart_after_step(&mut self, sent: Micros, arrived: Micros) {
         if self.current.is_some_and(|group| sent.since(group.first_sent) < -MAX_STEP) {
             self.restart(sent, arrived);
@@ -418,7 +418,7 @@ mod tests {
         assert!(threshold < 20.0, "{threshold}");
     }
 
-    /// Feeds packets that leave every `step` µs and take `service` µs each at the bottleneck, which stands still for
+    /// Feeds packets that leave every `step` µs and take `service` µs each at the bottleneck, which pauses for
     /// `pause` µs at the 500th of 1000; was there over-use from that one on?
     fn overuses_behind_a_pause(step: u32, service: u32, pause: u32) -> bool {
         let (mut detector, mut free_at, mut overuse) = (DelayDetector::default(), 0, false);
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_stands_still_for_a_moment_is_not_overused() {
+    fn a_path_that_pauses_for_a_moment_is_not_overused() {
         for pause in [50_000, 100_000, 300_000, 1_000_000, 4_000_000] {
             assert!(!overuses_behind_a_pause(10_000, 1_000, pause), "{pause} µs, empty");
             assert!(!overuses_behind_a_pause(10_000, 9_500, pause), "{pause} µs, full");
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_path_is_not_one_that_stands_still() {
+    fn a_slow_path_is_not_a_paused_one() {
         // 100 kbit/s: a packet takes 96 ms, and three of them come every 250 ms.
         let (mut detector, mut free_at) = (DelayDetector::default(), 0);
         let overuse = (0..90u32).any(|n| {

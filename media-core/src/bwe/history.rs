@@ -5,7 +5,7 @@ use super::Micros;
 
 /// Entries at first.
 const MIN_ENTRIES: usize = 128;
-/// Most entries, 16 KiB: 500 ms of 40 Mbit/s. Only a viewer that has so many packets under way comes here.
+/// Most entries, 16 KiB: 500 ms of 40 Mbit/s. Only a viewer with so many packets in flight needs them.
 const MAX_ENTRIES: usize = 2048;
 /// A packet that nobody reported for so long is no reason to keep more of them, in µs.
 const MAX_UNREPORTED: i32 = 2_000_000;
@@ -13,7 +13,7 @@ const MAX_UNREPORTED: i32 = 2_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     InFlight,
-    /// Feedback went on behind it without naming it: that message was lost.
+    /// Feedback has passed it without naming it: the message was lost.
     Unreported,
     Lost,
     Received,
@@ -47,7 +47,7 @@ pub(super) enum Reported {
     Lost,
 }
 
-/// A ring that doubles while packets are under way that it would have to forget.
+/// A ring that doubles while the entries that it would drop are of packets in flight.
 #[derive(Debug, Default)]
 pub(super) struct SentHistory {
     /// Empty, or a power of two.
@@ -84,8 +84,8 @@ impl SentHistory {
         }
         let oldest = self.next.wrapping_sub(self.kept);
         let entry = self.entries[self.index(oldest)];
-        let under_way = entry.state == State::InFlight && now.since(entry.sent) < MAX_UNREPORTED;
-        if under_way && self.entries.len() < MAX_ENTRIES {
+        let in_flight = entry.state == State::InFlight && now.since(entry.sent) < MAX_UNREPORTED;
+        if in_flight && self.entries.len() < MAX_ENTRIES {
             return self.grow(2 * self.entries.len());
         }
         self.settle(oldest.wrapping_add(1));
@@ -109,8 +109,8 @@ impl SentHistory {
         if sent < 1 << 15 { usize::from(sent) } else { 0 }
     }
 
-    /// Takes one status of a feedback message. `None` if it says nothing new, or if the number is too old or was never
-    /// sent.
+    /// Takes one status of a feedback message. `None` if it repeats what is known, or if the number is too old or was
+    /// never sent.
     pub(super) fn report(&mut self, sequence: u16, received: bool) -> Option<Reported> {
         let back = self.next.wrapping_sub(sequence);
         if back == 0 || back > self.kept {

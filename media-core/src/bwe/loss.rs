@@ -14,8 +14,8 @@
 //! loss-based estimate at once under heavy loss, too). A burst of loss is over by the second window.
 //!
 //! Hence up to 20 % of random loss without growing delay leaves a sender that follows the estimate three quarters of the
-//! path, and half of it at worst. To one that cannot follow, it leaves what arrives: nothing then tells such a path from
-//! a policer's.
+//! path, and half of it at worst. To one that cannot follow, it leaves what arrives: such a path cannot be told from a
+//! policer's.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ const WINDOWS: usize = 4;
 const MIN_DECISION_PACKETS: u32 = 20;
 /// A decision to fall shows its effect after a round trip and this time; there is no other one before.
 const EFFECT: Duration = Duration::from_millis(1_500);
-/// Seconds behind a decrease in which the loss is compared with that before it.
+/// Seconds after a decrease in which the loss is compared with that before it.
 const MAX_EVIDENCE: f64 = 60.0;
 /// The least difference in loss by which full paths and lossy ones can be told apart …
 const MIN_DIFFERENCE: f64 = 0.03;
@@ -58,7 +58,7 @@ const OVERLOAD_WINDOWS: u8 = 2;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
-    /// Below 0 where packets of an earlier window came after all.
+    /// Below 0 where packets of an earlier window were recovered.
     lost: i32,
     expected: u32,
     seconds: f64,
@@ -115,7 +115,7 @@ pub(super) struct Conditions {
     pub(super) delay_based: f64,
     /// What arrives, bits per second; 0 if unknown.
     pub(super) delivered: f64,
-    /// There was over-use lately: loss then says nothing of the link.
+    /// There was over-use lately: loss is then no property of the link.
     pub(super) congested: bool,
     pub(super) round_trip: Duration,
 }
@@ -239,7 +239,7 @@ impl LossBased {
         }
     }
 
-    /// True if so much was lost in every window of the last time that it is no chance and no burst; begins anew then.
+    /// True, once, if each of the last windows lost more than chance or a burst explains.
     fn is_overload(&mut self) -> bool {
         let least = OVERLOAD + self.inherent;
         if self.newest.fraction() <= least {
@@ -268,7 +268,7 @@ impl LossBased {
         sum
     }
 
-    /// Compares the loss before a decrease with that of some seconds behind it.
+    /// Compares the loss before a decrease with that of some seconds after it.
     fn look_for_inherent(&mut self, now: Instant, at: &Conditions) {
         let newest = self.windows[0];
         let Some(before) = self.decrease.as_mut().filter(|_| !at.congested) else {
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_that_came_after_all_are_not_lost() {
+    fn recovered_packets_are_not_lost() {
         let mut loss = LossBased::new();
         let mut now = Instant::now();
         let at = Conditions {

@@ -1,4 +1,4 @@
-//! Congestion control: how much the path to a viewer carries, and what a publisher is told of its own.
+//! Congestion control: the available bitrate of the path to a viewer, and the REMB for a publisher.
 //!
 //! The send side ([`SendSideEstimator`], one a viewer) follows Google congestion control: draft-ietf-rmcat-gcc-02 with
 //! the changes that libwebrtc made since (arrival feedback by draft-holmer-rmcat-transport-wide-cc-extensions-01, a
@@ -11,9 +11,9 @@
 //! While a queue of more than 100 ms stands at the bottleneck, the delay-based rate is lowered to drain it within a
 //! second or two (the drafts leave that to the step down to 0.85, which takes several).
 //!
-//! A forwarding server often sends much less than it might: what it may send of a stream, or nothing until a keyframe
-//! comes. Over-use at such a time says little of the bottleneck, and a path that stands still for a moment is not over-used
-//! at all; `aimd` and `delay` tell them apart.
+//! A forwarding server is often application-limited: it sends the stream's rate, or nothing until a keyframe. Over-use at
+//! such a time is no measure of the bottleneck, and a path that pauses for a moment is not over-used at all; `aimd` and
+//! `delay` tell these cases apart.
 //!
 //! **Without transport-wide feedback** (not negotiated, or the viewer sends none) only REMB and the loss of receiver
 //! reports count. The rate then rises by 8 % a second while less than 2 % is lost, at once up to what is sent, and at
@@ -48,9 +48,9 @@ use probe::Prober;
 
 /// A REMB counts for so long.
 const REMB_LIFETIME: Duration = Duration::from_secs(5);
-/// Statuses of one feedback message that are looked at: more than a viewer can have under way.
+/// Statuses of one feedback message that are read: more than a viewer can have in flight.
 const MAX_STATUSES: usize = 4_096;
-/// The estimate decays while packets are sent and nothing was heard of them for so long …
+/// The estimate decays while packets are sent and no feedback was received for so long …
 const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// … or for so long by a viewer that sends receiver reports only, …
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,13 +72,13 @@ const MIN_REPORT_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_UNREPORTED: u32 = 1 << 20;
 /// Less than this part of the estimate is sent: the application limits the rate, not the path.
 const APPLICATION_LIMITED: f64 = 0.65;
-/// Round-trip times beyond this are a viewer's nonsense.
+/// Longer round-trip times are implausible and ignored.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(10);
 /// Until one is measured.
 const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(200);
 
 /// A moment in µs modulo 2^32, on any clock: enough to compare moments that are up to 35 minutes apart. The arrival times
-/// of transport-wide feedback wrap at a multiple of 2^32 µs, so that they fit in without a seam.
+/// of transport-wide feedback wrap at a multiple of 2^32 µs, so that they map onto it without a discontinuity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Micros(u32);
 
@@ -134,12 +134,12 @@ struct SentRate {
     bytes: u32,
 }
 
-/// How long the viewer has said nothing of what it was sent.
+/// How long no feedback was received.
 #[derive(Debug, Default)]
 struct Silence {
     /// The last transport-wide feedback.
     feedback: Option<Instant>,
-    /// A receiver report came.
+    /// A receiver report was received.
     reported: bool,
     /// The first packet that was sent since the last feedback or report.
     since: Option<Instant>,
@@ -152,8 +152,8 @@ impl Silence {
         self.feedback.is_some_and(|at| now.saturating_duration_since(at) < FEEDBACK_TIMEOUT)
     }
 
-    /// The silence is too short for a doubt about the path.
-    fn is_short(&self, now: Instant) -> bool {
+    /// Feedback is not overdue.
+    fn is_recent(&self, now: Instant) -> bool {
         self.since.is_none_or(|since| now.saturating_duration_since(since) < FEEDBACK_TIMEOUT)
     }
 
@@ -198,7 +198,7 @@ impl RoundTripTime {
     }
 }
 
-/// The estimate of the path to one viewer. Sans-IO; nothing is allocated besides the history of packets under way
+/// The estimate of the path to one viewer. Sans-IO; nothing is allocated besides the history of packets in flight
 /// (1 KiB at first, 16 KiB at most).
 #[derive(Debug)]
 pub struct SendSideEstimator {
@@ -257,7 +257,7 @@ impl SendSideEstimator {
     }
 
     /// Counts a packet that is sent to the viewer (media of all SSRCs, retransmissions, padding) and hands out its
-    /// transport-wide number; without transport-wide feedback always 0. While a probe is under way, every packet is
+    /// transport-wide number; without transport-wide feedback always 0. During a probe cluster every packet is
     /// part of it.
     #[inline]
     pub fn on_sent(&mut self, now: Instant, bytes: usize) -> u16 {
@@ -329,7 +329,7 @@ impl SendSideEstimator {
             self.round_trip.on_feedback(at.since(newest));
         }
         let delivered = self.delivered();
-        // A queue that is full grows no more: what is too much is lost instead.
+        // A full queue grows no more: it drops the excess.
         let overflows = self.loss.overflows() && delivered.is_some_and(|delivered| delivered.queued);
         let usage = if overflows { Usage::Overuse } else { self.delay.take_signal() };
         self.control.update(now, usage, delivered, self.round_trip.get());
@@ -339,9 +339,9 @@ impl SendSideEstimator {
     }
 
     /// Takes a receiver report's fraction lost, 0 to 1, over all report blocks of the viewer's media (weighted by their
-    /// packets), and the round-trip time that it shows. The loss counts only where transport-wide feedback does not tell
-    /// it better, and not more than five times a second. Where the first feedback is still to come, nothing counts: what
-    /// was sent meanwhile may all stand in a queue, of whose end the report knows nothing.
+    /// packets), and the round-trip time that it shows. The loss counts only without transport-wide
+    /// feedback, and not more than five times a second. While the first feedback is awaited, nothing counts: all that
+    /// was sent may stand in a queue, which the report does not show.
     pub fn on_receiver_report(&mut self, now: Instant, fraction_lost: f64, round_trip: Option<Duration>) {
         (self.silence.since, self.silence.reported) = (None, true);
         self.round_trip.on_report(round_trip);
@@ -373,7 +373,7 @@ impl SendSideEstimator {
         self.settle(now);
     }
 
-    /// Lets time pass: silence, probes that end, a REMB that is no longer true. Every 25 to 100 ms is enough.
+    /// Lets time pass: missing feedback, probes that end, a REMB that expires. Every 25 to 100 ms is enough.
     pub fn poll(&mut self, now: Instant) {
         let at = Micros::at(self.epoch, now);
         self.prober.poll(now, at);
@@ -395,16 +395,16 @@ impl SendSideEstimator {
         let allowed = self.delay.usage() != Usage::Overuse
             && !self.control.is_unsettled(now)
             && self.loss.excess() < 0.1
-            && self.silence.is_short(now);
+            && self.silence.is_recent(now);
         self.prober.next(now, Micros::at(self.epoch, now), self.estimate, allowed.then_some(self.demand))
     }
 
-    /// A probe is under way.
+    /// A probe cluster is being sent.
     pub fn is_probing(&self) -> bool {
         self.prober.is_probing()
     }
 
-    /// What is known.
+    /// The estimate and the queue, for statistics.
     pub fn snapshot(&self) -> EstimateSnapshot {
         EstimateSnapshot {
             available_outgoing_bitrate: self.estimate(),
@@ -444,7 +444,7 @@ impl SendSideEstimator {
         self.control.on_probe(now, result.rate, result.saturated, proven);
     }
 
-    /// Without arrival times of our own the viewer's estimate is the best there is.
+    /// Without transport-wide feedback the viewer's REMB replaces the delay-based estimate.
     fn follow_remb(&mut self, now: Instant) {
         if let Some((_, remb)) = self.remb
             && !self.silence.has_feedback(now)
@@ -455,7 +455,7 @@ impl SendSideEstimator {
         }
     }
 
-    /// Puts the parts together.
+    /// Combines the parts into the estimate.
     fn settle(&mut self, now: Instant) {
         self.remb = self.remb.filter(|(at, _)| now.saturating_duration_since(*at) < REMB_LIFETIME);
         let remb = self.remb.map_or(f64::INFINITY, |(_, remb)| remb);

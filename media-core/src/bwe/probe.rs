@@ -2,8 +2,7 @@
 //! (as libwebrtc does it: clusters of 15 ms and 5 packets, at first at 3 and 6 times the start value, then at twice what
 //! the last one measured for as long as that works).
 //!
-//! Everything that is sent while a cluster is under way belongs to it; padding or retransmissions fill what media leaves
-//! of its rate.
+//! Every packet sent during a cluster belongs to it; padding or retransmissions fill what media leaves of its rate.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use super::Micros;
 use super::delay::MIN_PAUSE;
 use super::history::SentPacket;
 
-/// While a cluster is under way, the owner asks for its next part this often.
+/// During a cluster the owner asks for its next part this often.
 pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Shortest cluster in µs.
@@ -33,7 +32,7 @@ const CONTINUE: f64 = 0.7;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Time between attempts to climb.
 const PERIOD: Duration = Duration::from_secs(5);
-/// After one that a pause of the path spoilt.
+/// After a cluster during which the path paused.
 const RETRY: Duration = Duration::from_secs(1);
 /// A drop that is over is probed after this time.
 const RECOVERY: Duration = Duration::from_secs(2);
@@ -124,8 +123,8 @@ impl Received {
         self.fresh = true;
     }
 
-    /// True if the path stood still for most of the time: what it carries cannot be seen.
-    fn is_spoilt(&self) -> bool {
+    /// True if the path paused for most of the time, so that its rate cannot be measured.
+    fn has_paused(&self) -> bool {
         let span = self.first.map_or(0, |first| self.last.since(first));
         self.gap >= MIN_PAUSE && self.gap > span / 2
     }
@@ -163,7 +162,7 @@ impl Cluster {
             && f64::from(received.bytes) >= MIN_RECEIVED * f64::from(sent.bytes);
         let sent_span = sent.last.since(sent.first?);
         let arrival_span = received.last.since(received.first?);
-        if !enough || received.is_spoilt() || sent_span <= 0 || !(1..1_000_000).contains(&arrival_span) {
+        if !enough || received.has_paused() || sent_span <= 0 || !(1..1_000_000).contains(&arrival_span) {
             return None;
         }
         let rate = |bytes: u32, span: i32| f64::from(bytes) * 8e6 / f64::from(span);
@@ -185,7 +184,7 @@ struct Drop {
     probe: bool,
 }
 
-/// When to probe, and what came of it.
+/// When to probe, and the results.
 #[derive(Clone, Debug)]
 pub(super) struct Prober {
     /// Rates of clusters to begin; 0 is none.
@@ -212,7 +211,7 @@ impl Prober {
         }
     }
 
-    /// A cluster is under way.
+    /// A cluster is being sent.
     pub(super) fn is_probing(&self) -> bool {
         self.active.is_some()
     }
@@ -242,7 +241,7 @@ impl Prober {
         let mut best: Option<ProbeResult> = None;
         for slot in &mut self.awaited {
             let Some((until, cluster)) = slot else { continue };
-            if cluster.received.is_spoilt() {
+            if cluster.received.has_paused() {
                 self.next_attempt = self.next_attempt.map(|next| next.min(now + RETRY));
             }
             if std::mem::take(&mut cluster.received.fresh)
@@ -276,7 +275,7 @@ impl Prober {
         self.pending = [0.0; 2];
     }
 
-    /// Ends what has gone on for too long.
+    /// Ends clusters that are complete or too old.
     pub(super) fn poll(&mut self, now: Instant, at: Micros) {
         if self.active.is_some_and(|cluster| cluster.age(at) > MAX_SPAN || cluster.is_complete(at)) {
             self.end_cluster(now);
@@ -477,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_in_which_the_path_stood_still_says_nothing_and_is_tried_again() {
+    fn a_cluster_in_which_the_path_paused_gives_no_result_and_is_repeated() {
         // RTCP-16
         let mut path = Path::new(10e6, 1e6);
         path.run(5, 5_000);

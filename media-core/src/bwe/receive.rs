@@ -13,12 +13,12 @@ use super::{EstimatorLimits, Micros, STANDING_QUEUE, drain_factor};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// At most so often.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
-/// The rate control is told so often.
+/// The rate control is updated so often.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(50);
-/// A fall below this part of the last REMB is told at once.
+/// A fall below this part of the last REMB is reported at once.
 const URGENT: f64 = 0.97;
-/// SSRCs whose RTP timestamps are followed.
-const MAX_SOURCES: usize = 4;
+/// Clocks that are followed: SSRCs with RTP timestamps.
+const MAX_CLOCKS: usize = 4;
 /// Assumed until the caller knows better.
 const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(200);
 
@@ -54,12 +54,12 @@ impl Unwrapped {
     }
 }
 
-/// One clock of the publisher's.
+/// One clock by which the publisher stamps packets.
 #[derive(Debug)]
-struct Source {
+struct SendClock {
     /// `None` for abs-send-time, which all SSRCs share.
     ssrc: Option<u32>,
-    clock: Unwrapped,
+    ticks: Unwrapped,
     last_packet: Instant,
     delay: DelayDetector,
 }
@@ -70,13 +70,13 @@ pub struct ReceiveSideEstimator {
     epoch: Instant,
     min: f64,
     incoming: RateWindow,
-    sources: Vec<Source>,
+    clocks: Vec<SendClock>,
     control: RateControl,
     round_trip: Duration,
     /// ms.
     queue: f64,
     updated: Instant,
-    told: Option<(Instant, u64)>,
+    last_remb: Option<(Instant, u64)>,
 }
 
 impl ReceiveSideEstimator {
@@ -87,18 +87,18 @@ impl ReceiveSideEstimator {
         ReceiveSideEstimator {
             epoch: now,
             incoming: RateWindow::default(),
-            sources: Vec::with_capacity(1),
+            clocks: Vec::with_capacity(1),
             control: RateControl::new(limits.start as f64, min, max),
             round_trip: INITIAL_ROUND_TRIP,
             min,
             queue: 0.0,
             updated: now,
-            told: None,
+            last_remb: None,
         }
     }
 
     /// Takes an RTP packet of any of the publisher's SSRCs, with the bytes of its datagram. Use abs-send-time for all
-    /// packets where it is negotiated; otherwise only video is worth while, as silence makes audio's timestamps jump.
+    /// packets where it is negotiated; otherwise use video only, as discontinuous transmission makes audio's timestamps jump.
     pub fn on_packet(&mut self, now: Instant, ssrc: u32, bytes: usize, sent: SendTime) {
         let at = Micros::at(self.epoch, now);
         self.incoming.add(at, bytes.min(usize::from(u16::MAX)) as u32);
@@ -109,44 +109,43 @@ impl ReceiveSideEstimator {
         if rate == 0 {
             return;
         }
-        let Some(source) = self.source(now, key, value) else { return };
-        source.last_packet = now;
-        let ticks = source.clock.advance(value, bits);
+        let Some(clock) = self.clock(now, key, value) else { return };
+        clock.last_packet = now;
+        let ticks = clock.ticks.advance(value, bits);
         let micros = i128::from(ticks) * 1_000_000 / i128::from(rate);
-        source.delay.on_packet(Micros(micros as u32), at);
+        clock.delay.on_packet(Micros(micros as u32), at);
         if now.saturating_duration_since(self.updated) >= UPDATE_INTERVAL {
             self.update(now);
         }
     }
 
-    /// The source of a clock: a known one, a new one, or a new one in place of the one that was silent for longest (but
-    /// at least a second).
-    fn source(&mut self, now: Instant, ssrc: Option<u32>, value: u32) -> Option<&mut Source> {
-        if let Some(index) = self.sources.iter().position(|source| source.ssrc == ssrc) {
-            return self.sources.get_mut(index);
+    /// The clock of an SSRC, or the one of abs-send-time; a new one takes the place of those unused for a second.
+    fn clock(&mut self, now: Instant, ssrc: Option<u32>, value: u32) -> Option<&mut SendClock> {
+        if let Some(index) = self.clocks.iter().position(|clock| clock.ssrc == ssrc) {
+            return self.clocks.get_mut(index);
         }
-        if self.sources.len() >= MAX_SOURCES {
-            self.sources.retain(|source| now.saturating_duration_since(source.last_packet) < INTERVAL);
-            if self.sources.len() >= MAX_SOURCES {
+        if self.clocks.len() >= MAX_CLOCKS {
+            self.clocks.retain(|clock| now.saturating_duration_since(clock.last_packet) < INTERVAL);
+            if self.clocks.len() >= MAX_CLOCKS {
                 return None;
             }
         }
-        let clock = Unwrapped { last: value, ticks: 0 };
-        self.sources.push(Source { ssrc, clock, last_packet: now, delay: DelayDetector::default() });
-        self.sources.last_mut()
+        let ticks = Unwrapped { last: value, ticks: 0 };
+        self.clocks.push(SendClock { ssrc, ticks, last_packet: now, delay: DelayDetector::default() });
+        self.clocks.last_mut()
     }
 
     fn update(&mut self, now: Instant) {
         self.updated = now;
-        // Any source's queue is the path's.
+        // All clocks see the same queue.
         let mut usage = Usage::Normal;
         self.queue = 0.0;
-        for source in &mut self.sources {
-            if now.saturating_duration_since(source.last_packet) >= INTERVAL {
+        for clock in &mut self.clocks {
+            if now.saturating_duration_since(clock.last_packet) >= INTERVAL {
                 continue;
             }
-            self.queue = source.delay.queue().max(self.queue);
-            usage = match (usage, source.delay.take_signal()) {
+            self.queue = clock.delay.queue().max(self.queue);
+            usage = match (usage, clock.delay.take_signal()) {
                 (Usage::Overuse, _) | (_, Usage::Overuse) => Usage::Overuse,
                 (Usage::Underuse, _) | (_, Usage::Underuse) => Usage::Underuse,
                 _ => Usage::Normal,
@@ -174,16 +173,16 @@ impl ReceiveSideEstimator {
     /// The bitrate of a REMB that is due: every second, and at once (but no more than five times a second) when the
     /// estimate has fallen. `None` before the first packet.
     pub fn poll(&mut self, now: Instant) -> Option<u64> {
-        if self.sources.is_empty() {
+        if self.clocks.is_empty() {
             return None;
         }
         let rate = self.estimate();
-        let due = self.told.is_none_or(|(at, told)| {
+        let due = self.last_remb.is_none_or(|(at, last)| {
             let since = now.saturating_duration_since(at);
-            since >= INTERVAL || (since >= MIN_INTERVAL && (rate as f64) < URGENT * told as f64)
+            since >= INTERVAL || (since >= MIN_INTERVAL && (rate as f64) < URGENT * last as f64)
         });
         due.then(|| {
-            self.told = Some((now, rate));
+            self.last_remb = Some((now, rate));
             rate
         })
     }
@@ -204,7 +203,7 @@ mod tests {
         Rtp,
     }
 
-    /// A publisher of 30 frames a second that obeys REMB up to 4 Mbit/s, behind a link.
+    /// A publisher of 30 frames a second that follows REMB up to 4 Mbit/s, over a link.
     struct Publisher {
         estimator: ReceiveSideEstimator,
         start: Instant,
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_before_the_first_packet() {
+    fn no_remb_is_due_before_the_first_packet() {
         // RTCP-13
         let now = Instant::now();
         let mut estimator = ReceiveSideEstimator::new(now, LIMITS);
@@ -323,7 +322,7 @@ mod tests {
                 _ => SendTime::RtpTimestamp { timestamp: seed.rotate_left(5), clock_rate: u32::MAX },
             };
             estimator.on_packet(start + Duration::from_millis(n), seed, 65_000, stamp);
-            assert!(estimator.sources.len() <= MAX_SOURCES);
+            assert!(estimator.clocks.len() <= MAX_CLOCKS);
             assert!((LIMITS.min..=LIMITS.max).contains(&estimator.estimate()));
         }
     }

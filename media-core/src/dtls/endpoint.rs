@@ -16,12 +16,12 @@ use crate::ledger::{Reason, Stage};
 use crate::session::{DtlsParameters, DtlsRole, Fingerprint};
 use crate::srtp::{KeyingMaterial, SrtpProfile};
 
-/// A flight that was sent again this often without an answer ends the handshake, some 15 s after its first sending.
+/// Retransmissions of one flight without an answer before the handshake fails, some 15 s after its first transmission.
 pub const MAX_RETRANSMISSIONS: u32 = 8;
 
-/// The server's last flight has no answer by which its loss would show, and some clients have no timer of their own.
-/// So it is sent again after these times, unasked; who has it already drops the copies as replays.
-const FINAL_FLIGHT_AGAIN: [Duration; 3] =
+/// The loss of the server's last flight goes unnoticed: it has no answer, and some clients have no retransmission timer.
+/// So it is repeated after these times; a client that has it drops the copies as replays.
+const FINAL_FLIGHT_REPEATS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 
 /// RFC 5764 §4.2
@@ -42,7 +42,7 @@ const RECEIVED_ALERT: i32 = openssl_sys::SSL_AD_REASON_OFFSET;
 /// What happened to an association.
 #[derive(Debug)]
 pub enum DtlsEvent {
-    /// The first flight went out or came in.
+    /// The first flight was sent or received.
     HandshakeStarted,
     /// The handshake ended well: the peer's certificate is the announced one, and the keys are here.
     Connected(Connection),
@@ -81,7 +81,7 @@ pub struct DtlsFailure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing went out or came in yet.
+    /// Nothing was sent or received yet.
     Idle,
     Handshaking,
     Connected,
@@ -158,7 +158,7 @@ impl DtlsEndpoint {
         self.drive(now);
     }
 
-    /// When [`DtlsEndpoint::handle_timeout`] wants to be called; `None` while no flight waits for an answer.
+    /// When to call [`DtlsEndpoint::handle_timeout`]; `None` while no flight waits for an answer.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.deadline
     }
@@ -261,7 +261,7 @@ impl DtlsEndpoint {
         }
     }
 
-    /// Lets OpenSSL work until it wants another datagram.
+    /// Lets OpenSSL work until it needs another datagram.
     fn drive(&mut self, now: Instant) {
         // Errors that somebody else left on this thread would be taken for ours.
         drop(ErrorStack::get());
@@ -280,7 +280,7 @@ impl DtlsEndpoint {
         }
         if self.state == State::Connected {
             self.read();
-            // Reading made the buffers anew.
+            // Reading allocated the buffers again.
             ffi::free_buffers(&mut self.stream);
         }
         self.stream.get_mut().clear();
@@ -366,7 +366,7 @@ impl DtlsEndpoint {
         }
     }
 
-    /// The failure behind a verdict that is one.
+    /// The failure of a verdict, if it is one.
     fn refusal(&self, verdict: &Verdict) -> Option<DtlsFailure> {
         match verdict {
             Verdict::Pending | Verdict::Matched(_) => None,
@@ -394,7 +394,7 @@ impl DtlsEndpoint {
         }
     }
 
-    /// OpenSSL's word for the point that the handshake has reached.
+    /// OpenSSL's name for the state of the handshake.
     fn progress(&self) -> &'static str {
         self.stream.ssl().state_string_long()
     }
@@ -405,7 +405,7 @@ impl DtlsEndpoint {
     }
 
     fn await_next_repetition(&mut self, now: Instant) {
-        let wait = FINAL_FLIGHT_AGAIN.get(self.retransmissions as usize);
+        let wait = FINAL_FLIGHT_REPEATS.get(self.retransmissions as usize);
         self.deadline = wait.map(|&wait| now + wait);
         if self.deadline.is_none() {
             self.final_flight = Vec::new();
@@ -439,7 +439,7 @@ fn internal(fact: impl fmt::Display) -> DtlsFailure {
     DtlsFailure { reason: Reason::Internal, stage: Stage::Dtls, detail: fact.to_string() }
 }
 
-/// Finds the reason in what OpenSSL left behind.
+/// Finds the reason in OpenSSL's error stack.
 fn classify_stack(stack: &ErrorStack, role: DtlsRole) -> DtlsFailure {
     let codes = || stack.errors().iter().filter(|error| error.library_code() == ERR_LIB_SSL);
     for code in codes().map(openssl::error::Error::reason_code) {

@@ -58,11 +58,11 @@ pub(super) fn timeout(ssl: &SslRef) -> Option<Duration> {
 
 /// Sends the last flight again if its time has come: positive if it did, 0 if it is too early, negative on failure.
 pub(super) fn handle_timeout(stream: &mut SslStream<DatagramQueue>) -> i64 {
-    // SAFETY: the command takes no argument; the SSL is valid and borrowed mutably, and so is the BIO behind it.
+    // SAFETY: the command takes no argument; the SSL is valid and borrowed mutably, and so is its BIO.
     unsafe { sys::SSL_ctrl(stream.ssl().as_ptr(), HANDLE_TIMEOUT, 0, ptr::null_mut()) }
 }
 
-/// Gives back the record buffers, some 33 kB, until the next read makes them anew. After this OpenSSL must not write
+/// Gives back the record buffers, some 33 kB, until the next read allocates them again. After this OpenSSL must not write
 /// before it has read: it would write an alert through a null pointer. So the only ways on are a read and
 /// [`close_notify`].
 pub(super) fn free_buffers(stream: &mut SslStream<DatagramQueue>) {

@@ -21,7 +21,7 @@ pub const QUEUED_DATAGRAMS: usize = 4096;
 /// for some ms, media cannot. Not lower still, since then a full machine would let nobody in.
 const NICENESS: i32 = 10;
 
-/// What the pool tells the owner of a session.
+/// An output of the pool, for the owner of a session.
 #[derive(Debug)]
 pub struct DtlsOutput {
     /// The session.
@@ -67,7 +67,7 @@ enum Command {
     Stop,
 }
 
-/// The way to one thread. Commands are as many as sessions, and always taken; only datagrams are bounded.
+/// The queue of one thread. Commands are as many as sessions, and always taken; only datagrams are bounded.
 #[derive(Clone)]
 struct Lane {
     commands: mpsc::Sender<Command>,
@@ -252,7 +252,7 @@ impl Worker {
         }
     }
 
-    /// Lets an endpoint do something, hands out what came of it, and keeps its timer in step.
+    /// Lets an endpoint do something, hands out its outputs, and updates its timer.
     fn with(&mut self, session: SessionId, action: impl FnOnce(&mut DtlsEndpoint)) {
         let Some(association) = self.associations.get_mut(&session) else {
             return;

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use super::slots::{Control, Message, Slots};
 
-/// Runs in one call. A client rarely has more than two waiting: a frame, and audio behind it.
+/// Runs in one call. A client rarely has more than two waiting: a frame and audio.
 const RUNS: usize = 4;
 /// The longest run that the system makes.
 const SLOT: usize = 1 << 16;
 /// Switches UDP_GRO of a socket on or off.
 ///
-/// With it on, a sender on the same machine does not have its UDP_SEGMENT runs cut for this socket, which a receiver
-/// behind a network cannot spare it.
+/// With it on, a sender on the same machine does not have its UDP_SEGMENT runs cut for this socket, which a receiver on
+/// another machine does not spare it.
 ///
 /// # Errors
 /// The system knows no UDP_GRO; the socket receives one datagram at a time then.
@@ -55,9 +55,9 @@ fn set(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, on: bool) 
 
 /// Datagrams of one peer that arrived in a row, all of the same size except that the last one may be shorter.
 pub struct Run<'a> {
-    /// Where they came from.
+    /// Their source.
     pub remote: SocketAddr,
-    /// Datagrams that the socket has dropped for want of room since it was opened, if any; wraps after 2^32.
+    /// Datagrams that the socket has dropped for lack of room since it was opened, if any; wraps after 2^32.
     pub overflowed: Option<u32>,
     /// When the system received the first of them, since 1970 by its wall clock.
     pub received: Option<Duration>,

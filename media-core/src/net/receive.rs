@@ -15,7 +15,7 @@ const SLOT: usize = 2048;
 
 /// One received datagram.
 pub struct Datagram<'a> {
-    /// Where it came from, and on which local address.
+    /// Its source, and the local address on which it was received.
     pub tuple: TransportTuple,
     /// The UDP payload; the buffer may be changed in place.
     pub data: &'a mut [u8],

@@ -9,7 +9,7 @@ pub struct Bye<'a> {
 }
 
 impl<'a> Bye<'a> {
-    /// The reason text behind the list is for people and ignored.
+    /// The reason text after the list is for people and ignored.
     pub(super) fn parse(count: u8, body: &'a [u8]) -> Option<Bye<'a>> {
         Some(Bye { ssrcs: body.get(..4 * usize::from(count))? })
     }

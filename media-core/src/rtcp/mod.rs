@@ -40,16 +40,16 @@ const EXTENDED_REPORT: u8 = 207;
 /// What is wrong with an RTCP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RtcpError {
-    /// A length reaches beyond the datagram, or bytes are left that are no packet. What follows is lost.
+    /// A length reaches beyond the datagram, or bytes are left that are no packet. The rest is dropped.
     #[error("truncated RTCP")]
     Truncated,
-    /// The version is not 2. What follows is lost.
+    /// The version is not 2. The rest is dropped.
     #[error("RTCP version {0}")]
     Version(u8),
-    /// Padding of whole words in a packet that is not the last, or longer than the packet. What follows is lost.
+    /// Padding of whole words in a packet that is not the last, or longer than the packet. The rest is dropped.
     #[error("bad RTCP padding")]
     Padding,
-    /// The body of one packet is shorter than its own counts say or contradicts itself. Packets behind it are still read.
+    /// The body of one packet is shorter than its own counts say or contradicts itself. Packets after it are still read.
     #[error("malformed RTCP of type {0}")]
     Malformed(u8),
 }

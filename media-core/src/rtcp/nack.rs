@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_names_the_sixteen_numbers_behind_the_first() {
+    fn the_mask_names_the_sixteen_numbers_after_the_first() {
         // RTCP-08
         let bytes = [0x81, 205, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xff, 0x80, 0x01];
         assert_eq!(read(&bytes), [0xffff, 0, 15]);

@@ -7,7 +7,7 @@ pub const MAX_BLOCKS: usize = 31;
 
 const BLOCK_LEN: usize = 24;
 
-/// What a receiver says of one source (RFC 3550 §6.4.1).
+/// Reception statistics of one source (RFC 3550 §6.4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportBlock {
     /// The source.
@@ -20,9 +20,9 @@ pub struct ReportBlock {
     pub extended_highest_sequence: u32,
     /// Interarrival jitter in ticks of the RTP clock.
     pub jitter: u32,
-    /// LSR: the middle 32 bits of the last sender report's NTP time, 0 if none came.
+    /// LSR: the middle 32 bits of the last sender report's NTP time, 0 if none was received.
     pub last_sr: u32,
-    /// DLSR: time since that report in 1/65536 s, 0 if none came.
+    /// DLSR: time since that report in 1/65536 s, 0 if none was received.
     pub delay_since_last_sr: u32,
 }
 

@@ -6,7 +6,7 @@ pub(super) const FORMAT: u8 = 15;
 
 const IDENTIFIER: &[u8; 4] = b"REMB";
 
-/// How much a receiver believes the path can carry.
+/// A receiver's estimate of the path's bitrate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remb<'a> {
     /// Who estimates.

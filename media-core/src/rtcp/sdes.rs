@@ -19,7 +19,7 @@ pub struct SdesItem<'a> {
     pub ssrc: u32,
     /// Item type; [`CNAME`] or one of RFC 3550 §6.5.
     pub kind: u8,
-    /// The text as it came; it need not be UTF-8.
+    /// The text as received; it need not be UTF-8.
     pub value: &'a [u8],
 }
 

@@ -22,7 +22,7 @@ const LARGE_DELTA: u8 = 2;
 pub struct TransportFeedback<'a> {
     /// Who reports.
     pub sender_ssrc: u32,
-    /// One of the sources of the transport; it says nothing.
+    /// One of the sources of the transport; without meaning.
     pub media_ssrc: u32,
     /// Transport-wide number of the first packet.
     pub base_sequence: u16,

@@ -8,7 +8,7 @@ pub const MAX_RTCP_LEN: usize = 1200;
 #[error("the RTCP packet is full")]
 pub struct RtcpFull;
 
-/// Writes RTCP messages one behind the other into a buffer, up to [`MAX_RTCP_LEN`] bytes.
+/// Writes RTCP messages one after the other into a buffer, up to [`MAX_RTCP_LEN`] bytes.
 #[derive(Debug)]
 pub struct RtcpWriter<'a> {
     buffer: &'a mut [u8],

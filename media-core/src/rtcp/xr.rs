@@ -14,14 +14,14 @@ pub struct ExtendedReport<'a> {
     blocks: &'a [u8],
 }
 
-/// How long ago a receiver's reference time came (RFC 3611 §4.5).
+/// The delay since a receiver's reference time was received (RFC 3611 §4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DelaySinceLastReceiverReport {
     /// The receiver that sent the reference time.
     pub ssrc: u32,
-    /// LRR: the middle 32 bits of that time, 0 if none came.
+    /// LRR: the middle 32 bits of that time, 0 if none was received.
     pub last_rr: u32,
-    /// DLRR: time since it came in 1/65536 s.
+    /// DLRR: time since it was received in 1/65536 s.
     pub delay_since_last_rr: u32,
 }
 
@@ -39,8 +39,8 @@ impl<'a> ExtendedReport<'a> {
     fn blocks(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
         let mut rest = self.blocks;
         std::iter::from_fn(move || {
-            let (kind, body, behind) = split_block(rest)?;
-            rest = behind;
+            let (kind, body, after) = split_block(rest)?;
+            rest = after;
             Some((kind, body))
         })
     }
@@ -72,7 +72,7 @@ fn split_block(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 }
 
 impl RtcpWriter<'_> {
-    /// Adds a receiver reference time report, which the peer answers with the delay since it came.
+    /// Adds a receiver reference time report, which the peer answers with the delay since it was received.
     ///
     /// # Errors
     /// [`RtcpFull`] if it does not fit.
@@ -137,7 +137,7 @@ mod tests {
     // RTCP-19
     #[test]
     fn other_blocks_are_passed_over_and_long_ones_refused() {
-        // A loss RLE block of one word in front, two answers behind it.
+        // A loss RLE block of one word, then two answers.
         let mut bytes = vec![0x80, 207, 0, 9, 0, 0, 0, 1, 1, 0, 0, 1, 9, 9, 9, 9, 5, 0, 0, 6];
         bytes.extend([[0, 0, 0, 2], [0, 0, 0, 3], [0, 0, 0, 4]].as_flattened().repeat(2));
         bytes[3] = (bytes.len() / 4 - 1) as u8;

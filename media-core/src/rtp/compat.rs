@@ -88,7 +88,7 @@ pub fn compatible(publisher: &Format, viewer: &Format) -> bool {
         && parameters_match(publisher.codec, Fmtp(&publisher.fmtp), Fmtp(&viewer.fmtp))
 }
 
-/// Which of the viewer's formats takes the publisher's: one of the same codec, else one that takes what is left of it.
+/// The viewer's format for the publisher's: one of the same codec, else one compatible with a part of it.
 pub fn carrier<'a>(publisher: &Format, viewer: &'a [Format]) -> Option<&'a Format> {
     let compatible = || viewer.iter().filter(|format| compatible(publisher, format));
     compatible().find(|format| format.codec == publisher.codec).or_else(|| compatible().next())

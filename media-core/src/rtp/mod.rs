@@ -1,5 +1,4 @@
-//! RTP (RFC 3550): the header, its extensions, sequence arithmetic, retransmission and what little of the payload formats
-//! a forwarder must know.
+//! RTP (RFC 3550): the header, its extensions, sequence arithmetic, retransmission, and payload descriptors.
 
 pub mod codec;
 pub mod compat;

@@ -1,33 +1,33 @@
-//! Which packets of a publisher to ask for again, and when (RFC 4585 §6.2.1).
+//! Which lost packets of a publisher to request by NACK, and when (RFC 4585 §6.2.1).
 
 use std::time::{Duration, Instant};
 
 use super::rtt::RoundTrip;
 
-/// A gap is given this long to close by itself: reordering on the way is usual.
+/// A gap may close by itself for so long: packets are reordered on the path.
 pub const REORDER_GUARD: Duration = Duration::from_millis(10);
 /// Requests for one packet.
 pub const MAX_REQUESTS: u8 = 10;
-/// A packet that is missing for longer is given up.
+/// A packet that is missing for longer counts as lost.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
 /// Packets that may be missing at the same time.
 pub const MAX_PENDING: usize = 512;
-/// After so many packets in a row that were asked for in vain the source counts as one that does not answer: what it loses
-/// is asked for once and given up after one wait, until it answers. Some clients negotiate NACK for all layers and answer
-/// for one.
-pub const PATIENCE: u8 = 5;
+/// After so many lost packets in a row that were requested and not retransmitted, the source counts as unresponsive: each
+/// packet is requested once only, until a retransmission is received. Some clients negotiate NACK for all layers and
+/// retransmit packets of one.
+pub const MAX_UNANSWERED: u8 = 5;
 
-/// Finds the gaps in one source's sequence numbers and says when to ask for them. Its memory is fixed.
+/// Finds the gaps in one source's sequence numbers and schedules the requests. Its memory is fixed.
 #[derive(Clone, Debug)]
 pub struct NackGenerator {
     highest: Option<u64>,
     /// In ascending order of numbers, hence of age.
     missing: Vec<Missing>,
     requests: Vec<u16>,
-    /// Number of the last keyframe's first packet: what was lost before it needs no other keyframe.
+    /// Number of the last keyframe's first packet: a loss before it needs no further keyframe.
     keyframe: Option<u64>,
     keyframe_needed: bool,
-    /// Packets that were asked for in vain since the last one that came.
+    /// Packets requested and lost since the last retransmission received.
     unanswered: u8,
 }
 
@@ -44,7 +44,7 @@ struct Requested {
     times: u8,
 }
 
-/// A packet that came after it had been asked for.
+/// A packet received after it was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Time since the request, if there was only one.
@@ -58,7 +58,7 @@ impl Default for NackGenerator {
 }
 
 impl NackGenerator {
-    /// Knows of no packet.
+    /// Before the first packet.
     pub fn new() -> NackGenerator {
         NackGenerator {
             highest: None,
@@ -70,9 +70,8 @@ impl NackGenerator {
         }
     }
 
-    /// Notes a packet by its extended sequence number, a restored retransmission too; says so if it had been asked for. A gap
-    /// that is larger than [`MAX_PENDING`], or that would make the missing packets more than that, clears them all and asks
-    /// for a keyframe.
+    /// Notes a packet by its extended sequence number, a restored retransmission too; `Some` if it was requested. A gap
+    /// larger than [`MAX_PENDING`], alone or with the packets missing before, clears them all and needs a keyframe.
     #[inline]
     pub fn on_packet(&mut self, now: Instant, sequence: u64) -> Option<Answer> {
         let Some(highest) = self.highest else {
@@ -109,8 +108,8 @@ impl NackGenerator {
         self.keyframe = self.keyframe.max(Some(sequence));
     }
 
-    /// The numbers to ask for now, in ascending order. Packets that were asked for often or long enough are given up, with a
-    /// keyframe instead.
+    /// The numbers to request now, in ascending order. Packets that were requested too often, or are missing for too long,
+    /// count as lost and need a keyframe.
     pub fn poll(&mut self, now: Instant, round_trip: &mut RoundTrip) -> &[u16] {
         self.requests.clear();
         let max_requests = if self.is_answered() { MAX_REQUESTS } else { 1 };
@@ -139,12 +138,12 @@ impl NackGenerator {
         &self.requests
     }
 
-    /// False while the source seems to answer no request.
+    /// False while the source is unresponsive to requests.
     pub fn is_answered(&self) -> bool {
-        self.unanswered < PATIENCE
+        self.unanswered < MAX_UNANSWERED
     }
 
-    /// True once after packets were given up: only a keyframe mends the picture.
+    /// True once after packets were lost: only a keyframe repairs the video.
     pub fn take_keyframe_needed(&mut self) -> bool {
         std::mem::take(&mut self.keyframe_needed)
     }
@@ -154,7 +153,7 @@ impl NackGenerator {
         self.missing.is_empty()
     }
 
-    /// Forgets everything but the source's manners, as when it restarts.
+    /// Forgets everything but whether the source responds, as when it restarts.
     pub fn reset(&mut self) {
         self.highest = None;
         self.missing.clear();
@@ -171,7 +170,7 @@ mod tests {
         start + Duration::from_millis(millis)
     }
 
-    /// A peer whose round trip is known for long.
+    /// A settled round-trip time.
     fn round_trip(start: Instant, millis: u64) -> RoundTrip {
         let mut round_trip = RoundTrip::new();
         for _ in 0..100 {
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_asked_for_after_the_reorder_guard() {
+    fn a_gap_is_requested_after_the_reorder_guard() {
         // RTCP-09
         let start = Instant::now();
         let (mut nack, mut rtt) = (with_gap(start), round_trip(start, 50));
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_that_were_only_late_are_never_asked_for() {
+    fn packets_received_out_of_order_are_never_requested() {
         // RTCP-09
         let start = Instant::now();
         let (mut nack, mut rtt) = (with_gap(start), round_trip(start, 50));
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_answer_to_a_single_request_is_a_measurement() {
+    fn only_a_retransmission_after_a_single_request_is_a_sample() {
         // RTCP-09
         let start = Instant::now();
         let (mut nack, mut rtt) = (with_gap(start), round_trip(start, 50));
@@ -234,7 +233,7 @@ mod tests {
             rtt.on_sample(at(start, 11), rtt.smoothed().unwrap());
             let times: Vec<_> = (0..200).filter(|&ms| !nack.poll(at(start, ms), &mut rtt).is_empty()).collect();
             assert_eq!(times[..3], [10, 10 + interval, 10 + 2 * interval]);
-            // Nothing comes at all: the wait grows.
+            // Nothing is received at all: the interval grows.
             assert_eq!(times.get(3).copied().unwrap_or(10 + 4 * interval), 10 + 4 * interval);
         }
     }
@@ -247,7 +246,7 @@ mod tests {
             let (mut nack, mut rtt) = (with_gap(start), round_trip(start, millis));
             let mut sent = 0;
             for ms in 0..1_001 {
-                // Other packets are answered, so that the wait stays what it is.
+                // Other packets are retransmitted, so that the interval stays what it is.
                 rtt.on_sample(at(start, ms), Duration::from_millis(millis));
                 assert!(!nack.take_keyframe_needed() || nack.is_idle());
                 sent += usize::from(!nack.poll(at(start, ms), &mut rtt).is_empty());
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keyframe_that_came_since_needs_no_other_one() {
+    fn a_keyframe_received_since_needs_no_other_one() {
         // RTCP-09, RTCP-11
         let start = Instant::now();
         let (mut nack, mut rtt) = (with_gap(start), round_trip(start, 50));
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_never_answers_is_asked_once_for_each_packet_until_it_answers() {
+    fn an_unresponsive_source_gets_one_request_a_packet_until_it_responds() {
         // Q-07, RTCP-09
         let start = Instant::now();
         let mut nack = NackGenerator::new();

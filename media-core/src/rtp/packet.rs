@@ -1,4 +1,4 @@
-//! The RTP header (RFC 3550 §5.1): parsed once into a small value, and written anew for every viewer.
+//! The RTP header (RFC 3550 §5.1): parsed once into a small value, and written for every viewer.
 
 use super::extension::{ExtensionIter, ONE_BYTE_PROFILE, TWO_BYTE_PROFILE};
 

@@ -1,4 +1,4 @@
-//! What a receiver report says of one source: loss and jitter (RFC 3550 A.1, A.3, A.8).
+//! Receive statistics of one source for its report block: loss and jitter (RFC 3550 A.1, A.3, A.8).
 
 use std::time::Instant;
 
@@ -6,8 +6,8 @@ use crate::rtcp::{NtpTime, ReportBlock, ntp::compact_duration};
 
 /// A jump ahead of this many numbers or more is a restart of the source rather than loss (RFC 3550 A.1).
 const MAX_DROPOUT: u16 = 3_000;
-/// A number at most this far behind the highest is late or a duplicate; further behind it is a restart. It is more than
-/// the 100 of RFC 3550, as a publisher without RTX resends under the old number, a round trip and many packets later.
+/// A number at most this far below the highest is late or a duplicate; one further below is a restart. It is more than
+/// the 100 of RFC 3550, as a publisher without RTX retransmits under the original number, a round trip later.
 const MAX_MISORDER: u16 = 3_000;
 
 /// Receive statistics of one SSRC. Retransmissions on an RTX SSRC are not fed in: they do not undo a loss (RFC 4588 §6.3).
@@ -19,7 +19,7 @@ pub struct ReceiveStats {
     sender_report: Option<(Instant, u32)>,
 }
 
-/// Counters that begin anew when the source restarts.
+/// Counters that are reset when the source restarts.
 #[derive(Clone, Copy, Debug)]
 struct Sequence {
     base: u64,
@@ -31,7 +31,7 @@ struct Sequence {
     received_before: u64,
 }
 
-/// What a sequence number led to.
+/// The effect of a sequence number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Update {
     Counted,
@@ -57,7 +57,7 @@ impl ReceiveStats {
     }
 
     /// Notes an authenticated packet. `clock_rate` in Hz is that of its payload type. Returns true if it confirms that the
-    /// source has begun its numbers anew.
+    /// source has restarted its sequence numbers.
     #[inline]
     pub fn on_rtp(&mut self, now: Instant, sequence_number: u16, timestamp: u32, clock_rate: u32) -> bool {
         let update = match &mut self.sequence {
@@ -73,8 +73,8 @@ impl ReceiveStats {
         update == Update::Restarted
     }
 
-    /// Notes a packet that was sent again on request, under its old number: it undoes its loss, but when it came says nothing
-    /// of the way's jitter.
+    /// Notes a retransmission under the original sequence number: it undoes the loss, but its arrival is no sample of
+    /// jitter.
     pub fn on_resent(&mut self, sequence_number: u16) {
         if let Some(sequence) = &mut self.sequence {
             sequence.update(sequence_number);
@@ -92,7 +92,7 @@ impl ReceiveStats {
         let (lost, jitter) = (self.packets_lost(), self.jitter());
         let sequence = self.sequence.as_mut()?;
         let (last_sr, delay_since_last_sr) = match self.sender_report {
-            // A peer whose NTP time has zeros in the middle would read as "none came": one unit off does no harm.
+            // Middle bits of 0 would mean that no report was received: one unit off does no harm.
             Some((at, compact)) => (compact.max(1), compact_duration(now.saturating_duration_since(at))),
             None => (0, 0),
         };
@@ -164,7 +164,7 @@ impl Jitter {
         let micros = since.as_secs().wrapping_mul(1_000_000).wrapping_add(u64::from(since.subsec_micros()));
         let arrival = (micros.wrapping_mul(u64::from(clock_rate)) / 1_000_000) as u32;
         let transit = arrival.wrapping_sub(timestamp);
-        // Times of two clocks cannot be compared: the packet behind the change is the first of its own.
+        // Times of two clocks cannot be compared: the packet after the change starts the comparison again.
         if let Some((before, rate)) = self.transit.replace((transit, clock_rate))
             && rate == clock_rate
         {

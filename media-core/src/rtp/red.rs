@@ -26,12 +26,12 @@ pub struct Block<'a> {
     pub data: &'a [u8],
 }
 
-/// What becomes of RED for one viewer.
+/// How one viewer gets RED.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redundancy {
-    /// It goes on, with this payload type for its blocks.
+    /// As RED, with this payload type for its blocks.
     Kept(u8),
-    /// Only the primary block goes out.
+    /// The primary block alone.
     Dropped,
 }
 

@@ -1,4 +1,4 @@
-//! The round-trip time to a peer, smoothed (RFC 6298 §2), and how long to wait for an answer before asking again.
+//! The smoothed round-trip time to a peer (RFC 6298 §2), and the interval between repeated requests.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ const INITIAL: Duration = Duration::from_millis(100);
 pub const MIN_INTERVAL: Duration = Duration::from_millis(20);
 /// … and at most this far, so that a second one still finds its time.
 pub const MAX_INTERVAL: Duration = Duration::from_millis(500);
-/// A longer time is no round trip but a peer that stood still.
+/// A longer sample is a peer that paused, no round trip.
 const MAX_SAMPLE: Duration = Duration::from_secs(2);
 /// The longest wait in terms of the first one.
 const MAX_BACKOFF: u32 = 8;
@@ -18,7 +18,7 @@ const MAX_BACKOFF: u32 = 8;
 pub struct RoundTrip {
     smoothed: Option<Duration>,
     variation: Duration,
-    /// Factor on the wait: doubled while nothing shows that the wait is long enough (Karn's algorithm).
+    /// Factor on the interval: doubled while there is no sample (Karn's algorithm).
     backoff: u32,
     last_change: Option<Instant>,
 }
@@ -35,8 +35,8 @@ impl RoundTrip {
         RoundTrip { smoothed: None, variation: Duration::ZERO, backoff: 1, last_change: None }
     }
 
-    /// A measured round trip: from a request to its answer, or from a report (RFC 3611 §4.5). An answer to one of several
-    /// requests is none, as nobody knows to which one it belongs.
+    /// Takes a sample: from a request to its retransmission, or from a report (RFC 3611 §4.5). A retransmission after
+    /// several requests is no sample, as it cannot be attributed to one of them (Karn's algorithm).
     pub fn on_sample(&mut self, now: Instant, sample: Duration) {
         if sample > MAX_SAMPLE {
             return;
@@ -56,8 +56,8 @@ impl RoundTrip {
         self.last_change = Some(now);
     }
 
-    /// A request of `asked` is about to be repeated. If nothing was measured since then, the wait may be too short for the
-    /// path, and then every answer would come to several requests and none could be measured: the wait grows.
+    /// A request sent at `asked` is about to be repeated. Without a sample since then the interval may be shorter than the
+    /// round trip, so that every retransmission would follow several requests and none could be a sample: back off.
     pub fn on_repeat(&mut self, now: Instant, asked: Instant) {
         if self.last_change.is_none_or(|at| at <= asked) {
             self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
@@ -70,7 +70,7 @@ impl RoundTrip {
         self.smoothed
     }
 
-    /// How long to wait for an answer before asking again, between [`MIN_INTERVAL`] and [`MAX_INTERVAL`].
+    /// The interval before a request is repeated, between [`MIN_INTERVAL`] and [`MAX_INTERVAL`].
     pub fn interval(&self) -> Duration {
         let wait = self.smoothed.map_or(INITIAL, |smoothed| smoothed + 4 * self.variation);
         (wait.max(MIN_INTERVAL) * self.backoff).min(MAX_INTERVAL)
@@ -127,7 +127,7 @@ mod tests {
         let mut round_trip = RoundTrip::new();
         round_trip.on_repeat(start + millis(100), start);
         assert_eq!(round_trip.interval(), millis(200));
-        // A second packet of the same burst says nothing new.
+        // A second packet of the same burst does not double it again.
         round_trip.on_repeat(start + millis(100), start + millis(5));
         assert_eq!(round_trip.interval(), millis(200));
         round_trip.on_sample(start + millis(300), millis(90));

@@ -25,7 +25,7 @@ pub fn split_payload(payload: &[u8]) -> Option<(u16, &[u8])> {
 /// which is two bytes shorter; `None` if it is a probe.
 pub fn restore<'a>(packet: &'a mut [u8], header: &RtpHeader, payload_type: u8, ssrc: u32) -> Option<&'a mut [u8]> {
     let (original, _) = split_payload(header.payload(packet))?;
-    // The header moves over the number behind it, which is shorter than to move the payload.
+    // The header moves over the number after it: it is shorter than the payload.
     packet.copy_within(..header.header_len, 2);
     let restored = packet.get_mut(2..)?;
     let fixed = restored.first_chunk_mut::<12>()?;

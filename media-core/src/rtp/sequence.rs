@@ -27,7 +27,7 @@ pub fn timestamp_is_newer(a: u32, b: u32) -> bool {
 /// Turns 16-bit sequence numbers into ones that do not wrap.
 ///
 /// The first number becomes 65536 plus itself, so that packets from before it still have a place below it. A number counts
-/// as late if it lies at most 32768 behind the highest, else as ahead.
+/// as late if it lies at most 32768 below the highest, else as newer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SequenceExtender {
     highest: Option<u64>,

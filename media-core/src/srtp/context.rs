@@ -11,7 +11,7 @@ use super::gcm;
 use super::keying::MasterKey;
 use super::{SrtpError, SrtpProfile};
 
-/// Bytes that a buffer must have behind a packet that is to be protected. libsrtp names this bound for its tag, an MKI
+/// Bytes that a buffer must have after a packet that is to be protected. libsrtp names this bound for its tag, an MKI
 /// and the SRTCP index; the trailer that really appears is [`SrtpProfile::tag_len`], and 4 more for RTCP.
 pub const MAX_TRAILER: usize = ffi::SRTP_MAX_TRAILER_LEN as usize + 4;
 
@@ -64,7 +64,7 @@ impl Session {
             num_master_keys: 0,
             ekt: ptr::null_mut(),
             window_size: REPLAY_WINDOW as c_ulong,
-            // Sending a stored packet once more, for a NACK without RTX, repeats its index. Receivers ignore this.
+            // A retransmission without RTX repeats the index of its packet. Receivers ignore this.
             allow_repeat_tx: 1,
             enc_xtn_hdr: ptr::null_mut(),
             enc_xtn_hdr_count: 0,
@@ -207,7 +207,7 @@ impl SrtpSender {
     }
 
     /// Turns the RTP packet in the first `len` bytes of `buf` into SRTP in place and returns the new length, longer by
-    /// [`SrtpProfile::tag_len`]. `buf` must have [`MAX_TRAILER`] bytes behind the packet, which may be overwritten.
+    /// [`SrtpProfile::tag_len`]. `buf` must have [`MAX_TRAILER`] bytes after the packet, which may be overwritten.
     ///
     /// # Errors
     /// [`SrtpError::NoRoom`] without that room, [`SrtpError::TooShort`] if the bytes are no RTP packet,
@@ -221,7 +221,7 @@ impl SrtpSender {
     }
 
     /// Turns the compound RTCP packet in the first `len` bytes of `buf` into SRTCP in place and returns the new length,
-    /// longer by [`SrtpProfile::tag_len`] and 4. `buf` must have [`MAX_TRAILER`] bytes behind the packet.
+    /// longer by [`SrtpProfile::tag_len`] and 4. `buf` must have [`MAX_TRAILER`] bytes after the packet.
     ///
     /// # Errors
     /// As [`SrtpSender::protect_rtp`]; [`SrtpError::KeyExpired`] after 2^31 packets of one SSRC.

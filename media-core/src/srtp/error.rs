@@ -8,7 +8,7 @@ pub enum SrtpError {
     /// The tag is wrong: altered on the way, or made with other keys.
     #[error("the authentication tag is wrong")]
     Authentication,
-    /// The packet came before, or is older than the replay window.
+    /// The packet was received before, or is older than the replay window.
     #[error("the packet came before or is too old")]
     Replay,
     /// Shorter than its own headers, trailer and tag; or plainly no RTP or RTCP version 2.

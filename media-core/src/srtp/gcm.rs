@@ -1,6 +1,6 @@
 //! AES-GCM for libsrtp (RFC 7714): the cipher that it calls in place of its own.
 //!
-//! libsrtp's own sets OpenSSL up anew for every packet, by calls that look their parameters up by name and one of which
+//! libsrtp's own sets OpenSSL up again for every packet, by calls that look their parameters up by name and one of which
 //! fails each time: that costs more than the cipher itself. libsrtp lets a program replace a cipher and takes the new one
 //! only if it gives the old one's known answers. Keys, indices, nonces, framing and replay stay libsrtp's.
 
@@ -93,7 +93,7 @@ pub(super) fn install() -> Result<(), SrtpError> {
     Ok(())
 }
 
-/// A cipher as libsrtp sees it, and what is behind it.
+/// A cipher as libsrtp sees it, and its state.
 #[repr(C)]
 struct Instance {
     cipher: Cipher,
@@ -184,7 +184,7 @@ unsafe extern "C" fn dealloc(cipher: *mut Cipher) -> ffi::srtp_err_status_t {
     OK
 }
 
-/// The state behind a cipher.
+/// The state of a cipher.
 ///
 /// # Safety
 /// `state` is what `alloc` wrote there, and nobody else uses it meanwhile.
@@ -243,7 +243,7 @@ unsafe extern "C" fn encrypt(state: *mut c_void, data: *mut u8, len: *mut c_uint
 
 /// Writes the tag of what was encrypted last.
 unsafe extern "C" fn get_tag(state: *mut c_void, tag: *mut u8, len: *mut u32) -> ffi::srtp_err_status_t {
-    // SAFETY: see `gcm`; libsrtp has room for a tag as long as `alloc` was told behind the packet.
+    // SAFETY: see `gcm`; libsrtp has room for a tag as long as `alloc` was told after the packet.
     unsafe {
         let gcm = gcm(state);
         ptr::copy_nonoverlapping(gcm.tag.as_ptr(), tag, gcm.tag_len);

@@ -11,7 +11,7 @@ use crate::session::DtlsRole;
 /// them.
 pub struct KeyingMaterial {
     profile: SrtpProfile,
-    // client key, server key, client salt, server salt. On the heap, so that moving this leaves no copies behind.
+    // client key, server key, client salt, server salt. On the heap, so that moving this leaves no copies.
     bytes: Zeroizing<Box<[u8]>>,
 }
 
@@ -47,7 +47,7 @@ impl KeyingMaterial {
     fn master_key(&self, side: usize) -> MasterKey {
         let (key_len, salt_len) = (self.profile.key_len(), self.profile.salt_len());
         let (keys, salts) = self.bytes.split_at(2 * key_len);
-        // One allocation of the final size: a growing vector would leave key bytes behind.
+        // One allocation of the final size: a growing vector would leave copies of key bytes.
         let mut master = Zeroizing::new(Vec::with_capacity(key_len + salt_len));
         master.extend_from_slice(&keys[side * key_len..(side + 1) * key_len]);
         master.extend_from_slice(&salts[side * salt_len..(side + 1) * salt_len]);

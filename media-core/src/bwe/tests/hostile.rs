@@ -1,4 +1,4 @@
-//! Feedback that is nonsense or lies (RTCP-14): the estimate stays within its limits, memory within its bound, and
+//! Forged and malformed feedback (RTCP-14): the estimate stays within its limits, memory within its bound, and
 //! nothing panics.
 
 use super::*;
@@ -29,7 +29,7 @@ impl Liar {
         first
     }
 
-    fn hear(&mut self, message: &[u8]) {
+    fn receive(&mut self, message: &[u8]) {
         for packet in RtcpPackets::new(message) {
             if let Ok(RtcpPacket::TransportFeedback(feedback)) = packet {
                 self.estimator.on_feedback(self.now, &feedback);
@@ -67,7 +67,7 @@ fn packets_that_all_arrive_at_once_prove_no_more_than_was_sent() {
     let mut liar = Liar::new();
     for round in 0..600 {
         let first = liar.send();
-        liar.hear(&message(first, 25, round, &[0x2000 | 25], &[0; 25]));
+        liar.receive(&message(first, 25, round, &[0x2000 | 25], &[0; 25]));
     }
     assert!(liar.estimator.estimate() < 3_200_000, "{}", liar.estimator.estimate());
 }
@@ -80,7 +80,7 @@ fn arrivals_in_the_past_and_far_in_the_future() {
             let mut liar = Liar::new();
             for round in 0..200u32 {
                 let first = liar.send();
-                liar.hear(&large_deltas(first, 25, round.wrapping_mul(step) & 0xff_ffff, |_| delta));
+                liar.receive(&large_deltas(first, 25, round.wrapping_mul(step) & 0xff_ffff, |_| delta));
             }
             assert!(liar.estimator.estimate() < 3_200_000, "{delta}, {step}: {}", liar.estimator.estimate());
         }
@@ -95,7 +95,7 @@ fn arrivals_that_jump_about() {
         let first = liar.send();
         let reference = (liar.random.next() * 16_777_216.0) as u32;
         let deltas: Vec<i16> = (0..25).map(|_| ((liar.random.next() - 0.5) * 65_000.0) as i16).collect();
-        liar.hear(&large_deltas(first, 25, reference, |n| deltas[usize::from(n)]));
+        liar.receive(&large_deltas(first, 25, reference, |n| deltas[usize::from(n)]));
     }
 }
 
@@ -105,8 +105,8 @@ fn numbers_that_were_never_sent() {
     let mut liar = Liar::new();
     for round in 0..1_000 {
         let first = liar.send();
-        liar.hear(&message(first.wrapping_add(25), 8_000, round, &[0x2000 | 8_000], &vec![1; 8_000]));
-        liar.hear(&message(first.wrapping_sub(9_000), 8_000, round, &[0x2000 | 8_000], &vec![1; 8_000]));
+        liar.receive(&message(first.wrapping_add(25), 8_000, round, &[0x2000 | 8_000], &vec![1; 8_000]));
+        liar.receive(&message(first.wrapping_sub(9_000), 8_000, round, &[0x2000 | 8_000], &vec![1; 8_000]));
     }
     assert_eq!(liar.estimator.acknowledged.rate(), None);
     assert!(liar.estimator.estimate() <= LIMITS.start);
@@ -118,7 +118,7 @@ fn a_message_about_all_numbers_there_are() {
     let mut liar = Liar::new();
     for round in 0..200 {
         let first = liar.send();
-        liar.hear(&message(first, u16::MAX, round, &[0x1fff; 9], &[]));
+        liar.receive(&message(first, u16::MAX, round, &[0x1fff; 9], &[]));
     }
     assert!(liar.estimator.loss.excess() > 0.99);
     assert!(liar.estimator.estimate() < LIMITS.start);
@@ -131,7 +131,7 @@ fn the_same_message_again_and_again() {
     let first = liar.send();
     let praise = large_deltas(first, 25, 1, |_| 16);
     for _ in 0..10_000 {
-        liar.hear(&praise);
+        liar.receive(&praise);
         liar.now += Duration::from_millis(1);
     }
     assert_eq!(liar.estimator.estimate(), LIMITS.start);
@@ -144,8 +144,8 @@ fn loss_that_is_taken_back_and_forth() {
     for round in 0..500 {
         let first = liar.send();
         for _ in 0..4 {
-            liar.hear(&message(first, 25, round, &[25], &[]));
-            liar.hear(&large_deltas(first, 25, round, |_| 16));
+            liar.receive(&message(first, 25, round, &[25], &[]));
+            liar.receive(&large_deltas(first, 25, round, |_| 16));
         }
     }
     assert!(liar.estimator.loss.excess() < 0.2);
@@ -162,7 +162,7 @@ fn random_bytes() {
         let deltas: Vec<u8> = (0..1_000).map(|_| (liar.random.next() * 256.0) as u8).collect();
         let count = 1 + (liar.random.next() * 60.0) as u16;
         let reference = (liar.random.next() * 16_777_216.0) as u32;
-        liar.hear(&message(base, count, reference, &chunks, &deltas));
+        liar.receive(&message(base, count, reference, &chunks, &deltas));
     }
 }
 
@@ -175,5 +175,5 @@ fn packets_without_end_at_one_moment() {
         liar.estimator.on_sent(liar.now, usize::MAX);
     }
     assert!(liar.estimator.is_probing());
-    liar.hear(&message(0, 100, 1, &[0x2064], &[4; 100]));
+    liar.receive(&message(0, 100, 1, &[0x2064], &[4; 100]));
 }

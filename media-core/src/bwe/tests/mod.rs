@@ -34,7 +34,7 @@ impl Random {
     }
 }
 
-/// A queue that is served at a rate, behind it a delay. Times in µs.
+/// A queue that is served at a rate, then a constant delay. Times in µs.
 pub(crate) struct Link {
     bits_per_second: f64,
     /// Longer queues drop their tail.
@@ -103,14 +103,14 @@ fn memory(estimator: &SendSideEstimator) -> usize {
     size_of::<SendSideEstimator>() + estimator.history.heap_size()
 }
 
-/// What stands still.
+/// What pauses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stall {
     /// The bottleneck, with what is in its queue.
     Link,
-    /// The viewer: all that comes meanwhile comes to it at once.
+    /// The viewer: it receives everything afterwards at once.
     Viewer,
-    /// Nothing: but all media is lost.
+    /// Nothing, but all media is lost.
     Loss,
     /// The way back.
     Feedback,
@@ -152,7 +152,7 @@ struct Simulation {
     feedback_count: u8,
     /// When they were produced, and their bytes.
     paced: VecDeque<(u64, usize)>,
-    on_the_way: VecDeque<(u16, u64)>,
+    in_flight: VecDeque<(u16, u64)>,
     feedback: VecDeque<(u64, Vec<u8>)>,
     samples: Vec<Sample>,
     /// Feedback does not come through in this span.
@@ -187,7 +187,7 @@ impl Simulation {
             next_feedback: 0,
             feedback_count: 0,
             paced: VecDeque::new(),
-            on_the_way: VecDeque::new(),
+            in_flight: VecDeque::new(),
             feedback: VecDeque::new(),
             samples: vec![],
             silence: 0..0,
@@ -206,14 +206,14 @@ impl Simulation {
     fn run(&mut self, seconds: f64) -> &mut Simulation {
         let end = self.time + (seconds * 1e6) as u64;
         while self.time < end {
-            if !self.stands_still(&[Stall::Viewer, Stall::Everything]) {
+            if !self.is_paused(&[Stall::Viewer, Stall::Everything]) {
                 self.report();
             }
-            if !self.stands_still(&[Stall::Sender, Stall::Everything]) {
+            if !self.is_paused(&[Stall::Sender, Stall::Everything]) {
                 self.produce();
                 self.pace();
                 self.probe();
-                self.hear();
+                self.take_feedback();
             }
             if self.time.is_multiple_of(10_000) {
                 self.samples.push(Sample {
@@ -227,7 +227,7 @@ impl Simulation {
         self
     }
 
-    /// Something stands still for so many seconds from now on.
+    /// Something pauses for so many seconds from now on.
     fn stall(&mut self, stall: Stall, seconds: f64) {
         let micros = (seconds * 1e6) as u64;
         let end = self.time + micros;
@@ -237,20 +237,20 @@ impl Simulation {
         }
         match stall {
             Stall::Loss => self.link.loss_bursts = Some((self.time, end, u64::MAX)),
-            Stall::Everything => self.on_the_way.iter_mut().for_each(|(_, arrival)| *arrival += micros),
+            Stall::Everything => self.in_flight.iter_mut().for_each(|(_, arrival)| *arrival += micros),
             Stall::Viewer => {
-                self.on_the_way.iter_mut().for_each(|(_, arrival)| *arrival = end.max(*arrival));
+                self.in_flight.iter_mut().for_each(|(_, arrival)| *arrival = end.max(*arrival));
                 self.link.last_arrival = end;
             }
             _ => {}
         }
     }
 
-    fn stands_still(&self, stalls: &[Stall]) -> bool {
+    fn is_paused(&self, stalls: &[Stall]) -> bool {
         self.stalled.as_ref().is_some_and(|(stall, span)| stalls.contains(stall) && span.contains(&self.time))
     }
 
-    fn hear(&mut self) {
+    fn take_feedback(&mut self) {
         let now = self.now();
         while self.feedback.front().is_some_and(|&(at, _)| at <= self.time) {
             let (_, bytes) = self.feedback.pop_front().unwrap();
@@ -341,7 +341,7 @@ impl Simulation {
         let sequence = self.estimator.on_sent(self.now(), bytes);
         self.sent += 1;
         match self.link.send(self.time, bytes) {
-            Some(arrival) => self.on_the_way.push_back((sequence, arrival)),
+            Some(arrival) => self.in_flight.push_back((sequence, arrival)),
             None => self.lost += 1,
         }
     }
@@ -352,10 +352,10 @@ impl Simulation {
         }
         self.next_feedback = self.time + self.feedback_interval;
         let mut packets = vec![];
-        while let Some(&(sequence, arrival)) = self.on_the_way.front()
+        while let Some(&(sequence, arrival)) = self.in_flight.front()
             && arrival <= self.time
         {
-            self.on_the_way.pop_front();
+            self.in_flight.pop_front();
             let arrival = arrival as i64;
             let there = 5_000_000_000 + arrival + arrival * self.drift_ppm / 1_000_000;
             packets.push((sequence, Some(there as u64)));
@@ -365,7 +365,7 @@ impl Simulation {
             return;
         }
         let mut arrival = self.time + self.link.one_way;
-        if self.stands_still(&[Stall::Feedback]) {
+        if self.is_paused(&[Stall::Feedback]) {
             arrival += self.stalled.as_ref().map_or(0, |(_, span)| span.end - self.time);
         }
         self.feedback.extend(messages.into_iter().map(|message| (arrival, message)));

@@ -26,7 +26,7 @@ fn mean_queue(simulation: &Simulation, from: f64) -> f64 {
 
 #[test]
 fn two_senders_on_one_bottleneck_each_have_a_usable_share() {
-    // RTCP-16: from 30 s on each has a quarter at least, whether both began together or one came ten seconds later.
+    // RTCP-16: from 30 s on each has a quarter at least, whether both start together or one joins ten seconds later.
     for capacity in [1e6, 2.5e6, 6e6] {
         for media in [Media::UpTo(50e6), Media::Held(1.2 * capacity), Media::Held(0.6 * capacity)] {
             for head_start in [0.0, 10.0] {

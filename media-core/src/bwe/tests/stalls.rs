@@ -4,12 +4,12 @@ use super::*;
 
 const CAPACITY: f64 = 1.1e6;
 
-/// What a stall came to.
+/// The effect of a stall.
 #[derive(Debug)]
 struct Aftermath {
-    /// Seconds with an estimate below 80 % of the path, of 20 s behind the stall.
+    /// Seconds with an estimate below 80 % of the path, of 20 s after the stall.
     below: f64,
-    /// Lowest part of the path from 5 s behind it on.
+    /// Lowest part of the path from 5 s after it on.
     lowest: f64,
     /// Until the queue was below 300 ms, in s, …
     drained: f64,
@@ -41,7 +41,7 @@ fn aftermath(media: Media, stall: Stall, seconds: f64, moment: u32) -> Aftermath
 
 #[test]
 fn a_stall_is_over_after_seconds() {
-    // RTCP-16: behind a stall the estimate is below 80 % of the path for five seconds at most, in sum, and from the fifth
+    // RTCP-16: after a stall the estimate is below 80 % of the path for five seconds at most, in sum, and from the fifth
     // second on where it is without one. The queue that the stall has left is below 300 ms within two seconds, and is
     // above that for no more than a second again (what comes at once when a sender goes on).
     for media in [Media::Held(2e6), Media::Held(0.8e6), Media::UpTo(2e6)] {

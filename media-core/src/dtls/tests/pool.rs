@@ -161,7 +161,7 @@ fn an_owner_that_went_away_costs_nothing_more() {
     let parameters = DtlsParameters { role: DtlsRole::Client, fingerprints: vec![] };
     pool.handle().open(SessionId(1), parameters, outputs.clone());
     pool.handle().start(SessionId(1));
-    // The thread held the only other sender; it lets go as soon as it cannot be heard.
+    // The thread held the only other sender; it drops it with the association.
     let began = Instant::now();
     while outputs.strong_count() > 1 {
         assert!(began.elapsed() < PATIENCE);

@@ -1,4 +1,4 @@
-//! AV1 (RTP payload specification, version 1.0): the aggregation header and the types of the OBUs behind it.
+//! AV1 (RTP payload specification, version 1.0): the aggregation header and the types of the OBUs after it.
 
 /// `OBU_SEQUENCE_HEADER` (AV1 specification §6.2.2).
 const SEQUENCE_HEADER: u8 = 1;

@@ -14,7 +14,7 @@ const FU_A: u8 = 28;
 /// True if the packet begins a sequence parameter set or the first slice of an IDR picture.
 ///
 /// The sets may come in packets of their own before the picture, or only out of band; an access unit delimiter or SEI in
-/// front starts nothing. A later slice of the same picture is no place to start.
+/// front starts nothing. Decoding cannot start at a later slice of the same picture.
 #[inline]
 pub fn starts_keyframe(payload: &[u8]) -> bool {
     let Some((&header, rest)) = payload.split_first() else { return false };
@@ -49,7 +49,7 @@ fn unit_starts_keyframe(kind: u8, body: &[u8]) -> bool {
     }
 }
 
-/// The units of an aggregation packet behind its header, each with a 16-bit size in front; a size beyond the packet ends
+/// The units of an aggregation packet after its header, each with a 16-bit size in front; a size beyond the packet ends
 /// them. H.265 has the same layout (RFC 7798 §4.4.2).
 pub(super) fn aggregated_units(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! What a forwarder must know of the payload formats: where a decoder may start, and which layer a packet belongs to.
-//! Nothing is decoded.
+//! Payload descriptors, as far as a forwarder needs them: where a decoder may start, and the layer of a packet. Nothing
+//! is decoded.
 
 pub mod av1;
 pub mod h264;
@@ -11,7 +11,7 @@ pub mod vp9;
 use crate::media::Codec;
 
 /// True on the packet at which a decoder may start: the first of a keyframe, or the parameter sets in front of it.
-/// Every packet of audio is such a place. A payload that does not parse is none.
+/// True for every packet of audio, false for a payload that does not parse.
 #[inline]
 pub fn starts_keyframe(codec: Codec, payload: &[u8]) -> bool {
     match codec {

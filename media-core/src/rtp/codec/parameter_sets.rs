@@ -109,7 +109,7 @@ impl ParameterSets {
                 let kind = h265::unit_type(*unit.first()?);
                 let id = match kind {
                     h265::VPS => u32::from(unit.get(2)? >> 4),
-                    // Its id stands behind a structure of variable length; a stream has one.
+                    // Its id follows a structure of variable length; a stream has one.
                     h265::SPS => 0,
                     h265::PPS => exp_golomb(unit.get(2..)?)?,
                     _ => return None,

@@ -28,7 +28,7 @@ fn rtp(sequence: u16, ssrc: u32, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A receiver report without blocks, and a picture loss indication behind it.
+/// A receiver report without blocks, then a picture loss indication.
 fn rtcp(ssrc: u32) -> Vec<u8> {
     let mut packet = vec![0x80, 201, 0, 1];
     packet.extend_from_slice(&ssrc.to_be_bytes());
