@@ -29,6 +29,9 @@ const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 
 /// A DTLS 1.2 record's header.
 const RECORD_HEADER: usize = 13;
+/// The tag of every AEAD suite offered, and the explicit nonce that those with GCM put first (RFC 5288 §3), in bytes.
+const TAG: usize = 16;
+const EXPLICIT_NONCE: usize = 8;
 /// The longest plaintext of a record, in bytes (RFC 5246 §6.2.1).
 const MAX_PLAINTEXT: usize = 1 << 14;
 
@@ -255,10 +258,27 @@ impl DtlsEndpoint {
             return false;
         }
         match (self.state, self.role) {
-            (State::Connected, _) => true,
+            (State::Connected, _) => !self.has_short_record(datagram),
             (State::Ended, _) | (State::Idle, DtlsRole::Client) => false,
             (State::Idle | State::Handshaking, role) => !is_from_same_role(datagram, role),
         }
+    }
+
+    /// True if an encrypted record is shorter than the cipher's nonce and tag. OpenSSL 3.0 ends the association over one,
+    /// although nothing in it is authenticated (RFC 6347 §4.1.2.7: discard silently).
+    fn has_short_record(&self, datagram: &[u8]) -> bool {
+        let has_nonce = self.stream.ssl().current_cipher().is_some_and(|cipher| cipher.name().contains("GCM"));
+        let least = TAG + if has_nonce { EXPLICIT_NONCE } else { 0 };
+        let mut rest = datagram;
+        while let Some((header, after)) = rest.split_first_chunk::<RECORD_HEADER>() {
+            let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
+            let is_encrypted = header[3..5] != [0, 0];
+            if is_encrypted && length < least {
+                return true;
+            }
+            rest = after.get(length..).unwrap_or_default();
+        }
+        false
     }
 
     /// Lets OpenSSL work until it needs another datagram.
