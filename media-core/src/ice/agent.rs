@@ -1,8 +1,8 @@
-//! The full agent: `webrtc-ice` behind a mux of ours.
+//! The full agent: `webrtc-ice` on a mux of ours.
 //!
-//! The agent makes and answers checks. Everything that decides where media goes is ours: a message is authenticated
-//! before the agent sees it, and nomination, address changes, consent, limits and role conflicts are handled here,
-//! since the agent selects one pair for ever, measures liveness by the wall clock and is slow when flooded.
+//! The agent sends and answers checks. The selected pair is decided here: a message is authenticated before the agent
+//! sees it, and nomination, address changes, consent, limits and role conflicts are handled here, since the agent selects
+//! one pair for ever, measures liveness by the wall clock and is slow when flooded.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use webrtc_util::vnet::net::Net;
 use super::IceOutput;
 use super::candidate::is_check_target;
 use super::check::{self, Binding, Kind};
-use super::mux::{AgentTransmit, MuxConn, OneConn, Wire};
-use super::paths::Paths;
+use super::mux::{AgentTransmit, MuxConn, OneConn, Outbound};
 use super::rate::StunLimit;
+use super::valid_list::ValidList;
 use crate::session::{IceCredentials, RemoteCandidate, SessionId};
 use crate::stats::DropReason;
 
@@ -32,9 +32,9 @@ use crate::stats::DropReason;
 const QUEUE: usize = 32;
 /// Candidates of the client that get checks; at the default interval that is one check in 20 ms (RFC 8445 §14.2).
 const MAX_CHECKED_CANDIDATES: usize = 10;
-/// Sources that an agent ever hears of; it keeps each as a candidate and searches them in order.
+/// Source addresses passed to an agent; it keeps each as a candidate and searches them in order.
 const MAX_SOURCES: usize = 64;
-/// Checks of one pair before the agent gives it up: as many as fit in the 40 s that RFC 8863 §4 wants.
+/// Checks of one pair before it fails: as many as fit in the 40 s of RFC 8863 §4.
 const MAX_CHECKS: u16 = 200;
 /// The selected pair is checked this often (RFC 7675 §5.1).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -90,12 +90,12 @@ pub struct FullAgent {
     remote: IceCredentials,
     local_address: SocketAddr,
     options: AgentOptions,
-    wire: Arc<Wire>,
-    paths: Paths,
+    outbound: Arc<Outbound>,
+    valid: ValidList,
     limits: [StunLimit; 2],
     candidates: Vec<SocketAddr>,
     /// One agent for IPv4 and one for IPv6, each started when it is first needed: an agent cannot tell to which of
-    /// several local candidates a datagram came.
+    /// several local candidates a datagram was sent.
     workers: [Option<Worker>; 2],
 }
 
@@ -115,8 +115,8 @@ impl FullAgent {
             remote,
             local_address,
             options,
-            wire: Arc::new(Wire::new(owner, local_address.ip(), transmit)),
-            paths: Paths::default(),
+            outbound: Arc::new(Outbound::new(owner, local_address.ip(), transmit)),
+            valid: ValidList::default(),
             limits: [StunLimit::new(), StunLimit::new()],
             candidates: Vec::new(),
             workers: [None, None],
@@ -154,12 +154,17 @@ impl FullAgent {
         datagram: &[u8],
         out: &mut Vec<IceOutput>,
     ) -> Result<(), DropReason> {
-        if !self.limits[usize::from(self.paths.is_validated(source))].take(now) {
+        if !self.limits[usize::from(self.valid.is_validated(source))].take(now) {
             return Err(DropReason::StunRate);
         }
         let mut binding = Binding::parse(datagram)?;
         match binding.kind {
-            Kind::Request => self.on_request(now, source, binding, datagram, out),
+            Kind::Request => {
+                if self.on_request(now, source, binding, out)? {
+                    self.forward(source, datagram)?;
+                }
+                Ok(())
+            }
             Kind::Success => {
                 binding.authenticate(&self.remote.pwd)?;
                 self.on_success(now, source, datagram, out)
@@ -168,21 +173,21 @@ impl FullAgent {
             Kind::Error => Ok(()),
             Kind::Indication => {
                 if binding.authenticate(&self.local.pwd).is_ok() {
-                    self.paths.refresh(now);
+                    self.valid.refresh(now);
                 }
                 Ok(())
             }
         }
     }
 
+    /// Takes a request; true if the agent has to answer it.
     fn on_request(
         &mut self,
         now: Instant,
         source: SocketAddr,
         binding: Binding,
-        datagram: &[u8],
         out: &mut Vec<IceOutput>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<bool, DropReason> {
         let (request, message) = binding.into_request(&self.local, &self.remote)?;
         let password = &self.local.pwd;
         let conflict = match self.role {
@@ -192,22 +197,29 @@ impl FullAgent {
         // The agent cannot change its role, so the peer has to, whatever the tie-breakers say.
         if let Some(refusal) = request.refusal(&message, conflict, password) {
             out.extend(refusal.map(|datagram| IceOutput::Transmit { to: source, datagram }));
-            return Ok(());
+            return Ok(false);
         }
         let nominates = request.use_candidate && self.role == AgentRole::Controlled;
-        self.paths.validate(now, source, nominates, out);
+        self.valid.validate(now, source, nominates, out);
         let source_form = canonical(source);
         let worker = self.worker(source_form);
         if !worker.sources.contains(&source_form) {
             if worker.sources.len() >= MAX_SOURCES {
-                // A peer that has wandered that far is answered without the agent.
+                // A peer with so many addresses is answered without the agent.
                 let response = check::success(&message, source, &self.local.pwd);
                 out.extend(response.map(|datagram| IceOutput::Transmit { to: source, datagram }));
-                return Ok(());
+                return Ok(false);
             }
             worker.sources.push(source_form);
         }
-        worker.inbound.try_send((source_form, datagram.to_vec())).map_err(|_| DropReason::StunRate)
+        Ok(true)
+    }
+
+    /// Passes an authenticated message to the agent.
+    fn forward(&mut self, source: SocketAddr, datagram: &[u8]) -> Result<(), DropReason> {
+        let source_form = canonical(source);
+        let message = (source_form, datagram.to_vec());
+        self.worker(source_form).inbound.try_send(message).map_err(|_| DropReason::StunRate)
     }
 
     fn on_success(
@@ -217,44 +229,43 @@ impl FullAgent {
         datagram: &[u8],
         out: &mut Vec<IceOutput>,
     ) -> Result<(), DropReason> {
-        let sent = check::transaction_id(datagram).and_then(|transaction| self.wire.find(transaction, now));
+        let sent = check::transaction_id(datagram).and_then(|transaction| self.outbound.find(transaction, now));
         // A response from elsewhere than the request went to proves a path that works one way only (RFC 8445 §7.2.5.2.1).
         let source_form = canonical(source);
         let sent = sent.filter(|sent| sent.to == source_form).ok_or(DropReason::MalformedStun)?;
-        self.wire.settle(sent.transaction);
-        self.paths.validate(now, source, sent.nominates, out);
-        let worker = self.worker(source_form);
-        worker.inbound.try_send((source_form, datagram.to_vec())).map_err(|_| DropReason::StunRate)
+        self.outbound.settle(sent.transaction);
+        self.valid.validate(now, source, sent.nominates, out);
+        self.forward(source, datagram)
     }
 
     /// True if a request with this transaction id was sent by this agent and waits for its response.
     #[cfg(test)]
     pub(super) fn owns_transaction(&self, transaction: [u8; 12], now: Instant) -> bool {
-        self.wire.find(transaction, now).is_some()
+        self.outbound.find(transaction, now).is_some()
     }
 
     /// Lets time pass; see [`super::Ice::tick`].
     pub fn tick(&mut self, now: Instant, out: &mut Vec<IceOutput>) {
-        self.paths.tick(now, out);
+        self.valid.tick(now, out);
     }
 
-    /// When the peer last proved itself: by a request, or by answering one of ours.
+    /// When the peer was last authenticated: by a request, or by answering one of ours.
     pub fn last_valid_check(&self) -> Option<Instant> {
-        self.paths.last_valid()
+        self.valid.last_valid()
     }
 
-    /// Where media goes.
+    /// The remote address of the selected pair.
     pub fn selected(&self) -> Option<SocketAddr> {
-        self.paths.selected()
+        self.valid.selected()
     }
 
-    /// The addresses from which DTLS and SRTP are accepted, at most 16.
+    /// The remote addresses of the valid list, at most 16.
     pub fn validated(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.paths.addresses()
+        self.valid.addresses()
     }
 
     fn worker(&mut self, peer: SocketAddr) -> &mut Worker {
-        let FullAgent { role, local, remote, local_address, options, wire, workers, .. } = self;
+        let FullAgent { role, local, remote, local_address, options, outbound, workers, .. } = self;
         workers[usize::from(peer.is_ipv6())].get_or_insert_with(|| {
             let (inbound_sender, inbound) = mpsc::channel(QUEUE);
             let (candidate_sender, candidates) = mpsc::channel(MAX_CHECKED_CANDIDATES);
@@ -265,7 +276,7 @@ impl FullAgent {
                 local_address: *local_address,
                 options: *options,
                 ipv6: peer.is_ipv6(),
-                wire: Arc::clone(wire),
+                outbound: Arc::clone(outbound),
             };
             tokio::spawn(async move {
                 if let Err(error) = task.run(inbound, candidates).await {
@@ -285,7 +296,7 @@ struct Task {
     local_address: SocketAddr,
     options: AgentOptions,
     ipv6: bool,
-    wire: Arc<Wire>,
+    outbound: Arc<Outbound>,
 }
 
 impl Task {
@@ -298,7 +309,7 @@ impl Task {
         let net = Arc::new(Net::new(None));
         let ip = nominal_ip(&net, self.local_address.ip().to_canonical(), self.ipv6).await;
         let local = SocketAddr::new(ip, self.local_address.port());
-        let conn = MuxConn { wire: self.wire, local, inbound: tokio::sync::Mutex::new(inbound) };
+        let conn = MuxConn { outbound: self.outbound, local, inbound: tokio::sync::Mutex::new(inbound) };
         let agent = Agent::new(AgentConfig {
             udp_network: UDPNetwork::Muxed(Arc::new(OneConn(Arc::new(conn)))),
             local_ufrag: self.local.ufrag,

@@ -30,7 +30,7 @@ pub fn candidate_line(candidate: &LocalCandidate) -> String {
 
 /// Reads a client's candidate line, with or without `a=` and `candidate:` in front.
 ///
-/// `None` for everything that this server does not pair with, silently as RFC 9725 §4.3.2 wants it: other transports,
+/// `None` for everything that this server does not pair with, ignored as in RFC 9725 §4.3.2: other transports,
 /// other components than 1, names (mDNS or not), unusable addresses, broken lines.
 pub fn parse_candidate(line: &str) -> Option<RemoteCandidate> {
     let mut words = words(line)?;
@@ -76,7 +76,7 @@ pub fn candidate_ufrag(line: &str) -> Option<&str> {
 
 /// May a full agent send checks to this address that a client merely named? (RFC 8445 §19.5)
 ///
-/// No client shall make the server knock at services of its own network: no multicast, no broadcast, no port below 1024,
+/// No client shall make the server send to services of its own network: no multicast, no broadcast, no port below 1024,
 /// and the server's own loopback only if it listens there itself.
 pub fn is_check_target(target: SocketAddr, local: IpAddr) -> bool {
     let ip = target.ip().to_canonical();

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::IceOutput;
 use super::check::{self, Binding, Kind};
-use super::paths::Paths;
 use super::rate::StunLimit;
+use super::valid_list::ValidList;
 use crate::session::IceCredentials;
 use crate::stats::DropReason;
 
@@ -15,9 +15,9 @@ use crate::stats::DropReason;
 pub struct IceLite {
     local: IceCredentials,
     remote: IceCredentials,
-    paths: Paths,
-    /// For addresses that proved themselves before, and for all others: a stranger who learnt the username fragment
-    /// cannot starve the peer.
+    valid: ValidList,
+    /// One for all other addresses, one for those of the valid list: a third party that learnt the username fragment
+    /// cannot use up the peer's.
     limits: [StunLimit; 2],
 }
 
@@ -25,12 +25,12 @@ impl IceLite {
     /// Answers checks that know `local` and come from the owner of `remote`.
     pub fn new(local: IceCredentials, remote: IceCredentials) -> IceLite {
         let limits = [StunLimit::new(), StunLimit::new()];
-        IceLite { local, remote, paths: Paths::default(), limits }
+        IceLite { local, remote, valid: ValidList::default(), limits }
     }
 
-    /// Takes one STUN datagram and appends to `out` what follows from it (RFC 8445 §7.3).
+    /// Takes one STUN datagram and appends the outputs to `out` (RFC 8445 §7.3).
     ///
-    /// Nobody who does not know the password gets an answer: errors to strangers would only serve scanners.
+    /// Unauthenticated requests get no error response, which would only serve scanners.
     pub fn handle(&mut self, now: Instant, source: SocketAddr, datagram: &[u8], out: &mut Vec<IceOutput>) {
         if let Err(reason) = self.try_handle(now, source, datagram, out) {
             out.push(IceOutput::CheckRefused(reason));
@@ -44,7 +44,7 @@ impl IceLite {
         datagram: &[u8],
         out: &mut Vec<IceOutput>,
     ) -> Result<(), DropReason> {
-        if !self.limits[usize::from(self.paths.is_validated(source))].take(now) {
+        if !self.limits[usize::from(self.valid.is_validated(source))].take(now) {
             return Err(DropReason::StunRate);
         }
         let mut binding = Binding::parse(datagram)?;
@@ -53,7 +53,7 @@ impl IceLite {
             Kind::Indication => {
                 // An indication is never answered, and one without proof changes nothing (RFC 8445 §11).
                 if binding.authenticate(&self.local.pwd).is_ok() {
-                    self.paths.refresh(now);
+                    self.valid.refresh(now);
                 }
                 return Ok(());
             }
@@ -69,27 +69,27 @@ impl IceLite {
         }
         let response = check::success(&message, source, password);
         out.extend(response.map(|datagram| IceOutput::Transmit { to: source, datagram }));
-        self.paths.validate(now, source, request.use_candidate, out);
+        self.valid.validate(now, source, request.use_candidate, out);
         Ok(())
     }
 
     /// Lets time pass; see [`super::Ice::tick`].
     pub fn tick(&mut self, now: Instant, out: &mut Vec<IceOutput>) {
-        self.paths.tick(now, out);
+        self.valid.tick(now, out);
     }
 
-    /// When the peer last proved itself.
+    /// When the peer was last authenticated.
     pub fn last_valid_check(&self) -> Option<Instant> {
-        self.paths.last_valid()
+        self.valid.last_valid()
     }
 
-    /// Where media goes.
+    /// The remote address of the selected pair.
     pub fn selected(&self) -> Option<SocketAddr> {
-        self.paths.selected()
+        self.valid.selected()
     }
 
-    /// The addresses from which DTLS and SRTP are accepted, at most 16.
+    /// The remote addresses of the valid list, at most 16.
     pub fn validated(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.paths.addresses()
+        self.valid.addresses()
     }
 }

@@ -1,8 +1,8 @@
-//! ICE (RFC 8445, RFC 8839): who the peer is and which address its media goes to.
+//! ICE (RFC 8445, RFC 8839): connectivity checks, the valid pairs of a session, and the selected one.
 //!
-//! [`IceLite`] answers checks and nothing else; [`FullAgent`] puts the agent of `webrtc-ice` behind the same interface.
-//! Both own the same table of validated addresses (`paths`), so that nomination, address changes and consent behave
-//! alike in both modes. Media never passes through either of them.
+//! [`IceLite`] only answers checks; [`FullAgent`] gives the agent of `webrtc-ice` the same interface.
+//! Both own the same valid list (`valid_list`), so that nomination, address changes and consent behave alike in both
+//! modes. Media never passes through either of them.
 
 mod agent;
 mod candidate;
@@ -11,10 +11,10 @@ mod check;
 mod check_builder;
 mod lite;
 mod mux;
-mod paths;
 mod rate;
 #[cfg(test)]
 mod tests;
+mod valid_list;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -52,8 +52,7 @@ pub fn random_credentials() -> IceCredentials {
     IceCredentials { ufrag: text(ufrag), pwd: text(pwd) }
 }
 
-/// What ICE wants done, or tells. Addresses have the form in which the socket shows them: whoever hands in IPv4-mapped
-/// addresses gets such addresses back.
+/// An output of ICE. Addresses have the form of the input: IPv4-mapped ones stay IPv4-mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IceOutput {
     /// Send this datagram.
@@ -65,9 +64,9 @@ pub enum IceOutput {
     },
     /// The first authenticated check from this address: DTLS and SRTP from it belong to this session (RFC 8445 §12).
     Validated(SocketAddr),
-    /// This address was crowded out by newer ones: nothing from it is accepted any more.
+    /// Newer addresses displaced this one: nothing from it is accepted any more.
     Forgotten(SocketAddr),
-    /// Media goes to this address from now on (RFC 8445 §12.1).
+    /// The remote address of the selected pair, to which media is sent from now on (RFC 8445 §12.1).
     Selected(SocketAddr),
     /// The datagram was dropped.
     CheckRefused(DropReason),
@@ -85,7 +84,7 @@ impl Ice {
     /// Starts what `parameters` ask for, on the server's side.
     ///
     /// `owner` and `transmit` are of use only to the full agent, whose tasks run on the current tokio runtime; without
-    /// a path it falls silent after `deadline`. A client that is lite itself leaves the choice of the pair to us
+    /// a selected pair it stops after `deadline`. A client that is lite itself leaves the choice of the pair to us
     /// (RFC 8445 §6.1.1).
     pub fn start(
         parameters: &IceParameters,
@@ -125,7 +124,7 @@ impl Ice {
         }
     }
 
-    /// Lets time pass: a nomination that came too fast after another one takes effect. Every 100 ms is often enough.
+    /// Lets time pass: a nomination that was delayed takes effect. Every 100 ms is often enough.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<IceOutput>) {
         match self {
             Ice::Lite(lite) => lite.tick(now, out),
@@ -133,7 +132,7 @@ impl Ice {
         }
     }
 
-    /// When the peer last proved itself by an authenticated STUN message (RFC 7675 §5.1).
+    /// When the last authenticated STUN message of the peer was received (RFC 7675 §5.1).
     pub fn last_valid_check(&self) -> Option<Instant> {
         match self {
             Ice::Lite(lite) => lite.last_valid_check(),
@@ -141,7 +140,7 @@ impl Ice {
         }
     }
 
-    /// Where media goes.
+    /// The remote address of the selected pair.
     pub fn selected(&self) -> Option<SocketAddr> {
         match self {
             Ice::Lite(lite) => lite.selected(),
@@ -149,7 +148,7 @@ impl Ice {
         }
     }
 
-    /// All addresses from which the session accepts DTLS and SRTP, at most 16.
+    /// The remote addresses of the valid list, from which DTLS and SRTP are accepted, at most 16.
     pub fn validated(&self) -> Vec<SocketAddr> {
         match self {
             Ice::Lite(lite) => lite.validated().collect(),

@@ -1,4 +1,4 @@
-//! The socket as an agent of `webrtc-ice` sees it: two bounded queues, and a memory of what it asked.
+//! The socket as an agent of `webrtc-ice` sees it: two bounded queues, and its pending requests.
 
 use std::collections::VecDeque;
 use std::io;
@@ -42,17 +42,17 @@ pub(super) struct Sent {
 }
 
 /// The outgoing side, shared by the agents of one session.
-pub(super) struct Wire {
+pub(super) struct Outbound {
     owner: SessionId,
     transmit: mpsc::Sender<AgentTransmit>,
-    /// The socket is an IPv6 one, which wants IPv4 targets in their mapped form.
+    /// The socket is of the IPv6 family, and takes IPv4 destinations in mapped form.
     mapped: bool,
     sent: Mutex<VecDeque<Sent>>,
 }
 
-impl Wire {
-    pub(super) fn new(owner: SessionId, local: IpAddr, transmit: mpsc::Sender<AgentTransmit>) -> Wire {
-        Wire { owner, transmit, mapped: local.is_ipv6(), sent: Mutex::new(VecDeque::new()) }
+impl Outbound {
+    pub(super) fn new(owner: SessionId, local: IpAddr, transmit: mpsc::Sender<AgentTransmit>) -> Outbound {
+        Outbound { owner, transmit, mapped: local.is_ipv6(), sent: Mutex::new(VecDeque::new()) }
     }
 
     /// The form of an address that the socket uses.
@@ -72,7 +72,7 @@ impl Wire {
         sent.iter().find(|sent| sent.transaction == transaction).copied()
     }
 
-    /// Its answer came; another one means nothing.
+    /// The response was received; a second one is ignored.
     pub(super) fn settle(&self, transaction: [u8; 12]) {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).retain(|sent| sent.transaction != transaction);
     }
@@ -96,7 +96,7 @@ impl Wire {
 
 /// One agent's socket.
 pub(super) struct MuxConn {
-    pub(super) wire: Arc<Wire>,
+    pub(super) outbound: Arc<Outbound>,
     pub(super) local: SocketAddr,
     pub(super) inbound: tokio::sync::Mutex<mpsc::Receiver<(SocketAddr, Vec<u8>)>>,
 }
@@ -124,7 +124,7 @@ impl Conn for MuxConn {
     }
 
     async fn send_to(&self, datagram: &[u8], to: SocketAddr) -> Result<usize, Error> {
-        self.wire.send(datagram, to);
+        self.outbound.send(datagram, to);
         Ok(datagram.len())
     }
 

@@ -6,7 +6,7 @@ use crate::rate::TokenBucket;
 
 /// STUN messages a second that one session may send.
 const PER_SECOND: f64 = 50.0;
-/// How many of them may come at once: every pair of a client with many interfaces checks at the start.
+/// Burst: every pair of a client with many interfaces checks at the start.
 const BURST: f64 = 100.0;
 
 /// The limit on STUN messages.

@@ -299,7 +299,7 @@ async fn a_closed_agent_falls_silent_and_leaves_no_task() {
     }
     let Network { sender, mut wire, .. } = network;
     drop(sender);
-    // The queue ends when the last agent let go of its connection.
+    // The queue ends when the last agent drops its connection.
     let ended = tokio::time::timeout(Duration::from_secs(5), async { while wire.recv().await.is_some() {} }).await;
     assert!(ended.is_ok());
     let idle = tokio::time::timeout(Duration::from_secs(5), async {

@@ -462,7 +462,7 @@ fn mutated_checks_never_panic_nor_pass() {
         lite.handle(now, source, &bytes, &mut out);
         let _ = (peek_ufrag(&bytes), is_request(&bytes), is_response(&bytes), transaction_id(&bytes));
         if out.iter().any(|output| matches!(output, IceOutput::Transmit { .. } | IceOutput::Validated(_))) {
-            // Only what stands behind the integrity can be altered; the length is part of that (RFC 8489 §14.5).
+            // Only what follows the integrity can be altered; the length is part of that (RFC 8489 §14.5).
             let whole = |seed: &Vec<u8>| bytes[4..].starts_with(&seed[4..seed.len() - 8]) && bytes[..2] == seed[..2];
             assert!(seeds[..2].iter().any(whole), "forged: {bytes:02x?}");
         }
