@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use strum::{EnumCount, VariantArray};
 
-/// The stages of a session, in order. A stage never starts its output before the previous one ended well.
+/// The stages of a session, in order. A stage has no output before the previous one succeeded.
 #[derive(
     Clone,
     Copy,
@@ -56,13 +56,13 @@ pub enum StageState {
     Waiting,
     /// Begun, not ended.
     Running,
-    /// Ended well.
+    /// Succeeded.
     Done,
-    /// Ended badly; `reason` says why.
+    /// Failed, for a `reason`.
     Failed,
 }
 
-/// Why a stage failed or a session ended. Every reason of the product stands here.
+/// Why a stage failed or a session ended. Every reason of the product is listed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Reason {
@@ -179,7 +179,7 @@ pub enum StageChange {
     Begin,
     /// A step inside the stage, such as the first RTP packet; only the detail changes.
     Progress,
-    /// It ended well. A failed stage may still end well (a keyframe after 20 s).
+    /// It succeeded. A failed stage may still succeed (a keyframe after 20 s).
     Done,
     /// It failed.
     Failed(Reason),

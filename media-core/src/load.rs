@@ -40,8 +40,8 @@ impl Load {
     }
 }
 
-/// The shard for a new viewer of a stream that lives on `home`: that one, unless it is a good deal busier than the least
-/// busy one.
+/// The shard for a new viewer of a stream that lives on `home`: that one, unless it is much busier than the least busy
+/// one.
 pub(crate) fn place<'a>(home: usize, loads: impl Iterator<Item = &'a Load>) -> usize {
     let totals: Vec<u64> = loads.map(Load::total).collect();
     let Some((least, &total)) = totals.iter().enumerate().min_by_key(|(_, total)| **total) else { return home };
@@ -67,7 +67,7 @@ impl BusyMeter {
         self.busy
     }
 
-    /// Measures if it is time to, and tells control.
+    /// Measures if an interval has passed, and publishes the load.
     pub(crate) fn poll(&mut self, now: Instant, load: &Load) {
         let passed = now.saturating_duration_since(self.measured);
         if passed < INTERVAL {
@@ -79,7 +79,7 @@ impl BusyMeter {
         load.busy.store((self.busy * 1e6) as u32, Ordering::Relaxed);
     }
 
-    /// Nothing is left to do here.
+    /// The shard is idle.
     pub(crate) fn idle(&mut self, load: &Load) {
         self.busy = 0.0;
         load.busy.store(0, Ordering::Relaxed);

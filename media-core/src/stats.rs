@@ -41,7 +41,7 @@ pub enum DropReason {
     UnknownRtpStream,
     /// RTP from a viewer.
     UnexpectedRtp,
-    /// A sender report whose times cannot be true; the rest of its datagram counts.
+    /// A sender report with implausible times; the rest of its datagram counts.
     ImplausibleSenderReport,
 }
 
@@ -103,7 +103,7 @@ pub struct ShardCounters {
     pub keyframes_unavailable: u64,
     /// Valid connectivity checks answered.
     pub stun_checks_answered: u64,
-    /// Handshakes that ended well.
+    /// Completed handshakes.
     pub handshakes_completed: u64,
     /// Batches handed to other shards.
     pub batches_handed_over: u64,

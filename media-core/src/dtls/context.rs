@@ -10,7 +10,7 @@ use crate::srtp::SrtpProfile;
 /// The longest DTLS datagram that is sent, in bytes of UDP payload: it passes every usual tunnel.
 pub const DATAGRAM_SIZE: usize = 1200;
 
-/// AEAD suites first; the CBC suites are for old clients that know nothing else. Each has an ephemeral key.
+/// AEAD suites first; the CBC suites are for old clients without AEAD. Each has an ephemeral key.
 const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
                        ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
                        ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:\
@@ -43,7 +43,7 @@ impl DtlsContext {
     /// both are of use only to tests.
     pub fn with_profiles(certificate: &Certificate, profiles: &[SrtpProfile]) -> Result<DtlsContext, DtlsError> {
         let mut builder = SslContext::builder(SslMethod::dtls())?;
-        // DTLS 1.0 is dead (RFC 8996); 1.3 waits for an OpenSSL that has it.
+        // DTLS 1.0 is deprecated (RFC 8996); OpenSSL 3.0 has no DTLS 1.3.
         builder.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
         builder.set_max_proto_version(Some(SslVersion::DTLS1_2))?;
         // The `openssl` crate has no name for NO_QUERY_MTU; without it OpenSSL cuts flights to 256 bytes.

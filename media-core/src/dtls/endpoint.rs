@@ -47,14 +47,14 @@ const RECEIVED_ALERT: i32 = openssl_sys::SSL_AD_REASON_OFFSET;
 pub enum DtlsEvent {
     /// The first flight was sent or received.
     HandshakeStarted,
-    /// The handshake ended well: the peer's certificate is the announced one, and the keys are here.
+    /// The handshake is complete: the peer's certificate matches the SDP, and the keys are exported.
     Connected(Connection),
-    /// It failed, before or after its completion. Nothing more will come, except what [`DtlsEndpoint::poll_transmit`]
+    /// It failed, before or after its completion. No event follows, but take what [`DtlsEndpoint::poll_transmit`]
     /// still holds: the fatal alert.
     Failed(DtlsFailure),
     /// The plaintext of one record of application data, such as SCTP of data channels (RFC 8261).
     ApplicationData(Vec<u8>),
-    /// The peer sent close_notify. Nothing more will come.
+    /// The peer sent close_notify. No event follows.
     PeerClosed,
 }
 
@@ -140,8 +140,7 @@ impl DtlsEndpoint {
         })
     }
 
-    /// The path is there: a client sends its ClientHello. A server waits for one, so nothing happens; nor does a second
-    /// call do anything.
+    /// A pair is selected: a client sends its ClientHello. It does nothing in the server role, or when repeated.
     pub fn start(&mut self, now: Instant) {
         if self.role == DtlsRole::Client && self.state == State::Idle {
             self.begin();
@@ -149,7 +148,7 @@ impl DtlsEndpoint {
         }
     }
 
-    /// Takes one datagram of the peer. What is no DTLS, belongs to the other role or comes after the end is ignored.
+    /// Takes one datagram of the peer. Anything but DTLS, or of the wrong role, or after the end is ignored.
     pub fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) {
         if !self.is_acceptable(datagram) {
             return;
@@ -166,7 +165,7 @@ impl DtlsEndpoint {
         self.deadline
     }
 
-    /// Sends the last flight again if its time has come, or gives up. Calling it early does no harm.
+    /// Retransmits the last flight if it is due, or fails the handshake. Calling it early does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
@@ -228,7 +227,7 @@ impl DtlsEndpoint {
         self.state == State::Ended
     }
 
-    /// Ends the association. A completed one says close_notify (RFC 5246 §7.2.1); during a handshake there is no
+    /// Ends the association. A completed one sends close_notify (RFC 5246 §7.2.1); during a handshake there is no
     /// alert for this, and the peer learns it from ICE.
     pub fn close(&mut self) {
         if self.state == State::Connected {
@@ -283,7 +282,7 @@ impl DtlsEndpoint {
 
     /// Lets OpenSSL work until it needs another datagram.
     fn drive(&mut self, now: Instant) {
-        // Errors that somebody else left on this thread would be taken for ours.
+        // Errors left on this thread by other calls would be taken for ours.
         drop(ErrorStack::get());
         if self.state == State::Handshaking {
             let before = self.progress();

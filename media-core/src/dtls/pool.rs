@@ -14,11 +14,11 @@ use super::{Certificate, Connection, DtlsContext, DtlsEndpoint, DtlsError, DtlsE
 use crate::ledger::{Reason, Stage};
 use crate::session::{DtlsParameters, SessionId};
 
-/// Datagrams that may wait for one thread, some 4 MB. More are dropped; peers send again.
+/// Datagrams that may wait for one thread, some 4 MB. More are dropped; peers retransmit.
 pub const QUEUED_DATAGRAMS: usize = 4096;
 
 /// The nice value of the threads. Where cores are short, a shard that has packets to forward goes first: a join can wait
-/// for some ms, media cannot. Not lower still, since then a full machine would let nobody in.
+/// for some ms, media cannot. Not lower still, since then nobody could join on a full machine.
 const NICENESS: i32 = 10;
 
 /// An output of the pool, for the owner of a session.
@@ -37,9 +37,9 @@ pub enum DtlsOutputKind {
     Transmit(Vec<u8>),
     /// The handshake ended well. The pool keeps the association, for the peer's repeated flights and its close_notify.
     Connected(Connection),
-    /// The association failed, and the pool forgot it. Its fatal alert was transmitted before.
+    /// The association failed, and the pool dropped it. Its fatal alert was transmitted before.
     Failed(DtlsFailure),
-    /// The peer said close_notify, and the pool forgot the association.
+    /// The peer sent close_notify, and the pool dropped the association.
     PeerClosed,
 }
 
@@ -117,7 +117,7 @@ impl Drop for HandshakePool {
             lane.send(Command::Stop);
         }
         for thread in self.threads.drain(..) {
-            // A thread that panicked has already said so.
+            // A thread that panicked has already reported it.
             let _ended = thread.join();
         }
     }
@@ -129,7 +129,7 @@ impl fmt::Debug for HandshakePool {
     }
 }
 
-/// Gives work to a [`HandshakePool`]. No call ever waits. Commands for a session that the pool does not know are
+/// Queues work for a [`HandshakePool`]. No call blocks. Commands for a session that the pool does not know are
 /// ignored, as are all after the pool's end.
 #[derive(Clone)]
 pub struct PoolHandle {
@@ -161,7 +161,7 @@ impl PoolHandle {
         if lane.send(Command::Datagram { session, datagram: datagram.to_vec() }) { Ok(()) } else { Err(Full) }
     }
 
-    /// Says close_notify, if the handshake was complete, and forgets the association.
+    /// Sends close_notify, if the handshake was complete, and drops the association.
     pub fn close(&self, session: SessionId) {
         self.send(session, Command::Close(session));
     }
@@ -246,7 +246,7 @@ impl Worker {
             }
             Err(error) => {
                 let failure = DtlsFailure { reason: Reason::Internal, stage: Stage::Dtls, detail: error.to_string() };
-                // Nobody listens: then nobody needs to know.
+                // The owner is gone: it needs no report.
                 let _told = outputs.send(DtlsOutput { session, kind: DtlsOutputKind::Failed(failure) });
             }
         }
@@ -258,8 +258,8 @@ impl Worker {
             return;
         };
         action(&mut association.endpoint);
-        let heard = association.hand_out(session);
-        if !heard || association.endpoint.is_ended() {
+        let delivered = association.hand_out(session);
+        if !delivered || association.endpoint.is_ended() {
             self.forget(session);
             return;
         }
@@ -292,8 +292,7 @@ impl Worker {
 }
 
 impl Association {
-    /// Datagrams first: an owner that learns of a failure or of keys may rely on them being on their way. False if
-    /// nobody listens any more.
+    /// Datagrams first, so that they are sent before a failure or the keys are handled. False if the owner is gone.
     fn hand_out(&mut self, session: SessionId) -> bool {
         while let Some(datagram) = self.endpoint.poll_transmit() {
             if self.outputs.send(DtlsOutput { session, kind: DtlsOutputKind::Transmit(datagram) }).is_err() {

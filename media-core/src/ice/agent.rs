@@ -65,7 +65,7 @@ impl Default for AgentOptions {
 
 /// What a full agent needs to start.
 pub struct AgentStart {
-    /// The session; it only marks what the agent transmits.
+    /// The session; it only marks the datagrams of the agent.
     pub owner: SessionId,
     /// Who nominates.
     pub role: AgentRole,
@@ -169,7 +169,7 @@ impl FullAgent {
                 binding.authenticate(&self.remote.pwd)?;
                 self.on_success(now, source, datagram, out)
             }
-            // The agent knows no way to go on after an error; its next check is a new transaction anyway.
+            // The agent does not handle error responses; its next check is a new transaction anyway.
             Kind::Error => Ok(()),
             Kind::Indication => {
                 if binding.authenticate(&self.local.pwd).is_ok() {
@@ -334,7 +334,7 @@ impl Task {
         })
         .await?;
         let result = drive(&agent, self.role, self.remote, &mut candidates).await;
-        // Only an agent that is closed already says no.
+        // It fails only if the agent is closed already.
         let _ = agent.close().await;
         result
     }

@@ -63,7 +63,7 @@ pub fn parse_candidate(line: &str) -> Option<RemoteCandidate> {
     })
 }
 
-/// The `ufrag` extension of a candidate line, by which a client says to which generation it belongs (RFC 8838 §11).
+/// The `ufrag` extension of a candidate line, the ICE generation of the candidate (RFC 8838 §11).
 pub fn candidate_ufrag(line: &str) -> Option<&str> {
     let mut extensions = words(line)?.skip(8);
     while let (Some(name), Some(value)) = (extensions.next(), extensions.next()) {

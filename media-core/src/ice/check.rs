@@ -59,7 +59,7 @@ pub fn transaction_id(datagram: &[u8]) -> Option<[u8; 12]> {
     datagram.get(8..HEADER)?.try_into().ok()
 }
 
-/// The receiver's username fragment: what stands before the colon in USERNAME of a Binding request.
+/// The receiver's username fragment: the part before the colon in USERNAME of a Binding request.
 ///
 /// It only routes; nothing is authenticated yet. Costs no allocation.
 pub fn peek_ufrag(datagram: &[u8]) -> Option<&str> {
@@ -101,7 +101,7 @@ pub(super) enum Kind {
     Error,
 }
 
-/// A well-formed Binding message; only [`Binding::authenticate`] says whether it is to be believed.
+/// A well-formed Binding message; only [`Binding::authenticate`] proves its origin.
 pub(super) struct Binding {
     message: Message,
     pub(super) kind: Kind,
@@ -113,7 +113,7 @@ pub(super) struct Request {
     pub(super) use_candidate: bool,
     pub(super) controlling: bool,
     pub(super) controlled: bool,
-    /// Comprehension-required attributes that nobody here knows.
+    /// Unknown comprehension-required attributes.
     pub(super) unknown: Vec<u16>,
 }
 

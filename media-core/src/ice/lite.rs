@@ -22,7 +22,7 @@ pub struct IceLite {
 }
 
 impl IceLite {
-    /// Answers checks that know `local` and come from the owner of `remote`.
+    /// Answers checks to the credentials `local` from the peer with `remote`.
     pub fn new(local: IceCredentials, remote: IceCredentials) -> IceLite {
         let limits = [StunLimit::new(), StunLimit::new()];
         IceLite { local, remote, valid: ValidList::default(), limits }

@@ -16,7 +16,7 @@ use crate::session::SessionId;
 
 /// Requests whose responses are awaited; an agent with all its pairs asks fewer in [`EXPIRY`].
 const MAX_SENT: usize = 256;
-/// The agent itself forgets a request after 4 s.
+/// The agent itself drops a request after 4 s.
 const EXPIRY: Duration = Duration::from_secs(5);
 
 /// A datagram that an agent sends.
@@ -28,8 +28,8 @@ pub struct AgentTransmit {
     pub to: SocketAddr,
     /// A whole STUN message.
     pub datagram: Vec<u8>,
-    /// Set for requests: the response carries this id and no username, so whoever shares a socket among sessions
-    /// routes it by this. Five seconds are long enough to remember it.
+    /// Set for requests: the response carries this id and no username, so a socket shared among sessions
+    /// routes it by this. Five seconds are long enough to keep it.
     pub transaction: Option<[u8; 12]>,
 }
 

@@ -70,7 +70,7 @@ impl RawAddress {
     }
 }
 
-/// The control message that sets or tells a datagram's local address.
+/// The control message with a datagram's local address.
 pub(super) fn pktinfo_v6(local: IpAddr) -> libc::in6_pktinfo {
     let ip = match local {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),

@@ -1,6 +1,6 @@
-//! Receiving runs: UDP_GRO hands over what one peer sent in a row as a single message (Linux 5.0).
+//! Receiving runs: UDP_GRO (Linux 5.0) coalesces consecutive datagrams of one peer into a single message.
 //!
-//! For clients with a socket per session, such as a load test. A shard's socket hears many peers by turns, whose datagrams
+//! For clients with a socket per session, such as a load test. A shard's socket gets datagrams of many peers interleaved, which
 //! never make a run, and reads them with [`super::ReceiveBatch`].
 
 use std::io;
@@ -22,23 +22,23 @@ const SLOT: usize = 1 << 16;
 /// another machine does not spare it.
 ///
 /// # Errors
-/// The system knows no UDP_GRO; the socket receives one datagram at a time then.
+/// The system has no UDP_GRO; the socket receives one datagram at a time then.
 pub fn set_run_receiving(socket: &impl AsFd, on: bool) -> io::Result<()> {
     set(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, on)
 }
 
-/// Lets a socket tell how many datagrams it had no room for (SO_RXQ_OVFL); see [`Run::overflowed`].
+/// Makes a socket report how many datagrams it dropped (SO_RXQ_OVFL); see [`Run::overflowed`].
 ///
 /// # Errors
-/// The system knows no SO_RXQ_OVFL.
+/// The system has no SO_RXQ_OVFL.
 pub fn count_overflows(socket: &impl AsFd) -> io::Result<()> {
     set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, true)
 }
 
-/// Lets a socket tell when the system received a datagram (SO_TIMESTAMPNS); see [`Run::received`].
+/// Makes a socket report when the system received a datagram (SO_TIMESTAMPNS); see [`Run::received`].
 ///
 /// # Errors
-/// The system knows no SO_TIMESTAMPNS.
+/// The system has no SO_TIMESTAMPNS.
 pub fn stamp_arrivals(socket: &impl AsFd) -> io::Result<()> {
     set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, true)
 }
@@ -85,7 +85,7 @@ impl RunBatch {
     /// empty now.
     ///
     /// # Errors
-    /// What the system says; `WouldBlock` when there was nothing at all. The batch is empty then.
+    /// The system's error; `WouldBlock` when the socket was empty. The batch is empty then.
     pub fn receive(&mut self, socket: &impl AsFd) -> io::Result<bool> {
         Ok(self.0.receive(socket.as_fd().as_raw_fd())? == RUNS)
     }
@@ -93,7 +93,7 @@ impl RunBatch {
     /// The runs of the last call. One of unknown address family is left out.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = Run<'_>> {
         self.0.iter_mut().map(|Message { remote, data, header, control }| {
-            let Told { size, overflowed, received } = read_control(header, control);
+            let RunInfo { size, overflowed, received } = read_control(header, control);
             // Without the control message it is a single datagram.
             let size = size.unwrap_or(data.len()).max(1);
             Run { remote, overflowed, received, data, size }
@@ -107,16 +107,16 @@ impl Default for RunBatch {
     }
 }
 
-/// What the control messages of a run say.
+/// The control messages of a run.
 #[derive(Default)]
-struct Told {
+struct RunInfo {
     size: Option<usize>,
     overflowed: Option<u32>,
     received: Option<Duration>,
 }
 
-fn read_control(header: &libc::msghdr, _control: &Control) -> Told {
-    let mut told = Told::default();
+fn read_control(header: &libc::msghdr, _control: &Control) -> RunInfo {
+    let mut info = RunInfo::default();
     // SAFETY: the header and its control buffer (borrowed by `_control`) were written by recvmmsg, and the CMSG macros
     // stay inside `msg_controllen`; the data is read unaligned.
     unsafe {
@@ -125,21 +125,21 @@ fn read_control(header: &libc::msghdr, _control: &Control) -> Told {
             let data = libc::CMSG_DATA(message);
             match ((*message).cmsg_level, (*message).cmsg_type) {
                 (libc::SOL_UDP, libc::UDP_GRO) => {
-                    told.size = usize::try_from(ptr::read_unaligned(data.cast::<libc::c_int>())).ok();
+                    info.size = usize::try_from(ptr::read_unaligned(data.cast::<libc::c_int>())).ok();
                 }
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
-                    told.overflowed = Some(ptr::read_unaligned(data.cast::<u32>()));
+                    info.overflowed = Some(ptr::read_unaligned(data.cast::<u32>()));
                 }
                 (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
                     let time = ptr::read_unaligned(data.cast::<libc::timespec>());
-                    told.received = Some(Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32));
+                    info.received = Some(Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32));
                 }
                 _ => {}
             }
             message = libc::CMSG_NXTHDR(header, message);
         }
     }
-    told
+    info
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Sockets and batches: recvmmsg, sendmmsg, UDP_SEGMENT, UDP_GRO. The only room with socket calls.
+//! Sockets and batches: recvmmsg, sendmmsg, UDP_SEGMENT, UDP_GRO. The only module with socket calls.
 
 // The system calls take raw pointers; every block states why its pointers live long enough.
 #![allow(unsafe_code)]

@@ -71,7 +71,7 @@ impl Slots {
     /// One recvmmsg without waiting; returns the number of messages.
     ///
     /// # Errors
-    /// What the system says; there are no messages then.
+    /// The system's error; there are no messages then.
     pub(super) fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
         self.filled = 0;
         for header in &mut self.headers {

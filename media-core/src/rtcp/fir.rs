@@ -7,15 +7,15 @@ pub(super) const FORMAT: u8 = 4;
 /// Asks senders for a keyframe; a repeat of the same request has the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fir<'a> {
-    /// Who asks.
+    /// The requesting SSRC.
     pub sender_ssrc: u32,
     entries: &'a [[u8; 8]],
 }
 
-/// One sender that is asked.
+/// The request to one media sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirEntry {
-    /// Whose keyframe.
+    /// The media sender.
     pub ssrc: u32,
     /// Number of the request, modulo 256.
     pub sequence_number: u8,
@@ -29,7 +29,7 @@ impl<'a> Fir<'a> {
         (!entries.is_empty()).then_some(Fir { sender_ssrc, entries })
     }
 
-    /// The senders that are asked, at least one.
+    /// The requests, at least one.
     pub fn entries(&self) -> impl Iterator<Item = FirEntry> + 'a {
         self.entries.iter().map(|&[a, b, c, d, number, ..]| FirEntry {
             ssrc: u32::from_be_bytes([a, b, c, d]),

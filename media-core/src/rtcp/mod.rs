@@ -106,7 +106,7 @@ impl<'a> RtcpPackets<'a> {
         let mut body = packet.get(4..).unwrap_or_default();
         if first & 0x20 != 0 {
             let padding = body.last().map_or(0, |&count| usize::from(count));
-            // Transport-wide feedback pads itself to the next word wherever it stands, and libwebrtc sends several in one
+            // Transport-wide feedback pads itself to the next word at any place, and libwebrtc sends several in one
             // datagram (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1); RFC 3550 §6.4.1 knows whole words only.
             let fills_word = (1..4).contains(&padding);
             if !fills_word && (!rest.is_empty() || padding == 0 || padding % 4 != 0) {

@@ -3,7 +3,7 @@
 use super::receiver_report::{read_blocks, split_blocks};
 use super::{NtpTime, ReportBlock, RtcpFull, RtcpWriter, SENDER_REPORT, split_u32};
 
-/// What a sender says of itself.
+/// The sender info of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SenderInfo {
     /// Wall clock at the moment of sending.
@@ -21,7 +21,7 @@ pub struct SenderInfo {
 pub struct SenderReport<'a> {
     /// Who sends.
     pub sender_ssrc: u32,
-    /// What it sends.
+    /// Its sender info.
     pub info: SenderInfo,
     blocks: &'a [[u8; 24]],
 }
@@ -37,7 +37,7 @@ impl<'a> SenderReport<'a> {
         Some(SenderReport { sender_ssrc, info, blocks: split_blocks(count, rest)? })
     }
 
-    /// What the sender has received itself, at most 31 blocks.
+    /// Report blocks about what the sender receives, at most 31.
     pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + 'a {
         read_blocks(self.blocks)
     }

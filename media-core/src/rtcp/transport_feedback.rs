@@ -306,7 +306,7 @@ impl Report {
     }
 
     fn take(&mut self, position: usize, arrival: Option<u64>) -> bool {
-        // A number at or below one that was taken is a duplicate: the first word stands.
+        // A number at or below one that was taken is a duplicate: the first status counts.
         if position < self.symbols_len {
             return true;
         }

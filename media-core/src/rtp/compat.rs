@@ -1,4 +1,4 @@
-//! May a viewer's format carry what a publisher's format says? Compares `a=rtpmap` and `a=fmtp` (RFC 8866 §6.6, §6.15).
+//! Compatibility of a viewer's format with a publisher's: compares `a=rtpmap` and `a=fmtp` (RFC 8866 §6.6, §6.15).
 
 use crate::media::{Codec, Format};
 
@@ -75,13 +75,13 @@ impl H264Profile {
 
 /// True if packets of the publisher's format may be forwarded as the viewer's format, with no other change than the payload
 /// type: same codec, clock and channels, and the parameters that name the bit stream are equal. Levels are not compared:
-/// they say what an end can at most, not what it sends. A parameter that does not parse is compatible with nothing.
+/// they bound what an end can decode, not what it sends. A parameter that does not parse is compatible with nothing.
 ///
 /// RED may also go out as Opus: a viewer that does not know it gets the primary block (RFC 2198 §3). The other way round
 /// nothing is wrapped.
 pub fn compatible(publisher: &Format, viewer: &Format) -> bool {
-    let carries = publisher.codec == viewer.codec || (publisher.codec, viewer.codec) == (Codec::Red, Codec::Opus);
-    carries
+    let same_codec = publisher.codec == viewer.codec || (publisher.codec, viewer.codec) == (Codec::Red, Codec::Opus);
+    same_codec
         && publisher.clock_rate == viewer.clock_rate
         // `a=rtpmap` may leave out a single channel (RFC 8866 §6.6).
         && publisher.channels.max(1) == viewer.channels.max(1)

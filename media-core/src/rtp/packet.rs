@@ -30,7 +30,7 @@ pub struct RtpHeader {
     pub marker: bool,
     /// 0..=127.
     pub payload_type: u8,
-    /// As it stands in the packet.
+    /// RTP sequence number.
     pub sequence_number: u16,
     /// In ticks of the payload type's clock.
     pub timestamp: u32,
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_read_where_they_stand() {
+    fn fields_are_read_from_their_places() {
         let packet = packet(0x80, b"payload");
         let header = RtpHeader::parse(&packet).unwrap();
         assert!(header.marker);

@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(stats.jitter(), 90 + 90 - 6);
     }
 
-    /// What RFC 3550 A.1, A.3 and A.8 say, kept as sets and real numbers.
+    /// RFC 3550 A.1, A.3 and A.8 by sets and real numbers.
     #[derive(Default)]
     struct Reference {
         numbers: Vec<u64>,

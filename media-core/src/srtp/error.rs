@@ -2,7 +2,7 @@
 
 use srtp2_sys as ffi;
 
-/// What SRTP says about a packet it does not take. The packet is dropped and counted; nothing else changes.
+/// Why SRTP refuses a packet. The packet is dropped and counted; nothing else changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SrtpError {
     /// The tag is wrong: altered on the way, or made with other keys.

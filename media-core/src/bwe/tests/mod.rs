@@ -130,6 +130,7 @@ struct Sample {
     queue: u64,
 }
 
+/// A sender, a link and a viewer. One flat list of settings, state and record: each test varies what it needs.
 struct Simulation {
     estimator: SendSideEstimator,
     pacer: Pacer,

@@ -87,7 +87,7 @@ fn flights_may_arrive_backwards() {
         flight.iter().rev().for_each(|datagram| server.receive(datagram));
         answer.iter().rev().for_each(|datagram| client.receive(datagram));
         if flight.is_empty() && answer.is_empty() {
-            // What overtook the change of keys was dropped: somebody repeats a flight.
+            // Records that overtook the ChangeCipherSpec were dropped: a flight is retransmitted.
             wait_for_timer(&mut client, &mut server);
         }
     }

@@ -27,7 +27,7 @@ trait Peer {
     fn is_settled(&self) -> bool;
 }
 
-/// Our endpoint, and everything that it said.
+/// Our endpoint, and all its events.
 struct Ours {
     endpoint: DtlsEndpoint,
     events: Vec<DtlsEvent>,
@@ -186,8 +186,8 @@ impl Peer for Raw {
     }
 }
 
-/// Carries datagrams between two ends until nobody has anything to say, and both are settled or no timer runs. `carry` sees every datagram
-/// (from which end, counted from 0 per end) and says whether it arrives.
+/// Carries datagrams between two ends until neither sends any more, and both are settled or no timer runs. `carry` gets
+/// every datagram (from which end, counted from 0 per end) and returns whether it arrives.
 fn run(left: &mut dyn Peer, right: &mut dyn Peer, mut carry: impl FnMut(usize, usize, &[u8]) -> bool) {
     let began = Instant::now();
     let mut counts = [0, 0];

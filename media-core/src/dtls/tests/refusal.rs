@@ -104,7 +104,7 @@ fn client_with_profiles(certificate: &Certificate, profiles: Option<&str>) -> Ra
 
 #[test]
 fn a_client_without_a_common_srtp_profile_is_refused() {
-    // DTLS-16: no use_srtp at all, and one with a profile that nobody wants.
+    // DTLS-16: no use_srtp at all, and one with an unsupported profile.
     let cases = [
         (None, "the client sent no use_srtp extension"),
         (Some("SRTP_AES128_CM_SHA1_32"), "the client offers only the profiles 0x0002"),
