@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use server::config::load::{LoadError, Loaded, load};
@@ -18,10 +20,7 @@ const WRONG_CONFIGURATION: u8 = 2;
 fn main() -> ExitCode {
     let loaded = match load(std::env::args_os(), std::env::vars_os()) {
         Ok(loaded) => loaded,
-        Err(LoadError::Information(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
+        Err(LoadError::Information(text)) => return print(&text),
         Err(LoadError::Wrong(text)) => return complain(&text, WRONG_CONFIGURATION),
     };
     let resolved = match resolve(&loaded.settings, &Machine::look()) {
@@ -29,8 +28,7 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error.to_string(), WRONG_CONFIGURATION),
     };
     if loaded.check_only {
-        show(&loaded, &resolved);
-        return ExitCode::SUCCESS;
+        return print(&effective(&loaded, &resolved));
     }
     telemetry::start(&loaded.settings.log, loaded.settings.log_format);
     for warning in &resolved.warnings {
@@ -63,16 +61,29 @@ fn complain(text: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn show(loaded: &Loaded, resolved: &Resolved) {
+/// Writes an answer to stdout. A reader that has seen enough, such as `head`, is no error.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("cannot write to stdout: {error}"), 1),
+    }
+}
+
+/// What `--check-config` prints.
+fn effective(loaded: &Loaded, resolved: &Resolved) -> String {
     let addresses: Vec<_> = resolved.core.public_ips.iter().map(ToString::to_string).collect();
-    print!("{}", render::effective(loaded));
-    println!(
+    let mut text = render::effective(loaded);
+    let _ = writeln!(
+        text,
         "\n# On this machine: {} shards, media on {}, advertised {}.",
         resolved.core.shards,
         resolved.core.media_ip,
         addresses.join(", ")
     );
     for warning in &resolved.warnings {
-        println!("# Warning: {warning}.");
+        let _ = writeln!(text, "# Warning: {warning}.");
     }
+    text
 }

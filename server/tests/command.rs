@@ -58,6 +58,16 @@ fn check_config_shows_what_counts_and_stops() {
 }
 
 #[test]
+fn a_reader_that_closes_the_pipe_early_is_no_error() {
+    for arg in ["--check-config", "--help", "--version"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let Output { status, stderr, .. } = sluice(&[arg]).stdout(writer).output().unwrap();
+        assert_eq!((status.code(), String::from_utf8(stderr).unwrap().as_str()), (Some(0), ""), "{arg}");
+    }
+}
+
+#[test]
 fn an_address_in_use_is_named_with_the_setting_to_change() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = holder.local_addr().unwrap().to_string();
