@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -17,10 +18,9 @@ use media_core::ledger::Reason;
 use media_core::session::SessionId;
 use media_core::stats::ShardSnapshot;
 use serde::{Deserialize, Serialize};
-use signaling::{SessionState, SessionView, Signaling, StreamView};
+use signaling::{Problem, SessionState, SessionView, Signaling, Slug, StreamView};
 
 use crate::metrics::{Metrics, Population};
-use crate::problem::Problem;
 
 /// Shards answer within milliseconds; one that does not for this long is stuck, and a scrape must not hang with it.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -88,15 +88,23 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/api/v1/streams", get(streams))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/sessions/{id}", get(session).delete(end_session))
-        .fallback(async |uri: Uri| Problem::not_found(uri.path(), "no such resource"))
-        .method_not_allowed_fallback(async |request: Request| Problem::method_not_allowed(request.uri().path()))
-        .layer(axum::middleware::map_response(async |mut response: Response| {
-            let headers = response.headers_mut();
-            headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-            response
-        }))
+        .fallback(async || Problem::new(Slug::NotFound, "no such resource"))
+        // The router adds `Allow`.
+        .method_not_allowed_fallback(async || {
+            Problem::new(Slug::MethodNotAllowed, "the Allow header lists the methods of this resource")
+        })
+        .layer(from_fn(finish))
         .with_state(admin)
+}
+
+/// Completes problems, and adds what every reply carries.
+async fn finish(uri: Uri, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    Problem::complete(&mut response, None, uri.path());
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
@@ -105,16 +113,16 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics cannot be written");
-            Problem::internal("/metrics").into_response()
+            Problem::new(Slug::Internal, "a bug; the log says more").into_response()
         }
     }
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     if admin.signaling.registry().is_draining() {
-        Problem::unavailable("/readyz", "the server is shutting down").into_response()
+        Problem::retry_later(Slug::Overloaded, "the server is shutting down").into_response()
     } else if !admin.serving.load(Ordering::Relaxed) {
-        Problem::unavailable("/readyz", "the server is starting").into_response()
+        Problem::retry_later(Slug::Overloaded, "the server is starting").into_response()
     } else {
         "ready\n".into_response()
     }
@@ -153,12 +161,10 @@ impl Filter {
     fn selects(&self) -> Result<impl Fn(&SessionView) -> bool + '_, String> {
         let state = match self.state.as_deref() {
             None | Some("live") => None,
-            Some(name) => {
-                Some(SessionState::ALL.into_iter().find(|state| state.as_str() == name).ok_or_else(|| {
-                    let names = SessionState::ALL.map(SessionState::as_str).join(", ");
-                    format!("state: unknown value; allowed: live, {names}")
-                })?)
-            }
+            Some(name) => Some(name.parse::<SessionState>().map_err(|_| {
+                let names: Vec<_> = SessionState::ALL.iter().map(|state| state.as_str()).collect();
+                format!("state: unknown value; allowed: live, {}", names.join(", "))
+            })?),
         };
         let live_only = self.state.as_deref() == Some("live");
         Ok(move |view: &SessionView| {
@@ -173,38 +179,30 @@ async fn sessions(
     State(admin): State<Arc<Admin>>,
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Json<Vec<SessionView>>, Problem> {
-    const INSTANCE: &str = "/api/v1/sessions";
-    let Query(filter) = filter.map_err(|error| Problem::bad_request(INSTANCE, error.body_text()))?;
-    let selects = filter.selects().map_err(|detail| Problem::bad_request(INSTANCE, detail))?;
+    let bad_request = |detail| Problem::new(Slug::BadRequest, detail);
+    let Query(filter) = filter.map_err(|error| bad_request(error.body_text()))?;
+    let selects = filter.selects().map_err(bad_request)?;
     admin.refresh().await;
     let mut views = admin.signaling.registry().sessions();
     views.retain(|view| selects(view));
     Ok(Json(views))
 }
 
-async fn session(
-    State(admin): State<Arc<Admin>>,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<Json<SessionView>, Problem> {
-    let id = parse_id(&id, &uri)?;
+async fn session(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<SessionView>, Problem> {
+    let id = id.parse::<SessionId>().map_err(|_| no_such_session())?;
     admin.refresh().await;
-    admin.signaling.registry().session(id).map(Json).ok_or_else(|| no_such_session(&uri))
+    admin.signaling.registry().session(id).map(Json).ok_or_else(no_such_session)
 }
 
-async fn end_session(State(admin): State<Arc<Admin>>, Path(id): Path<String>, uri: Uri) -> Result<StatusCode, Problem> {
-    let id = parse_id(&id, &uri)?;
+async fn end_session(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let id = id.parse::<SessionId>().map_err(|_| no_such_session())?;
     if !admin.signaling.close(id, Reason::Deleted) {
-        return Err(no_such_session(&uri));
+        return Err(no_such_session());
     }
     tracing::info!(session = %id, "ended by the operator");
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn parse_id(id: &str, uri: &Uri) -> Result<SessionId, Problem> {
-    id.parse().map_err(|_| no_such_session(uri))
-}
-
-fn no_such_session(uri: &Uri) -> Problem {
-    Problem::not_found(uri.path(), "no live or recently ended session has this id")
+fn no_such_session() -> Problem {
+    Problem::new(Slug::NotFound, "no live or recently ended session has this id")
 }

@@ -7,6 +7,5 @@ pub mod config;
 pub mod listener;
 pub mod metrics;
 pub mod pages;
-pub mod problem;
 pub mod run;
 pub mod telemetry;

@@ -276,7 +276,7 @@ impl Metrics {
         let mut total = HashMap::new();
         for role in ROLES {
             // A closed session is no session any more.
-            for state in SessionState::ALL.into_iter().filter(|state| *state != SessionState::Closed) {
+            for state in SessionState::ALL.iter().copied().filter(|state| *state != SessionState::Closed) {
                 let count = population.sessions.get(&(role, state)).copied().unwrap_or(0);
                 self.sessions.with_label_values(&[role.as_str(), state.as_str()]).set(signed(count));
                 *total.entry(role).or_insert(0) += count;

@@ -9,12 +9,11 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
-use signaling::{Access, AllowedOrigins, Signaling, Slug};
+use signaling::{Access, Problem, Signaling, Slug, method_label};
 
 use crate::metrics::Metrics;
-use crate::problem::Problem;
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -67,8 +66,11 @@ pub fn router(signaling: Arc<Signaling>, metrics: Arc<Metrics>) -> Router {
         .route("/streams.json", get(streams))
         .route("/problems/{slug}", get(problem))
         .fallback(not_found)
-        .method_not_allowed_fallback(async |request: Request| Problem::method_not_allowed(request.uri().path()))
-        .layer(from_fn_with_state(Arc::clone(&pages), dress))
+        // The router adds `Allow`.
+        .method_not_allowed_fallback(async || {
+            Problem::new(Slug::MethodNotAllowed, "the Allow header lists the methods of this resource")
+        })
+        .layer(from_fn_with_state(Arc::clone(&pages), finish))
         .with_state(pages);
     signaling::router(signaling).merge(own)
 }
@@ -87,15 +89,12 @@ fn content_security_policy(public_url: Option<&str>) -> HeaderValue {
     HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 }
 
-/// Adds the headers that every page carries, and counts the answer.
-async fn dress(State(pages): State<Arc<Pages>>, request: Request, next: Next) -> Response {
-    let method = match *request.method() {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        _ => "other",
-    };
+/// Completes problems, adds the headers that every page carries, and counts the answer.
+async fn finish(State(pages): State<Arc<Pages>>, request: Request, next: Next) -> Response {
+    let (method, uri) = (method_label(request.method()), request.uri().clone());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = next.run(request).await;
+    Problem::complete(&mut response, None, uri.path());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, pages.content_security_policy.clone());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -107,46 +106,29 @@ async fn dress(State(pages): State<Arc<Pages>>, request: Request, next: Next) ->
     );
     // Scripts of other origins may read errors, else a mistyped endpoint shows as a network failure (ERR-05).
     if !response.status().is_success() {
-        allow_origin(response.headers_mut(), &pages.signaling.config().allowed_origins, origin);
+        pages.signaling.config().allowed_origins.admit(origin.as_ref(), response.headers_mut());
     }
     pages.metrics.page_response(method, response.status().as_u16());
     response
 }
 
-fn allow_origin(headers: &mut HeaderMap, allowed: &AllowedOrigins, origin: Option<HeaderValue>) {
-    match (allowed, origin) {
-        (AllowedOrigins::Any, _) => {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        }
-        (AllowedOrigins::List(list), Some(origin))
-            if list.iter().any(|known| known.as_bytes() == origin.as_bytes()) =>
-        {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        }
-        _ => {}
-    }
+async fn not_found() -> Problem {
+    let detail = "no such page; / lists the streams, WHIP is at /whip/{stream}, WHEP at /whep/{stream}";
+    Problem::new(Slug::NotFound, detail)
 }
 
-async fn not_found(uri: Uri) -> Problem {
-    Problem::not_found(
-        uri.path(),
-        "no such page; / lists the streams, WHIP is at /whip/{stream}, WHEP at /whep/{stream}",
-    )
-}
-
-async fn asset(Path(name): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
+async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
     match ASSETS.iter().find(|asset| asset.name == name) {
         Some(asset) => send(asset, &headers),
-        None => not_found(uri).await.into_response(),
+        None => not_found().await.into_response(),
     }
 }
 
 /// What the `type` of a problem leads to.
-async fn problem(Path(slug): Path<String>, uri: Uri) -> Response {
-    match Slug::ALL.into_iter().find(|known| known.as_str() == slug) {
-        Some(slug) => format!("{} ({}): {}\n", slug.as_str(), slug.status(), slug.title()).into_response(),
-        None => not_found(uri).await.into_response(),
+async fn problem(Path(slug): Path<String>) -> Response {
+    match slug.parse::<Slug>() {
+        Ok(slug) => format!("{} ({}): {}\n", slug.as_str(), slug.status(), slug.title()).into_response(),
+        Err(_) => not_found().await.into_response(),
     }
 }
 
@@ -184,7 +166,8 @@ async fn streams(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Respons
         Access::Granted(_) => {}
         refused => {
             let detail = "the list of streams takes a token that is good for all streams";
-            return Problem::unauthorized("/streams.json", detail, refused != Access::Missing).into_response();
+            let error = (refused != Access::Missing).then_some("invalid_token");
+            return Problem::new(Slug::Unauthorized, detail).challenge(error).into_response();
         }
     }
     let views = pages.signaling.registry().streams().into_iter();

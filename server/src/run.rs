@@ -90,8 +90,7 @@ pub async fn run(settings: &Settings, resolved: Resolved) -> Result<(), RunError
         other => RunError::Core(other),
     })?;
     let metrics = Arc::new(Metrics::new()?);
-    let signaling =
-        Arc::new(Signaling::with_observer(resolved.signaling, core.clone(), Arc::<Metrics>::clone(&metrics)));
+    let signaling = Arc::new(Signaling::new(resolved.signaling, core.clone(), Arc::<Metrics>::clone(&metrics)));
     let registry = tokio::spawn(Arc::clone(signaling.registry()).run(events));
 
     let admin = Arc::new(Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone()));

@@ -2,153 +2,163 @@
 
 use std::time::Instant;
 
-use axum::body::Body;
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use media_core::ice::random_credentials;
 use media_core::ledger::Reason;
-use media_core::media::Role;
-use media_core::session::{IceParameters, SessionId, SessionSpec};
+use media_core::session::{IceCredentials, IceParameters, SessionId, SessionSpec, ShardIndex, StreamId};
 
 use crate::auth::Identity;
+use crate::clock;
+use crate::limits::{MAX_CANDIDATES, MAX_OFFER};
 use crate::problem::{Problem, Slug};
 use crate::random;
 use crate::registry::NewSession;
-use crate::routes::{self, SDP, SDPFRAG};
+use crate::request::{SDP, SDPFRAG, read_body};
 use crate::sdp::answer::{self, Local};
 use crate::sdp::negotiate::Agreement;
 use crate::sdp::offer::Offer;
 use crate::service::Signaling;
-
-/// Candidates of a client over its whole life, in the offer and trickled (SDP-06).
-const MAX_CANDIDATES: usize = 100;
+use crate::state::RouterState;
 
 /// A client that may join.
-pub(crate) struct Join<'a> {
-    pub(crate) role: Role,
-    pub(crate) stream: &'a str,
+pub(crate) struct Join {
+    pub(crate) stream: String,
     pub(crate) identity: Identity,
     pub(crate) received: Instant,
     pub(crate) offer: Offer,
     pub(crate) agreement: Agreement,
 }
 
+/// What a new session is known by.
+struct Names {
+    id: SessionId,
+    /// The unguessable part of its URL.
+    secret: String,
+    etag: String,
+    cname: String,
+    stream: StreamId,
+    shard: ShardIndex,
+    ice: IceCredentials,
+}
+
 /// Reads the offer of a POST.
-pub(crate) async fn read_offer(signaling: &Signaling, request: Request) -> Result<Offer, Problem> {
+pub(crate) async fn read_offer(request: Request) -> Result<Offer, Problem> {
     let (parts, body) = request.into_parts();
-    if !routes::has_media_type(&parts.headers, SDP) {
-        let problem = Problem::new(Slug::UnsupportedMediaType, format!("send {SDP}"));
-        return Err(problem.with(HeaderName::from_static("accept-post"), HeaderValue::from_static(SDP)));
-    }
-    let config = &signaling.config;
-    let body = routes::read_body(&parts.headers, body, config.max_offer, config.body_timeout).await?;
+    SDP.demand(&parts.headers)?;
+    let body = read_body(&parts.headers, body, MAX_OFFER).await?;
     if body.is_empty() {
         return Err(Problem::new(Slug::EmptyBody, "an SDP offer is needed"));
     }
     Ok(Offer::parse(&body)?)
 }
 
-/// Enters the session, hands it to the core and writes the 201.
-pub(crate) fn open(signaling: &Signaling, join: Join<'_>) -> Result<Response, Problem> {
-    let Join { role, stream, identity, received, offer, agreement } = join;
-    let Signaling { config, core, registry, .. } = signaling;
-    let counts = registry.counts();
-    if registry.is_draining() || counts.publishers + counts.viewers >= config.max_sessions {
-        let detail = if registry.is_draining() { "the server is about to stop" } else { "no room for another session" };
-        return Err(Problem::new(Slug::Overloaded, detail).retry_after(config.retry_after.as_secs()));
-    }
+/// Enters the session, hands it to the media plane and writes the 201.
+pub(crate) fn open(state: &RouterState, join: Join) -> Result<Response, Problem> {
+    let RouterState { signaling, role } = state;
+    check_room(signaling)?;
+    let stream_id = signaling.registry.stream_id(join.received, &join.stream);
+    let names = Names {
+        id: SessionId(random::number()?),
+        secret: random::hex::<16>()?,
+        etag: format!("\"{}\"", random::hex::<8>()?),
+        cname: random::hex::<8>()?,
+        stream: stream_id,
+        shard: signaling.media_plane.shard_for(stream_id, *role),
+        ice: random_credentials(),
+    };
+    let text = answer(signaling, &join.agreement, &names)?;
+    let response = created(state, &join.stream, &names, text)?;
+    let (id, shard, stream) = (names.id, names.shard, join.stream.clone());
+    enter(state, join, names)?;
+    tracing::debug!(session = %id, stream, role = role.as_str(), shard, "session opened");
+    Ok(response)
+}
 
-    let id = SessionId(random::number()?);
-    let secret = random::hex::<16>()?;
-    let etag = format!("\"{}\"", random::hex::<8>()?);
-    let cname = random::hex::<8>()?;
-    let stream_id = registry.stream_id(received, stream);
-    let shard = core.shard_for(stream_id, role);
-    let ice = random_credentials();
-    let text = answer::write(
-        &agreement,
-        &Local {
-            session_id: random::number()? >> 1,
-            ice: &ice,
-            ice_mode: config.ice_mode,
-            candidates: &core.local_candidates(shard),
-            fingerprint: &core.fingerprint(),
-            rtcp_mux_only: config.answer_rtcp_mux_only,
-            stream_id: &id.to_string(),
-            cname: &cname,
-        },
-    );
-    let location = location(config.public_base_url.as_deref(), role, stream, &secret)?;
-    let etag_value = header(&etag)?;
+fn check_room(signaling: &Signaling) -> Result<(), Problem> {
+    let counts = signaling.registry.counts();
+    let detail = if signaling.registry.is_draining() {
+        "the server is about to stop"
+    } else if counts.publishers + counts.viewers >= signaling.config.max_sessions {
+        "no room for another session"
+    } else {
+        return Ok(());
+    };
+    Err(Problem::retry_later(Slug::Overloaded, detail))
+}
 
+fn answer(signaling: &Signaling, agreement: &Agreement, names: &Names) -> Result<String, Problem> {
+    let local = Local {
+        session_id: random::number()? >> 1,
+        ice: &names.ice,
+        ice_mode: signaling.config.ice_mode,
+        candidates: &signaling.media_plane.local_candidates(names.shard),
+        fingerprint: &signaling.media_plane.fingerprint(),
+        stream_id: &names.id.to_string(),
+        cname: &names.cname,
+    };
+    Ok(answer::write(agreement, &local))
+}
+
+/// The 201. Its `Location` is absolute where the public base is known, else an absolute path: clients resolve anything
+/// shorter wrongly (WHIP-03).
+fn created(state: &RouterState, stream: &str, names: &Names, answer: String) -> Result<Response, Problem> {
+    let header = |value: &str| {
+        HeaderValue::from_str(value).map_err(|_| Problem::new(Slug::Internal, "a header value is not ASCII"))
+    };
+    let base = state.signaling.config.public_base_url.as_deref().unwrap_or_default().trim_end_matches('/');
+    let location = header(&format!("{base}{}/{stream}/{}", state.prefix(), names.secret))?;
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(SDP.name)),
+        (LOCATION, location),
+        (ETAG, header(&names.etag)?),
+        SDPFRAG.accept(),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((StatusCode::CREATED, headers, answer).into_response())
+}
+
+/// Writes the session down and opens it on its shard. A session that it replaces is closed.
+fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
+    let RouterState { signaling, role } = state;
+    let (Join { stream, identity, received, offer, agreement }, role) = (join, *role);
     let sections: Vec<_> = agreement.live().map(|live| live.media.clone()).collect();
-    let detail = detail(&offer, &agreement);
     let new = NewSession {
-        id,
-        secret,
-        stream: stream.to_owned(),
-        stream_id,
+        id: names.id,
+        secret: names.secret,
+        stream,
+        stream_id: names.stream,
         role,
         identity,
-        shard,
-        etag,
+        shard: names.shard,
+        etag: names.etag,
         remote: agreement.remote.clone(),
         mids: offer.sections.iter().map(|section| section.mid.clone().unwrap_or_default()).collect(),
         candidate_room: MAX_CANDIDATES.saturating_sub(agreement.remote_candidates.len()),
         sections: sections.clone(),
         created: received,
-        detail,
+        detail: detail(&offer, &agreement),
     };
-    let replaced = registry
-        .open(Instant::now(), new)
+    let replaced = signaling
+        .registry
+        .open(clock::now(), new)
         .map_err(|_| Problem::new(Slug::PublishConflict, "another publisher holds the stream; it must end first"))?;
     if let Some((shard, session)) = replaced {
-        core.close(shard, session, Reason::Replaced);
+        signaling.media_plane.close(shard, session, Reason::Replaced);
     }
-    core.open(
-        shard,
-        SessionSpec {
-            id,
-            stream: stream_id,
-            role,
-            ice: IceParameters {
-                mode: config.ice_mode,
-                local: ice,
-                remote: agreement.remote,
-                remote_is_lite: agreement.remote_is_lite,
-                remote_candidates: agreement.remote_candidates,
-            },
-            dtls: agreement.dtls,
-            sections,
-            cname,
-        },
-    );
-    tracing::debug!(session = %id, stream, role = role.as_str(), shard, "session opened");
-
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = StatusCode::CREATED;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(SDP));
-    headers.insert(LOCATION, location);
-    headers.insert(ETAG, etag_value);
-    headers.insert(routes::ACCEPT_PATCH, HeaderValue::from_static(SDPFRAG));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
-/// Absolute where the public base is known, else an absolute path: clients resolve anything shorter wrongly (WHIP-03).
-fn location(base: Option<&str>, role: Role, stream: &str, secret: &str) -> Result<HeaderValue, Problem> {
-    let side = match role {
-        Role::Publisher => "whip",
-        Role::Viewer => "whep",
+    let ice = IceParameters {
+        mode: signaling.config.ice_mode,
+        local: names.ice,
+        remote: agreement.remote,
+        remote_is_lite: agreement.remote_is_lite,
+        remote_candidates: agreement.remote_candidates,
     };
-    header(&format!("{}/{side}/{stream}/{secret}", base.unwrap_or_default().trim_end_matches('/')))
-}
-
-fn header(value: &str) -> Result<HeaderValue, Problem> {
-    HeaderValue::from_str(value).map_err(|_| Problem::new(Slug::Internal, "a header value is not ASCII"))
+    let (id, stream, cname) = (names.id, names.stream, names.cname);
+    let spec = SessionSpec { id, stream, role, ice, dtls: agreement.dtls, sections, cname };
+    signaling.media_plane.open(names.shard, spec);
+    Ok(())
 }
 
 /// The facts of the first stage, for the ledger.

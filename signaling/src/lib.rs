@@ -6,28 +6,36 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod clock;
 mod config;
-mod core;
+mod cors;
+mod endpoint;
 mod establish;
+mod extract;
+mod limits;
+mod media_plane;
 mod observer;
 mod problem;
 mod random;
 mod registry;
-mod routes;
+mod request;
+mod router;
 mod sdp;
 mod sdpfrag;
 mod service;
+mod session_resource;
+mod state;
 mod trickle;
 mod view;
 mod whep;
 mod whip;
 
 pub use auth::{Access, Identity, TokenError, Tokens};
-pub use config::{AllowedOrigins, SignalingConfig, UnknownStream};
-pub use core::Core;
-pub use observer::{NoObserver, Observer, Resource};
+pub use config::{AllowedOrigins, SignalingConfig};
+pub use media_plane::MediaPlane;
+pub use observer::{Observer, Resource};
 pub use problem::{Problem, Slug};
 pub use registry::{Counts, Registry};
-pub use routes::router;
+pub use router::{method_label, router};
 pub use service::Signaling;
 pub use view::{SessionState, SessionView, StageView, StreamView, TrackView};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use media_core::ledger::{Reason, Stage, StageState};
 use media_core::media::Role;
+use strum::IntoStaticStr;
 
 /// Receives what happens, as it happens. Calls come from many threads and must return at once.
 pub trait Observer: Send + Sync + 'static {
@@ -28,14 +29,9 @@ pub trait Observer: Send + Sync + 'static {
     }
 }
 
-/// Takes no notice.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoObserver;
-
-impl Observer for NoObserver {}
-
 /// Which kind of resource answered a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Resource {
     /// `/whip/{stream}`
     WhipEndpoint,
@@ -50,23 +46,8 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// All of them.
-    pub const ALL: [Resource; 5] = [
-        Resource::WhipEndpoint,
-        Resource::WhipSession,
-        Resource::WhepEndpoint,
-        Resource::WhepSession,
-        Resource::Unknown,
-    ];
-
     /// The metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Resource::WhipEndpoint => "whip-endpoint",
-            Resource::WhipSession => "whip-session",
-            Resource::WhepEndpoint => "whep-endpoint",
-            Resource::WhepSession => "whep-session",
-            Resource::Unknown => "unknown",
-        }
+        self.into()
     }
 }

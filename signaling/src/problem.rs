@@ -1,11 +1,17 @@
 //! What goes wrong, as problem+json (RFC 9457). One enum names every kind; status and title hang on the kind alone.
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
+use crate::limits::RETRY_AFTER_SECONDS;
 
 /// The kinds of problems.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Slug {
     /// Malformed HTTP input.
     BadRequest,
@@ -66,100 +72,52 @@ pub enum Slug {
 }
 
 impl Slug {
-    /// All of them.
-    pub const ALL: [Slug; 28] = [
-        Slug::BadRequest,
-        Slug::SdpSyntax,
-        Slug::SdpfragSyntax,
-        Slug::EmptyBody,
-        Slug::Unauthorized,
-        Slug::Forbidden,
-        Slug::NotFound,
-        Slug::MethodNotAllowed,
-        Slug::RequestTimeout,
-        Slug::PublishConflict,
-        Slug::StreamNotLive,
-        Slug::PreconditionFailed,
-        Slug::BodyTooLarge,
-        Slug::UnsupportedMediaType,
-        Slug::SdpSemantics,
-        Slug::SdpDirection,
-        Slug::SdpBundle,
-        Slug::SdpRtcpMux,
-        Slug::SdpMultipleStreams,
-        Slug::SdpDuplicateKind,
-        Slug::SdpNoCommonCodec,
-        Slug::SdpSetup,
-        Slug::SdpFingerprint,
-        Slug::SdpIceCredentials,
-        Slug::RestartUnsupported,
-        Slug::PreconditionRequired,
-        Slug::Internal,
-        Slug::Overloaded,
-    ];
-
     /// The `code` member, and the last part of `type`.
     pub fn as_str(self) -> &'static str {
-        self.row().0
+        self.into()
     }
 
     /// The status of the reply.
     pub fn status(self) -> StatusCode {
-        self.row().1
+        self.row().0
     }
 
     /// The `title` member.
     pub fn title(self) -> &'static str {
-        self.row().2
+        self.row().1
     }
 
-    fn row(self) -> (&'static str, StatusCode, &'static str) {
+    fn row(self) -> (StatusCode, &'static str) {
         use StatusCode as S;
         match self {
-            Slug::BadRequest => ("bad-request", S::BAD_REQUEST, "Malformed request"),
-            Slug::SdpSyntax => ("sdp-syntax", S::BAD_REQUEST, "The SDP does not parse"),
-            Slug::SdpfragSyntax => ("sdpfrag-syntax", S::BAD_REQUEST, "The trickle fragment does not parse"),
-            Slug::EmptyBody => ("empty-body", S::BAD_REQUEST, "The request has no body"),
-            Slug::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A valid token is needed"),
-            Slug::Forbidden => ("forbidden", S::FORBIDDEN, "The token is of another stream"),
-            Slug::NotFound => ("not-found", S::NOT_FOUND, "No such resource"),
-            Slug::MethodNotAllowed => {
-                ("method-not-allowed", S::METHOD_NOT_ALLOWED, "The resource does not know this method")
-            }
-            Slug::RequestTimeout => ("request-timeout", S::REQUEST_TIMEOUT, "The body did not come in time"),
-            Slug::PublishConflict => ("publish-conflict", S::CONFLICT, "Another publisher holds the stream"),
-            Slug::StreamNotLive => ("stream-not-live", S::CONFLICT, "The stream has no publisher now"),
-            Slug::PreconditionFailed => {
-                ("precondition-failed", S::PRECONDITION_FAILED, "If-Match does not name the current ICE session")
-            }
-            Slug::BodyTooLarge => ("body-too-large", S::PAYLOAD_TOO_LARGE, "The body is too large"),
-            Slug::UnsupportedMediaType => {
-                ("unsupported-media-type", S::UNSUPPORTED_MEDIA_TYPE, "The Content-Type is not supported here")
-            }
-            Slug::SdpSemantics => ("sdp-semantics", S::UNPROCESSABLE_ENTITY, "The offer cannot be served"),
-            Slug::SdpDirection => ("sdp-direction", S::UNPROCESSABLE_ENTITY, "A direction does not fit the endpoint"),
-            Slug::SdpBundle => ("sdp-bundle", S::UNPROCESSABLE_ENTITY, "The offer must bundle its media"),
-            Slug::SdpRtcpMux => ("sdp-rtcp-mux", S::UNPROCESSABLE_ENTITY, "The offer must multiplex RTP and RTCP"),
-            Slug::SdpMultipleStreams => {
-                ("sdp-multiple-streams", S::UNPROCESSABLE_ENTITY, "The offer holds more than one MediaStream")
-            }
-            Slug::SdpDuplicateKind => {
-                ("sdp-duplicate-kind", S::UNPROCESSABLE_ENTITY, "The offer holds two sections of one kind")
-            }
-            Slug::SdpNoCommonCodec => ("sdp-no-common-codec", S::UNPROCESSABLE_ENTITY, "No codec in common"),
-            Slug::SdpSetup => ("sdp-setup", S::UNPROCESSABLE_ENTITY, "The offered DTLS role cannot be served"),
-            Slug::SdpFingerprint => ("sdp-fingerprint", S::UNPROCESSABLE_ENTITY, "The offer has no usable fingerprint"),
-            Slug::SdpIceCredentials => {
-                ("sdp-ice-credentials", S::UNPROCESSABLE_ENTITY, "The offer has no usable ICE credentials")
-            }
-            Slug::RestartUnsupported => {
-                ("restart-unsupported", S::UNPROCESSABLE_ENTITY, "ICE restart is not supported")
-            }
-            Slug::PreconditionRequired => {
-                ("precondition-required", S::PRECONDITION_REQUIRED, "If-Match is needed for this request")
-            }
-            Slug::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "The server failed"),
-            Slug::Overloaded => ("overloaded", S::SERVICE_UNAVAILABLE, "No room for another session"),
+            Slug::BadRequest => (S::BAD_REQUEST, "Malformed request"),
+            Slug::SdpSyntax => (S::BAD_REQUEST, "The SDP does not parse"),
+            Slug::SdpfragSyntax => (S::BAD_REQUEST, "The trickle fragment does not parse"),
+            Slug::EmptyBody => (S::BAD_REQUEST, "The request has no body"),
+            Slug::Unauthorized => (S::UNAUTHORIZED, "A valid token is needed"),
+            Slug::Forbidden => (S::FORBIDDEN, "The token is of another stream"),
+            Slug::NotFound => (S::NOT_FOUND, "No such resource"),
+            Slug::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "The resource does not know this method"),
+            Slug::RequestTimeout => (S::REQUEST_TIMEOUT, "The body did not come in time"),
+            Slug::PublishConflict => (S::CONFLICT, "Another publisher holds the stream"),
+            Slug::StreamNotLive => (S::CONFLICT, "The stream has no publisher now"),
+            Slug::PreconditionFailed => (S::PRECONDITION_FAILED, "If-Match does not name the current ICE session"),
+            Slug::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Slug::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "The Content-Type is not supported here"),
+            Slug::SdpSemantics => (S::UNPROCESSABLE_ENTITY, "The offer cannot be served"),
+            Slug::SdpDirection => (S::UNPROCESSABLE_ENTITY, "A direction does not fit the endpoint"),
+            Slug::SdpBundle => (S::UNPROCESSABLE_ENTITY, "The offer must bundle its media"),
+            Slug::SdpRtcpMux => (S::UNPROCESSABLE_ENTITY, "The offer must multiplex RTP and RTCP"),
+            Slug::SdpMultipleStreams => (S::UNPROCESSABLE_ENTITY, "The offer holds more than one MediaStream"),
+            Slug::SdpDuplicateKind => (S::UNPROCESSABLE_ENTITY, "The offer holds two sections of one kind"),
+            Slug::SdpNoCommonCodec => (S::UNPROCESSABLE_ENTITY, "No codec in common"),
+            Slug::SdpSetup => (S::UNPROCESSABLE_ENTITY, "The offered DTLS role cannot be served"),
+            Slug::SdpFingerprint => (S::UNPROCESSABLE_ENTITY, "The offer has no usable fingerprint"),
+            Slug::SdpIceCredentials => (S::UNPROCESSABLE_ENTITY, "The offer has no usable ICE credentials"),
+            Slug::RestartUnsupported => (S::UNPROCESSABLE_ENTITY, "ICE restart is not supported"),
+            Slug::PreconditionRequired => (S::PRECONDITION_REQUIRED, "If-Match is needed for this request"),
+            Slug::Internal => (S::INTERNAL_SERVER_ERROR, "The server failed"),
+            Slug::Overloaded => (S::SERVICE_UNAVAILABLE, "No room for another session"),
         }
     }
 
@@ -185,7 +143,8 @@ impl Slug {
     }
 }
 
-/// One failed request.
+/// One failed request. As a reply it is a problem document that lacks what only the router knows; see
+/// [`Problem::complete`].
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// The kind.
@@ -197,12 +156,13 @@ pub struct Problem {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct Document<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
     detail: &'a str,
-    instance: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
     code: &'static str,
     stage: &'static str,
     /// The detail once more: a widely copied player reads this member.
@@ -220,10 +180,19 @@ impl Problem {
         Problem::new(Slug::MethodNotAllowed, format!("allowed: {allow}")).with(ALLOW, HeaderValue::from_static(allow))
     }
 
-    /// Adds `Retry-After` in whole seconds, at least 1 (ERR-06).
-    #[must_use]
-    pub fn retry_after(self, seconds: u64) -> Problem {
-        self.with(RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+    /// A problem that passes, with `Retry-After` (ERR-06).
+    pub fn retry_later(slug: Slug, detail: impl Into<String>) -> Problem {
+        Problem::new(slug, detail).with(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))
+    }
+
+    /// 404 of a path that no route knows.
+    pub(crate) fn no_such_resource() -> Problem {
+        Problem::new(Slug::NotFound, "no such resource")
+    }
+
+    /// 404 of a session that was there.
+    pub(crate) fn session_over() -> Problem {
+        Problem::new(Slug::NotFound, "the session is over")
     }
 
     /// Adds `WWW-Authenticate: Bearer` with its error code, if any (RFC 6750 §3).
@@ -246,31 +215,45 @@ impl Problem {
         self
     }
 
-    /// The reply. `base` is the start of `type`; `instance` the path of the request or the id of the case.
-    pub fn into_response(self, base: Option<&str>, instance: &str) -> axum::response::Response {
-        let Problem { slug, detail, headers } = self;
-        let body = Body {
+    /// Gives a problem's reply what only the router knows, and returns the problem; `None` for other replies. `base` is the
+    /// start of the `type` member, `instance` the path of the request.
+    pub fn complete(response: &mut Response, base: Option<&str>, instance: &str) -> Option<Problem> {
+        let problem = response.extensions_mut().remove::<Problem>()?;
+        response.headers_mut().remove(CONTENT_LENGTH);
+        *response.body_mut() = problem.document(base, Some(instance));
+        Some(problem)
+    }
+
+    fn document(&self, base: Option<&str>, instance: Option<&str>) -> Body {
+        let Problem { slug, detail, .. } = self;
+        let document = Document {
             r#type: match base {
                 Some(base) => format!("{}/problems/{}", base.trim_end_matches('/'), slug.as_str()),
                 None => "about:blank".to_owned(),
             },
             title: slug.title(),
             status: slug.status().as_u16(),
-            detail: &detail,
+            detail,
             instance,
             code: slug.as_str(),
             stage: slug.stage(),
-            error: &detail,
+            error: detail,
         };
         // A struct of strings and a number always serialises.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = axum::response::Response::new(axum::body::Body::from(body));
-        *response.status_mut() = slug.status();
+        Body::from(serde_json::to_vec(&document).unwrap_or_default())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(self.document(None, None));
+        *response.status_mut() = self.slug.status();
         let own = [
             (CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
             (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         ];
-        response.headers_mut().extend(headers.into_iter().chain(own));
+        response.headers_mut().extend(self.headers.iter().cloned().chain(own));
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -291,10 +274,10 @@ mod tests {
     // ERR-02
     #[test]
     fn every_kind_has_its_own_code_and_an_error_status() {
-        let codes: HashSet<_> = Slug::ALL.iter().map(|slug| slug.as_str()).collect();
-        assert_eq!(codes.len(), Slug::ALL.len());
-        for (index, slug) in Slug::ALL.iter().enumerate() {
-            assert_eq!(*slug as usize, index);
+        let codes: HashSet<_> = Slug::VARIANTS.iter().map(|slug| slug.as_str()).collect();
+        assert_eq!(codes.len(), Slug::VARIANTS.len());
+        for slug in Slug::VARIANTS {
+            assert_eq!(slug.as_str().parse(), Ok(*slug));
             assert!(slug.status().is_client_error() || slug.status().is_server_error());
             assert!(!slug.title().is_empty());
         }
@@ -302,8 +285,8 @@ mod tests {
 
     // ERR-06
     #[test]
-    fn retry_after_is_never_below_a_second() {
-        let problem = Problem::new(Slug::Overloaded, "").retry_after(0);
-        assert_eq!(problem.headers, [(RETRY_AFTER, HeaderValue::from_static("1"))]);
+    fn a_problem_that_passes_says_when_to_come_back() {
+        let problem = Problem::retry_later(Slug::Overloaded, "");
+        assert_eq!(problem.headers, [(RETRY_AFTER, HeaderValue::from_static("5"))]);
     }
 }

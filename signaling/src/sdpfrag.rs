@@ -1,9 +1,9 @@
 //! Trickle fragments: `application/trickle-ice-sdpfrag` (RFC 8840 §9), as WHIP and WHEP clients really send them.
 
+use crate::limits::MAX_CANDIDATES;
+
 /// Parts of one fragment; real ones have one or two.
 const MAX_PARTS: usize = 64;
-/// Candidates of one fragment.
-const MAX_CANDIDATES: usize = 100;
 
 /// What a fragment says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,16 +1,19 @@
 //! PATCH on a session: trickled candidates (RFC 9725 §4.3). ICE restart is not served: its fragments get 422.
 
-use axum::extract::Request;
-use axum::response::Response;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, IF_MATCH};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use media_core::session::{IceCredentials, SessionId};
 
+use crate::extract::SessionUrl;
+use crate::limits::MAX_FRAGMENT;
 use crate::problem::{Problem, Slug};
-use crate::routes::{self, SDPFRAG, Verdict};
+use crate::request::{IfMatch, SDPFRAG, read_body};
 use crate::sdp::negotiate::own_candidate;
 use crate::sdpfrag::Fragment;
 use crate::service::Signaling;
+use crate::state::RouterState;
 
 /// What a fragment's credentials say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,34 +27,19 @@ enum Generation {
 }
 
 /// Answers a PATCH: 204 if its candidates were taken or rightly ignored.
-pub(crate) async fn patch(signaling: &Signaling, id: SessionId, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn patch(
+    State(state): State<RouterState>,
+    session: SessionUrl,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    if !routes::has_media_type(&parts.headers, SDPFRAG) {
-        let problem = Problem::new(Slug::UnsupportedMediaType, format!("send {SDPFRAG}"));
-        return Err(problem.with(routes::ACCEPT_PATCH, HeaderValue::from_static(SDPFRAG)));
-    }
-    let config = &signaling.config;
-    let body = routes::read_body(&parts.headers, body, config.max_fragment, config.body_timeout).await?;
+    let id = session.live()?;
+    session.authorize(&state, &parts.headers)?;
+    SDPFRAG.demand(&parts.headers)?;
+    let body = read_body(&parts.headers, body, MAX_FRAGMENT).await?;
 
-    let gone = || Problem::new(Slug::NotFound, "the session is over");
-    let (verdict, remote) = signaling
-        .registry
-        .with_live(id, |session| {
-            let verdict = routes::judge_if_match(parts.headers.get_all(IF_MATCH).iter(), &session.new.etag);
-            (verdict, session.new.remote.clone())
-        })
-        .ok_or_else(gone)?;
-    match verdict {
-        Verdict::Any | Verdict::Matches => {}
-        Verdict::Missing if config.lenient_if_match => {}
-        Verdict::Missing => {
-            return Err(Problem::new(Slug::PreconditionRequired, "send If-Match with the ETag of the 201"));
-        }
-        Verdict::Fails => {
-            return Err(Problem::new(Slug::PreconditionFailed, "If-Match is not the ETag of this ICE session"));
-        }
-        Verdict::Malformed => return Err(Problem::new(Slug::BadRequest, "If-Match does not parse")),
-    }
+    let signaling = &state.signaling;
+    let (if_match, remote) = precondition(signaling, id, &parts.headers)?;
     if body.is_empty() {
         return Err(Problem::new(Slug::EmptyBody, "a trickle fragment is needed"));
     }
@@ -64,28 +52,53 @@ pub(crate) async fn patch(signaling: &Signaling, id: SessionId, request: Request
             return Err(Problem::new(Slug::SdpfragSyntax, "ice-ufrag and ice-pwd must change together"));
         }
         // Leniency reaches only to fragments that prove to know the session (TRK-07).
-        Generation::Current if verdict == Verdict::Missing && fragment.ufrag.is_none() => {
-            return Err(Problem::new(Slug::PreconditionRequired, "send If-Match with the ETag of the 201"));
+        Generation::Current if if_match == IfMatch::Missing && fragment.ufrag.is_none() => {
+            return Err(if_match_required());
         }
         Generation::Current => {}
     }
-    let (shard, candidates) = signaling
-        .registry
-        .with_live(id, |session| {
-            let of_session = fragment.candidates.iter().filter(|(part, _)| part.belongs_to(&session.new.mids));
-            let mut candidates: Vec<_> =
-                of_session.filter_map(|(_, line)| own_candidate(line, &remote.ufrag)).collect();
-            candidates.truncate(session.new.candidate_room);
-            session.new.candidate_room -= candidates.len();
-            (session.new.shard, candidates)
-        })
-        .ok_or_else(gone)?;
-    if !candidates.is_empty() {
-        signaling.core.add_remote_candidates(shard, id, candidates);
+    take_candidates(signaling, id, &fragment, &remote.ufrag)?;
+    Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
+}
+
+/// Compares If-Match with the ETag of the session, and returns the client's credentials.
+fn precondition(
+    signaling: &Signaling,
+    id: SessionId,
+    headers: &HeaderMap,
+) -> Result<(IfMatch, IceCredentials), Problem> {
+    let judged = signaling.registry.with_live(id, |session| {
+        let if_match = IfMatch::judge(headers.get_all(IF_MATCH).iter(), &session.new.etag);
+        (if_match, session.new.remote.clone())
+    });
+    let (if_match, remote) = judged.ok_or_else(Problem::session_over)?;
+    match if_match {
+        IfMatch::Any | IfMatch::Matches => Ok((if_match, remote)),
+        IfMatch::Missing if signaling.config.lenient_if_match => Ok((if_match, remote)),
+        IfMatch::Missing => Err(if_match_required()),
+        IfMatch::Fails => Err(Problem::new(Slug::PreconditionFailed, "If-Match is not the ETag of this ICE session")),
+        IfMatch::Malformed => Err(Problem::new(Slug::BadRequest, "If-Match does not parse")),
     }
-    let mut response = routes::empty(StatusCode::NO_CONTENT);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+}
+
+fn if_match_required() -> Problem {
+    Problem::new(Slug::PreconditionRequired, "send If-Match with the ETag of the 201")
+}
+
+/// Hands the usable candidates of the session's own sections on, as many as it may still send.
+fn take_candidates(signaling: &Signaling, id: SessionId, fragment: &Fragment, ufrag: &str) -> Result<(), Problem> {
+    let taken = signaling.registry.with_live(id, |session| {
+        let of_session = fragment.candidates.iter().filter(|(part, _)| part.belongs_to(&session.new.mids));
+        let mut candidates: Vec<_> = of_session.filter_map(|(_, line)| own_candidate(line, ufrag)).collect();
+        candidates.truncate(session.new.candidate_room);
+        session.new.candidate_room -= candidates.len();
+        (session.new.shard, candidates)
+    });
+    let (shard, candidates) = taken.ok_or_else(Problem::session_over)?;
+    if !candidates.is_empty() {
+        signaling.media_plane.add_remote_candidates(shard, id, candidates);
+    }
+    Ok(())
 }
 
 fn generation(fragment: &Fragment, current: &IceCredentials) -> Generation {

@@ -4,10 +4,14 @@ use media_core::ledger::{Ledger, Stage, StageRecord, StageState};
 use media_core::media::{Codec, MediaKind, Role};
 use media_core::session::{SessionId, SessionStats};
 use serde::Serialize;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 /// Where a session stands, derived from its ledger. The order is the only order in which a session can pass them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, EnumString, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum SessionState {
     /// Answered; the shard has not begun.
     New,
@@ -29,29 +33,11 @@ pub enum SessionState {
 
 impl SessionState {
     /// All of them, in order.
-    pub const ALL: [SessionState; 8] = [
-        SessionState::New,
-        SessionState::IceChecking,
-        SessionState::IceConnected,
-        SessionState::DtlsHandshaking,
-        SessionState::Secured,
-        SessionState::Media,
-        SessionState::Closing,
-        SessionState::Closed,
-    ];
+    pub const ALL: &'static [SessionState] = Self::VARIANTS;
 
     /// The name in the API and in metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            SessionState::New => "new",
-            SessionState::IceChecking => "ice-checking",
-            SessionState::IceConnected => "ice-connected",
-            SessionState::DtlsHandshaking => "dtls-handshaking",
-            SessionState::Secured => "secured",
-            SessionState::Media => "media",
-            SessionState::Closing => "closing",
-            SessionState::Closed => "closed",
-        }
+        self.into()
     }
 
     /// The state of a session that nobody has told to end.

@@ -1,26 +1,24 @@
 //! WHIP (RFC 9725): a publisher's POST.
 
-use std::time::Instant;
-
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::response::Response;
-use media_core::media::Role;
 
-use crate::auth::Identity;
+use crate::clock;
 use crate::establish::{self, Join};
+use crate::extract::StreamName;
 use crate::problem::Problem;
 use crate::sdp::negotiate;
-use crate::service::Signaling;
+use crate::state::RouterState;
 
 /// Answers a publisher's offer with 201, or says why not.
 pub(crate) async fn post(
-    signaling: &Signaling,
-    stream: &str,
-    identity: Identity,
+    State(state): State<RouterState>,
+    StreamName(stream): StreamName,
     request: Request,
 ) -> Result<Response, Problem> {
-    let received = Instant::now();
-    let offer = establish::read_offer(signaling, request).await?;
+    let identity = state.authorize(&stream, request.headers())?;
+    let received = clock::now();
+    let offer = establish::read_offer(request).await?;
     let agreement = negotiate::publisher(&offer)?;
-    establish::open(signaling, Join { role: Role::Publisher, stream, identity, received, offer, agreement })
+    establish::open(&state, Join { stream, identity, received, offer, agreement })
 }

@@ -280,8 +280,4 @@ async fn extensions_with_a_direction_are_answered_only_where_media_goes_that_way
     assert!(!reply.body.contains("playout-delay"));
     let reply = app.post("/whep/s", &golden("firefox-watch")).await;
     assert!(reply.body.contains("a=extmap:6/sendonly http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\r\n"));
-    // O-12
-    let app = App::new(SignalingConfig { answer_rtcp_mux_only: false, ..SignalingConfig::default() });
-    let reply = app.post("/whip/s", &golden("firefox-publish")).await;
-    assert!(reply.body.contains("a=rtcp-mux\r\n") && !reply.body.contains("rtcp-mux-only"));
 }

@@ -6,14 +6,14 @@
 mod support;
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use media_core::ledger::{Reason, Stage, StageChange, StageEvent, StageState};
 use media_core::media::{MediaKind, Role};
 use media_core::session::{CoreEvent, SessionId, SessionSnapshot, SessionStats};
 use media_core::stats::ShardSnapshot;
 use signaling::{Observer, Resource, SessionState, Signaling, SignalingConfig, router};
-use support::{App, FakeCore, golden};
+use support::{App, FakeMediaPlane, golden, now};
 
 async fn publish(app: &App) -> SessionId {
     assert_eq!(app.post("/whip/s", &golden("obs")).await.status, 201);
@@ -26,13 +26,13 @@ async fn watch(app: &App) -> SessionId {
 }
 
 fn stage(app: &App, session: SessionId, stage: Stage, change: StageChange, detail: &str) {
-    let event = StageEvent { at: Instant::now(), stage, change, detail: detail.to_owned() };
-    app.signaling.registry().apply(Instant::now(), CoreEvent::Stage { session, event });
+    let event = StageEvent { at: now(), stage, change, detail: detail.to_owned() };
+    app.signaling.registry().apply(now(), CoreEvent::Stage { session, event });
 }
 
 fn end(app: &App, session: SessionId, reason: Reason) {
     let stats = SessionStats { rtp_sent: 9, ..SessionStats::default() };
-    app.signaling.registry().apply(Instant::now(), CoreEvent::Ended { session, reason, stats });
+    app.signaling.registry().apply(now(), CoreEvent::Ended { session, reason, stats });
 }
 
 // OPS-02, OPS-04
@@ -129,7 +129,7 @@ async fn a_stream_shows_what_its_publisher_really_sends() {
     assert_eq!(track()["offered"], serde_json::json!(["VP8", "H264", "AV1", "VP9"]));
     let used = &spec.sections[1].formats[0];
     let event = CoreEvent::FormatInUse { session: spec.id, kind: MediaKind::Video, payload_type: used.payload_type };
-    app.signaling.registry().apply(Instant::now(), event);
+    app.signaling.registry().apply(now(), event);
     assert_eq!(track()["codec"], used.codec.encoding_name());
     stage(&app, spec.id, Stage::Media, StageChange::Done, "");
     assert!(app.signaling.registry().stream("s").unwrap().live);
@@ -152,37 +152,43 @@ async fn figures_are_those_of_the_last_snapshot_and_then_the_final_ones() {
 }
 
 // OPS-08
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn ended_sessions_are_kept_for_a_while_and_not_too_many() {
-    let config = SignalingConfig {
-        max_ended: 3,
-        ended_retention: Duration::from_millis(0),
-        stream_retention: Duration::from_millis(0),
-        ..SignalingConfig::default()
-    };
-    for (retention, kept) in [(Duration::from_secs(600), 3), (Duration::ZERO, 0)] {
-        let app = App::new(SignalingConfig { ended_retention: retention, ..config.clone() });
-        for _ in 0..5 {
-            let id = publish(&app).await;
-            end(&app, id, Reason::PeerClosed);
-        }
-        let live = watch_after_publish(&app).await;
-        // The first tick of the registry's own clock prunes.
-        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
-        let run = tokio::spawn(Arc::clone(app.signaling.registry()).run(events));
-        while app.signaling.registry().sessions().len() > kept + live {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(app.signaling.registry().sessions().len(), kept + live);
-        drop(sender);
-        run.await.unwrap();
+    let app = App::new(SignalingConfig::default());
+    let registry = Arc::clone(app.signaling.registry());
+    for _ in 0..1005 {
+        let id = publish(&app).await;
+        end(&app, id, Reason::PeerClosed);
     }
+    publish(&app).await;
+    watch(&app).await;
+    let live = 2;
+    let (sender, events) = tokio::sync::mpsc::unbounded_channel();
+    let run = tokio::spawn(Arc::clone(&registry).run(events));
+    // The registry's own clock prunes every 5 s.
+    for (later, kept) in [(5, 1000), (590, 1000), (10, 0)] {
+        tokio::time::sleep(Duration::from_secs(later)).await;
+        assert_eq!(registry.sessions().len(), kept + live);
+    }
+    drop(sender);
+    run.await.unwrap();
 }
 
-async fn watch_after_publish(app: &App) -> usize {
-    publish(app).await;
-    watch(app).await;
-    2
+// OPS-08: names that clients make up do not fill the memory.
+#[tokio::test(start_paused = true)]
+async fn streams_without_sessions_are_remembered_for_a_day() {
+    let app = App::new(SignalingConfig::default());
+    let (sender, events) = tokio::sync::mpsc::unbounded_channel();
+    let run = tokio::spawn(Arc::clone(app.signaling.registry()).run(events));
+    let id = publish(&app).await;
+    end(&app, id, Reason::PeerClosed);
+    let watch = golden("chromium-watch");
+    for (hours, code) in [(23, "stream-not-live"), (2, "not-found")] {
+        tokio::time::sleep(Duration::from_secs(hours * 3600)).await;
+        assert_eq!(app.post("/whep/s", &watch).await.code(), code);
+    }
+    drop(sender);
+    run.await.unwrap();
 }
 
 // §16: nothing leaks.
@@ -229,12 +235,9 @@ impl Observer for Notes {
 #[tokio::test]
 async fn the_observer_hears_of_everything_once() {
     let notes = Arc::new(Notes::default());
-    let core = FakeCore::default();
-    let signaling = Arc::new(Signaling::with_observer(
-        SignalingConfig::default(),
-        core.clone(),
-        Arc::clone(&notes) as Arc<dyn Observer>,
-    ));
+    let core = FakeMediaPlane::default();
+    let signaling =
+        Arc::new(Signaling::new(SignalingConfig::default(), core.clone(), Arc::clone(&notes) as Arc<dyn Observer>));
     let app = App { core, router: router(Arc::clone(&signaling)), signaling };
     let id = publish(&app).await;
     stage(&app, id, Stage::Ice, StageChange::Begin, "");
@@ -362,7 +365,7 @@ async fn a_publisher_that_gives_way_while_it_ends_is_counted_out_once() {
     let ending = std::thread::spawn(move || {
         tracing::subscriber::with_default(SlowLog(writing), || {
             let (reason, stats) = (Reason::ConsentLost, SessionStats::default());
-            registry.apply(Instant::now(), CoreEvent::Ended { session: first, reason, stats });
+            registry.apply(now(), CoreEvent::Ended { session: first, reason, stats });
         });
     });
     written.recv().unwrap();

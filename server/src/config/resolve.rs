@@ -184,7 +184,6 @@ pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contr
             IceImplementation::Full => IceMode::Full,
         },
         public_base_url: settings.public_url.0.clone(),
-        problem_base_url: settings.public_url.0.clone(),
         allowed_origins: if settings.cors_origins.contains(&Origin::any()) {
             AllowedOrigins::Any
         } else {
@@ -192,7 +191,6 @@ pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contr
         },
         max_sessions: settings.max_sessions,
         lenient_if_match: settings.lenient_if_match,
-        ..SignalingConfig::default()
     };
     Ok(Resolved { core, signaling, warnings })
 }

@@ -1,4 +1,4 @@
-//! A server without media: the real routers over a core that only remembers what it was told.
+//! A server without media: the real routers over a media plane that only remembers what it was told.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use media_core::stats::ShardSnapshot;
 use server::admin::{Admin, Snapshots};
 use server::metrics::Metrics;
 use server::{admin, pages};
-use signaling::{Core, Signaling, SignalingConfig};
+use signaling::{MediaPlane, Signaling, SignalingConfig};
 use tower::ServiceExt;
 
 /// The smallest offer of a publisher: Opus only.
@@ -25,11 +25,11 @@ a=fingerprint:sha-256 00:01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:10:11:12:1
 a=rtpmap:111 opus/48000/2\r\n";
 
 #[derive(Clone, Default)]
-pub(crate) struct SilentCore {
+pub(crate) struct SilentMediaPlane {
     pub(crate) closed: Arc<Mutex<Vec<(SessionId, Reason)>>>,
 }
 
-impl Core for SilentCore {
+impl MediaPlane for SilentMediaPlane {
     fn fingerprint(&self) -> Fingerprint {
         Fingerprint { hash: FingerprintHash::Sha256, digest: vec![7; 32] }
     }
@@ -47,14 +47,14 @@ impl Core for SilentCore {
     fn add_remote_candidates(&self, _: ShardIndex, _: SessionId, _: Vec<RemoteCandidate>) {}
 }
 
-impl Snapshots for SilentCore {
+impl Snapshots for SilentMediaPlane {
     fn snapshot(&self) -> Pin<Box<dyn Future<Output = Vec<ShardSnapshot>> + Send + '_>> {
         Box::pin(async { vec![ShardSnapshot::default()] })
     }
 }
 
 pub(crate) struct Rig {
-    pub(crate) core: SilentCore,
+    pub(crate) core: SilentMediaPlane,
     pub(crate) signaling: Arc<Signaling>,
     pub(crate) admin: Arc<Admin>,
     pub(crate) operator: Router,
@@ -62,9 +62,9 @@ pub(crate) struct Rig {
 }
 
 pub(crate) fn rig(config: SignalingConfig) -> Rig {
-    let core = SilentCore::default();
+    let core = SilentMediaPlane::default();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let signaling = Arc::new(Signaling::with_observer(config, core.clone(), Arc::<Metrics>::clone(&metrics)));
+    let signaling = Arc::new(Signaling::new(config, core.clone(), Arc::<Metrics>::clone(&metrics)));
     let admin = Arc::new(Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone()));
     Rig {
         core,

@@ -2,13 +2,13 @@
 //!
 //! Locks: a stream's entry may be held while a session's is taken, never the other way round.
 
-mod session;
-mod stream;
+mod session_record;
+mod stream_record;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use media_core::ledger::{Reason, Stage, StageChange, StageEvent, StageState};
@@ -17,22 +17,20 @@ use media_core::session::{CoreEvent, SessionId, SessionStats, ShardIndex, Stream
 use media_core::stats::ShardSnapshot;
 use tokio::sync::mpsc;
 
-use self::session::{End, unix_ms};
-pub(crate) use self::session::{NewSession, Session};
-use self::stream::Stream;
-pub(crate) use self::stream::{Published, PublishedTrack};
+use self::session_record::{End, unix_ms};
+pub(crate) use self::session_record::{NewSession, SessionRecord};
+pub(crate) use self::stream_record::Published;
+use self::stream_record::StreamRecord;
 use crate::auth::Identity;
-use crate::config::SignalingConfig;
+use crate::clock;
+use crate::limits::{ENDED_RETENTION, MAX_ENDED, MAX_IDLE_STREAMS, PRUNE_INTERVAL, STREAM_RETENTION, TOMBSTONE};
 use crate::observer::Observer;
 use crate::view::{SessionView, StreamView};
 
-/// How often expired records are looked for.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(5);
-
 /// All streams and sessions of this process.
 pub struct Registry {
-    streams: DashMap<String, Stream>,
-    sessions: DashMap<SessionId, Session>,
+    streams: DashMap<String, StreamRecord>,
+    sessions: DashMap<SessionId, SessionRecord>,
     secrets: DashMap<String, SessionId>,
     /// Ended sessions, oldest first.
     ended: Mutex<VecDeque<(Instant, SessionId)>>,
@@ -41,16 +39,6 @@ pub struct Registry {
     viewers: AtomicUsize,
     draining: AtomicBool,
     observer: Arc<dyn Observer>,
-    limits: Limits,
-}
-
-/// How long things are remembered; see [`SignalingConfig`].
-struct Limits {
-    tombstone: Duration,
-    ended_retention: Duration,
-    max_ended: usize,
-    stream_retention: Duration,
-    max_idle_streams: usize,
 }
 
 /// Live figures.
@@ -79,7 +67,7 @@ pub(crate) enum Found {
 
 impl Registry {
     /// An empty registry.
-    pub fn new(config: &SignalingConfig, observer: Arc<dyn Observer>) -> Registry {
+    pub fn new(observer: Arc<dyn Observer>) -> Registry {
         Registry {
             streams: DashMap::new(),
             sessions: DashMap::new(),
@@ -90,13 +78,6 @@ impl Registry {
             viewers: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             observer,
-            limits: Limits {
-                tombstone: config.tombstone,
-                ended_retention: config.ended_retention,
-                max_ended: config.max_ended,
-                stream_retention: config.stream_retention,
-                max_idle_streams: config.max_idle_streams,
-            },
         }
     }
 
@@ -107,10 +88,10 @@ impl Registry {
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => self.apply(Instant::now(), event),
+                    Some(event) => self.apply(clock::now(), event),
                     None => return,
                 },
-                _ = prune.tick() => self.prune(Instant::now()),
+                _ = prune.tick() => self.prune(clock::now()),
             }
         }
     }
@@ -196,7 +177,7 @@ impl Registry {
             return stream.id;
         }
         let id = || StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        self.streams.entry(name.to_owned()).or_insert_with(|| Stream::new(id(), now)).id
+        self.streams.entry(name.to_owned()).or_insert_with(|| StreamRecord::new(id(), now)).id
     }
 
     /// What is published under a name, now or formerly; `None` if nobody published it since the start.
@@ -216,7 +197,8 @@ impl Registry {
         let (id, role) = (new.id, new.role);
         let answered_in = now.saturating_duration_since(new.created);
         {
-            let mut stream = self.streams.entry(new.stream.clone()).or_insert_with(|| Stream::new(new.stream_id, now));
+            let mut stream =
+                self.streams.entry(new.stream.clone()).or_insert_with(|| StreamRecord::new(new.stream_id, now));
             match role {
                 Role::Publisher => {
                     // One that is just ending waits for this entry, to leave the stream; it is counted out by its end.
@@ -229,7 +211,7 @@ impl Registry {
                         holder.closing = Some(Reason::Replaced);
                         replaced = Some((holder.new.shard, holder.new.id));
                     }
-                    stream.publish(id, new.sections.clone());
+                    stream.publish(id, &new.sections);
                 }
                 Role::Viewer => {
                     stream.viewers.insert(id);
@@ -237,7 +219,7 @@ impl Registry {
                 }
             }
             self.secrets.insert(new.secret.clone(), id);
-            self.sessions.insert(id, Session::new(new, now));
+            self.sessions.insert(id, SessionRecord::new(new, now));
         }
         if replaced.is_some() {
             self.count(Role::Publisher).fetch_sub(1, Ordering::Relaxed);
@@ -257,7 +239,7 @@ impl Registry {
         }
         match session.ended {
             _ if session.is_live() => Some(Found::Live(id)),
-            Some(end) if now.saturating_duration_since(end.at) >= self.limits.tombstone => None,
+            Some(end) if now.saturating_duration_since(end.at) >= TOMBSTONE => None,
             _ => Some(Found::Tombstone(id)),
         }
     }
@@ -268,7 +250,7 @@ impl Registry {
     }
 
     /// Reads a session that is live.
-    pub(crate) fn with_live<R>(&self, id: SessionId, read: impl FnOnce(&mut Session) -> R) -> Option<R> {
+    pub(crate) fn with_live<R>(&self, id: SessionId, read: impl FnOnce(&mut SessionRecord) -> R) -> Option<R> {
         let mut session = self.sessions.get_mut(&id).filter(|session| session.is_live())?;
         Some(read(&mut session))
     }
@@ -291,8 +273,8 @@ impl Registry {
         {
             let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(&(at, id)) = ended.front() {
-                let expired = now.saturating_duration_since(at) >= self.limits.ended_retention;
-                if !expired && ended.len() <= self.limits.max_ended {
+                let expired = now.saturating_duration_since(at) >= ENDED_RETENTION;
+                if !expired && ended.len() <= MAX_ENDED {
                     break;
                 }
                 ended.pop_front();
@@ -305,17 +287,17 @@ impl Registry {
             }
         }
         let mut idle: Vec<Instant> = self.streams.iter().filter_map(|stream| stream.idle_since).collect();
-        let mut keep_since = now.checked_sub(self.limits.stream_retention);
-        if idle.len() > self.limits.max_idle_streams {
+        let mut keep_since = now.checked_sub(STREAM_RETENTION);
+        if idle.len() > MAX_IDLE_STREAMS {
             idle.sort();
-            keep_since = keep_since.max(idle.get(idle.len() - self.limits.max_idle_streams).copied());
+            keep_since = keep_since.max(idle.get(idle.len() - MAX_IDLE_STREAMS).copied());
         }
         if let Some(keep_since) = keep_since {
             self.streams.retain(|_, stream| stream.idle_since.is_none_or(|since| since >= keep_since));
         }
     }
 
-    fn stream_view(&self, name: &str, stream: &Stream) -> StreamView {
+    fn stream_view(&self, name: &str, stream: &StreamRecord) -> StreamView {
         let publisher = stream.publisher.and_then(|id| self.sessions.get(&id));
         StreamView {
             stream: name.to_owned(),

@@ -20,7 +20,6 @@ pub(crate) struct Local<'a> {
     /// Preferred first.
     pub(crate) candidates: &'a [LocalCandidate],
     pub(crate) fingerprint: &'a Fingerprint,
-    pub(crate) rtcp_mux_only: bool,
     /// MediaStream id for a viewer's sections.
     pub(crate) stream_id: &'a str,
     pub(crate) cname: &'a str,
@@ -87,9 +86,8 @@ fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>, firs
     let sends = section.send_ssrcs.is_some();
     lines.flag(if sends { "sendonly" } else { "recvonly" });
     lines.flag("rtcp-mux");
-    if local.rtcp_mux_only {
-        lines.flag("rtcp-mux-only");
-    }
+    // RFC 9725 §4.4.1 demands it, RFC 8858 §4 forbids it in answers; clients ignore it (O-12).
+    lines.flag("rtcp-mux-only");
     if section.reduced_size_rtcp {
         lines.flag("rtcp-rsize");
     }

@@ -5,11 +5,11 @@
 //! only what counts: `v=`, `o=`, `s=`, `t=`, `m=` and the attributes.
 
 use super::SdpError;
+use crate::limits::MAX_CANDIDATES;
 
 /// SDP-06
 const MAX_SECTIONS: usize = 64;
 const MAX_ATTRIBUTES: usize = 256;
-const MAX_CANDIDATES: usize = 100;
 const MAX_LINE: usize = 8 * 1024;
 
 /// One m-line, split.

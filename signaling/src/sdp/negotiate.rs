@@ -8,7 +8,7 @@ use media_core::session::{DtlsParameters, DtlsRole, IceCredentials, RemoteCandid
 use super::SdpError;
 use super::offer::{Direction, Offer, OfferedExtension, Section, Setup};
 use crate::problem::Slug;
-use crate::registry::{Published, PublishedTrack};
+use crate::registry::Published;
 
 /// Extensions that a publisher may send. Those of simulcast come with simulcast.
 const FROM_PUBLISHER: [Extension; 8] = [
@@ -169,13 +169,12 @@ fn viewer_formats(section: &Section, kind: MediaKind, published: &Published) -> 
     let Some(track) = published.tracks.iter().find(|track| track.kind == kind) else {
         return Err(format!("the stream has no {}", kind.as_str()));
     };
-    let PublishedTrack { formats, in_use, .. } = track;
-    let carries = |viewer: &&Format| formats.iter().any(|publisher| compatible(publisher, viewer));
+    let carries = |viewer: &&Format| track.formats.iter().any(|publisher| compatible(publisher, viewer));
     let mut agreed: Vec<Format> = section.formats.iter().filter(carries).map(agreed_format).collect();
     if agreed.is_empty() {
         return Err(format!("{} offers none of the stream's codecs", section.name()));
     }
-    if let Some(used) = in_use.and_then(|number| formats.iter().find(|format| format.payload_type == number)) {
+    if let Some(used) = track.format_in_use() {
         // A stable sort: the rest keeps the viewer's order.
         agreed.sort_by_key(|format| !compatible(used, format));
         if !agreed.first().is_some_and(|first| compatible(used, first)) {

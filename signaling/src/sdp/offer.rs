@@ -6,6 +6,7 @@ use media_core::media::{Extension, Format, MediaKind};
 use media_core::session::Fingerprint;
 use sdp::SessionDescription;
 use sdp::description::common::Attribute;
+use strum::{EnumString, IntoStaticStr};
 
 use super::lines::{self, MediaLine};
 use super::{SdpError, formats};
@@ -65,7 +66,8 @@ pub(crate) struct OfferedExtension {
 }
 
 /// `a=sendrecv` and its kin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum Direction {
     SendRecv,
     SendOnly,
@@ -85,22 +87,11 @@ pub(crate) enum Setup {
 
 impl Direction {
     pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Direction::SendRecv => "sendrecv",
-            Direction::SendOnly => "sendonly",
-            Direction::RecvOnly => "recvonly",
-            Direction::Inactive => "inactive",
-        }
+        self.into()
     }
 
     fn parse(text: &str) -> Option<Direction> {
-        match text {
-            "sendrecv" => Some(Direction::SendRecv),
-            "sendonly" => Some(Direction::SendOnly),
-            "recvonly" => Some(Direction::RecvOnly),
-            "inactive" => Some(Direction::Inactive),
-            _ => None,
-        }
+        text.parse().ok()
     }
 
     /// The offerer would send.

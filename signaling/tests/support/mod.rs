@@ -1,10 +1,11 @@
-//! What the tests share: a core that only records, a client that speaks to the router, and a reader of SDP.
+//! What the tests share: a media plane that only records, a client that speaks to the router, and a reader of SDP.
 
 // Each test binary uses its own part, and a test may panic.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -14,14 +15,14 @@ use media_core::media::Role;
 use media_core::session::{
     Fingerprint, FingerprintHash, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
 };
-use signaling::{Core, Signaling, SignalingConfig};
+use signaling::{MediaPlane, Observer, Signaling, SignalingConfig};
 use tower::ServiceExt;
 
-/// A core without sockets.
+/// A media plane without sockets.
 #[derive(Clone, Default)]
-pub(crate) struct FakeCore(Arc<Mutex<Recorded>>);
+pub(crate) struct FakeMediaPlane(Arc<Mutex<Recorded>>);
 
-/// What the fake core was told.
+/// What the fake media plane was told.
 #[derive(Default)]
 pub(crate) struct Recorded {
     pub(crate) opened: Vec<(ShardIndex, SessionSpec)>,
@@ -29,7 +30,7 @@ pub(crate) struct Recorded {
     pub(crate) candidates: Vec<RemoteCandidate>,
 }
 
-impl FakeCore {
+impl FakeMediaPlane {
     pub(crate) fn recorded(&self) -> std::sync::MutexGuard<'_, Recorded> {
         self.0.lock().unwrap()
     }
@@ -40,7 +41,7 @@ impl FakeCore {
     }
 }
 
-impl Core for FakeCore {
+impl MediaPlane for FakeMediaPlane {
     fn fingerprint(&self) -> Fingerprint {
         Fingerprint { hash: FingerprintHash::Sha256, digest: (0..32).collect() }
     }
@@ -71,9 +72,19 @@ impl Core for FakeCore {
     }
 }
 
+/// Now, by the clock of the code under test, which a test may have paused.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Takes no notice.
+pub(crate) struct NoObserver;
+
+impl Observer for NoObserver {}
+
 /// A server under test.
 pub(crate) struct App {
-    pub(crate) core: FakeCore,
+    pub(crate) core: FakeMediaPlane,
     pub(crate) signaling: Arc<Signaling>,
     pub(crate) router: Router,
 }
@@ -107,8 +118,8 @@ impl Reply {
 
 impl App {
     pub(crate) fn new(config: SignalingConfig) -> App {
-        let core = FakeCore::default();
-        let signaling = Arc::new(Signaling::new(config, core.clone()));
+        let core = FakeMediaPlane::default();
+        let signaling = Arc::new(Signaling::new(config, core.clone(), Arc::new(NoObserver)));
         App { core, router: signaling::router(Arc::clone(&signaling)), signaling }
     }
 

@@ -11,16 +11,14 @@ use crate::view::TrackView;
 /// A stream by its name. It keeps its number while it has sessions or is remembered, so that viewers stay with it when the
 /// publisher comes back.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(crate) struct StreamRecord {
     pub(crate) id: StreamId,
     pub(crate) publisher: Option<SessionId>,
     pub(crate) viewers: HashSet<SessionId>,
     /// Somebody published it since the start.
     pub(crate) published: bool,
-    /// Sections of the publisher, or of the last one.
-    pub(crate) tracks: Vec<MediaSection>,
-    /// Payload type in use by kind, as the core last reported.
-    in_use: [Option<u8>; 2],
+    /// Tracks of the publisher, or of the last one.
+    tracks: Vec<PublishedTrack>,
     /// Since when it has no session.
     pub(crate) idle_since: Option<Instant>,
 }
@@ -39,29 +37,32 @@ pub(crate) struct PublishedTrack {
     pub(crate) kind: MediaKind,
     /// Formats of the publisher's answer.
     pub(crate) formats: Vec<Format>,
-    /// The one that it really sends, once a packet came.
-    pub(crate) in_use: Option<u8>,
+    /// Payload type of the one that it really sends, as the media core last reported.
+    in_use: Option<u8>,
 }
 
-impl Stream {
-    pub(crate) fn new(id: StreamId, now: Instant) -> Stream {
-        Stream {
+impl StreamRecord {
+    pub(crate) fn new(id: StreamId, now: Instant) -> StreamRecord {
+        StreamRecord {
             id,
             publisher: None,
             viewers: HashSet::new(),
             published: false,
             tracks: Vec::new(),
-            in_use: [None; 2],
             idle_since: Some(now),
         }
     }
 
     /// A publisher takes the stream; its formats replace the former ones.
-    pub(crate) fn publish(&mut self, session: SessionId, tracks: Vec<MediaSection>) {
+    pub(crate) fn publish(&mut self, session: SessionId, sections: &[MediaSection]) {
         self.publisher = Some(session);
         self.published = true;
-        self.tracks = tracks;
-        self.in_use = [None; 2];
+        let track = |section: &MediaSection| PublishedTrack {
+            kind: section.kind,
+            formats: section.formats.clone(),
+            in_use: None,
+        };
+        self.tracks = sections.iter().map(track).collect();
         self.idle_since = None;
     }
 
@@ -76,34 +77,38 @@ impl Stream {
         }
     }
 
-    /// The core saw a format in use.
+    /// The media core saw a format in use.
     pub(crate) fn format_in_use(&mut self, session: SessionId, kind: MediaKind, payload_type: u8) {
         if self.publisher == Some(session) {
-            self.in_use[kind.index()] = Some(payload_type);
+            self.tracks
+                .iter_mut()
+                .filter(|track| track.kind == kind)
+                .for_each(|track| track.in_use = Some(payload_type));
         }
     }
 
     pub(crate) fn published(&self) -> Published {
-        let tracks = self.tracks.iter().map(|section| PublishedTrack {
-            kind: section.kind,
-            formats: section.formats.clone(),
-            in_use: self.in_use[section.kind.index()],
-        });
-        Published { live: self.publisher.is_some(), tracks: tracks.collect() }
+        Published { live: self.publisher.is_some(), tracks: self.tracks.clone() }
     }
 
     pub(crate) fn track_views(&self) -> Vec<TrackView> {
-        let view = |section: &MediaSection| {
-            let in_use = self.in_use[section.kind.index()];
-            let mut offered: Vec<&'static str> = Vec::new();
-            for format in &section.formats {
-                if !offered.contains(&format.codec.encoding_name()) {
-                    offered.push(format.codec.encoding_name());
-                }
+        self.tracks.iter().map(PublishedTrack::view).collect()
+    }
+}
+
+impl PublishedTrack {
+    /// The format that the publisher really sends, once a packet came.
+    pub(crate) fn format_in_use(&self) -> Option<&Format> {
+        self.formats.iter().find(|format| Some(format.payload_type) == self.in_use)
+    }
+
+    fn view(&self) -> TrackView {
+        let mut offered: Vec<&'static str> = Vec::new();
+        for format in &self.formats {
+            if !offered.contains(&format.codec.encoding_name()) {
+                offered.push(format.codec.encoding_name());
             }
-            let used = section.formats.iter().find(|format| Some(format.payload_type) == in_use);
-            TrackView { kind: section.kind, codec: used.map(|format| format.codec), offered }
-        };
-        self.tracks.iter().map(view).collect()
+        }
+        TrackView { kind: self.kind, codec: self.format_in_use().map(|format| format.codec), offered }
     }
 }

@@ -1,4 +1,4 @@
-//! The little that signalling asks of the media core.
+//! The little that signalling, the control plane, asks of the media plane.
 
 use media_core::core::MediaCore;
 use media_core::ledger::Reason;
@@ -6,7 +6,7 @@ use media_core::media::Role;
 use media_core::session::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
 
 /// The media core as signalling sees it; [`MediaCore`] is the real one. None of these calls waits for a shard.
-pub trait Core: Send + Sync + 'static {
+pub trait MediaPlane: Send + Sync + 'static {
     /// SHA-256 fingerprint of the server's certificate.
     fn fingerprint(&self) -> Fingerprint;
     /// Candidates of a shard, the preferred one first.
@@ -21,7 +21,7 @@ pub trait Core: Send + Sync + 'static {
     fn add_remote_candidates(&self, shard: ShardIndex, session: SessionId, candidates: Vec<RemoteCandidate>);
 }
 
-impl Core for MediaCore {
+impl MediaPlane for MediaCore {
     fn fingerprint(&self) -> Fingerprint {
         MediaCore::fingerprint(self).clone()
     }

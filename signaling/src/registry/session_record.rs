@@ -46,7 +46,7 @@ pub(crate) struct End {
 
 /// A session, live or ended.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct SessionRecord {
     pub(crate) new: NewSession,
     pub(crate) created_unix_ms: u64,
     pub(crate) ledger: Ledger,
@@ -56,15 +56,22 @@ pub(crate) struct Session {
     pub(crate) ended: Option<End>,
 }
 
-impl Session {
+impl SessionRecord {
     /// A session whose first stage is done at `now`.
-    pub(crate) fn new(mut new: NewSession, now: Instant) -> Session {
+    pub(crate) fn new(mut new: NewSession, now: Instant) -> SessionRecord {
         let mut ledger = Ledger::new(new.created);
         let detail = std::mem::take(&mut new.detail);
         let event = |at, change, detail| StageEvent { at, stage: Stage::Signaling, change, detail };
         ledger.apply(&event(new.created, StageChange::Begin, String::new()));
         ledger.apply(&event(now, StageChange::Done, detail));
-        Session { created_unix_ms: unix_ms(), ledger, stats: SessionStats::default(), closing: None, ended: None, new }
+        SessionRecord {
+            created_unix_ms: unix_ms(),
+            ledger,
+            stats: SessionStats::default(),
+            closing: None,
+            ended: None,
+            new,
+        }
     }
 
     /// Neither over nor told to end.

@@ -1,0 +1,80 @@
+//! What a path names. An extractor that finds nothing is 404, which comes before every other check (ERR-04).
+
+use axum::extract::{FromRequestParts, Path};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use media_core::session::SessionId;
+
+use crate::auth::is_stream_name;
+use crate::clock;
+use crate::problem::{Problem, Slug};
+use crate::registry::Found;
+use crate::state::RouterState;
+
+/// `{stream}` of an endpoint.
+pub(crate) struct StreamName(pub(crate) String);
+
+impl FromRequestParts<RouterState> for StreamName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &RouterState) -> Result<StreamName, Problem> {
+        let Ok(Path(stream)) = Path::<String>::from_request_parts(parts, state).await else {
+            return Err(Problem::no_such_resource());
+        };
+        if !is_stream_name(&stream) {
+            return Err(Problem::new(Slug::NotFound, "a stream name is 1 to 128 of A-Z a-z 0-9 . _ ~ - :"));
+        }
+        Ok(StreamName(stream))
+    }
+}
+
+/// `{stream}/{secret}`: a session, live or ended a short while ago.
+pub(crate) struct SessionUrl {
+    stream: String,
+    found: Found,
+}
+
+impl FromRequestParts<RouterState> for SessionUrl {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &RouterState) -> Result<SessionUrl, Problem> {
+        let Ok(Path((stream, secret))) = Path::<(String, String)>::from_request_parts(parts, state).await else {
+            return Err(Problem::no_such_resource());
+        };
+        match state.signaling.registry.find(clock::now(), state.role, &stream, &secret) {
+            Some(found) => Ok(SessionUrl { stream, found }),
+            None => Err(Problem::new(Slug::NotFound, "no such session")),
+        }
+    }
+}
+
+impl SessionUrl {
+    /// The session, live or not.
+    pub(crate) fn id(&self) -> SessionId {
+        let (Found::Live(id) | Found::Tombstone(id)) = self.found;
+        id
+    }
+
+    /// The session, if it is live.
+    pub(crate) fn live(&self) -> Result<SessionId, Problem> {
+        match self.found {
+            Found::Live(id) => Ok(id),
+            Found::Tombstone(_) => Err(Problem::session_over()),
+        }
+    }
+
+    /// The URL alone suffices: it holds 128 random bits, and many clients send their token with the POST only (AUTH-03). A
+    /// token that is sent all the same must be the one that opened the session.
+    pub(crate) fn authorize(&self, state: &RouterState, headers: &HeaderMap) -> Result<(), Problem> {
+        if !headers.contains_key(AUTHORIZATION) {
+            return Ok(());
+        }
+        let identity = state.authorize(&self.stream, headers)?;
+        if state.signaling.registry.identity(self.id()).is_some_and(|owner| owner != identity) {
+            let problem = Problem::new(Slug::Forbidden, "the session belongs to the holder of another token");
+            return Err(problem.challenge(Some("insufficient_scope")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! The routes, and what every reply gets on its way out: the rest of its problem document, CORS, a count.
+//!
+//! The order of checks is that of ERR-04: route, method, authentication, authorisation, Content-Type, size, If-Match,
+//! syntax, semantics, capacity.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{MethodRouter, any};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, StatusCode, Version};
+use media_core::media::Role;
+
+use crate::observer::Resource;
+use crate::problem::Problem;
+use crate::service::Signaling;
+use crate::state::RouterState;
+use crate::{cors, endpoint, session_resource, trickle, whep, whip};
+
+/// `/whip/{stream}` and `/whep/{stream}`, sessions below them. Merge it with other routers: outside `/whip` and `/whep` it
+/// has no fallback.
+pub fn router(signaling: Arc<Signaling>) -> Router {
+    // `any` with the answer to every other method: a plain fallback would get `Allow` beside a 404, too.
+    let endpoint = || any(endpoint::method_not_allowed).options(endpoint::options).get(endpoint::get);
+    let publisher = RouterState { signaling: Arc::clone(&signaling), role: Role::Publisher };
+    let viewer = RouterState { signaling, role: Role::Viewer };
+    Router::new()
+        .nest("/whip", protocol(publisher, endpoint().post(whip::post)))
+        .nest("/whep", protocol(viewer, endpoint().post(whep::post)))
+}
+
+/// One of the two protocols.
+fn protocol(state: RouterState, endpoint: MethodRouter<RouterState>) -> Router {
+    let session = any(session_resource::method_not_allowed)
+        .options(session_resource::options)
+        .get(session_resource::get)
+        .patch(trickle::patch)
+        .delete(session_resource::delete);
+    let stages = any(session_resource::stages_method_not_allowed)
+        .options(session_resource::stages_options)
+        .get(session_resource::stages);
+    let (endpoint_resource, session_resource) = match state.role {
+        Role::Publisher => (Resource::WhipEndpoint, Resource::WhipSession),
+        Role::Viewer => (Resource::WhepEndpoint, Resource::WhepSession),
+    };
+    let finish = |resource| from_fn_with_state((state.clone(), resource), finish);
+    Router::new()
+        .route("/{stream}", endpoint.layer(finish(endpoint_resource)))
+        .route("/{stream}/{secret}", session.layer(finish(session_resource)))
+        .route("/{stream}/{secret}/stages", stages.layer(finish(session_resource)))
+        .fallback(any(async || Problem::no_such_resource()).layer(finish(Resource::Unknown)))
+        .layer(from_fn_with_state(Arc::clone(&state.signaling), cors::layer))
+        .with_state(state)
+}
+
+/// Completes a problem, logs it, and counts the reply.
+async fn finish(State((state, resource)): State<(RouterState, Resource)>, request: Request, next: Next) -> Response {
+    let (method, version) = (request.method().clone(), request.version());
+    // The nested router has cut its own prefix off.
+    let instance = format!("{}{}", state.prefix(), request.uri().path());
+    let mut response = next.run(request).await;
+    let signaling = &state.signaling;
+    let base = signaling.config.public_base_url.as_deref();
+    if let Some(problem) = Problem::complete(&mut response, base, &instance) {
+        let (path, code, detail) = (resource.as_str(), problem.slug.as_str(), problem.detail);
+        tracing::debug!(path, %method, code, %detail, "request refused");
+    }
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE && version < Version::HTTP_2 {
+        // The rest of the body is not wanted.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    signaling.observer.http_response(resource, method_label(&method), response.status().as_u16());
+    response
+}
+
+/// Methods as metric labels: clients may invent any.
+pub fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::PUT => "PUT",
+        _ => "other",
+    }
+}

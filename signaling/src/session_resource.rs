@@ -1,0 +1,65 @@
+//! `/whip/{stream}/{secret}` and `/whep/{stream}/{secret}`: a session, and its ledger under `stages`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CACHE_CONTROL};
+use http::{HeaderMap, StatusCode};
+use media_core::ledger::Reason;
+
+use crate::extract::SessionUrl;
+use crate::problem::{Problem, Slug};
+use crate::request::SDPFRAG;
+use crate::state::RouterState;
+
+const METHODS: &str = "OPTIONS, GET, HEAD, PATCH, DELETE";
+const STAGES_METHODS: &str = "OPTIONS, GET, HEAD";
+
+/// OPTIONS, with or without the headers of a preflight.
+pub(crate) async fn options(_: SessionUrl) -> Response {
+    ([(ALLOW, METHODS)], [SDPFRAG.accept()]).into_response()
+}
+
+/// GET and HEAD: whether it lives.
+pub(crate) async fn get(session: SessionUrl) -> Result<StatusCode, Problem> {
+    session.live().map(|_| StatusCode::NO_CONTENT)
+}
+
+/// DELETE. A session that ended by itself is deleted all the same (WHIP-15).
+pub(crate) async fn delete(
+    State(state): State<RouterState>,
+    session: SessionUrl,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    session.authorize(&state, &headers)?;
+    state.signaling.close(session.id(), Reason::Deleted);
+    Ok(StatusCode::OK)
+}
+
+/// Every method but these and PATCH.
+pub(crate) async fn method_not_allowed(_: SessionUrl) -> Problem {
+    Problem::method_not_allowed(METHODS)
+}
+
+/// OPTIONS of the ledger.
+pub(crate) async fn stages_options(_: SessionUrl) -> Response {
+    [(ALLOW, STAGES_METHODS)].into_response()
+}
+
+/// The ledger, for the page that holds the URL. It outlives the session by the tombstone's time, so that the page can tell
+/// why it ended.
+pub(crate) async fn stages(
+    State(state): State<RouterState>,
+    session: SessionUrl,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    session.authorize(&state, &headers)?;
+    let view = state.signaling.registry.session(session.id());
+    let view = view.ok_or_else(|| Problem::new(Slug::NotFound, "no such session"))?;
+    Ok(([(CACHE_CONTROL, "no-store")], Json(view)).into_response())
+}
+
+/// Every other method on the ledger.
+pub(crate) async fn stages_method_not_allowed(_: SessionUrl) -> Problem {
+    Problem::method_not_allowed(STAGES_METHODS)
+}
