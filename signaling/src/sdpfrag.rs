@@ -44,7 +44,7 @@ impl Fragment {
     /// Reads a fragment. The m-line only separates parts; unknown attributes and other line types are passed over.
     pub(crate) fn parse(body: &[u8]) -> Result<Fragment, FragmentError> {
         let mut fragment = Fragment::default();
-        // Candidates in front of their part's mid line get it in the end.
+        // Candidates that stand before the mid line of their part get it when the part ends.
         let (mut parts, mut mid, mut part_start) = (0, None, 0);
         for (index, raw) in body.split(|&byte| byte == b'\n').enumerate() {
             let number = index + 1;
@@ -52,14 +52,7 @@ impl Fragment {
             if raw.is_empty() {
                 continue;
             }
-            let line = std::str::from_utf8(raw).map_err(|_| FragmentError::NotText(number))?;
-            if line.chars().any(|c| c.is_control() && c != '\t') {
-                return Err(FragmentError::NotText(number));
-            }
-            let (key, value) = line
-                .split_once('=')
-                .filter(|(key, _)| key.len() == 1 && key.bytes().all(|byte| byte.is_ascii_lowercase()))
-                .ok_or(FragmentError::NotALine(number))?;
+            let (key, value) = split_line(number, raw)?;
             if key == "m" {
                 fragment.close_part(part_start, mid.take());
                 part_start = fragment.candidates.len();
@@ -74,19 +67,7 @@ impl Fragment {
             let (name, value) = value.split_once(':').unwrap_or((value, ""));
             match (name.trim(), value.trim()) {
                 ("mid", value) => mid = Some(value.to_owned()),
-                ("ice-ufrag", value) => _ = fragment.ufrag.get_or_insert_with(|| value.to_owned()),
-                ("ice-pwd", value) => _ = fragment.pwd.get_or_insert_with(|| value.to_owned()),
-                // An empty candidate is the browser API's end marker; the misspelling is that of an old library.
-                ("end-of-candidates" | "end-of-candiadates", _) | ("candidate", "") => {
-                    fragment.end_of_candidates = true;
-                }
-                ("candidate", value) => {
-                    if fragment.candidates.len() == MAX_CANDIDATES {
-                        return Err(FragmentError::TooMany(number));
-                    }
-                    fragment.candidates.push((Part::Any, value.to_owned()));
-                }
-                _ => {}
+                (name, value) => fragment.take_attribute(number, name, value)?,
             }
         }
         fragment.close_part(part_start, mid);
@@ -97,12 +78,40 @@ impl Fragment {
         if says_nothing { Err(FragmentError::Empty) } else { Ok(fragment) }
     }
 
+    fn take_attribute(&mut self, number: usize, name: &str, value: &str) -> Result<(), FragmentError> {
+        match (name, value) {
+            ("ice-ufrag", value) => _ = self.ufrag.get_or_insert_with(|| value.to_owned()),
+            ("ice-pwd", value) => _ = self.pwd.get_or_insert_with(|| value.to_owned()),
+            // An empty candidate is the browser API's end marker; the misspelling is that of an old library.
+            ("end-of-candidates" | "end-of-candiadates", _) | ("candidate", "") => self.end_of_candidates = true,
+            ("candidate", value) => {
+                if self.candidates.len() == MAX_CANDIDATES {
+                    return Err(FragmentError::TooMany(number));
+                }
+                self.candidates.push((Part::Any, value.to_owned()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn close_part(&mut self, start: usize, mid: Option<String>) {
         let Some(mid) = mid else { return };
         for (part, _) in self.candidates.iter_mut().skip(start) {
             *part = Part::Mid(mid.clone());
         }
     }
+}
+
+/// Splits one line, without its end, at the `=`.
+fn split_line(number: usize, raw: &[u8]) -> Result<(&str, &str), FragmentError> {
+    let line = std::str::from_utf8(raw).map_err(|_| FragmentError::NotText(number))?;
+    if line.chars().any(|c| c.is_control() && c != '\t') {
+        return Err(FragmentError::NotText(number));
+    }
+    line.split_once('=')
+        .filter(|(key, _)| key.len() == 1 && key.bytes().all(|byte| byte.is_ascii_lowercase()))
+        .ok_or(FragmentError::NotALine(number))
 }
 
 impl Part {

@@ -1,7 +1,7 @@
 //! Writes an answer (RFC 9429 §5.3.1), through the types of the `sdp` crate.
 
 use media_core::ice::candidate_line;
-use media_core::media::{Format, MediaKind};
+use media_core::media::{Format, MediaKind, MediaSection, SendSsrcs};
 use media_core::session::{DtlsRole, Fingerprint, IceCredentials, IceMode, LocalCandidate};
 use sdp::SessionDescription;
 use sdp::description::common::{Address, Attribute, ConnectionInformation};
@@ -116,27 +116,36 @@ fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>, firs
         }
     }
     if let Some(ssrcs) = section.send_ssrcs {
-        let msid = format!("{} {}", local.stream_id, section.kind.as_str());
-        lines.value("msid", &msid);
-        let has_rtx = section.formats.iter().any(|format| format.rtx_payload_type.is_some());
-        if has_rtx {
-            lines.value("ssrc-group", format!("FID {} {}", ssrcs.media, ssrcs.rtx));
-        }
-        for ssrc in [Some(ssrcs.media), has_rtx.then_some(ssrcs.rtx)].into_iter().flatten() {
-            lines.value("ssrc", format!("{ssrc} cname:{}", local.cname));
-            lines.value("ssrc", format!("{ssrc} msid:{msid}"));
-        }
+        write_ssrcs(section, ssrcs, local, &mut lines);
     }
     if first {
-        // IPv4 in front: some clients read one line only.
-        let (v4, v6): (Vec<_>, Vec<_>) = local.candidates.iter().partition(|candidate| candidate.address.is_ipv4());
-        for candidate in v4.into_iter().chain(v6) {
-            let line = candidate_line(candidate);
-            lines.value("candidate", line.strip_prefix("candidate:").unwrap_or(&line));
-        }
-        lines.flag("end-of-candidates");
+        write_candidates(local.candidates, &mut lines);
     }
     media_description(section.kind.as_str(), 9, &live.protocol, payload_types, lines)
+}
+
+/// The SSRCs of a viewer's section, and the MediaStream that they belong to.
+fn write_ssrcs(section: &MediaSection, ssrcs: SendSsrcs, local: &Local<'_>, lines: &mut Lines) {
+    let msid = format!("{} {}", local.stream_id, section.kind.as_str());
+    lines.value("msid", &msid);
+    let has_rtx = section.formats.iter().any(|format| format.rtx_payload_type.is_some());
+    if has_rtx {
+        lines.value("ssrc-group", format!("FID {} {}", ssrcs.media, ssrcs.rtx));
+    }
+    for ssrc in [Some(ssrcs.media), has_rtx.then_some(ssrcs.rtx)].into_iter().flatten() {
+        lines.value("ssrc", format!("{ssrc} cname:{}", local.cname));
+        lines.value("ssrc", format!("{ssrc} msid:{msid}"));
+    }
+}
+
+/// IPv4 in front: some clients read one line only.
+fn write_candidates(candidates: &[LocalCandidate], lines: &mut Lines) {
+    let (v4, v6): (Vec<_>, Vec<_>) = candidates.iter().partition(|candidate| candidate.address.is_ipv4());
+    for candidate in v4.into_iter().chain(v6) {
+        let line = candidate_line(candidate);
+        lines.value("candidate", line.strip_prefix("candidate:").unwrap_or(&line));
+    }
+    lines.flag("end-of-candidates");
 }
 
 fn write_format(format: &Format, lines: &mut Lines) {

@@ -33,16 +33,11 @@ pub(crate) struct Checked {
 
 /// Checks the lines of an offer.
 pub(crate) fn check(body: &[u8]) -> Result<Checked, SdpError> {
-    let mut origin = None;
-    let (mut name_seen, mut timing) = (false, None);
-    let mut session = String::new();
-    let mut sections = String::new();
-    let mut media: Vec<MediaLine> = Vec::new();
-    let (mut attributes, mut candidates) = (0, 0);
+    let mut description = Description::default();
     let mut blank = None;
-
-    for (index, raw) in body.split(|&byte| byte == b'\n').enumerate() {
-        let number = index + 1;
+    let mut number = 0;
+    for raw in body.split(|&byte| byte == b'\n') {
+        number += 1;
         let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
         if raw.is_empty() {
             blank = blank.or(Some(number));
@@ -51,72 +46,114 @@ pub(crate) fn check(body: &[u8]) -> Result<Checked, SdpError> {
         if let Some(blank) = blank {
             return Err(SdpError::syntax(blank, "an empty line inside the description"));
         }
-        if raw.len() > MAX_LINE {
-            return Err(SdpError::syntax(number, "longer than 8 KiB"));
-        }
-        let Ok(line) = std::str::from_utf8(raw) else {
-            return Err(SdpError::syntax(number, "not UTF-8"));
-        };
-        if line.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(SdpError::syntax(number, "a control character"));
-        }
-        let Some((key, value)) = line.split_once('=').filter(|(key, _)| key.len() == 1) else {
-            return Err(SdpError::syntax(number, "not of the form `x=…`"));
-        };
-        if number == 1 && line.trim_end() != "v=0" {
-            return Err(SdpError::syntax(1, "the first line must be `v=0`"));
-        }
+        let (key, value) = split_line(number, raw)?;
+        description.take(number, key, value)?;
+    }
+    description.finish(number)
+}
+
+/// Splits one line, without its end, at the `=`.
+fn split_line(number: usize, raw: &[u8]) -> Result<(&str, &str), SdpError> {
+    if raw.len() > MAX_LINE {
+        return Err(SdpError::syntax(number, "longer than 8 KiB"));
+    }
+    let Ok(line) = std::str::from_utf8(raw) else {
+        return Err(SdpError::syntax(number, "not UTF-8"));
+    };
+    if line.chars().any(|c| c.is_control() && c != '\t') {
+        return Err(SdpError::syntax(number, "a control character"));
+    }
+    let Some((key, value)) = line.split_once('=').filter(|(key, _)| key.len() == 1) else {
+        return Err(SdpError::syntax(number, "not of the form `x=…`"));
+    };
+    if number == 1 && line.trim_end() != "v=0" {
+        return Err(SdpError::syntax(1, "the first line must be `v=0`"));
+    }
+    Ok((key, value))
+}
+
+/// What the lines so far have said.
+#[derive(Default)]
+struct Description {
+    origin: Option<String>,
+    name_seen: bool,
+    timing: Option<String>,
+    /// Attribute lines of the session.
+    session: String,
+    /// All lines from the first m-line on.
+    sections: String,
+    media: Vec<MediaLine>,
+    /// In the current section.
+    attributes: usize,
+    candidates: usize,
+}
+
+impl Description {
+    fn take(&mut self, number: usize, key: &str, value: &str) -> Result<(), SdpError> {
         match key {
             "v" if number == 1 => {}
-            "o" if media.is_empty() => origin = Some(check_origin(number, value)?),
-            "s" if media.is_empty() => name_seen = true,
-            "t" if media.is_empty() => timing = Some(check_timing(number, value)?),
+            "o" if self.media.is_empty() => self.origin = Some(check_origin(number, value)?),
+            "s" if self.media.is_empty() => self.name_seen = true,
+            "t" if self.media.is_empty() => self.timing = Some(check_timing(number, value)?),
             "v" | "o" | "s" | "t" => {
                 return Err(SdpError::syntax(number, "a line that may stand only once, at the top"));
             }
-            "m" => {
-                if media.len() == MAX_SECTIONS {
-                    return Err(SdpError::syntax(number, "more than 64 m-lines"));
-                }
-                let line = media_line(number, value)?;
-                // The real type and protocol stay in `media`; the crate knows only some of each.
-                sections.push_str("m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n");
-                media.push(line);
-                attributes = 0;
-            }
-            "a" => {
-                attributes += 1;
-                if attributes > MAX_ATTRIBUTES {
-                    return Err(SdpError::syntax(number, "more than 256 attributes in one section"));
-                }
-                if value.starts_with("candidate:") {
-                    candidates += 1;
-                    if candidates > MAX_CANDIDATES {
-                        return Err(SdpError::syntax(number, "more than 100 candidates"));
-                    }
-                }
-                let text = if media.is_empty() { &mut session } else { &mut sections };
-                text.push_str("a=");
-                text.push_str(value);
-                text.push_str("\r\n");
-            }
+            "m" => self.take_media(number, value)?,
+            "a" => self.take_attribute(number, value)?,
             // c=, b=, i=, k=, u=, e=, p=, r=, z= say nothing to a WebRTC server (SDP-03).
             _ if key.bytes().all(|byte| byte.is_ascii_lowercase()) => {}
             _ => return Err(SdpError::syntax(number, "a line type that SDP does not have")),
         }
+        Ok(())
     }
 
-    let last = body.split(|&byte| byte == b'\n').count();
-    let missing = |what: &str| SdpError::syntax(last, &format!("the description ends without `{what}=`"));
-    let origin = origin.ok_or_else(|| missing("o"))?;
-    let timing = timing.ok_or_else(|| missing("t"))?;
-    if !name_seen {
-        return Err(missing("s"));
+    fn take_media(&mut self, number: usize, value: &str) -> Result<(), SdpError> {
+        if self.media.len() == MAX_SECTIONS {
+            return Err(SdpError::syntax(number, "more than 64 m-lines"));
+        }
+        let line = media_line(number, value)?;
+        // The real type and protocol stay in `media`; the crate knows only some of each.
+        self.sections.push_str("m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n");
+        self.media.push(line);
+        self.attributes = 0;
+        Ok(())
     }
-    if media.is_empty() {
-        return Err(missing("m"));
+
+    fn take_attribute(&mut self, number: usize, value: &str) -> Result<(), SdpError> {
+        self.attributes += 1;
+        if self.attributes > MAX_ATTRIBUTES {
+            return Err(SdpError::syntax(number, "more than 256 attributes in one section"));
+        }
+        if value.starts_with("candidate:") {
+            self.candidates += 1;
+            if self.candidates > MAX_CANDIDATES {
+                return Err(SdpError::syntax(number, "more than 100 candidates"));
+            }
+        }
+        let text = if self.media.is_empty() { &mut self.session } else { &mut self.sections };
+        text.push_str("a=");
+        text.push_str(value);
+        text.push_str("\r\n");
+        Ok(())
     }
-    Ok(Checked { text: format!("v=0\r\no={origin}\r\ns=-\r\nt={timing}\r\n{session}{sections}"), media })
+
+    /// The end, after `last` lines.
+    fn finish(self, last: usize) -> Result<Checked, SdpError> {
+        let missing = |what: &str| SdpError::syntax(last, &format!("the description ends without `{what}=`"));
+        let origin = self.origin.ok_or_else(|| missing("o"))?;
+        let timing = self.timing.ok_or_else(|| missing("t"))?;
+        if !self.name_seen {
+            return Err(missing("s"));
+        }
+        if self.media.is_empty() {
+            return Err(missing("m"));
+        }
+        let (session, sections) = (self.session, self.sections);
+        Ok(Checked {
+            text: format!("v=0\r\no={origin}\r\ns=-\r\nt={timing}\r\n{session}{sections}"),
+            media: self.media,
+        })
+    }
 }
 
 /// Six fields; ids beyond 64 bits, which the crate does not take, are as good as any other.
