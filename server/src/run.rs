@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use media_core::core::{MediaCore, StartError};
-use media_core::session::IceMode;
 use signaling::Signaling;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -84,7 +83,6 @@ pub async fn run(settings: &Settings, resolved: Resolved) -> Result<(), RunError
     let operator = listen("admin_listen", "--admin-listen", settings.admin_listen).await?;
 
     let shards = resolved.core.shards;
-    let ice_mode = resolved.signaling.ice_mode;
     let (core, events) = MediaCore::start(resolved.core).map_err(|error| match error {
         StartError::Listen { .. } => RunError::MediaSocket(error),
         other => RunError::Core(other),
@@ -95,14 +93,16 @@ pub async fn run(settings: &Settings, resolved: Resolved) -> Result<(), RunError
 
     let admin = Arc::new(Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone()));
     let (stop_http, stopped) = watch::channel(false);
-    let http_address = listener::address(&public, settings.http_listen);
+    let public_address = listener::address(&public, settings.http_listen);
     let operator_address = listener::address(&operator, settings.admin_listen);
     let servers = [
         listener::spawn(public, pages::router(Arc::clone(&signaling), Arc::clone(&metrics)), stopped.clone()),
         listener::spawn(operator, admin::router(Arc::clone(&admin)), stopped),
     ];
     admin.set_serving();
-    announce(&core, shards, ice_mode, http_address, operator_address, settings.public_url.0.as_deref());
+    let candidates = (0..shards).flat_map(|shard| core.local_candidates(shard)).map(|of| of.address.to_string());
+    let candidates: Vec<String> = candidates.collect();
+    announce(settings, public_address, operator_address, &candidates, shards);
 
     let name = stop.recv().await;
     let counts = signaling.registry().counts();
@@ -148,19 +148,8 @@ async fn drain(
 }
 
 /// The one line that tells what runs where.
-fn announce(
-    core: &MediaCore,
-    shards: usize,
-    ice_mode: IceMode,
-    public: SocketAddr,
-    operator: SocketAddr,
-    public_url: Option<&str>,
-) {
-    let candidates: Vec<String> = (0..shards)
-        .flat_map(|shard| core.local_candidates(shard))
-        .map(|candidate| candidate.address.to_string())
-        .collect();
-    let base = public_url.map_or_else(|| format!("http://{}", reachable(public)), str::to_owned);
+fn announce(settings: &Settings, public: SocketAddr, operator: SocketAddr, candidates: &[String], shards: usize) {
+    let base = settings.public_url.0.clone().unwrap_or_else(|| format!("http://{}", reachable(public)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pages = %format_args!("{base}/"),
@@ -168,10 +157,7 @@ fn announce(
         whep = %format_args!("{base}/whep/{{stream}}"),
         admin = %format_args!("http://{}/", reachable(operator)),
         shards,
-        ice = match ice_mode {
-            IceMode::Lite => "lite",
-            IceMode::Full => "full",
-        },
+        ice = %settings.ice,
         candidates = %candidates.join(" "),
         "sluice is ready"
     );

@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
-use super::{Layer, SETTINGS, SettingInfo, Settings, setting};
+use super::settings::{Layer, SETTINGS, SettingInfo, Settings, plain, setting};
 
 /// A WebRTC media server: publish over WHIP, watch over WHEP.
 ///
@@ -37,7 +36,8 @@ const CONFIG_ENV: &str = "SLUICE_CONFIG";
 const ENV_PREFIX: &str = "SLUICE_";
 
 /// Where a value comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Source {
     /// Built in.
     Default,
@@ -47,17 +47,6 @@ pub enum Source {
     Environment,
     /// The command line.
     Flag,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Source::Default => "default",
-            Source::File => "file",
-            Source::Environment => "environment",
-            Source::Flag => "flag",
-        })
-    }
 }
 
 /// The settings that count, and where each comes from.
@@ -138,14 +127,14 @@ fn read_flags(args: Vec<OsString>) -> Result<CommandLine, LoadError> {
 
 fn help(args: &[OsString]) -> String {
     let short = args.iter().any(|arg| arg == "-h");
-    let defaults = super::render::values(&Settings::default());
+    let defaults = Settings::default().to_toml();
     let mut command = CommandLine::command().mut_args(|arg| {
         let arg = arg.hide_env(short);
         // In the order of most people's questions: what it does, and what happens without it.
         match (arg.get_help().map(ToString::to_string), defaults.get(arg.get_id().as_str())) {
             (Some(help), Some(default)) => {
                 let arg = arg.hide_possible_values(true);
-                let help = format!("{help} [default: {}]", super::render::plain(default));
+                let help = format!("{help} [default: {}]", plain(default));
                 arg.help(help.clone()).long_help(help)
             }
             _ => arg,

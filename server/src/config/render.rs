@@ -3,25 +3,11 @@
 use std::fmt::Write;
 
 use super::load::Loaded;
-use super::{SETTINGS, Settings};
-
-/// The settings as TOML values by key; tokens are redacted.
-pub(super) fn values(settings: &Settings) -> toml::Table {
-    // Every field has a TOML form: texts, numbers, switches and lists of them.
-    toml::Table::try_from(settings).unwrap_or_default()
-}
-
-/// A default as people write it: without quotes and brackets.
-pub(super) fn plain(default: &toml::Value) -> String {
-    match default.to_string().replace(['"', '[', ']'], "") {
-        text if text.is_empty() => "none".to_owned(),
-        text => text,
-    }
-}
+use super::settings::{SETTINGS, Settings, plain};
 
 /// The file `deploy/sluice.toml`: every key with its default and a comment.
 pub fn reference() -> String {
-    let values = values(&Settings::default());
+    let values = Settings::default().to_toml();
     let mut text = String::from(
         "# Every setting of Sluice with its default. A copy of this file changes nothing until a value in it changes.\n\
          # Flags (--http-listen) and environment variables (SLUICE_HTTP_LISTEN) win over this file.\n",
@@ -55,8 +41,8 @@ pub fn document() -> String {
 }
 
 /// The table of all settings in Markdown.
-pub fn table() -> String {
-    let values = values(&Settings::default());
+fn table() -> String {
+    let values = Settings::default().to_toml();
     let mut text = String::from("| Flag | Variable | Key | Default | What it does |\n|---|---|---|---|---|\n");
     for info in SETTINGS {
         let default = match plain(&values[info.key]).as_str() {
@@ -71,7 +57,7 @@ pub fn table() -> String {
 
 /// What counts, as a TOML file whose comments name the source of each value. Tokens are redacted.
 pub fn effective(loaded: &Loaded) -> String {
-    let values = values(&loaded.settings);
+    let values = loaded.settings.to_toml();
     let mut text = String::new();
     if let Some(file) = &loaded.file {
         let _ = writeln!(text, "# file: {}", file.display());

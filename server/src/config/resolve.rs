@@ -3,23 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use media_core::session::{CoreConfig, IceMode};
+use media_core::session::CoreConfig;
 use signaling::{AllowedOrigins, SignalingConfig, Tokens};
 
-use super::Settings;
-use super::values::{AccessToken, IceImplementation, Origin};
-
-/// Most addresses in an answer: each one is a candidate that clients check, and small clients hold answers of 8 KiB at most.
-pub const MAX_PUBLIC_IPS: usize = 8;
-
-/// One address of this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InterfaceAddress {
-    /// The interface's name.
-    pub interface: String,
-    /// The address.
-    pub address: IpAddr,
-}
+use super::addresses::{InterfaceAddress, MAX_PUBLIC_IPS, advertised_addresses, is_loopback, serves};
+use super::settings::Settings;
+use super::values::{AccessToken, Origin};
 
 /// What the machine offers, as far as the configuration depends on it.
 #[derive(Clone, Debug)]
@@ -70,26 +59,57 @@ pub struct Contradiction(pub String);
 ///
 /// A setting out of its range, settings that contradict each other, or a token file that cannot be read.
 pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contradiction> {
-    let refuse = |text: String| Err(Contradiction(text));
-    let mut warnings = Vec::new();
-
     let mut tokens = settings.token.clone();
     if !settings.token_file.as_os_str().is_empty() {
         tokens.extend(read_token_file(&settings.token_file)?);
     }
-    if settings.open && !tokens.is_empty() {
+    check_access(settings, !tokens.is_empty())?;
+    check_ranges(settings)?;
+    let core = core_config(settings, machine)?;
+    let signaling = signaling_config(settings, &tokens)?;
+    Ok(Resolved { core, signaling, warnings: warnings(settings) })
+}
+
+fn refuse<T>(text: String) -> Result<T, Contradiction> {
+    Err(Contradiction(text))
+}
+
+/// Who may reach and use the listeners.
+fn check_access(settings: &Settings, with_tokens: bool) -> Result<(), Contradiction> {
+    if settings.open && with_tokens {
         return refuse("open: true, and tokens are configured: drop one of the two".to_owned());
     }
-    if settings.protect_viewers && tokens.is_empty() {
+    if settings.protect_viewers && !with_tokens {
         return refuse("protect_viewers: true, but no token is configured: add token or token_file".to_owned());
     }
-    if !is_loopback(settings.http_listen.ip()) && tokens.is_empty() && !settings.open {
+    if !is_loopback(settings.http_listen.ip()) && !with_tokens && !settings.open {
         return refuse(format!(
             "http_listen: {} can be reached by others, and no token is configured, so anybody could publish.\n  \
              Either set a token (--token 'STREAM=SECRET', --token '*=SECRET' or --token-file FILE), or allow it with --open.",
             settings.http_listen
         ));
     }
+    if settings.http_listen.port() != 0 && settings.http_listen == settings.admin_listen {
+        return refuse(format!("http_listen and admin_listen: both are {}", settings.http_listen));
+    }
+    Ok(())
+}
+
+fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
+    if settings.shards > 256 {
+        return refuse(format!("shards: bad value {}\n  allowed: 0 to 256", settings.shards));
+    }
+    if settings.handshake_threads > 64 {
+        return refuse(format!("handshake_threads: bad value {}\n  allowed: 0 to 64", settings.handshake_threads));
+    }
+    if settings.max_sessions == 0 {
+        return refuse("max_sessions: bad value 0\n  allowed: 1 or more".to_owned());
+    }
+    Ok(())
+}
+
+fn warnings(settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
     if !is_loopback(settings.http_listen.ip()) && settings.public_url.0.is_none() {
         // Whoever can alter the SDP on its way can sit in the middle of the media (RFC 8826).
         warnings.push(format!(
@@ -103,19 +123,10 @@ pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contr
             settings.admin_listen
         ));
     }
-    if settings.http_listen.port() != 0 && settings.http_listen == settings.admin_listen {
-        return refuse(format!("http_listen and admin_listen: both are {}", settings.http_listen));
-    }
+    warnings
+}
 
-    if settings.shards > 256 {
-        return refuse(format!("shards: bad value {}\n  allowed: 0 to 256", settings.shards));
-    }
-    if settings.handshake_threads > 64 {
-        return refuse(format!("handshake_threads: bad value {}\n  allowed: 0 to 64", settings.handshake_threads));
-    }
-    if settings.max_sessions == 0 {
-        return refuse("max_sessions: bad value 0\n  allowed: 1 or more".to_owned());
-    }
+fn core_config(settings: &Settings, machine: &Machine) -> Result<CoreConfig, Contradiction> {
     // One shard forwards some 250,000 packets a second, so four fill a 10 Gbit/s link; each also wants a UDP port in the firewall.
     let shards = if settings.shards == 0 { machine.cpus.clamp(1, 4) } else { settings.shards };
     if settings.media_port != 0 && usize::from(settings.media_port) + shards - 1 > usize::from(u16::MAX) {
@@ -128,7 +139,6 @@ pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contr
     // Handshakes come in bursts and must not take the CPUs from running media.
     let handshake_threads =
         if settings.handshake_threads == 0 { (machine.cpus / 2).max(1) } else { settings.handshake_threads };
-
     let media_ip = match settings.media_ip {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) if !machine.ipv6 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         ip => ip,
@@ -136,27 +146,9 @@ pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contr
     let public_ips = if settings.public_ip.is_empty() {
         advertised_addresses(&machine.interfaces, media_ip, is_loopback(settings.http_listen.ip()))
     } else {
-        let mut seen = Vec::new();
-        for ip in &settings.public_ip {
-            if ip.is_unspecified() || ip.is_multicast() {
-                return refuse(format!("public_ip: {ip} is no address that a client can send to"));
-            }
-            if !serves(media_ip, *ip) {
-                return refuse(format!(
-                    "public_ip: {ip} and media_ip {media_ip} are of different families: nothing would arrive there"
-                ));
-            }
-            if !seen.contains(ip) {
-                seen.push(*ip);
-            }
-        }
-        if seen.len() > MAX_PUBLIC_IPS {
-            return refuse(format!("public_ip: {} addresses\n  allowed: at most {MAX_PUBLIC_IPS}", seen.len()));
-        }
-        seen
+        configured_addresses(&settings.public_ip, media_ip)?
     };
-
-    let core = CoreConfig {
+    Ok(CoreConfig {
         shards,
         media_ip,
         media_port: settings.media_port,
@@ -169,20 +161,42 @@ pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contr
         keyframe_timeout: settings.keyframe_timeout.0,
         publisher_wait: settings.publisher_wait.0,
         keyframe_request_interval: settings.keyframe_request_interval.0,
-    };
+    })
+}
+
+/// The addresses of `public_ip`, each once.
+fn configured_addresses(configured: &[IpAddr], media_ip: IpAddr) -> Result<Vec<IpAddr>, Contradiction> {
+    let mut addresses = Vec::new();
+    for ip in configured {
+        if ip.is_unspecified() || ip.is_multicast() {
+            return refuse(format!("public_ip: {ip} is no address that a client can send to"));
+        }
+        if !serves(media_ip, *ip) {
+            return refuse(format!(
+                "public_ip: {ip} and media_ip {media_ip} are of different families: nothing would arrive there"
+            ));
+        }
+        if !addresses.contains(ip) {
+            addresses.push(*ip);
+        }
+    }
+    if addresses.len() > MAX_PUBLIC_IPS {
+        return refuse(format!("public_ip: {} addresses\n  allowed: at most {MAX_PUBLIC_IPS}", addresses.len()));
+    }
+    Ok(addresses)
+}
+
+fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<SignalingConfig, Contradiction> {
     let mut checked = Tokens::default();
-    for AccessToken { stream, token } in &tokens {
+    for AccessToken { stream, token } in tokens {
         checked
             .add(stream.as_deref().unwrap_or("*"), token)
             .map_err(|error| Contradiction(format!("token: {error}")))?;
     }
-    let signaling = SignalingConfig {
+    Ok(SignalingConfig {
         tokens: checked,
         protect_viewers: settings.protect_viewers,
-        ice_mode: match settings.ice {
-            IceImplementation::Lite => IceMode::Lite,
-            IceImplementation::Full => IceMode::Full,
-        },
+        ice_mode: settings.ice.0,
         public_base_url: settings.public_url.0.clone(),
         allowed_origins: if settings.cors_origins.contains(&Origin::any()) {
             AllowedOrigins::Any
@@ -191,87 +205,7 @@ pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contr
         },
         max_sessions: settings.max_sessions,
         lenient_if_match: settings.lenient_if_match,
-    };
-    Ok(Resolved { core, signaling, warnings })
-}
-
-/// The addresses to advertise where none is configured: those that a socket on `media_ip` serves, without loopback,
-/// link-local, container and tunnel addresses; IPv4 first, since some clients try only the first one. Where the pages are
-/// only for this machine, or where nothing else is left, loopback follows.
-pub fn advertised_addresses(interfaces: &[InterfaceAddress], media_ip: IpAddr, with_loopback: bool) -> Vec<IpAddr> {
-    if !media_ip.is_unspecified() {
-        return vec![media_ip];
-    }
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    let mut loopback: Vec<IpAddr> = Vec::new();
-    for InterfaceAddress { interface, address } in interfaces {
-        if !serves(media_ip, *address) || addresses.contains(address) || loopback.contains(address) {
-            continue;
-        }
-        if address.is_loopback() {
-            loopback.push(*address);
-        } else if !is_link_local(*address) && !is_virtual(interface) {
-            addresses.push(*address);
-        }
-    }
-    addresses.sort_by_key(IpAddr::is_ipv6);
-    loopback.sort_by_key(IpAddr::is_ipv6);
-    addresses.truncate(MAX_PUBLIC_IPS - loopback.len().min(2));
-    if with_loopback || addresses.is_empty() {
-        addresses.extend(loopback.into_iter().take(2));
-    }
-    if addresses.is_empty() {
-        addresses.push(match media_ip {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    addresses
-}
-
-/// A socket bound to `media_ip` receives what is sent to `address`, perhaps through a NAT.
-fn serves(media_ip: IpAddr, address: IpAddr) -> bool {
-    media_ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || media_ip.is_ipv4() == address.is_ipv4()
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
-}
-
-/// Interfaces of containers, virtual machines and tunnels: clients elsewhere do not reach their addresses.
-fn is_virtual(interface: &str) -> bool {
-    const PREFIXES: &[&str] = &[
-        "docker",
-        "br-",
-        "veth",
-        "cni",
-        "virbr",
-        "flannel",
-        "cali",
-        "cilium",
-        "podman",
-        "lxc",
-        "lxdbr",
-        "vmnet",
-        "vboxnet",
-        "tun",
-        "tap",
-        "utun",
-        "wg",
-        "tailscale",
-        "zt",
-        "ipsec",
-        "nebula",
-        "ppp",
-    ];
-    PREFIXES.iter().any(|prefix| interface.starts_with(prefix))
+    })
 }
 
 fn read_token_file(path: &Path) -> Result<Vec<AccessToken>, Contradiction> {
@@ -296,18 +230,12 @@ mod tests {
     use super::*;
     use crate::config::values::Seconds;
 
-    fn interfaces(list: &[(&str, &str)]) -> Vec<InterfaceAddress> {
-        list.iter()
-            .map(|(name, address)| InterfaceAddress { interface: (*name).into(), address: address.parse().unwrap() })
-            .collect()
-    }
-
     fn addresses(list: &[&str]) -> Vec<IpAddr> {
         list.iter().map(|address| address.parse().unwrap()).collect()
     }
 
     fn machine() -> Machine {
-        Machine { interfaces: interfaces(&[("lo", "127.0.0.1"), ("eth0", "192.0.2.7")]), cpus: 8, ipv6: true }
+        Machine { interfaces: Vec::new(), cpus: 8, ipv6: true }
     }
 
     fn refused(settings: Settings) -> String {
@@ -315,59 +243,6 @@ mod tests {
     }
 
     const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-
-    // SDP-31
-    #[test]
-    fn container_tunnel_link_local_and_loopback_addresses_are_not_advertised() {
-        let list = interfaces(&[
-            ("lo", "127.0.0.1"),
-            ("lo", "::1"),
-            ("docker0", "172.17.0.1"),
-            ("br-4f2a", "172.18.0.1"),
-            ("veth12", "172.19.0.1"),
-            ("cni0", "10.42.0.1"),
-            ("virbr0", "192.168.122.1"),
-            ("tun0", "10.8.0.2"),
-            ("wg0", "10.9.0.2"),
-            ("tailscale0", "100.64.0.9"),
-            ("eth0", "fe80::1"),
-            ("eth0", "2001:db8::7"),
-            ("eth0", "192.0.2.7"),
-            ("eth1", "169.254.3.4"),
-        ]);
-        assert_eq!(advertised_addresses(&list, ANY6, false), addresses(&["192.0.2.7", "2001:db8::7"]));
-        assert_eq!(advertised_addresses(&list, ANY4, false), addresses(&["192.0.2.7"]));
-    }
-
-    #[test]
-    fn loopback_follows_where_the_pages_are_for_this_machine() {
-        let list = interfaces(&[("lo", "127.0.0.1"), ("lo", "::1"), ("eth0", "fd00::2"), ("eth0", "192.0.2.7")]);
-        let expected = addresses(&["192.0.2.7", "fd00::2", "127.0.0.1", "::1"]);
-        assert_eq!(advertised_addresses(&list, ANY6, true), expected);
-    }
-
-    #[test]
-    fn a_machine_without_network_advertises_loopback() {
-        let list = interfaces(&[("lo", "127.0.0.1"), ("docker0", "172.17.0.1")]);
-        assert_eq!(advertised_addresses(&list, ANY6, false), addresses(&["127.0.0.1"]));
-        assert_eq!(advertised_addresses(&[], ANY4, false), addresses(&["127.0.0.1"]));
-    }
-
-    #[test]
-    fn a_given_media_address_is_the_advertised_one() {
-        let ip: IpAddr = "192.0.2.9".parse().unwrap();
-        assert_eq!(advertised_addresses(&machine().interfaces, ip, true), [ip]);
-    }
-
-    #[test]
-    fn the_number_of_advertised_addresses_is_bounded() {
-        let mut list = interfaces(&[("lo", "127.0.0.1"), ("lo", "::1")]);
-        list.extend(
-            (1..40).map(|n| InterfaceAddress { interface: "eth0".into(), address: Ipv4Addr::new(192, 0, 2, n).into() }),
-        );
-        assert_eq!(advertised_addresses(&list, ANY6, true).len(), MAX_PUBLIC_IPS);
-    }
 
     #[test]
     fn an_address_that_others_reach_wants_a_token_or_leave() {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use media_core::session::IceMode;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tracing_subscriber::EnvFilter;
@@ -33,7 +34,7 @@ macro_rules! by_text {
     )+};
 }
 
-by_text!(BaseUrl, Origin, AccessToken, IceImplementation, LogFilter, LogFormat);
+by_text!(BaseUrl, Origin, AccessToken, Ice, LogFilter, LogFormat);
 
 /// Reads a value of the file. Where a list is wanted, a single value stands for a list of one.
 pub fn lenient<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
@@ -55,6 +56,8 @@ fn plain<E: serde::de::Error>(error: &toml::de::Error) -> E {
 }
 
 /// A time span. Text: a number of seconds, or a number with `ms`, `s`, `m` or `h`. Above 0, up to 24 hours.
+///
+/// By hand: `humantime` reads neither a bare number nor a fraction, and writes 1500ms as two words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seconds(pub Duration);
 
@@ -222,33 +225,24 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// Which ICE implementation serves the sessions.
+/// Which ICE implementation serves the sessions: `lite` or `full`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IceImplementation {
-    /// RFC 8445 §2.5
-    Lite,
-    /// The full agent.
-    Full,
-}
+pub struct Ice(pub IceMode);
 
-impl FromStr for IceImplementation {
+const ICE_MODES: [(&str, IceMode); 2] = [("lite", IceMode::Lite), ("full", IceMode::Full)];
+
+impl FromStr for Ice {
     type Err = BadValue;
 
-    fn from_str(text: &str) -> Result<IceImplementation, BadValue> {
-        match text {
-            "lite" => Ok(IceImplementation::Lite),
-            "full" => Ok(IceImplementation::Full),
-            _ => Err(bad("unknown ICE implementation")),
-        }
+    fn from_str(text: &str) -> Result<Ice, BadValue> {
+        let found = ICE_MODES.into_iter().find(|(name, _)| *name == text);
+        found.map(|(_, mode)| Ice(mode)).ok_or_else(|| bad("unknown ICE implementation"))
     }
 }
 
-impl fmt::Display for IceImplementation {
+impl fmt::Display for Ice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            IceImplementation::Lite => "lite",
-            IceImplementation::Full => "full",
-        })
+        f.write_str(ICE_MODES.iter().find(|(_, mode)| *mode == self.0).map_or("", |(name, _)| name))
     }
 }
 
@@ -283,7 +277,8 @@ impl fmt::Display for LogFilter {
 }
 
 /// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString)]
+#[strum(serialize_all = "lowercase", parse_err_ty = BadValue, parse_err_fn = unknown_log_format)]
 pub enum LogFormat {
     /// For people; coloured on a terminal.
     Human,
@@ -291,25 +286,8 @@ pub enum LogFormat {
     Json,
 }
 
-impl FromStr for LogFormat {
-    type Err = BadValue;
-
-    fn from_str(text: &str) -> Result<LogFormat, BadValue> {
-        match text {
-            "human" => Ok(LogFormat::Human),
-            "json" => Ok(LogFormat::Json),
-            _ => Err(bad("unknown log format")),
-        }
-    }
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LogFormat::Human => "human",
-            LogFormat::Json => "json",
-        })
-    }
+fn unknown_log_format(_: &str) -> BadValue {
+    bad("unknown log format")
 }
 
 #[cfg(test)]

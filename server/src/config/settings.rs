@@ -1,0 +1,192 @@
+//! The list of settings. Each stands here once, and is a flag, an environment variable and a TOML key.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use media_core::session::{CoreConfig, IceMode};
+use serde::{Deserialize, Serialize};
+use signaling::SignalingConfig;
+
+use super::values::{self, AccessToken, BaseUrl, Ice, LogFilter, LogFormat, Origin, Seconds};
+
+/// What is fixed about one setting, for help texts, errors and the reference file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettingInfo {
+    /// The TOML key; the flag is the same with dashes.
+    pub key: &'static str,
+    /// The environment variable.
+    pub env: &'static str,
+    /// Group of the setting in help texts and in the reference file.
+    pub heading: &'static str,
+    /// What a value may look like.
+    pub allowed: &'static str,
+    /// What the setting does.
+    pub help: &'static str,
+}
+
+impl SettingInfo {
+    /// The command-line flag with its dashes.
+    pub fn flag(&self) -> String {
+        format!("--{}", self.key.replace('_', "-"))
+    }
+}
+
+/// Writes the three faces of the settings from one list: [`Layer`] (what one source said), [`Settings`] (what counts) and
+/// [`SETTINGS`] (what people read).
+macro_rules! settings {
+    ($( $heading:literal {
+        $( $(#[doc = $doc:literal])+
+           $key:ident: $type:ty = $default:expr, $env:literal, $name:literal, $allowed:literal $(, $arg:ident = $value:expr)*; )+
+    } )+) => {
+        /// What one source of configuration said: flags, environment or file. Unset settings are `None`.
+        #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Layer {
+            $($(
+                $(#[doc = $doc])+
+                #[arg(long, env = $env, hide_env_values = true, help_heading = $heading, value_name = $name $(, $arg = $value)*)]
+                #[serde(deserialize_with = "values::lenient")]
+                pub $key: Option<$type>,
+            )+)+
+        }
+
+        /// All settings, each with the value that counts.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        pub struct Settings {
+            $($( $(#[doc = $doc])+ pub $key: $type, )+)+
+        }
+
+        impl Default for Settings {
+            fn default() -> Settings {
+                Settings { $($( $key: $default, )+)+ }
+            }
+        }
+
+        impl Settings {
+            /// Lets a layer override what it sets, and calls `overridden` with each key that it set.
+            pub fn apply(&mut self, layer: Layer, mut overridden: impl FnMut(&'static str)) {
+                $($( if let Some(value) = layer.$key { self.$key = value; overridden(stringify!($key)); } )+)+
+            }
+        }
+
+        /// All settings in the order of the reference file.
+        pub const SETTINGS: &[SettingInfo] = &[
+            $($( SettingInfo {
+                key: stringify!($key), env: $env, heading: $heading, allowed: $allowed, help: concat!($($doc),+),
+            }, )+)+
+        ];
+    };
+}
+
+settings! {
+    "HTTP" {
+        /// Address of the public HTTP listener: WHIP, WHEP and the pages.
+        http_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)), "SLUICE_HTTP_LISTEN", "ADDR:PORT",
+            "an address and a port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080";
+        /// Address of the operator's HTTP listener: metrics, health and the admin API. It asks for no token: keep it private.
+        admin_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8081)), "SLUICE_ADMIN_LISTEN", "ADDR:PORT",
+            "an address and a port, such as 127.0.0.1:8081";
+        /// Base of the absolute session URLs in `Location`, where a proxy stands in front. Unset: an absolute path.
+        public_url: BaseUrl = BaseUrl::default(), "SLUICE_PUBLIC_URL", "URL",
+            "an http or https URL without query, such as https://live.example.org, or nothing";
+        /// Web origins whose pages may use WHIP and WHEP here. Repeatable.
+        cors_origins: Vec<Origin> = vec![Origin::any()], "SLUICE_CORS_ORIGINS", "ORIGIN",
+            "* or origins, such as https://app.example.org", value_delimiter = ',';
+    }
+    "Access" {
+        /// Access token: `stream=token` for one stream, `*=token` for all. Repeatable.
+        token: Vec<AccessToken> = Vec::new(), "SLUICE_TOKEN", "STREAM=TOKEN",
+            "STREAM=TOKEN or *=TOKEN; a token has letters, digits and -._~+/=", value_delimiter = ',';
+        /// File of access tokens, one `stream=token` a line; empty lines and lines that begin with # are skipped.
+        token_file: PathBuf = PathBuf::new(), "SLUICE_TOKEN_FILE", "FILE",
+            "the path of a readable file, or nothing";
+        /// Viewers need a token too, not only publishers.
+        protect_viewers: bool = false, "SLUICE_PROTECT_VIEWERS", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// Serve everybody without any token, even on an address that others can reach.
+        open: bool = false, "SLUICE_OPEN", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+    }
+    "Signalling" {
+        /// Live sessions at most, publishers and viewers together; beyond it POST gets 503.
+        max_sessions: usize = SignalingConfig::default().max_sessions, "SLUICE_MAX_SESSIONS", "N",
+            "1 or more";
+        /// Accept a trickle PATCH without If-Match, as client libraries before 2024 send it.
+        lenient_if_match: bool = SignalingConfig::default().lenient_if_match, "SLUICE_LENIENT_IF_MATCH", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+    }
+    "Media" {
+        /// UDP port of the first shard; shard n listens on this plus n. 0 lets the system choose.
+        media_port: u16 = CoreConfig::default().media_port, "SLUICE_MEDIA_PORT", "PORT",
+            "0 to 65535; the port of the last shard must not pass 65535";
+        /// Local address of the media sockets. `::` serves IPv6 and IPv4, or IPv4 alone where IPv6 is off.
+        media_ip: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED), "SLUICE_MEDIA_IP", "IP",
+            "an IP address, such as ::, 0.0.0.0 or 192.0.2.10";
+        /// Address that clients are told to send media to, the preferred one first. Repeatable. Unset: the addresses of this
+        /// machine's interfaces without containers and tunnels.
+        public_ip: Vec<IpAddr> = Vec::new(), "SLUICE_PUBLIC_IP", "IP",
+            "IP addresses that clients reach, such as 203.0.113.7 (at most 8), or none", value_delimiter = ',';
+        /// Shards: threads that forward packets, one UDP port each. 0: one per CPU, at most 4.
+        shards: usize = 0, "SLUICE_SHARDS", "N",
+            "0 to 256";
+        /// Threads that run DTLS handshakes, at nice 10 so that running media comes first. 0: one per two CPUs.
+        handshake_threads: usize = 0, "SLUICE_HANDSHAKE_THREADS", "N",
+            "0 to 64";
+        /// ICE on the server's side: `lite` answers checks and needs an address that every client reaches; `full` also sends them.
+        ice: Ice = Ice(IceMode::Lite), "SLUICE_ICE", "lite|full",
+            "lite or full";
+    }
+    "Timeouts" {
+        /// From the answer to the first valid connectivity check (RFC 8863 wants at least 39.5 s).
+        ice_timeout: Seconds = Seconds(CoreConfig::default().ice_timeout), "SLUICE_ICE_TIMEOUT", "TIME",
+            "a time above 0 and up to 24 h: seconds, or a number with ms, s, m or h, such as 40s";
+        /// From the first valid connectivity check to the end of the DTLS handshake.
+        dtls_timeout: Seconds = Seconds(CoreConfig::default().dtls_timeout), "SLUICE_DTLS_TIMEOUT", "TIME",
+            "a time above 0 and up to 24 h, such as 30s";
+        /// A session from which nothing authenticated came for this long ends (RFC 7675).
+        liveness_timeout: Seconds = Seconds(CoreConfig::default().liveness_timeout), "SLUICE_LIVENESS_TIMEOUT", "TIME",
+            "a time above 0 and up to 24 h, such as 30s";
+        /// Secure, but no RTP for this long: stage `media` fails with `no-media`. The session lives on.
+        media_timeout: Seconds = Seconds(CoreConfig::default().media_timeout), "SLUICE_MEDIA_TIMEOUT", "TIME",
+            "a time above 0 and up to 24 h, such as 10s";
+        /// RTP, but no keyframe for this long: `no-keyframe`. Longer than the usual 10 s between keyframes.
+        keyframe_timeout: Seconds = Seconds(CoreConfig::default().keyframe_timeout), "SLUICE_KEYFRAME_TIMEOUT", "TIME",
+            "a time above 0 and up to 24 h, such as 12s";
+        /// A viewer of a stream without publisher is kept this long.
+        publisher_wait: Seconds = Seconds(CoreConfig::default().publisher_wait), "SLUICE_PUBLISHER_WAIT", "TIME",
+            "a time above 0 and up to 24 h, such as 60s";
+        /// At most one keyframe request per stream goes to its publisher in this time.
+        keyframe_request_interval: Seconds = Seconds(CoreConfig::default().keyframe_request_interval),
+            "SLUICE_KEYFRAME_REQUEST_INTERVAL", "TIME",
+            "a time above 0 and up to 24 h, such as 500ms";
+    }
+    "Log" {
+        /// What is logged: a level, or levels by part.
+        log: LogFilter = LogFilter::default(), "SLUICE_LOG", "FILTER",
+            "error, warn, info, debug, trace or off, or parts with levels, such as info,signaling=debug";
+        /// How a log line looks: `human` for people, `json` for machines.
+        log_format: LogFormat = LogFormat::Human, "SLUICE_LOG_FORMAT", "human|json",
+            "human or json";
+    }
+}
+
+/// Looks a setting up by its TOML key.
+pub fn setting(key: &str) -> Option<&'static SettingInfo> {
+    SETTINGS.iter().find(|info| info.key == key)
+}
+
+impl Settings {
+    /// The settings as TOML values by key; tokens are redacted.
+    pub(super) fn to_toml(&self) -> toml::Table {
+        // Every field has a TOML form: texts, numbers, switches and lists of them.
+        toml::Table::try_from(self).unwrap_or_default()
+    }
+}
+
+/// A value as people write it: without quotes and brackets.
+pub(super) fn plain(value: &toml::Value) -> String {
+    match value.to_string().replace(['"', '[', ']'], "") {
+        text if text.is_empty() => "none".to_owned(),
+        text => text,
+    }
+}
