@@ -1,4 +1,6 @@
 //! The HTTP server under both listeners: HTTP/1.1 and HTTP/2, with bounds on what a client may make it hold.
+//!
+//! By hand, since `axum::serve` bounds neither the time nor the size of a request's head, nor the connections (HTTP-07).
 
 use std::io;
 use std::net::SocketAddr;

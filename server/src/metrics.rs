@@ -75,25 +75,40 @@ pub struct Metrics {
     names: Vec<String>,
     /// One scrape at a time turns snapshots into increments.
     scrape: Mutex<()>,
+    population: PopulationGauges,
+    events: EventCounters,
+    shards: ShardMetrics,
+    draining: IntGauge,
+    snapshot_timeouts: IntCounter,
+}
+
+/// How many there are, at the moment of a scrape.
+struct PopulationGauges {
     sessions: IntGaugeVec,
     publishers: IntGauge,
     viewers: IntGauge,
     streams: IntGauge,
-    draining: IntGauge,
+}
+
+/// What signalling reports as it happens.
+struct EventCounters {
     sessions_opened: IntCounterVec,
     sessions_ended: IntCounterVec,
     session_seconds: HistogramVec,
     stage_seconds: HistogramVec,
     stage_failures: IntCounterVec,
     http_responses: IntCounterVec,
-    shard_sessions: IntGaugeVec,
-    shard_busy: GaugeVec,
-    shard_drops: IntCounterVec,
-    shard_counters: Vec<IntCounterVec>,
+}
+
+/// What the shards' snapshots hold.
+struct ShardMetrics {
+    sessions: IntGaugeVec,
+    busy: GaugeVec,
+    drops: IntCounterVec,
+    counters: Vec<IntCounterVec>,
     srtp_profiles: IntGaugeVec,
     round_trip: GaugeVec,
     reported_loss: GaugeVec,
-    snapshot_timeouts: IntCounter,
 }
 
 /// Registers metrics and remembers their names.
@@ -111,168 +126,20 @@ impl Declare {
     }
 }
 
-impl Metrics {
-    /// Declares all metrics.
-    ///
-    /// # Errors
-    ///
-    /// Two metrics of one name: a bug that a test finds.
-    pub fn new() -> prometheus::Result<Metrics> {
-        let mut declare = Declare { registry: Registry::new(), names: Vec::new() };
-        let d = &mut declare;
-
-        let build = d.add(Gauge::with_opts(
-            Opts::new("sluice_build_info", "Always 1; the label tells the version.")
-                .const_label("version", env!("CARGO_PKG_VERSION")),
-        ))?;
-        build.set(1.0);
-        let streams = d.add(IntGauge::new("sluice_streams", "Streams with a live publisher."))?;
-        let publishers = d.add(IntGauge::new("sluice_publishers", "Sessions that publish."))?;
-        let viewers = d.add(IntGauge::new("sluice_viewers", "Sessions that watch."))?;
-        let draining =
-            d.add(IntGauge::new("sluice_draining", "1 while the server shuts down and takes no new session."))?;
-        let sessions = d.add(IntGaugeVec::new(
-            Opts::new("sluice_sessions", "Live sessions by role and by where they stand."),
-            &["role", "state"],
-        ))?;
-        let sessions_opened = d.add(IntCounterVec::new(
-            Opts::new("sluice_sessions_opened_total", "Sessions that were answered with 201."),
-            &["role"],
-        ))?;
-        let sessions_ended = d.add(IntCounterVec::new(
-            Opts::new("sluice_sessions_ended_total", "Sessions that ended, by reason code."),
-            &["role", "reason"],
-        ))?;
-        let session_seconds = d.add(HistogramVec::new(
-            HistogramOpts::new("sluice_session_seconds", "Length of sessions, from the POST to the end.")
-                .buckets(vec![1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0]),
-            &["role"],
-        ))?;
-        let stage_seconds = d.add(HistogramVec::new(
-            HistogramOpts::new(
-                "sluice_session_stage_seconds",
-                "Time that a stage of a session took when it ended well.",
-            )
-            .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
-            &["role", "stage"],
-        ))?;
-        let stage_failures = d.add(IntCounterVec::new(
-            Opts::new("sluice_session_stage_failures_total", "Stages of sessions that failed, by reason code."),
-            &["role", "stage", "reason"],
-        ))?;
-        let http_responses = d.add(IntCounterVec::new(
-            Opts::new("sluice_http_responses_total", "Answers of the public HTTP listener."),
-            &["resource", "method", "status"],
-        ))?;
-        let shard_busy = d.add(GaugeVec::new(
-            Opts::new("sluice_shard_busy_ratio", "Share of a core that a shard's thread took in the last half second."),
-            &["shard"],
-        ))?;
-        let shard_sessions =
-            d.add(IntGaugeVec::new(Opts::new("sluice_shard_sessions", "Sessions that a shard carries."), &["shard"]))?;
-        let shard_drops = d.add(IntCounterVec::new(
-            Opts::new("sluice_shard_dropped_datagrams_total", "Received datagrams that a shard dropped, by reason."),
-            &["shard", "reason"],
-        ))?;
-        let mut shard_counters = Vec::with_capacity(SHARD_COUNTERS.len());
-        for (name, help, _) in SHARD_COUNTERS {
-            shard_counters
-                .push(d.add(IntCounterVec::new(Opts::new(format!("sluice_shard_{name}"), *help), &["shard"]))?);
-        }
-        let srtp_profiles = d.add(IntGaugeVec::new(
-            Opts::new("sluice_sessions_by_srtp_profile", "Live sessions by negotiated SRTP protection profile."),
-            &["profile"],
-        ))?;
-        let round_trip = d.add(GaugeVec::new(
-            Opts::new("sluice_round_trip_seconds", "Round-trip time of the live sessions, by quantile."),
-            &["quantile"],
-        ))?;
-        let reported_loss = d.add(GaugeVec::new(
-            Opts::new("sluice_reported_loss_ratio", "Loss that viewers last reported, 0 to 1, by quantile."),
-            &["quantile"],
-        ))?;
-        let snapshot_timeouts = d.add(IntCounter::new(
-            "sluice_snapshot_timeouts_total",
-            "Scrapes to which the shards did not answer in time; their figures are those of the scrape before.",
-        ))?;
-
-        let process = ProcessCollector::for_self();
-        declare.names.extend(process.desc().iter().map(|desc| desc.fq_name.clone()));
-        declare.registry.register(Box::new(process))?;
-
-        let metrics = Metrics {
-            registry: declare.registry,
-            names: declare.names,
-            scrape: Mutex::new(()),
-            sessions,
-            publishers,
-            viewers,
-            streams,
-            draining,
-            sessions_opened,
-            sessions_ended,
-            session_seconds,
-            stage_seconds,
-            stage_failures,
-            http_responses,
-            shard_sessions,
-            shard_busy,
-            shard_drops,
-            shard_counters,
-            srtp_profiles,
-            round_trip,
-            reported_loss,
-            snapshot_timeouts,
-        };
-        metrics.begin_at_zero();
-        Ok(metrics)
+impl PopulationGauges {
+    fn declare(d: &mut Declare) -> prometheus::Result<PopulationGauges> {
+        Ok(PopulationGauges {
+            streams: d.add(IntGauge::new("sluice_streams", "Streams with a live publisher."))?,
+            publishers: d.add(IntGauge::new("sluice_publishers", "Sessions that publish."))?,
+            viewers: d.add(IntGauge::new("sluice_viewers", "Sessions that watch."))?,
+            sessions: d.add(IntGaugeVec::new(
+                Opts::new("sluice_sessions", "Live sessions by role and by where they stand."),
+                &["role", "state"],
+            ))?,
+        })
     }
 
-    /// Shows the counters that alerts watch from the start: a rate needs a value before the first event.
-    fn begin_at_zero(&self) {
-        for role in ROLES {
-            self.sessions_opened.with_label_values(&[role.as_str()]);
-            for reason in Reason::ALL {
-                self.sessions_ended.with_label_values(&[role.as_str(), reason.code()]);
-            }
-        }
-    }
-
-    /// Names of all metrics as Prometheus sees them, without the suffixes of histograms.
-    pub fn names(&self) -> &[String] {
-        &self.names
-    }
-
-    /// Says that the server takes no new session.
-    pub fn set_draining(&self) {
-        self.draining.set(1);
-    }
-
-    /// Counts an answer of a page or asset.
-    pub fn page_response(&self, method: &'static str, status: u16) {
-        self.count_response("page", method, status);
-    }
-
-    fn count_response(&self, resource: &str, method: &str, status: u16) {
-        self.http_responses.with_label_values(&[resource, method, &status.to_string()]).inc();
-    }
-
-    /// Writes everything in the text format of Prometheus. `shards` is `None` if they did not answer in time.
-    ///
-    /// # Errors
-    ///
-    /// The encoder's: a bug.
-    pub fn render(&self, population: &Population, shards: Option<&[ShardSnapshot]>) -> prometheus::Result<String> {
-        let _one_at_a_time = self.scrape.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.take_population(population);
-        match shards {
-            Some(shards) => self.take_shards(shards),
-            None => self.snapshot_timeouts.inc(),
-        }
-        TextEncoder::new().encode_to_string(&self.registry.gather())
-    }
-
-    fn take_population(&self, population: &Population) {
+    fn set(&self, population: &Population) {
         let mut total = HashMap::new();
         for role in ROLES {
             // A closed session is no session any more.
@@ -286,25 +153,109 @@ impl Metrics {
         self.viewers.set(signed(total.get(&Role::Viewer).copied().unwrap_or(0)));
         self.streams.set(signed(population.live_streams));
     }
+}
 
-    fn take_shards(&self, shards: &[ShardSnapshot]) {
+impl EventCounters {
+    fn declare(d: &mut Declare) -> prometheus::Result<EventCounters> {
+        let counters = EventCounters {
+            sessions_opened: d.add(IntCounterVec::new(
+                Opts::new("sluice_sessions_opened_total", "Sessions that were answered with 201."),
+                &["role"],
+            ))?,
+            sessions_ended: d.add(IntCounterVec::new(
+                Opts::new("sluice_sessions_ended_total", "Sessions that ended, by reason code."),
+                &["role", "reason"],
+            ))?,
+            session_seconds: d.add(HistogramVec::new(
+                HistogramOpts::new("sluice_session_seconds", "Length of sessions, from the POST to the end.")
+                    .buckets(vec![1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0]),
+                &["role"],
+            ))?,
+            stage_seconds: d.add(HistogramVec::new(
+                HistogramOpts::new(
+                    "sluice_session_stage_seconds",
+                    "Time that a stage of a session took when it ended well.",
+                )
+                .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+                &["role", "stage"],
+            ))?,
+            stage_failures: d.add(IntCounterVec::new(
+                Opts::new("sluice_session_stage_failures_total", "Stages of sessions that failed, by reason code."),
+                &["role", "stage", "reason"],
+            ))?,
+            http_responses: d.add(IntCounterVec::new(
+                Opts::new("sluice_http_responses_total", "Answers of the public HTTP listener."),
+                &["resource", "method", "status"],
+            ))?,
+        };
+        // Alerts watch these from the start: a rate needs a value before the first event.
+        for role in ROLES {
+            counters.sessions_opened.with_label_values(&[role.as_str()]);
+            for reason in Reason::ALL {
+                counters.sessions_ended.with_label_values(&[role.as_str(), reason.code()]);
+            }
+        }
+        Ok(counters)
+    }
+
+    fn count_response(&self, resource: &str, method: &str, status: u16) {
+        self.http_responses.with_label_values(&[resource, method, &status.to_string()]).inc();
+    }
+}
+
+impl ShardMetrics {
+    fn declare(d: &mut Declare) -> prometheus::Result<ShardMetrics> {
+        let busy = "Share of a core that a shard's thread took in the last half second.";
+        let counters = SHARD_COUNTERS.iter().map(|(name, help, _)| {
+            d.add(IntCounterVec::new(Opts::new(format!("sluice_shard_{name}"), *help), &["shard"]))
+        });
+        Ok(ShardMetrics {
+            counters: counters.collect::<Result<_, _>>()?,
+            busy: d.add(GaugeVec::new(Opts::new("sluice_shard_busy_ratio", busy), &["shard"]))?,
+            sessions: d.add(IntGaugeVec::new(
+                Opts::new("sluice_shard_sessions", "Sessions that a shard carries."),
+                &["shard"],
+            ))?,
+            drops: d.add(IntCounterVec::new(
+                Opts::new(
+                    "sluice_shard_dropped_datagrams_total",
+                    "Received datagrams that a shard dropped, by reason.",
+                ),
+                &["shard", "reason"],
+            ))?,
+            srtp_profiles: d.add(IntGaugeVec::new(
+                Opts::new("sluice_sessions_by_srtp_profile", "Live sessions by negotiated SRTP protection profile."),
+                &["profile"],
+            ))?,
+            round_trip: d.add(GaugeVec::new(
+                Opts::new("sluice_round_trip_seconds", "Round-trip time of the live sessions, by quantile."),
+                &["quantile"],
+            ))?,
+            reported_loss: d.add(GaugeVec::new(
+                Opts::new("sluice_reported_loss_ratio", "Loss that viewers last reported, 0 to 1, by quantile."),
+                &["quantile"],
+            ))?,
+        })
+    }
+
+    fn set(&self, shards: &[ShardSnapshot]) {
         for snapshot in shards {
             let shard = snapshot.shard.to_string();
             let shard = shard.as_str();
-            self.shard_busy.with_label_values(&[shard]).set(snapshot.busy);
-            self.shard_sessions.with_label_values(&[shard]).set(signed(snapshot.sessions.len() as u64));
-            for ((_, _, read), counter) in SHARD_COUNTERS.iter().zip(&self.shard_counters) {
+            self.busy.with_label_values(&[shard]).set(snapshot.busy);
+            self.sessions.with_label_values(&[shard]).set(signed(snapshot.sessions.len() as u64));
+            for ((_, _, read), counter) in SHARD_COUNTERS.iter().zip(&self.counters) {
                 raise(&counter.with_label_values(&[shard]), read(&snapshot.counters));
             }
             for &reason in DropReason::ALL {
                 let dropped = snapshot.counters.dropped[reason as usize];
-                raise(&self.shard_drops.with_label_values(&[shard, reason.as_str()]), dropped);
+                raise(&self.drops.with_label_values(&[shard, reason.as_str()]), dropped);
             }
         }
-        self.take_sessions(shards.iter().flat_map(|shard| &shard.sessions).map(|session| &session.stats));
+        self.set_sessions(shards.iter().flat_map(|shard| &shard.sessions).map(|session| &session.stats));
     }
 
-    fn take_sessions<'a>(&self, sessions: impl Iterator<Item = &'a SessionStats>) {
+    fn set_sessions<'a>(&self, sessions: impl Iterator<Item = &'a SessionStats>) {
         let (mut profiles, mut round_trips, mut losses) = (HashMap::new(), Vec::new(), Vec::new());
         for stats in sessions {
             if let Some(profile) = stats.srtp_profile {
@@ -322,30 +273,96 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// Declares all metrics.
+    ///
+    /// # Errors
+    ///
+    /// Two metrics of one name: a bug that a test finds.
+    pub fn new() -> prometheus::Result<Metrics> {
+        let mut declare = Declare { registry: Registry::new(), names: Vec::new() };
+        let d = &mut declare;
+        let build = d.add(Gauge::with_opts(
+            Opts::new("sluice_build_info", "Always 1; the label tells the version.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
+        ))?;
+        build.set(1.0);
+        let population = PopulationGauges::declare(d)?;
+        let draining =
+            d.add(IntGauge::new("sluice_draining", "1 while the server shuts down and takes no new session."))?;
+        let events = EventCounters::declare(d)?;
+        let shards = ShardMetrics::declare(d)?;
+        let snapshot_timeouts = d.add(IntCounter::new(
+            "sluice_snapshot_timeouts_total",
+            "Scrapes to which the shards did not answer in time; their figures are those of the scrape before.",
+        ))?;
+
+        let process = ProcessCollector::for_self();
+        declare.names.extend(process.desc().iter().map(|desc| desc.fq_name.clone()));
+        declare.registry.register(Box::new(process))?;
+        let Declare { registry, names } = declare;
+        Ok(Metrics { registry, names, scrape: Mutex::new(()), population, events, shards, draining, snapshot_timeouts })
+    }
+
+    /// Names of all metrics as Prometheus sees them, without the suffixes of histograms: a test compares the dashboards and
+    /// alerts of `deploy/` with them.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Says that the server takes no new session.
+    pub fn set_draining(&self) {
+        self.draining.set(1);
+    }
+
+    /// Counts an answer of a page or asset.
+    pub fn page_response(&self, method: &'static str, status: u16) {
+        self.events.count_response("page", method, status);
+    }
+
+    /// Writes everything in the text format of Prometheus. `shards` is `None` if they did not answer in time.
+    ///
+    /// # Errors
+    ///
+    /// The encoder's: a bug.
+    pub fn render(&self, population: &Population, shards: Option<&[ShardSnapshot]>) -> prometheus::Result<String> {
+        let _one_at_a_time = self.scrape.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.population.set(population);
+        match shards {
+            Some(shards) => self.shards.set(shards),
+            None => self.snapshot_timeouts.inc(),
+        }
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
 impl Observer for Metrics {
     fn session_opened(&self, role: Role) {
-        self.sessions_opened.with_label_values(&[role.as_str()]).inc();
+        self.events.sessions_opened.with_label_values(&[role.as_str()]).inc();
     }
 
     fn stage_ended(&self, role: Role, stage: Stage, state: StageState, reason: Option<Reason>, duration: Duration) {
         match (state, reason) {
             (StageState::Failed, Some(reason)) => {
-                self.stage_failures.with_label_values(&[role.as_str(), stage.as_str(), reason.code()]).inc();
+                self.events.stage_failures.with_label_values(&[role.as_str(), stage.as_str(), reason.code()]).inc();
             }
             (StageState::Done, _) => {
-                self.stage_seconds.with_label_values(&[role.as_str(), stage.as_str()]).observe(duration.as_secs_f64());
+                self.events
+                    .stage_seconds
+                    .with_label_values(&[role.as_str(), stage.as_str()])
+                    .observe(duration.as_secs_f64());
             }
             _ => {}
         }
     }
 
     fn session_ended(&self, role: Role, reason: Reason, duration: Duration) {
-        self.sessions_ended.with_label_values(&[role.as_str(), reason.code()]).inc();
-        self.session_seconds.with_label_values(&[role.as_str()]).observe(duration.as_secs_f64());
+        self.events.sessions_ended.with_label_values(&[role.as_str(), reason.code()]).inc();
+        self.events.session_seconds.with_label_values(&[role.as_str()]).observe(duration.as_secs_f64());
     }
 
     fn http_response(&self, resource: Resource, method: &'static str, status: u16) {
-        self.count_response(resource.as_str(), method, status);
+        self.events.count_response(resource.as_str(), method, status);
     }
 }
 

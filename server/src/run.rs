@@ -17,11 +17,11 @@ use crate::config::resolve::Resolved;
 use crate::metrics::Metrics;
 use crate::{listener, pages};
 
-/// Sessions get this long to hear close_notify; with [`LAST_WORDS`] a stop takes at most 5 s (OPS-06).
+/// Sessions get this long to hear close_notify; with [`HTTP_STOP_TIME`] a stop takes at most 5 s (OPS-06).
 const CLOSE_TIME: Duration = Duration::from_secs(3);
 
-/// HTTP requests under way get this long to end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// HTTP requests in progress get this long to end.
+const HTTP_STOP_TIME: Duration = Duration::from_secs(1);
 
 /// Why the server could not start. The text names the setting to change.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +107,12 @@ pub async fn run(settings: &Settings, resolved: Resolved) -> Result<(), RunError
     let name = stop.recv().await;
     let counts = signaling.registry().counts();
     tracing::info!(signal = name, publishers = counts.publishers, viewers = counts.viewers, "shutting down");
+    let stopping = async {
+        drain(&signaling, &metrics, &core, registry).await;
+        stop_listeners(stop_http, servers).await;
+    };
     tokio::select! {
-        () = drain(&signaling, &metrics, &core, registry, stop_http, servers) => tracing::info!("stopped"),
+        () = stopping => tracing::info!("stopped"),
         name = stop.recv() => tracing::warn!(signal = name, "stopped before all sessions were closed"),
     }
     Ok(())
@@ -118,15 +122,8 @@ async fn listen(key: &'static str, flag: &'static str, address: SocketAddr) -> R
     TcpListener::bind(address).await.map_err(|source| RunError::Http { key, flag, address, source })
 }
 
-/// Refuses new sessions, closes all others, lets the registry write their ends down, and stops the listeners.
-async fn drain(
-    signaling: &Signaling,
-    metrics: &Metrics,
-    core: &MediaCore,
-    registry: JoinHandle<()>,
-    stop_http: watch::Sender<bool>,
-    servers: [JoinHandle<()>; 2],
-) {
+/// Refuses new sessions, closes all others, and lets the registry write their ends down.
+async fn drain(signaling: &Signaling, metrics: &Metrics, core: &MediaCore, registry: JoinHandle<()>) {
     signaling.registry().drain();
     metrics.set_draining();
     let close = async {
@@ -137,14 +134,17 @@ async fn drain(
     if tokio::time::timeout(CLOSE_TIME, close).await.is_err() {
         tracing::warn!("some sessions did not close in time");
     }
-    stop_http.send_replace(true);
+}
+
+/// Stops the listeners. Connections that a client keeps open without a request end with the process.
+async fn stop_listeners(stop: watch::Sender<bool>, servers: [JoinHandle<()>; 2]) {
+    stop.send_replace(true);
     let ended = async {
         for server in servers {
             let _ = server.await;
         }
     };
-    // Connections that a client keeps open without a request end with the process.
-    let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+    let _ = tokio::time::timeout(HTTP_STOP_TIME, ended).await;
 }
 
 /// The one line that tells what runs where.
