@@ -1,4 +1,4 @@
-"""Synthetic pictures and sound that say who they are, and the reading of what arrived."""
+"""Synthetic video and audio that say who they are, and the reading of what arrived."""
 
 import array
 import fractions
@@ -19,7 +19,7 @@ AMPLITUDE = 8_000
 
 
 def draw(number):
-    """A picture whose upright bars spell `number` in binary, the highest bit first."""
+    """A video frame whose upright bars spell `number` in binary, the highest bit first."""
     frame = av.VideoFrame(WIDTH, HEIGHT, "yuv420p")
     bars = b"".join(bytes([WHITE if number >> bit & 1 else BLACK]) * CELL for bit in reversed(range(BITS)))
     for plane, row in zip(frame.planes, (bars, bytes([GREY]) * (WIDTH // 2), bytes([GREY]) * (WIDTH // 2))):
@@ -28,7 +28,7 @@ def draw(number):
 
 
 def read(frame):
-    """The number that a received picture spells."""
+    """The number that a received frame spells."""
     luma = frame.planes[0]
     row = bytes(luma)[luma.line_size * (HEIGHT // 2) :][:WIDTH]
     number = 0
@@ -38,7 +38,7 @@ def read(frame):
 
 
 class CountingVideo(VideoStreamTrack):
-    """Thirty numbered pictures a second."""
+    """Thirty numbered video frames a second."""
 
     number = 0
 
@@ -68,7 +68,7 @@ class Tone(AudioStreamTrack):
 
 
 def pitch(frames):
-    """The pitch in Hz of received sound, by its rising zero crossings; 0 where it is silent."""
+    """The pitch in Hz of received audio, by its rising zero crossings; 0 where it is silent."""
     left = []
     for frame in frames:
         samples = array.array("h", bytes(frame.planes[0])[: frame.samples * 2 * len(frame.layout.channels)])

@@ -32,7 +32,7 @@ def stage(server, stream, role, name):
 
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
-def test_pictures_and_sound_arrive_whole(server, codec):
+def test_video_and_audio_arrive_whole(server, codec):
     async def scenario():
         stream = f"aiortc-{codec.lower()}"
         async with Client() as publisher, Client() as viewer:
@@ -42,8 +42,8 @@ def test_pictures_and_sound_arrive_whole(server, codec):
             pictures, sounds = await asyncio.gather(viewer.take("video", FRAMES), viewer.take("audio", SOUNDS))
 
             numbers = [read(picture) for picture in pictures]
-            assert numbers == list(range(numbers[0], numbers[0] + FRAMES)), "pictures are missing, doubled or out of order"
-            # The first sounds may stem from the decoder's start.
+            assert numbers == list(range(numbers[0], numbers[0] + FRAMES)), "frames are missing, doubled or out of order"
+            # The first audio frames may stem from the decoder's start.
             assert pitch(sounds[SOUNDS // 2 :]) == pytest.approx(TONE_HZ, rel=0.02)
 
             for client in (publisher, viewer):

@@ -73,10 +73,10 @@ suite('congestion', { ice: 'lite', shards: 1 }, (test) => {
     assert.ok(longest < 300, `packets waited ${Math.round(longest)} ms in front of the bottleneck`);
     assert.ok(Math.max(...steady.map(({ stats }) => stats.queueing_delay)) < 0.3, 'the server sees no longer queue either');
     assert.equal(end.counts.down.dropped_by_queue, 0, 'nothing is sent that the link has no room for');
-    assert.equal(audio('packetsLost'), 0, 'no sound is let go');
-    assert.ok(audio('concealedSamples') <= 0.01 * audio('totalSamplesReceived'), 'the sound goes on');
+    assert.equal(audio('packetsLost'), 0, 'no audio is dropped');
+    assert.ok(audio('concealedSamples') <= 0.01 * audio('totalSamplesReceived'), 'the audio goes on');
     // Without a smaller stream to fall back to, whole keyframes are all that fits.
-    assert.ok(decoded >= MEASURED / 6000, `${decoded} pictures in ${MEASURED} ms`);
+    assert.ok(decoded >= MEASURED / 6000, `${decoded} frames in ${MEASURED} ms`);
     assert.ok(asked <= MEASURED / 2000, `the publisher was asked for ${asked} keyframes`);
     const sent = end.from.sent.video.framesSent - begin.from.sent.video.framesSent;
     const other = end.other.received.video;
@@ -86,7 +86,7 @@ suite('congestion', { ice: 'lite', shards: 1 }, (test) => {
 
     const lifted = Date.now();
     await relay.link({ down: { rate: 0 } });
-    await poll('the whole picture', async () => {
+    await poll('the whole stream', async () => {
       const [before, later] = await overTime(1500, async () => [await publisher.figures(), await narrow.figures()]);
       return later[1].received.video.framesDecoded - before[1].received.video.framesDecoded
         >= 0.9 * (later[0].sent.video.framesSent - before[0].sent.video.framesSent);

@@ -8,14 +8,14 @@ import { overTime, poll, series } from './poll.js';
 import { suite } from './scenario.js';
 
 const PAUSE = 30_000;
-/** Offset of sound and picture that nobody notices, in milliseconds. */
+/** Offset of audio and video that nobody notices, in milliseconds. */
 const IN_SYNC = 45;
 
-/** Waits until Chromium has brought sound and picture together, as it does step by step, and returns their offset. */
+/** Waits until Chromium has brought audio and video together, as it does step by step, and returns their offset. */
 function inSync(viewer, what) {
-  return poll(`sound and picture to be in sync ${what}`, async () => {
+  return poll(`audio and video to be in sync ${what}`, async () => {
     const offset = median((await series(1000, 200, () => viewer.figures())).map(lipOffset));
-    console.log(`${what}: the picture is ${Math.round(offset)} ms ahead of the sound`);
+    console.log(`${what}: the video is ${Math.round(offset)} ms ahead of the audio`);
     return Math.abs(offset) <= IN_SYNC && { offset };
   }, { timeout: 20_000 });
 }
@@ -56,17 +56,17 @@ suite('continuity', { ice: 'lite' }, (test) => {
     const [begun, paused] = await overTime(PAUSE, () => viewer.figures());
     assert.ok(paused.received.video.framesDecoded - begun.received.video.framesDecoded <= 20, 'nothing is sent during the pause');
     await publisher.page.evaluate(() => Promise.all(window.sluice.pc.getSenders().map((sender) => sender.replaceTrack(sender.paused))));
-    await viewer.until('to see the picture again', ({ received }) => received.video.framesDecoded > paused.received.video.framesDecoded, { timeout: 2000 });
+    await viewer.until('to see the video again', ({ received }) => received.video.framesDecoded > paused.received.video.framesDecoded, { timeout: 2000 });
     await inSync(viewer, 'after the pause');
     await expectFlow(publisher, viewer, 2000);
     await expectNoBreak(scenario, 'pause', viewer, before);
   });
 
-  test('a publisher that begins anew is seen and heard in sync by the same receiver', async (scenario) => {
+  test('a publisher that restarts is seen and heard in sync by the same receiver', async (scenario) => {
     const { publisher, viewer, before } = await watched(scenario, 'anew');
     await publisher.page.reload();
     await scenario.publishing(publisher);
-    await viewer.until('to see the picture again', ({ received }) => received.video.framesDecoded > before.received.video.framesDecoded + 20);
+    await viewer.until('to see the video again', ({ received }) => received.video.framesDecoded > before.received.video.framesDecoded + 20);
     await inSync(viewer, 'after the restart');
     await expectFlow(publisher, viewer, 2000);
     await expectNoBreak(scenario, 'anew', viewer, before);

@@ -7,7 +7,7 @@ import { overTime, poll } from './poll.js';
 const STAGES = ['signaling', 'ice', 'dtls', 'fingerprint', 'srtp', 'media'];
 const FIRST_FRAME_MS = 1000;
 
-/** The viewer decodes at the publisher's rate for `ms`, hears sound, and misses nothing. */
+/** The viewer decodes at the publisher's rate for `ms`, hears audio, and misses nothing. */
 export async function expectFlow(publisher, viewer, ms = 5000) {
   await viewer.unmute();
   const sample = async () => {
@@ -20,7 +20,7 @@ export async function expectFlow(publisher, viewer, ms = 5000) {
   // Chromium's fake camera gives 20 frames a second; half of it would still show that the source runs.
   assert.ok(sent >= (10 * ms) / 1000, `the publisher sent only ${sent} frames in ${ms} ms`);
   assert.ok(decoded >= 0.9 * sent, `${viewer.name} decoded ${decoded} of the ${sent} frames sent in ${ms} ms`);
-  assert.ok(later.energy > before.energy, `${viewer.name}: no sound: the audio energy stays at ${before.energy}`);
+  assert.ok(later.energy > before.energy, `${viewer.name}: no audio: the audio energy stays at ${before.energy}`);
   expectNothingLost(viewer, later.to);
 }
 
@@ -35,7 +35,7 @@ export function expectSecure(peer, { transport }) {
   assert.match(transport.srtpCipher, /^(SRTP_)?AEAD_AES_(128|256)_GCM$/, `${peer.name}: SRTP cipher`);
 }
 
-/** The first picture came within a second of the viewer's POST. */
+/** The first frame came within a second of the viewer's POST. */
 export async function expectQuickStart(scenario, viewer) {
   const ms = await scenario.firstFrame(viewer);
   assert.ok(ms <= FIRST_FRAME_MS, `${viewer.name}: the first frame came ${Math.round(ms)} ms after the POST`);

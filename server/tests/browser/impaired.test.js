@@ -8,10 +8,10 @@ import { suite } from './scenario.js';
 
 const MEASURED = 60_000;
 const DELAY = 50;
-/** Random loss each way in %, what may stay lost of it, and the longest time without a new picture in milliseconds. */
+/** Random loss each way in %, what may stay lost of it, and the longest time without a new frame in milliseconds. */
 const LINKS = [{ loss: 5, residual: 0.001, longest: 500 }, { loss: 10, residual: 0.005, longest: 1500 }];
 
-/** How many packets of the picture never came; one that came as RTX still counts as lost on the SSRC where it was missed. */
+/** How many packets of the video never came; one that came as RTX still counts as lost on the SSRC where it was missed. */
 const missing = ({ received: { video } }) => video.packetsLost - (video.retransmittedPacketsReceived ?? 0);
 
 /** What the viewer has once everything that was lost before had its time to be sent again, on a link that loses nothing. */
@@ -22,14 +22,14 @@ async function settled(viewer, relay) {
 }
 
 suite('impaired', { shards: 1 }, (test) => {
-  test('viewers behind 5 and 10 % loss and 50 ms each way see a picture that goes on', async (scenario) => {
+  test('viewers behind 5 and 10 % loss and 50 ms each way see video that goes on', async (scenario) => {
     const publisher = await scenario.publish('lossy');
     await scenario.publishing(publisher);
     const viewers = await Promise.all(LINKS.map(async (link) => {
       const relay = await scenario.relay('--loss', `${link.loss}`, '--delay', `${DELAY}`);
       const viewer = await scenario.watch('lossy', { through: relay });
       const first = await scenario.firstFrame(viewer);
-      // A viewer that lost its first packets begins anew, and nobody needs what it lost before.
+      // A viewer that lost its first packets restarts from the cached keyframe, and nobody needs what it lost before.
       const before = await settled(viewer, relay);
       await relay.link({ both: { loss: link.loss } });
       return { ...link, relay, viewer, first, before };
@@ -66,12 +66,12 @@ suite('impaired', { shards: 1 }, (test) => {
       assert.ok(down.lost > 0.006 * loss * down.received, 'the link lost something');
       assert.ok(of('framesDecoded') >= 0.95 * sent, `${loss} %: decoded ${of('framesDecoded')} of the ${sent} frames sent`);
       assert.ok(lost <= residual * received, `${loss} %: ${lost} of ${received} packets lost for good`);
-      assert.ok(gap <= longest, `${loss} %: no new picture for ${Math.round(gap)} ms`);
+      assert.ok(gap <= longest, `${loss} %: no new frame for ${Math.round(gap)} ms`);
     }
   });
 
   // COD-04
-  test('sound that is sent twice is heard where a tenth of it is lost', async (scenario) => {
+  test('audio that is sent twice is heard where a tenth of it is lost', async (scenario) => {
     const relay = await scenario.relay('--loss', '10');
     const publisher = await scenario.publish('twice', { sound: 'red' });
     await scenario.publishing(publisher);
@@ -87,10 +87,10 @@ suite('impaired', { shards: 1 }, (test) => {
     assert.equal(tracks.find(({ kind }) => kind === 'audio').codec, 'red');
     assert.ok(of('packetsDiscarded') > 0.5 * of('packetsReceived'), 'the second copies are not needed where the first ones came');
     assert.ok(of('packetsLost') > 0.05 * of('packetsReceived'), 'the link lost something');
-    assert.ok(concealed < 0.05, `${(100 * concealed).toFixed(1)} % of the sound is made up`);
+    assert.ok(concealed < 0.05, `${(100 * concealed).toFixed(1)} % of the audio is made up`);
   });
 
-  test('a viewer whose NAT forgets its port sees the picture go on', async (scenario) => {
+  test('a viewer whose NAT forgets its port sees the video go on', async (scenario) => {
     const relay = await scenario.relay();
     const publisher = await scenario.publish('forgotten');
     await scenario.publishing(publisher);

@@ -18,8 +18,8 @@ suite('life of a stream', {}, (test) => {
     await publisher.page.reload();
     await scenario.publishing(publisher);
     const again = (await publisher.seen()).connected.at(-1);
-    const back = await poll('the picture to return', async () => (await viewer.seen()).frames.find((at) => at > again));
-    assert.ok(back - again <= 1000, `the picture returned ${Math.round(back - again)} ms after the publisher's connection`);
+    const back = await poll('the video to return', async () => (await viewer.seen()).frames.find((at) => at > again));
+    assert.ok(back - again <= 1000, `the video returned ${Math.round(back - again)} ms after the publisher's connection`);
     await expectFlow(publisher, viewer, 3000);
 
     const after = await viewer.figures();
@@ -31,7 +31,7 @@ suite('life of a stream', {}, (test) => {
     assert.equal(sessions.length, 1, 'the server has one viewer session');
   });
 
-  test('a late viewer has its picture within a second and does not disturb the others', async (scenario) => {
+  test('a late viewer has its video within a second and does not disturb the others', async (scenario) => {
     const publisher = await scenario.publish('late');
     const first = await scenario.publishing(publisher);
     const early = await scenario.watch('late');
@@ -60,7 +60,7 @@ suite('life of a stream', {}, (test) => {
     await scenario.publishing(publisher);
     const viewer = await scenario.watch('leave');
     await scenario.firstFrame(viewer);
-    // As a person closes a tab: the page's farewell runs.
+    // As a person closes a tab: the page's pagehide handler runs.
     for (const { page } of [viewer, publisher]) await page.goto('about:blank');
     for (const role of ['viewer', 'publisher']) {
       const ended = await poll(`the ${role}'s session to end`, async () => {

@@ -5,13 +5,13 @@ export function median(numbers) {
   return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)];
 }
 
-/** The longest time without a new picture from `from` to `until`, in milliseconds; both ends count as pictures. */
+/** The longest time without a new frame from `from` to `until`, in milliseconds; both ends count as frames. */
 export function longestGap(frames, from, until) {
   const shown = [from, ...frames.filter((at) => at >= from && at <= until), until];
   return Math.max(...shown.slice(1).map((at, index) => at - shown[index]));
 }
 
-/** How far the picture is ahead of the sound, in milliseconds, as figures of one moment tell it. */
+/** How far the video is ahead of the audio, in milliseconds, as figures of one moment tell it. */
 export function lipOffset({ received: { video, audio } }) {
   return video.estimatedPlayoutTimestamp - audio.estimatedPlayoutTimestamp;
 }

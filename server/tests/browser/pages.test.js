@@ -1,4 +1,4 @@
-// The three pages as a person sees them; their pictures are kept for people to look at.
+// The three pages as a person sees them; their screenshots are kept for people to look at.
 
 import assert from 'node:assert/strict';
 

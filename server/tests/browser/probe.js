@@ -1,5 +1,5 @@
 // Runs inside every page before the page's own scripts: it writes down when things happen. The one thing that it
-// changes is the size of the camera's picture: two encoders, two decoders and the server share the machine of a test.
+// changes is the size of the camera's video: two encoders, two decoders and the server share the machine of a test.
 // All times are milliseconds of the machine's wall clock with fractions, so that those of two pages can be compared.
 
 export function probe() {

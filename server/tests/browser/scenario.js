@@ -32,7 +32,7 @@ export function launchBrowser() {
   return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
 }
 
-/** Where pictures and logs for people go. */
+/** Where screenshots and logs for people go. */
 export function outputFile(name) {
   mkdirSync(OUTPUT, { recursive: true });
   return OUTPUT + name;
@@ -90,7 +90,7 @@ export class Peer {
     });
   }
 
-  /** Presses the watch page's button, as a person does: Chromium decodes no sound for a player that is muted. */
+  /** Presses the watch page's button, as a person does: Chromium decodes no audio for a player that is muted. */
   async unmute() {
     if (await this.page.evaluate(() => document.querySelector('video').muted)) await this.page.click('#unmute', { timeout: 5000 });
   }
@@ -138,12 +138,12 @@ class Scenario {
     return this.open(`viewer ${this.peers.length}`, this.#url('watch', stream, query));
   }
 
-  /** Waits until a publisher sends pictures that the server reports as received. */
+  /** Waits until a publisher sends frames that the server reports as received. */
   publishing(publisher) {
     return publisher.until('to send video and audio', ({ sent }) => sent.video?.framesSent > 0 && sent.audio?.packetsSent > 0);
   }
 
-  /** Waits until a viewer shows a picture; returns how long after its POST the first one came, in milliseconds. */
+  /** Waits until a viewer shows a frame; returns how long after its POST the first one came, in milliseconds. */
   async firstFrame(viewer) {
     const { posts, frames } = await poll(`${viewer.name}: the first frame`, async () => {
       const seen = await viewer.seen();

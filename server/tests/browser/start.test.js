@@ -11,7 +11,7 @@ const KEYFRAME_AGE = 3000;
 const REQUESTS = 'sluice_shard_keyframe_requests_sent_total';
 
 suite('instant start', {}, (test) => {
-  test('viewers of an old keyframe have their picture at once, are live soon, and cost the publisher nothing', async (scenario) => {
+  test('viewers of an old keyframe have video at once, are live soon, and cost the publisher nothing', async (scenario) => {
     // The pages are there before: what counts is the time from play.
     const viewers = [];
     while (viewers.length < VIEWERS) viewers.push(await scenario.watch('instant', { auto: '0' }));
@@ -51,7 +51,7 @@ suite('instant start', {}, (test) => {
     console.log(`${frames} frames sent; ${told.map((one) => `${one.name}: ${one.decoded} decoded, ${Math.round(one.buffered)} ms in the jitter buffer, ${one.freezes} freezes`).join('; ')}`);
     for (const { name, decoded, buffered, freezes, lost, plis } of told) {
       assert.ok(Math.abs(decoded - frames) <= 0.1 * frames, `${name} decoded ${decoded} of the ${frames} frames sent`);
-      assert.ok(buffered < 150, `${name} is ${Math.round(buffered)} ms behind`);
+      assert.ok(buffered < 150, `${name} is ${Math.round(buffered)} ms late`);
       assert.deepEqual({ freezes, lost, plis }, { freezes: 0, lost: 0, plis: 0 }, name);
     }
   });
