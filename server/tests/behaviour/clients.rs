@@ -7,7 +7,7 @@ use loadtest::sdp::{Imitation, Setup};
 use media_core::media::Codec;
 use media_core::srtp::SrtpProfile;
 
-use crate::rig::{LONG, Sluice, eventually, viewer_sees};
+use crate::support::{LONG, Sluice, eventually, viewer_sees};
 
 // STUN-07, WHIP-27, WHIP-33, ICE-16, RTCP-21
 #[tokio::test]

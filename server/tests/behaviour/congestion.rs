@@ -12,7 +12,7 @@ use media_core::media::Codec;
 use tokio::task::JoinSet;
 
 use crate::impaired::{publisher_with, relay, viewer_with};
-use crate::rig::{LONG, Sluice, eventually, viewer_sees};
+use crate::support::{LONG, Sluice, eventually, viewer_sees};
 
 /// A viewer that tells what arrives, as browsers do.
 fn browser() -> ViewerOptions {

@@ -3,7 +3,7 @@
 use loadtest::client::{ClientOptions, Endpoint, Identity, Publisher, PublisherOptions, Viewer, ViewerOptions};
 use loadtest::relay::{LinkOptions, Relay, RelayOptions};
 
-use crate::rig::{LONG, Sluice, eventually, viewer_sees};
+use crate::support::{LONG, Sluice, eventually, viewer_sees};
 
 /// A relay in front of the server, with the same link both ways.
 pub(crate) fn relay(server: &Sluice, link: LinkOptions) -> Relay {

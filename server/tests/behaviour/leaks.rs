@@ -2,7 +2,7 @@
 
 use loadtest::client::{ClientOptions, PublisherOptions};
 
-use crate::rig::{LONG, Sluice, eventually, viewer_sees};
+use crate::support::{LONG, Sluice, eventually, viewer_sees};
 
 /// What the process holds.
 #[derive(Clone, Copy, Debug, PartialEq)]

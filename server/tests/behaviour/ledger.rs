@@ -7,7 +7,7 @@ use loadtest::sdp::{Answer, Imitation, Offer, OfferedSection, Setup, Ssrcs};
 use media_core::media::Codec;
 use serde_json::Value;
 
-use crate::rig::{LONG, Sluice, eventually};
+use crate::support::{LONG, Sluice, eventually};
 
 const STAGES: [&str; 6] = ["signaling", "ice", "dtls", "fingerprint", "srtp", "media"];
 const MODES: [&str; 2] = ["lite", "full"];
@@ -142,7 +142,7 @@ async fn a_publisher_without_keyframe_fails_in_media_and_a_late_keyframe_heals_i
         .await;
         let session = server.session("s", "publisher").await;
         assert_eq!((&session["state"], &state(&session, "media")["reason"]), (&"media".into(), &Value::Null));
-        crate::rig::viewer_sees("the late keyframe", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
+        crate::support::viewer_sees("the late keyframe", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
         publisher.stop().await.unwrap();
         let id = session["id"].as_str().unwrap();
         let lines = eventually("the closing line", LONG, async || {

@@ -7,7 +7,7 @@ use loadtest::run::Plan;
 use loadtest::sdp::{Imitation, Offer, OfferedSection, Setup};
 use media_core::media::Codec;
 
-use crate::rig::{LONG, Sluice, eventually, viewer_sees};
+use crate::support::{LONG, Sluice, eventually, viewer_sees};
 
 /// Sessions that a shard has more than another when viewers go to that one, at the latest.
 const SPILL: usize = 33;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use loadtest::client::{ClientOptions, PublisherOptions, ViewerOptions};
 
-use crate::rig::{LONG, Sluice, eventually, viewer_sees};
+use crate::support::{LONG, Sluice, eventually, viewer_sees};
 
 // RTCP-07, RTCP-08
 #[tokio::test]

@@ -11,6 +11,6 @@ mod ledger;
 mod life;
 mod loss;
 mod paths;
-#[path = "../rig/mod.rs"]
-mod rig;
 mod shutdown;
+#[path = "../support/mod.rs"]
+mod support;

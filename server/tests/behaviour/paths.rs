@@ -8,7 +8,7 @@ use media_core::session::IceCredentials;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::rig::{LONG, Sluice, eventually, viewer_sees};
+use crate::support::{LONG, Sluice, eventually, viewer_sees};
 
 async fn remote(server: &Sluice, role: &str) -> String {
     server.session("s", role).await["stats"]["remote_address"].as_str().unwrap_or_default().to_owned()

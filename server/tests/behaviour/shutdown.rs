@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use loadtest::client::{ClientError, ClientOptions, PublisherOptions};
 
-use crate::rig::{LONG, Sluice, eventually, viewer_sees};
+use crate::support::{LONG, Sluice, eventually, viewer_sees};
 
 // OPS-06
 #[tokio::test]

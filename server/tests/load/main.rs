@@ -3,14 +3,14 @@
 // Helpers of tests fail by panic, as tests do.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../rig/mod.rs"]
-mod rig;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::time::Duration;
 
 use loadtest::client::{ClientOptions, PublisherOptions};
 use loadtest::run::Plan;
-use rig::{LONG, Sluice};
+use support::{LONG, Sluice};
 
 const VIEWERS: usize = 100;
 

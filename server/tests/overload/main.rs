@@ -4,8 +4,8 @@
 // Helpers of tests fail by panic, as tests do.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../rig/mod.rs"]
-mod rig;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +18,9 @@ use loadtest::client::{
     ViewerFigures, ViewerOptions, latency_histogram,
 };
 use loadtest::tally::TrackFigures;
-use rig::{LONG, Sluice, eventually, viewer_sees};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use support::{LONG, Sluice, eventually, viewer_sees};
 use tokio::task::JoinSet;
 
 /// All viewers together get some 65,000 packets a second: even at the 1.5 us that a packet of a large batch costs, that is a
