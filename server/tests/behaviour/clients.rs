@@ -26,7 +26,7 @@ async fn a_publisher_like_ffmpeg_outlives_the_liveness_time_by_its_media_alone()
         let viewer = server.viewer("s").await;
         // 50 packets a second: twice the liveness time.
         viewer_sees("four seconds of audio", &viewer, LONG, |figures| figures.audio.delivered > 200).await;
-        viewer_sees("some pictures", &viewer, LONG, |figures| figures.video.keyframes >= 3).await;
+        viewer_sees("some keyframes", &viewer, LONG, |figures| figures.video.keyframes >= 3).await;
         let figures = viewer.stop().await.unwrap();
         assert!(figures.is_intact(), "{figures:?}");
         assert!(figures.longest_report_step < 1.0, "{figures:?}");
@@ -81,7 +81,7 @@ async fn viewers_of_a_publisher_that_ignores_keyframe_requests_begin_at_its_last
     eventually("two seconds of media", LONG, async || (publisher.figures().frames > 60).then_some(())).await;
     for _ in 0..3 {
         let viewer = server.viewer("s").await;
-        viewer_sees("picture and sound", &viewer, LONG, |figures| {
+        viewer_sees("video and audio", &viewer, LONG, |figures| {
             figures.video.keyframes == 1 && figures.video.delivered > 300 && figures.audio.delivered > 10
         })
         .await;

@@ -1,4 +1,4 @@
-//! Paths that do not carry the stream, paths that lose, and many viewers with one wish: what becomes of the viewer, of
+//! Paths that do not carry the stream, paths that lose, and many viewers that request a keyframe at once: what becomes of the viewer, of
 //! the others, and of the publisher.
 
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ async fn a_path_that_carries_half_the_stream_gets_what_it_carries_in_time_and_di
     let after = latency(&near.latency, 0.95);
     println!("{windows:?}, bystander {before} {after} ms, {requests} requests, {start:?} {end:?}");
     assert_eq!(end.audio.lost, start.audio.lost, "{end:?}");
-    // Behind a keyframe some frames pass; those that wait too long are let go, and all up to the next one.
+    // After a keyframe some frames pass; those that wait too long are dropped, and all up to the next one.
     assert!(end.video.keyframes > start.video.keyframes + 1, "{start:?} {end:?}");
     assert!(end.video.delivered > start.video.delivered + 30, "{start:?} {end:?}");
     assert_eq!((end.time_steps_back, end.video.corrupt, end.refused, end.unexpected), (0, 0, 0, 0), "{end:?}");
@@ -150,7 +150,7 @@ fn assert_few(publisher: &Publisher, begun: Instant, before: u64) -> u64 {
 
 // RTCP-11, RTCP-22
 #[tokio::test]
-async fn the_keyframe_wishes_of_a_crowd_are_few_requests() {
+async fn keyframe_requests_of_a_crowd_are_few_at_the_publisher() {
     // The one answers, the other does not, and has no keyframe at all when the crowd comes.
     for imitates in [Imitation::Browser, Imitation::Obs] {
         let server = Sluice::start(&[]).await;
@@ -174,7 +174,7 @@ async fn the_keyframe_wishes_of_a_crowd_are_few_requests() {
         eventually("a second", LONG, async || (publisher.figures().frames > frames + 15).then_some(())).await;
         publisher.allow_keyframes();
         for viewer in &viewers {
-            viewer_sees("a picture", viewer, LONG, |figures| figures.video.keyframes > 0).await;
+            viewer_sees("a video frame", viewer, LONG, |figures| figures.video.keyframes > 0).await;
         }
         let joining = assert_few(&publisher, begun, before);
 
@@ -190,7 +190,7 @@ async fn the_keyframe_wishes_of_a_crowd_are_few_requests() {
         }
         let asking = assert_few(&publisher, begun, before);
         println!("{imitates:?}: joined in {took:?}, {joining} requests; {asking} requests in {:?}", begun.elapsed());
-        assert!(asking > 0, "they were heard");
+        assert!(asking > 0, "they reach the publisher");
         for figures in viewers.into_iter().map(Viewer::stop).collect::<JoinSet<_>>().join_all().await {
             let figures = figures.unwrap();
             assert_eq!((figures.video.lost, figures.video.corrupt, figures.unexpected), (0, 0, 0), "{figures:?}");
@@ -214,7 +214,7 @@ async fn retransmissions_leave_next_to_nothing_of_random_loss_on_either_side() {
     let lossy = |loss| LinkOptions { loss, delay: 25.0, ..LinkOptions::default() };
     let (light, heavy) = ((5.0, 0.001), (10.0, 0.005));
     let media = || PublisherOptions { bitrate: 3000, audio: false, ..PublisherOptions::default() };
-    let behind = async |(loss, share): (f64, f64)| {
+    let downstream = async |(loss, share): (f64, f64)| {
         let server = Sluice::start(&[]).await;
         let publisher = server.publisher_with("s", media(), ClientOptions::default()).await;
         let relay = relay(&server, lossy(loss));
@@ -225,7 +225,7 @@ async fn retransmissions_leave_next_to_nothing_of_random_loss_on_either_side() {
             tokio::join!(sees_little_loss(&plain, share, lost), sees_little_loss(&browser, share, lost));
         let congested = server.metric("sluice_shard_rtp_congested_packets_total", &[]).await;
         for figures in [plain, browser] {
-            println!("{loss} % behind: {figures:?}");
+            println!("{loss} % downstream: {figures:?}");
             let video = figures.video;
             assert!(video.recovered as f64 > 0.5 * loss / 100.0 * video.delivered as f64, "{figures:?}");
             assert_eq!((video.corrupt, figures.refused, figures.unexpected), (0, 0, 0), "{figures:?}");
@@ -234,26 +234,26 @@ async fn retransmissions_leave_next_to_nothing_of_random_loss_on_either_side() {
         assert_eq!(publisher.stop().await.unwrap().resent, 0, "the cache answers, not the publisher");
         relay.stop();
     };
-    let before = async |(loss, share): (f64, f64)| {
+    let upstream = async |(loss, share): (f64, f64)| {
         let server = Sluice::start(&[]).await;
         let relay = relay(&server, lossy(loss));
         let publisher = publisher_with(&server, &relay, media()).await;
         let near = ViewerOptions { nack: false, ..ViewerOptions::default() };
         let viewer = server.post_viewer_with("s", near, ClientOptions::default()).await.unwrap();
         let figures = sees_little_loss(&viewer, share, |figures| figures.video.missing).await;
-        println!("{loss} % before: {figures:?}");
+        println!("{loss} % upstream: {figures:?}");
         assert_eq!((figures.video.corrupt, figures.refused, figures.unexpected), (0, 0, 0), "{figures:?}");
         assert!(publisher.stop().await.unwrap().resent > 100);
         relay.stop();
     };
-    tokio::join!(behind(light), behind(heavy), before(light), before(heavy));
+    tokio::join!(downstream(light), downstream(heavy), upstream(light), upstream(heavy));
 }
 
 // TIME-01
 #[tokio::test]
 async fn numbers_go_on_over_wraps_and_a_long_pause() {
     let server = Sluice::start(&[]).await;
-    // Two seconds from the end of the circle at 90 kHz, less than four at 48 kHz; the pause of eight begins before.
+    // Two seconds before the timestamp wraps at 90 kHz, less than four at 48 kHz; the pause of eight begins before.
     let wraps = [(Some(65_500), None), (None, Some(u32::MAX - 180_000)), (None, None)];
     let run = async |stream: &str, (first_sequence, first_timestamp): (Option<u16>, Option<u32>)| {
         let media = PublisherOptions { first_sequence, first_timestamp, ..PublisherOptions::default() };

@@ -8,22 +8,14 @@ use crate::support::{LONG, Sluice, eventually, viewer_sees};
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Holdings {
     files: usize,
-    threads: usize,
-    resident_kib: usize,
+    threads: u64,
+    resident_kib: u64,
 }
 
 fn holdings(server: &Sluice) -> Holdings {
-    let process = format!("/proc/{}", server.pid());
-    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
-    let number = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    };
-    Holdings {
-        files: std::fs::read_dir(format!("{process}/fd")).unwrap().count(),
-        threads: number("Threads:"),
-        resident_kib: number("VmRSS:"),
-    }
+    let process = server.process();
+    let status = process.status().unwrap();
+    Holdings { files: process.fd_count().unwrap(), threads: status.threads, resident_kib: status.vmrss.unwrap() }
 }
 
 /// The ways to leave.

@@ -39,7 +39,7 @@ async fn viewers_everywhere(server: &Sluice, shards: usize) -> (Vec<Viewer>, Vec
 
 // RTP-04, RTP-05, RTP-06, RTP-15, WHEP-13
 #[tokio::test]
-async fn a_publisher_that_restarts_is_seen_as_one_stream_without_a_seam() {
+async fn a_publisher_that_restarts_is_seen_as_one_stream_without_a_discontinuity() {
     for shards in [1, 2] {
         let server = Sluice::start(&["--shards", &shards.to_string()]).await;
         // Without a request no second keyframe would come.
@@ -48,7 +48,7 @@ async fn a_publisher_that_restarts_is_seen_as_one_stream_without_a_seam() {
         let (viewers, _crowd) = viewers_everywhere(&server, shards).await;
         for restarts in 1..=2 {
             for viewer in &viewers {
-                viewer_sees("picture and sound", viewer, LONG, |figures| {
+                viewer_sees("video and audio", viewer, LONG, |figures| {
                     figures.video.keyframes > 0 && figures.audio.delivered > 0 && figures.audio.restarts + 1 == restarts
                 })
                 .await;
@@ -64,7 +64,7 @@ async fn a_publisher_that_restarts_is_seen_as_one_stream_without_a_seam() {
             publisher = server.publisher_with("s", media.clone(), options).await;
             let connected = Instant::now();
             for (viewer, before) in viewers.iter().zip(keyframes) {
-                viewer_sees("a picture within a second", viewer, Duration::from_secs(1), |figures| {
+                viewer_sees("a video frame within a second", viewer, Duration::from_secs(1), |figures| {
                     figures.video.keyframes > before
                 })
                 .await;
@@ -158,7 +158,7 @@ async fn a_publisher_that_never_came_gives_way_to_its_next_attempt() {
 
 // WHEP-13, OPS-01
 #[tokio::test]
-async fn viewers_of_a_stream_whose_publisher_stays_away_are_let_go() {
+async fn viewers_of_a_stream_whose_publisher_stays_away_are_closed() {
     let server = Sluice::start(&["--shards", "2", "--publisher-wait", "1s"]).await;
     let publisher = server.publisher("s").await;
     let (viewers, crowd) = viewers_everywhere(&server, 2).await;
@@ -173,7 +173,7 @@ async fn viewers_of_a_stream_whose_publisher_stays_away_are_let_go() {
     }
     assert!(gone.elapsed() >= Duration::from_millis(900), "they are kept for the wait");
     let count = (viewers.len() + crowd.len()) as f64;
-    eventually("all are let go under this reason", LONG, async || {
+    eventually("all are closed under this reason", LONG, async || {
         let labels = [("role", "viewer"), ("reason", "publisher-gone")];
         (server.metric("sluice_sessions_ended_total", &labels).await == count).then_some(())
     })

@@ -1,4 +1,4 @@
-//! Lossy ways: what the server repairs, and what it asks to be repaired.
+//! Lossy paths: what the server repairs, and what it asks to be repaired.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn loss_before_the_server_is_repaired_once_for_all_viewers() {
         assert_eq!((figures.video.corrupt, figures.video.duplicated), (0, 0), "{figures:?}");
     }
     let figures = publisher.stop().await.unwrap();
-    // Three viewers, one request: about one packet in thirty is sent again, and some of those are lost anew.
+    // Three viewers, one request: about one packet in thirty is sent again, and some of those are lost again.
     assert!(figures.resent < figures.packets / 15, "{figures:?}");
 }
 

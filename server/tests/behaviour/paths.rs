@@ -30,7 +30,7 @@ async fn a_viewer_that_moves_to_a_new_address_is_followed() {
             viewer_sees("media there", &viewer, LONG, |figures| figures.video.delivered > delivered + 150).await;
         }
         // What went to the old address in between is asked for again; audio has no such request.
-        viewer_sees("no gap in the picture", &viewer, LONG, |figures| figures.video.lost == 0).await;
+        viewer_sees("no gap in the video", &viewer, LONG, |figures| figures.video.lost == 0).await;
         let figures = viewer.stop().await.unwrap();
         assert!(figures.video.is_intact() && figures.audio.lost < 15 && figures.refused == 0, "{figures:?}");
         assert_eq!(server.sessions("s", "viewer").await.len(), 1);
@@ -51,7 +51,7 @@ async fn a_publisher_that_moves_to_a_new_address_is_followed() {
         eventually("the new address", LONG, async || (remote(&server, "publisher").await != before).then_some(()))
             .await;
         viewer_sees("media from there", &viewer, LONG, |figures| figures.video.delivered > delivered + 150).await;
-        viewer_sees("no gap in the picture", &viewer, LONG, |figures| figures.video.lost == 0).await;
+        viewer_sees("no gap in the video", &viewer, LONG, |figures| figures.video.lost == 0).await;
         let figures = viewer.stop().await.unwrap();
         assert!(figures.video.is_intact() && figures.audio.lost < 10, "{figures:?}");
         assert_eq!(publisher.stop().await.unwrap().refused, 0);

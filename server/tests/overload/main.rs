@@ -1,4 +1,4 @@
-//! A real shard that cannot keep up: what it lets go, what it does not let wait, and how it comes back. A binary of its
+//! A real shard that is overloaded: what it drops, what it does not let wait, and how it recovers. A binary of its
 //! own: it takes a processor away, which no other test is to feel.
 
 // Helpers of tests fail by panic, as tests do.
@@ -55,11 +55,11 @@ fn only(cpu: usize) -> CpuSet {
 
 /// Lets the shard's thread run there and nowhere else.
 fn pin_shard(server: &Sluice, to: &CpuSet) {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap().map(|task| task.unwrap());
-    let is_shard = |name: String| name.trim() == "shard-0";
-    let shard = tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(is_shard)).last();
-    let id = shard.expect("a shard's thread").file_name().into_string().unwrap().parse().unwrap();
-    sched_setaffinity(Pid::from_raw(id), to).expect("this test must be allowed to pin the server to a processor");
+    let mut threads = server.process().tasks().unwrap().map(Result::unwrap);
+    let shard =
+        threads.find(|thread| thread.stat().is_ok_and(|stat| stat.comm == "shard-0")).expect("a shard's thread");
+    sched_setaffinity(Pid::from_raw(shard.tid), to)
+        .expect("this test must be allowed to pin the server to a processor");
 }
 
 /// Threads that use up a processor, until they are dropped.
@@ -96,16 +96,14 @@ impl Drop for Burners {
 }
 
 fn resident_kib(server: &Sluice) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
+    server.process().status().unwrap().vmrss.unwrap() as f64
 }
 
-async fn shed(server: &Sluice) -> f64 {
+async fn dropped(server: &Sluice) -> f64 {
     server.metric("sluice_shard_rtp_shed_packets_total", &[]).await
 }
 
-async fn keyframes_asked_for(server: &Sluice) -> f64 {
+async fn keyframe_requests(server: &Sluice) -> f64 {
     server.metric("sluice_shard_keyframe_requests_received_total", &[]).await
 }
 
@@ -123,7 +121,7 @@ async fn join(server: &Sluice, count: usize, media: &ViewerOptions, client: &Cli
     joins.collect::<JoinSet<Viewer>>().join_all().await
 }
 
-/// So many frames of video and sound are published, 80 a second.
+/// So many frames of video and audio are published, 80 a second.
 async fn published(publisher: &Publisher, frames: u64) {
     let before = publisher.figures().frames;
     let enough = async || (publisher.figures().frames >= before + frames).then_some(());
@@ -141,9 +139,86 @@ fn figures(viewers: &[Viewer]) -> Vec<ViewerFigures> {
     viewers.iter().map(Viewer::figures).collect()
 }
 
-// ROB-03: checks, RTCP and HTTP do not wait; video is let go in whole frames, sound hardly; nothing of it shows as loss.
+/// Adds threads to the shard's processor until the shard drops packets; returns them and how many packets it has dropped.
+async fn overload(server: &Sluice, cpu: usize) -> (Burners, f64) {
+    let before = dropped(server).await;
+    pin_shard(server, &only(cpu));
+    let mut burners = Burners::default();
+    let begun = Instant::now();
+    let mut added = None;
+    let now = eventually("packets are dropped", LONG, async || {
+        if added.is_none_or(|added: Instant| added.elapsed() > KEEPS_UP) && burners.threads.len() < MOST_BURNERS {
+            burners.add(BURNERS, cpu);
+            added = Some(Instant::now());
+        }
+        let now = dropped(server).await;
+        (now > before + 5_000.0).then_some(now)
+    })
+    .await;
+    let (took, beside) = (begun.elapsed(), burners.threads.len());
+    println!("after {took:?}, beside {beside} threads, {} packets are dropped", now - before);
+    (burners, now)
+}
+
+/// HTTP, checks and a handshake.
+async fn newcomers_are_served(server: &Sluice, client: &ClientOptions) {
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let _ = server.get("/api/v1/streams").await;
+        let answered = asked.elapsed();
+        let newcomer = join(server, 1, &ViewerOptions::default(), client).await.remove(0);
+        let connected = newcomer.figures().connected.unwrap();
+        newcomer.stop().await.unwrap();
+        println!("HTTP {answered:?}, connected after {connected} s, all in {:?}", asked.elapsed());
+        assert!(asked.elapsed() < BOUND, "{:?}", asked.elapsed());
+    }
+}
+
+/// RTCP in both directions.
+async fn rtcp_goes_on(server: &Sluice, requester: &Viewer, witnesses: &[Viewer], requests_before: f64) {
+    let reports: Vec<u64> = witnesses.iter().map(|viewer| viewer.figures().sender_reports).collect();
+    requester.ask_for_keyframe();
+    let requested = Instant::now();
+    let arrived = async || (keyframe_requests(server).await > requests_before).then_some(());
+    eventually("a viewer's keyframe request arrives", BOUND, arrived).await;
+    println!("a keyframe request arrived after {:?}", requested.elapsed());
+    for (viewer, reports) in witnesses.iter().zip(reports) {
+        viewer_sees("sender reports", viewer, BOUND, |figures| figures.sender_reports > reports + 2).await;
+    }
+}
+
+/// Waits until nothing is dropped any more; returns how many packets were.
+async fn recovered(server: &Sluice, publisher: &Publisher) -> f64 {
+    let mut last = dropped(server).await;
+    eventually("nothing is dropped any more", LONG, async || {
+        published(publisher, 80).await;
+        let before = std::mem::replace(&mut last, dropped(server).await);
+        (before == last).then_some(())
+    })
+    .await;
+    last
+}
+
+/// Looks at one witness: its figures before the overload, during it, after it, and at the end.
+fn judge([before, busy, resumed, end]: [&ViewerFigures; 4], refused_by_socket: f64) {
+    let (video, audio) = (busy.video.missing - before.video.missing, busy.audio.missing - before.audio.missing);
+    let came = |now: TrackFigures, before: TrackFigures| (now.delivered - before.delivered) as f64;
+    let share = |missing: u64, came: f64| missing as f64 / (missing as f64 + came);
+    let (heard, seen) = (came(busy.audio, before.audio), came(busy.video, before.video));
+    let (audio, video) = (share(audio, heard), share(video, seen));
+    println!("missing of the audio {audio:.3}, of the video {video:.3}");
+    assert!(seen > 0.0 && video > 0.02 && audio < video / 2.0, "{audio} of the audio, {video} of the video: {busy:?}");
+    // Sequence numbers go on where something was dropped: there are no gaps but those of full sockets.
+    assert!(end.total().lost as f64 <= end.overflowed as f64 + refused_by_socket, "{end:?}");
+    assert_eq!((end.total().corrupt, end.total().duplicated, end.refused, end.unexpected), (0, 0, 0, 0), "{end:?}");
+    assert_eq!((end.time_steps_back, end.sources), (0, 2), "{end:?}");
+    let held_back = |figures: &ViewerFigures| figures.video.missing - figures.video.lost;
+    assert_eq!(held_back(end), held_back(resumed), "it keeps up: {end:?}");
+}
+
+// ROB-03: checks, RTCP and HTTP do not wait; video is dropped in whole frames, audio hardly; nothing of it shows as loss.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shard_with_far_too_much_to_do_lets_go_of_frames_answers_everybody_and_recovers() {
+async fn an_overloaded_shard_drops_frames_answers_everybody_and_recovers() {
     let (cpu, all) = last_processor();
     let server = Sluice::start(&[]).await;
     let media = PublisherOptions { bitrate: KBIT, ..PublisherOptions::default() };
@@ -156,56 +231,20 @@ async fn a_shard_with_far_too_much_to_do_lets_go_of_frames_answers_everybody_and
     let crowd = ViewerOptions { nack: false, ..ViewerOptions::default() };
     let sampled = ClientOptions { verify: Verify::Sample(64), ..client.clone() };
     let crowd = join(&server, VIEWERS - WITNESSES, &crowd, &sampled).await;
-    // The first of a round may get everything while the last go short: these are the last.
+    // The first of a fan-out pass may get everything while the last go short: these are the last.
     let witnesses = join(&server, WITNESSES, &seen, &client).await;
     for viewer in witnesses.iter().chain(&crowd) {
-        viewer_sees("a picture", viewer, LONG, |figures| figures.video.keyframes > 0).await;
+        viewer_sees("a keyframe", viewer, LONG, |figures| figures.video.keyframes > 0).await;
     }
     let quiet = latency(&publisher, &seen.latency).await;
     let resident = resident_kib(&server);
-    let (before, asked, shed_before) = (figures(&witnesses), keyframes_asked_for(&server).await, shed(&server).await);
+    let (before, requests) = (figures(&witnesses), keyframe_requests(&server).await);
 
-    pin_shard(&server, &only(cpu));
-    let mut burners = Burners::default();
     let begun = Instant::now();
-    let mut added = None;
-    let gone = eventually("packets are shed", LONG, async || {
-        if added.is_none_or(|added: Instant| added.elapsed() > KEEPS_UP) && burners.threads.len() < MOST_BURNERS {
-            burners.add(BURNERS, cpu);
-            added = Some(Instant::now());
-        }
-        let shed = shed(&server).await;
-        (shed > shed_before + 5_000.0).then_some(shed)
-    })
-    .await;
-    let (took, beside) = (begun.elapsed(), burners.threads.len());
-    println!(
-        "after {took:?}, beside {beside} threads, {} packets are shed; quiet latency {quiet} ms",
-        gone - shed_before
-    );
-
-    // HTTP, checks and a handshake.
-    for _ in 0..3 {
-        let asked = Instant::now();
-        let _ = server.get("/api/v1/streams").await;
-        let answered = asked.elapsed();
-        let newcomer = join(&server, 1, &ViewerOptions::default(), &client).await.remove(0);
-        let connected = newcomer.figures().connected.unwrap();
-        newcomer.stop().await.unwrap();
-        println!("HTTP {answered:?}, connected after {connected} s, all in {:?}", asked.elapsed());
-        assert!(asked.elapsed() < BOUND, "{:?}", asked.elapsed());
-    }
-    // RTCP in both directions.
-    let reports: Vec<u64> = witnesses.iter().map(|viewer| viewer.figures().sender_reports).collect();
-    crowd[0].ask_for_keyframe();
-    let wished = Instant::now();
-    eventually("a viewer's wish is heard", BOUND, async || (keyframes_asked_for(&server).await > asked).then_some(()))
-        .await;
-    println!("a wish was heard after {:?}", wished.elapsed());
-    for (viewer, reports) in witnesses.iter().zip(reports) {
-        viewer_sees("sender reports", viewer, BOUND, |figures| figures.sender_reports > reports + 2).await;
-    }
-    eventually("shedding goes on", LONG, async || (shed(&server).await > gone + 20_000.0).then_some(())).await;
+    let (burners, gone) = overload(&server, cpu).await;
+    newcomers_are_served(&server, &client).await;
+    rtcp_goes_on(&server, &crowd[0], &witnesses, requests).await;
+    eventually("dropping goes on", LONG, async || (dropped(&server).await > gone + 20_000.0).then_some(())).await;
     let grown = resident_kib(&server) - resident;
     println!("resident {resident} KiB and {grown} KiB more; busy for {:?}", begun.elapsed());
     assert!(grown < GROWTH_KIB, "{resident} KiB and {grown} KiB more");
@@ -214,43 +253,22 @@ async fn a_shard_with_far_too_much_to_do_lets_go_of_frames_answers_everybody_and
     drop(burners);
     pin_shard(&server, &all);
     let freed = Instant::now();
-    let mut last = shed(&server).await;
-    eventually("nothing is shed any more", LONG, async || {
-        published(&publisher, 80).await;
-        let before = std::mem::replace(&mut last, shed(&server).await);
-        (before == last).then_some(())
-    })
-    .await;
+    let last = recovered(&server, &publisher).await;
     let after = latency(&publisher, &seen.latency).await;
-    println!("recovered within {:?}: latency {after} ms", freed.elapsed());
+    println!("recovered within {:?}: latency {quiet} ms before, {after} ms after", freed.elapsed());
     assert!(after < (10.0 * quiet).max(100.0), "{quiet} ms before, {after} ms after");
     let resumed = figures(&witnesses);
     for (viewer, resumed) in witnesses.iter().zip(&resumed) {
         viewer_sees("a keyframe", viewer, LONG, |now| now.video.keyframes > resumed.video.keyframes).await;
-        viewer_sees("pictures", viewer, LONG, |now| now.video.delivered > resumed.video.delivered + 500).await;
+        viewer_sees("video frames", viewer, LONG, |now| now.video.delivered > resumed.video.delivered + 500).await;
     }
-    assert_eq!(shed(&server).await, last, "it keeps up");
+    assert_eq!(dropped(&server).await, last, "it keeps up");
 
     assert!(crowd.iter().all(|viewer| viewer.failure().is_none()));
     let refused_by_socket = server.metric("sluice_shard_send_dropped_datagrams_total", &[]).await;
-    for (((viewer, before), busy), resumed) in witnesses.into_iter().zip(before).zip(busy).zip(resumed) {
+    for (((viewer, before), busy), resumed) in witnesses.into_iter().zip(&before).zip(&busy).zip(&resumed) {
         let end = viewer.stop().await.unwrap();
-        let (video, audio) = (busy.video.missing - before.video.missing, busy.audio.missing - before.audio.missing);
-        let came = |now: TrackFigures, before: TrackFigures| (now.delivered - before.delivered) as f64;
-        let share = |missing: u64, came: f64| missing as f64 / (missing as f64 + came);
-        let (heard, seen) = (came(busy.audio, before.audio), came(busy.video, before.video));
-        let (audio, video) = (share(audio, heard), share(video, seen));
-        println!("missing of the sound {audio:.3}, of the video {video:.3}");
-        assert!(
-            seen > 0.0 && video > 0.02 && audio < video / 2.0,
-            "{audio} of the sound, {video} of the video: {busy:?}"
-        );
-        // Numbers go on where something was let go: there are no gaps but those of full sockets.
-        assert!(end.total().lost as f64 <= end.overflowed as f64 + refused_by_socket, "{end:?}");
-        assert_eq!((end.total().corrupt, end.total().duplicated, end.refused, end.unexpected), (0, 0, 0, 0), "{end:?}");
-        assert_eq!((end.time_steps_back, end.sources), (0, 2), "{end:?}");
-        let held_back = |figures: &ViewerFigures| figures.video.missing - figures.video.lost;
-        assert_eq!(held_back(&end), held_back(&resumed), "it keeps up: {end:?}");
+        judge([before, busy, resumed, &end], refused_by_socket);
     }
     let said = |entry: &serde_json::Value| entry["message"].as_str().is_some_and(|text| text.contains("keep up"));
     assert!(server.log().iter().any(said), "the log tells");

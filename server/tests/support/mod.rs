@@ -1,6 +1,6 @@
-//! The real binary on free ports of this machine, its admin API, its metrics and its log; and clients for it.
+//! What the tests share: the real binary on free ports of this machine, its admin API, its metrics and its log; and clients for it.
 
-// Every test binary uses its own part of the rig.
+// Every test binary uses its own part of it.
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use loadtest::client::{
     ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherOptions, Viewer, ViewerOptions,
 };
+use procfs::process::Process;
 use serde_json::Value;
 
 /// Nothing takes this long, not even on a machine that does other things.
@@ -31,7 +32,7 @@ pub(crate) struct Sluice {
 }
 
 impl Sluice {
-    /// Starts the server on loopback with further arguments; they win over those of the rig.
+    /// Starts the server on loopback with further arguments; they win over its own.
     pub(crate) async fn start(args: &[&str]) -> Sluice {
         Sluice::start_in(&[], args).await
     }
@@ -89,6 +90,11 @@ impl Sluice {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What the system knows of the process.
+    pub(crate) fn process(&self) -> Process {
+        Process::new(self.pid() as i32).unwrap()
     }
 
     pub(crate) fn endpoint(&self, path: &str) -> Endpoint {
