@@ -25,7 +25,7 @@ pub(crate) const TOMBSTONE: Duration = Duration::from_secs(60);
 /// Ended sessions stay visible in the admin API for this long, so that an operator who was told of a failure finds it.
 pub(crate) const ENDED_RETENTION: Duration = Duration::from_secs(600);
 
-/// At most this many ended sessions stay visible; at some 2 KiB each they cost 2 MiB.
+/// At most this many ended sessions stay visible; at some 6 KiB each they cost 6 MiB.
 pub(crate) const MAX_ENDED: usize = 1000;
 
 /// A stream without any session is remembered for this long: its number, its formats, and that it is known.

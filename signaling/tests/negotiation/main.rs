@@ -4,6 +4,7 @@
 // A test's helpers may panic as the test may.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/mod.rs"]
 mod support;
 
 use media_core::media::{Codec, Extension, MediaKind};

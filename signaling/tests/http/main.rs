@@ -3,6 +3,7 @@
 // A test's helpers may panic as the test may.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};
@@ -147,6 +148,11 @@ async fn unknown_resources_are_404() {
         for method in ["GET", "POST", "OPTIONS", "DELETE"] {
             let reply = app.send(method, path, &[], "").await;
             assert_eq!((reply.status.as_u16(), reply.code().as_str()), (404, "not-found"), "{method} {path}");
+        }
+        for (method, empty) in [("HEAD", true), ("BREW", false)] {
+            let reply = app.send(method, path, &[], "").await;
+            assert_eq!((reply.status.as_u16(), reply.body.is_empty()), (404, empty), "{method} {path}");
+            assert_eq!(reply.header("allow"), "", "{method} {path}");
         }
     }
 }

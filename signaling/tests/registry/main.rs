@@ -3,6 +3,7 @@
 // A test's helpers may panic as the test may.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::sync::{Arc, Mutex};
