@@ -12,6 +12,8 @@ mod cors;
 mod endpoint;
 mod establish;
 mod extract;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod limits;
 mod media_plane;
 mod observer;

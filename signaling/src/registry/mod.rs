@@ -20,6 +20,8 @@ use tokio::sync::mpsc;
 use self::session_record::{End, unix_ms};
 pub(crate) use self::session_record::{NewSession, SessionRecord};
 pub(crate) use self::stream_record::Published;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::stream_record::PublishedTrack;
 use self::stream_record::StreamRecord;
 use crate::auth::Identity;
 use crate::clock;

@@ -38,7 +38,7 @@ pub(crate) struct PublishedTrack {
     /// Formats of the publisher's answer.
     pub(crate) formats: Vec<Format>,
     /// Payload type of the one that it really sends, as the media core last reported.
-    in_use: Option<u8>,
+    pub(crate) in_use: Option<u8>,
 }
 
 impl StreamRecord {

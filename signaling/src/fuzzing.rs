@@ -1,0 +1,113 @@
+//! Entry points of the fuzz targets: one function a parser, which takes any bytes and panics only over a bug.
+//!
+//! `fuzz/` calls them from libFuzzer; `tests/fuzz_corpus/` runs the corpus and mutations of it through them with every test
+//! run. A new parser needs a function here, a line in [`TARGETS`], a file in `fuzz/fuzz_targets/` with its `[[bin]]`, and a
+//! directory of samples in `fuzz/corpus/`; a test sees to it that none is forgotten.
+
+use http::HeaderValue;
+use media_core::media::{Codec, Format, MediaKind};
+use media_core::session::{Fingerprint, FingerprintHash, IceCredentials, IceMode, LocalCandidate};
+
+use crate::limits::MAX_CANDIDATES;
+use crate::registry::{Published, PublishedTrack};
+use crate::request::IfMatch;
+use crate::sdp::answer::{self, Local};
+use crate::sdp::negotiate::{self, Agreement, own_candidate};
+use crate::sdp::offer::Offer;
+use crate::sdpfrag::Fragment;
+
+/// A fuzz target.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Name of the binary in `fuzz/` and of its directory in `fuzz/corpus/`.
+    pub name: &'static str,
+    /// The entry point.
+    pub run: fn(&[u8]),
+}
+
+/// Every fuzz target.
+pub const TARGETS: &[Target] = &[
+    Target { name: "if_match", run: if_match },
+    Target { name: "offer", run: offer },
+    Target { name: "sdpfrag", run: sdpfrag },
+];
+
+/// If-Match fields, one a line, judged against an ETag.
+pub fn if_match(data: &[u8]) {
+    let fields: Vec<HeaderValue> =
+        data.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();
+    let verdict = IfMatch::judge(fields.iter(), "\"abc\"");
+    assert_eq!(verdict == IfMatch::Missing, fields.is_empty());
+    if verdict == IfMatch::Matches {
+        assert!(fields.iter().any(|field| field.as_bytes().windows(3).any(|window| window == b"abc")));
+    }
+}
+
+/// An offer, as a publisher's and as a viewer's, and the answers to it.
+pub fn offer(data: &[u8]) {
+    let Ok(offer) = Offer::parse(data) else { return };
+    if let Ok(agreement) = negotiate::publisher(&offer) {
+        check_answer(&offer, &agreement);
+    }
+    let published = Published { live: true, tracks: every_codec() };
+    if let Ok(agreement) = negotiate::viewer(&offer, &published, [1, 2, 3, 4]) {
+        assert!(agreement.live().all(|live| live.media.send_ssrcs.is_some()));
+        check_answer(&offer, &agreement);
+    }
+}
+
+/// Nothing that an offer says breaks a line of its answer or opens a section.
+fn check_answer(offer: &Offer, agreement: &Agreement) {
+    assert_eq!(agreement.sections.len(), offer.sections.len());
+    assert!(agreement.live().count() >= 1 && agreement.remote_candidates.len() <= MAX_CANDIDATES);
+    let candidate = |address: &str| LocalCandidate {
+        address: address.parse().expect("a fixed address"),
+        priority: 2_130_706_431,
+        foundation: 1,
+    };
+    let text = answer::write(
+        agreement,
+        &Local {
+            session_id: 1,
+            ice: &IceCredentials { ufrag: "ufrag".to_owned(), pwd: "password-of-24-characters".to_owned() },
+            ice_mode: IceMode::Lite,
+            candidates: &[candidate("[2001:db8::1]:50000"), candidate("192.0.2.1:50000")],
+            fingerprint: &Fingerprint { hash: FingerprintHash::Sha256, digest: (0..32).collect() },
+            stream_id: "stream",
+            cname: "cname",
+        },
+    );
+    let lines: Vec<&str> = text.strip_suffix("\r\n").expect("a last line with its end").split("\r\n").collect();
+    assert_eq!(lines[0], "v=0");
+    for line in &lines {
+        assert!(line.len() > 2 && line.as_bytes()[1] == b'=', "{line:?}");
+        assert!(!line.chars().any(|c| c.is_control() && c != '\t'), "{line:?}");
+    }
+    assert_eq!(lines.iter().filter(|line| line.starts_with("m=")).count(), offer.sections.len());
+}
+
+/// Tracks of a publisher that may send everything.
+fn every_codec() -> Vec<PublishedTrack> {
+    let track = |kind, codecs: &[Codec]| PublishedTrack {
+        kind,
+        formats: (96..).zip(codecs).map(|(payload_type, codec)| Format::new(payload_type, *codec)).collect(),
+        in_use: None,
+    };
+    vec![
+        track(MediaKind::Audio, &[Codec::Opus, Codec::Red, Codec::G722, Codec::Pcmu, Codec::Pcma]),
+        track(MediaKind::Video, &[Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1]),
+    ]
+}
+
+/// A trickle fragment, and its candidates.
+pub fn sdpfrag(data: &[u8]) {
+    let Ok(fragment) = Fragment::parse(data) else { return };
+    assert!(fragment.candidates.len() <= MAX_CANDIDATES);
+    let mids = ["0".to_owned(), "video1".to_owned()];
+    for (part, line) in &fragment.candidates {
+        let _ = part.belongs_to(&mids);
+        if let Some(candidate) = own_candidate(line, "EsAw") {
+            assert_ne!(candidate.address.port(), 0);
+        }
+    }
+}
