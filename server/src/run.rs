@@ -17,7 +17,7 @@ use crate::config::resolve::Resolved;
 use crate::metrics::Metrics;
 use crate::{listener, pages};
 
-/// Sessions get this long to hear close_notify; with [`HTTP_STOP_TIME`] a stop takes at most 5 s (OPS-06).
+/// Sessions get this long to receive close_notify; with [`HTTP_STOP_TIME`] a stop takes at most 5 s (OPS-06).
 const CLOSE_TIME: Duration = Duration::from_secs(3);
 
 /// HTTP requests in progress get this long to end.
