@@ -67,11 +67,6 @@ impl Tokens {
         Ok(())
     }
 
-    /// True if no token is configured: everybody may do everything.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// True if a token names this very stream.
     pub fn names(&self, stream: &str) -> bool {
         self.entries.iter().any(|entry| entry.stream.as_deref() == Some(stream))

@@ -1,7 +1,7 @@
 //! WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep-04) for Sluice: HTTP routers, SDP offer/answer, trickle fragments,
 //! tokens, and the registry of streams and sessions with their ledgers.
 //!
-//! [`Signaling`] joins the parts; [`router`] makes them an [`axum::Router`]; [`Registry::run`] follows what the core reports.
+//! [`Signaling`] joins the parts; [`router`] makes them an [`axum::Router`]; [`Registry::run`] follows what the media core reports.
 
 #![forbid(unsafe_code)]
 

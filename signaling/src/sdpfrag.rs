@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mid_behind_its_candidates_still_names_them() {
+    fn a_mid_after_its_candidates_still_names_them() {
         let fragment = Fragment::parse(
             b"a=candidate:1 1 udp 1 192.0.2.1 9 typ host\nm=x\na=candidate:2 1 udp 1 192.0.2.1 9 typ host\na=mid:7",
         )

@@ -1,4 +1,4 @@
-//! The service behind the routes.
+//! Signalling of one process, which the routes serve.
 
 use std::sync::Arc;
 

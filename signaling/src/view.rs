@@ -25,7 +25,7 @@ pub enum SessionState {
     Secured,
     /// Media flows.
     Media,
-    /// Told to end; the core has not yet confirmed it.
+    /// Told to end; the media core has not yet confirmed it.
     Closing,
     /// Over.
     Closed,

@@ -43,11 +43,9 @@ pub struct Registry {
     observer: Arc<dyn Observer>,
 }
 
-/// Live figures.
+/// How many sessions are live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Streams that a publisher holds.
-    pub streams: usize,
     /// Live publisher sessions.
     pub publishers: usize,
     /// Live viewer sessions.
@@ -83,7 +81,7 @@ impl Registry {
         }
     }
 
-    /// Follows the core's events and forgets what is old; returns when the core is gone.
+    /// Follows the media core's events and forgets what is old; returns when the media core is gone.
     pub async fn run(self: Arc<Self>, mut events: mpsc::UnboundedReceiver<CoreEvent>) {
         let mut prune = tokio::time::interval(PRUNE_INTERVAL);
         prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -98,7 +96,7 @@ impl Registry {
         }
     }
 
-    /// Writes one event of the core down. Events of unknown sessions change nothing.
+    /// Writes one event of the media core down. Events of unknown sessions change nothing.
     pub fn apply(&self, now: Instant, event: CoreEvent) {
         match event {
             CoreEvent::Stage { session, event } => self.stage(session, &event),
@@ -146,21 +144,9 @@ impl Registry {
         views
     }
 
-    /// One stream that has a session.
-    pub fn stream(&self, name: &str) -> Option<StreamView> {
-        let stream = self.streams.get(name)?;
-        stream.idle_since.is_none().then(|| self.stream_view(name, &stream))
-    }
-
-    /// Live figures.
+    /// How many sessions are live.
     pub fn counts(&self) -> Counts {
-        let publishers = self.publishers.load(Ordering::Relaxed);
-        Counts {
-            // One live publisher a stream: the registry admits no second one.
-            streams: publishers,
-            publishers,
-            viewers: self.viewers.load(Ordering::Relaxed),
-        }
+        Counts { publishers: self.publishers.load(Ordering::Relaxed), viewers: self.viewers.load(Ordering::Relaxed) }
     }
 
     /// From now on POST gets 503 (OPS-06); sessions go on.
@@ -185,11 +171,11 @@ impl Registry {
     /// What is published under a name, now or formerly; `None` if nobody published it since the start.
     pub(crate) fn published(&self, name: &str) -> Option<Published> {
         let stream = self.streams.get(name)?;
-        stream.published.then(|| stream.published())
+        stream.ever_published.then(|| stream.published())
     }
 
     /// Enters a session. A publisher takes the stream, unless another one holds it; one of the same identity that never sent
-    /// a valid check gives way (WHIP-32) and is returned, for the core to close.
+    /// a valid check gives way (WHIP-32) and is returned, for the media plane to close.
     pub(crate) fn open(
         &self,
         now: Instant,
@@ -232,7 +218,7 @@ impl Registry {
         Ok(replaced)
     }
 
-    /// The session behind a URL; role and stream must be those of the session.
+    /// The session of a URL; role and stream must be those of the session.
     pub(crate) fn find(&self, now: Instant, role: Role, stream: &str, secret: &str) -> Option<Found> {
         let id = *self.secrets.get(secret)?;
         let session = self.sessions.get(&id)?;

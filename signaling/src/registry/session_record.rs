@@ -51,7 +51,7 @@ pub(crate) struct SessionRecord {
     pub(crate) created_unix_ms: u64,
     pub(crate) ledger: Ledger,
     pub(crate) stats: SessionStats,
-    /// Set when the core was told to end it.
+    /// Set when the media core was told to end it.
     pub(crate) closing: Option<Reason>,
     pub(crate) ended: Option<End>,
 }

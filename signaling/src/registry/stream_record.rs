@@ -16,7 +16,7 @@ pub(crate) struct StreamRecord {
     pub(crate) publisher: Option<SessionId>,
     pub(crate) viewers: HashSet<SessionId>,
     /// Somebody published it since the start.
-    pub(crate) published: bool,
+    pub(crate) ever_published: bool,
     /// Tracks of the publisher, or of the last one.
     tracks: Vec<PublishedTrack>,
     /// Since when it has no session.
@@ -47,7 +47,7 @@ impl StreamRecord {
             id,
             publisher: None,
             viewers: HashSet::new(),
-            published: false,
+            ever_published: false,
             tracks: Vec::new(),
             idle_since: Some(now),
         }
@@ -56,7 +56,7 @@ impl StreamRecord {
     /// A publisher takes the stream; its formats replace the former ones.
     pub(crate) fn publish(&mut self, session: SessionId, sections: &[MediaSection]) {
         self.publisher = Some(session);
-        self.published = true;
+        self.ever_published = true;
         let track = |section: &MediaSection| PublishedTrack {
             kind: section.kind,
             formats: section.formats.clone(),

@@ -164,13 +164,13 @@ pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> R
     agreement(offer, sections)
 }
 
-/// The viewer's formats that can carry the publisher's, the one in use first; or why there are none.
+/// The viewer's formats to which the publisher's can be forwarded, the one in use first; or why there are none.
 fn viewer_formats(section: &Section, kind: MediaKind, published: &Published) -> Result<Vec<Format>, String> {
     let Some(track) = published.tracks.iter().find(|track| track.kind == kind) else {
         return Err(format!("the stream has no {}", kind.as_str()));
     };
-    let carries = |viewer: &&Format| track.formats.iter().any(|publisher| compatible(publisher, viewer));
-    let mut agreed: Vec<Format> = section.formats.iter().filter(carries).map(agreed_format).collect();
+    let forwardable = |viewer: &&Format| track.formats.iter().any(|publisher| compatible(publisher, viewer));
+    let mut agreed: Vec<Format> = section.formats.iter().filter(forwardable).map(agreed_format).collect();
     if agreed.is_empty() {
         return Err(format!("{} offers none of the stream's codecs", section.name()));
     }
@@ -367,8 +367,8 @@ fn agreed_format(offered: &Format) -> Format {
     format
 }
 
-/// Settles how the sender of a section learns what its path carries: by transport-wide feedback where all formats fit
-/// it, else by REMB (RTCP-13, RTCP-14), never both.
+/// Settles which congestion control feedback the sender of a section gets: transport-wide feedback where all formats fit
+/// it, else REMB (RTCP-13, RTCP-14), never both.
 fn congestion_control(
     mut formats: Vec<Format>,
     mut extensions: Vec<OfferedExtension>,

@@ -344,7 +344,7 @@ async fn a_second_publisher_is_refused_unless_the_first_never_connected() {
     assert_eq!(app.signaling.registry().counts().publishers, 1);
     let second_id = app.core.last().id;
     ended(&app, first_id, Reason::Replaced, now());
-    assert_eq!(app.signaling.registry().stream("s").unwrap().publisher, Some(second_id));
+    assert_eq!(app.stream("s").unwrap().publisher, Some(second_id));
     // Now one is connected.
     event(&app, second_id, Stage::Ice, StageChange::Done);
     let reply = app.post("/whip/s", &golden("obs")).await;

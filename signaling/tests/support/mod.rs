@@ -18,7 +18,7 @@ use media_core::session::{
 };
 use rand::Rng;
 use rand::rngs::StdRng;
-use signaling::{MediaPlane, Observer, Signaling, SignalingConfig};
+use signaling::{MediaPlane, Observer, Signaling, SignalingConfig, StreamView};
 use tower::ServiceExt;
 
 pub(crate) use self::sdp::{Sdp, has, lint, media_line, values};
@@ -143,6 +143,11 @@ impl App {
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         Reply { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    /// A stream that has a session.
+    pub(crate) fn stream(&self, name: &str) -> Option<StreamView> {
+        self.signaling.registry().streams().into_iter().find(|view| view.stream == name)
     }
 
     /// POST of an offer.
