@@ -238,7 +238,7 @@ struct Reading {
     totals: Totals,
     server: Option<(Usage, Switches)>,
     own: Option<Usage>,
-    threads: BTreeMap<String, (String, Duration)>,
+    threads: BTreeMap<i32, (String, Duration)>,
     buffer_errors: Option<u64>,
     machine: Option<(u64, u64)>,
 }
