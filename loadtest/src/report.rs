@@ -288,7 +288,7 @@ impl Report {
             .collect();
         let sent = &fleet.publisher_figures;
         Report {
-            scenario: campaign.scenario.name(),
+            scenario: (&campaign.scenario).into(),
             passed,
             integrity,
             bottlenecks,

@@ -37,8 +37,9 @@ pub struct Plan {
 }
 
 /// What happens in a test.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Scenario {
     /// All join, all stay, all leave.
     Run {
@@ -101,17 +102,6 @@ fn optional_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -
 }
 
 impl Scenario {
-    /// Its name on the command line.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Scenario::Run { .. } => "run",
-            Scenario::Storm { .. } => "storm",
-            Scenario::Narrow { .. } => "narrow",
-            Scenario::Knee { .. } => "knee",
-            Scenario::Soak { .. } => "soak",
-        }
-    }
-
     pub(crate) fn storms(&self) -> bool {
         matches!(self, Scenario::Storm { .. })
     }

@@ -8,7 +8,8 @@ use media_core::media::{Codec, Extension, MediaKind};
 use media_core::session::{Fingerprint, FingerprintHash, IceCredentials, RemoteCandidate};
 
 /// Who starts the DTLS handshake, as `a=setup` says it (RFC 8842 §5.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Setup {
     /// The server chooses.
     #[default]
@@ -17,16 +18,6 @@ pub enum Setup {
     Active,
     /// The server starts.
     Passive,
-}
-
-impl Setup {
-    fn as_str(self) -> &'static str {
-        match self {
-            Setup::ActPass => "actpass",
-            Setup::Active => "active",
-            Setup::Passive => "passive",
-        }
-    }
 }
 
 /// Payload types of the offers.
@@ -137,7 +128,7 @@ impl Offer<'_> {
             line(format_args!("a=ice-pwd:{}", self.ice.pwd));
             line(format_args!("a=ice-options:trickle ice2"));
             line(format_args!("a=fingerprint:{}", self.fingerprint.to_sdp()));
-            line(format_args!("a=setup:{}", self.setup.as_str()));
+            line(format_args!("a=setup:{}", self.setup));
             line(format_args!("a=mid:{mid}"));
             if self.imitates != Imitation::Ffmpeg {
                 line(format_args!("a=extmap:{MID_EXTENSION} {}", Extension::Mid.uri()));
