@@ -1,11 +1,13 @@
 //! The report as one page that needs nothing else: no script, no style and no picture from elsewhere.
 
-use std::fmt::Write;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use crate::fleet::Join;
 use crate::monitor::Sample;
-use crate::plot::{Curve, Plot, escape};
-use crate::report::{PHASE_HEADER, Report, phase_row};
+use crate::plot::{Curve, Plot};
+use crate::report::{PHASE_HEADER, Report, TIMES_HEADER, phase_row};
 
+/// The attributes in brackets are the plots' colours.
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1c2330; --paper: #fff; --faint: #8a93a3; --line: #dde1e8; --band: #f1f4f8;
   --c0: #1f6feb; --c1: #d9480f; --c2: #2b8a3e; }
@@ -21,70 +23,63 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; } th { font-
 div.wide { overflow-x: auto; } ul { padding-left: 1.2rem; margin: .5rem 0; }
 figure { margin: 1rem 0; } figcaption { font-weight: 600; margin-bottom: .25rem; }
 figcaption span { font-weight: 400; margin-left: .9rem; } figcaption span::before { content: '\u{25cf} '; }
-svg { width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: var(--faint); }
-svg .x { text-anchor: middle; } svg .y { text-anchor: end; } svg .grid { stroke: var(--line); }
-svg path { fill: none; stroke-width: 1.6; } .band { fill: var(--band); } .band.odd { fill: none; }
+svg { width: 100%; height: auto; } svg text { font-family: system-ui, sans-serif; }
 span.c0 { color: var(--c0); } span.c1 { color: var(--c1); } span.c2 { color: var(--c2); }
-path.c0 { stroke: var(--c0); } path.c1 { stroke: var(--c1); } path.c2 { stroke: var(--c2); }
-circle.c0 { fill: var(--c0); } circle.c1 { fill: var(--c1); } circle.c2 { fill: var(--c2); }
+svg [stroke='#1F6FEB'] { stroke: var(--c0); } svg [stroke='#D9480F'] { stroke: var(--c1); } svg [stroke='#2B8A3E'] { stroke: var(--c2); }
+svg [fill='#1F6FEB'] { fill: var(--c0); } svg [fill='#D9480F'] { fill: var(--c1); } svg [fill='#2B8A3E'] { fill: var(--c2); }
+svg [stroke='#DDE1E8'] { stroke: var(--line); } svg [fill='#F1F4F8'] { fill: var(--band); }
 ";
 
 impl Report {
     /// The report as a page.
     pub fn to_html(&self) -> String {
         let title = format!("sluice-loadtest {}", self.scenario);
-        let mut page = format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head>\
-             <body>\n<h1>{title}</h1>\n",
-        );
-        let verdict = |good: bool, text: &str| {
-            format!("<p class=\"verdict {}\">{}</p>\n", if good { "good" } else { "bad" }, escape(text))
+        let bottleneck = if self.bottlenecks.is_empty() {
+            "No bottleneck was found beside the server."
+        } else {
+            "There was a bottleneck beside the server; see below."
         };
-        page += &verdict(self.passed, if self.passed { "Passed." } else { "Failed." });
-        let kept_up = self.bottlenecks.is_empty();
-        page += &verdict(
-            kept_up,
-            if kept_up {
-                "No bottleneck was found beside the server."
-            } else {
-                "There was a bottleneck beside the server; see below."
-            },
-        );
-        // Writing to a String never fails, here and below.
-        let _ = write!(
-            page,
-            "<p>Publishers {} of {}, viewers {} of {}, intact {}; {:.1} s, {:.1} Mbit/s received.</p>\n<ul>",
-            self.publishers_connected,
-            self.publishers,
-            self.viewers_connected,
-            self.viewers,
-            self.viewers_intact,
-            self.seconds,
-            self.received_mbit_per_second,
-        );
-        for line in self.findings() {
-            let _ = write!(page, "<li>{}</li>", escape(&line));
-        }
-        page += "</ul>\n<h2>Times, ms</h2>\n";
-        let times = self.times().into_iter().map(|(name, p)| {
-            let values = [p.min, p.p50, p.p95, p.p99, p.p999, p.max].map(|value| format!("{value:.2}"));
-            [name.to_owned(), p.count.to_string()].into_iter().chain(values).collect()
+        let times = self.times().into_iter().map(|(name, count, values)| {
+            [name.to_owned(), count.to_string()].into_iter().chain(values).collect::<Vec<_>>()
         });
-        page += &table(&["", "count", "min", "p50", "p95", "p99", "p99.9", "max"], times);
-        page += &self.plots();
-        if self.phases.len() > 1 {
-            page += "<h2>Phases</h2>\n";
-            page += &table(&PHASE_HEADER, self.phases.iter().map(phase_row));
-        }
-        page += "<h2>Packets</h2>\n";
         let packets = self.packets().into_iter().map(|(name, values)| {
-            std::iter::once(name.to_owned()).chain(values.map(|value| value.to_string())).collect()
+            std::iter::once(name.to_owned()).chain(values.map(|value| value.to_string())).collect::<Vec<_>>()
         });
-        page += &table(&["", "audio", "video", "all"], packets);
-        page += "<h2>Configuration</h2>\n";
-        page += &table(&[], self.configuration_rows().into_iter());
-        page + "</body></html>\n"
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width";
+                    title { (title) }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body {
+                    h1 { (title) }
+                    (verdict(self.passed, if self.passed { "Passed." } else { "Failed." }))
+                    (verdict(self.bottlenecks.is_empty(), bottleneck))
+                    p {
+                        "Publishers " (self.publishers_connected) " of " (self.publishers)
+                        ", viewers " (self.viewers_connected) " of " (self.viewers) ", intact " (self.viewers_intact)
+                        (format!("; {:.1} s, {:.1} Mbit/s received.", self.seconds, self.received_mbit_per_second))
+                    }
+                    ul { @for line in self.findings() { li { (line) } } }
+                    h2 { "Times, ms" }
+                    (table(&[&["", "count"], &TIMES_HEADER[..]].concat(), times))
+                    h2 { "Over time" }
+                    @for plot in self.plots() { (figure(&plot)) }
+                    @if self.phases.len() > 1 {
+                        h2 { "Phases" }
+                        (table(&PHASE_HEADER, self.phases.iter().map(phase_row)))
+                    }
+                    h2 { "Packets" }
+                    (table(&["", "audio", "video", "all"], packets))
+                    h2 { "Configuration" }
+                    (table(&[], self.configuration_rows().into_iter()))
+                }
+            }
+        };
+        page.into_string()
     }
 
     fn configuration_rows(&self) -> Vec<Vec<String>> {
@@ -105,63 +100,59 @@ impl Report {
         .collect()
     }
 
-    fn plots(&self) -> String {
+    fn plots(&self) -> Vec<Plot<'static>> {
         let bands: Vec<(f64, f64, String)> =
             self.phases.iter().map(|phase| (phase.from, phase.from + phase.seconds, phase.name.clone())).collect();
-        let curve = |name, value: fn(&Sample) -> Option<f64>| Curve {
+        let over_time = |title, y, curves| Plot { title, x: "s", y, curves, bands: bands.clone() };
+        let series = |name, value: fn(&Sample) -> Option<f64>| Curve {
             name,
             points: self.series.iter().map(|sample| (sample.at, value(sample))).collect(),
             scattered: false,
         };
-        let over_time = |title, y, curves| Plot { title, x: "s", y, curves, bands: bands.clone() };
-        let mut plots = vec![
+        let (p50, p99) = (series("p50", |sample| sample.latency_p50_ms), series("p99", |sample| sample.latency_p99_ms));
+        let received = series("packets/s", |sample| Some(sample.packets_per_second));
+        let lost = series("lost", |sample| Some(sample.lost.max(0) as f64));
+        let viewers = series("viewers", |sample| Some(sample.viewers as f64));
+        let server = series("server", |sample| sample.server_cores);
+        let generator = series("load test", |sample| Some(sample.generator_cores));
+        let memory = series("resident", |sample| sample.server_resident_bytes.map(|bytes| bytes as f64 / 1e6));
+        vec![
+            over_time("One-way latency", "ms", vec![p50, p99]),
+            over_time("Received", "packets/s", vec![received]),
+            over_time("Lost", "packets", vec![lost]),
+            over_time("Viewers", "viewers", vec![viewers]),
+            over_time("CPU", "cores", vec![server, generator]),
+            over_time("Memory of the server", "MB", vec![memory]),
             over_time(
-                "One-way latency",
+                "Joins",
                 "ms",
-                vec![curve("p50", |sample| sample.latency_p50_ms), curve("p99", |sample| sample.latency_p99_ms)],
+                self.join_curves(|name, value, joins| Curve {
+                    name,
+                    points: joins.iter().map(|join| (join.at, value(join))).collect(),
+                    scattered: true,
+                }),
             ),
-            over_time("Received", "packets/s", vec![curve("packets/s", |sample| Some(sample.packets_per_second))]),
-            over_time("Lost", "packets", vec![curve("lost", |sample| Some(sample.lost.max(0) as f64))]),
-            over_time("Viewers", "viewers", vec![curve("viewers", |sample| Some(sample.viewers as f64))]),
-            over_time(
-                "CPU",
-                "cores",
-                vec![
-                    curve("server", |sample| sample.server_cores),
-                    curve("load test", |sample| Some(sample.generator_cores)),
-                ],
-            ),
-        ];
-        if self.series.iter().any(|sample| sample.server_resident_bytes.is_some()) {
-            let memory = curve("resident", |sample| sample.server_resident_bytes.map(|bytes| bytes as f64 / 1e6));
-            plots.push(over_time("Memory of the server", "MB", vec![memory]));
-        }
-        let joins = |name, value: fn(&crate::fleet::Join) -> Option<f64>| Curve {
-            name,
-            points: self.joins.iter().map(|join| (join.at, value(join))).collect(),
-            scattered: true,
-        };
-        plots.push(over_time(
-            "Joins",
-            "ms",
-            vec![
-                joins("POST to connected", |join| join.connected_ms),
-                joins("POST to first RTP", |join| join.first_rtp_ms),
-            ],
-        ));
-        plots.push(Plot {
-            title: "Join times, share of the viewers",
-            x: "ms",
-            y: "% of viewers",
-            curves: vec![
-                distribution("POST to connected", self.joins.iter().filter_map(|join| join.connected_ms).collect()),
-                distribution("POST to first RTP", self.joins.iter().filter_map(|join| join.first_rtp_ms).collect()),
-            ],
-            bands: Vec::new(),
-        });
-        "<h2>Over time</h2>\n".to_owned() + &plots.iter().map(Plot::to_html).collect::<String>()
+            Plot {
+                title: "Join times, share of the viewers",
+                x: "ms",
+                y: "% of viewers",
+                curves: self
+                    .join_curves(|name, value, joins| distribution(name, joins.iter().filter_map(value).collect())),
+                bands: Vec::new(),
+            },
+        ]
+    }
+
+    fn join_curves(&self, curve: fn(&'static str, JoinTime, &[Join]) -> Curve<'static>) -> Vec<Curve<'static>> {
+        vec![
+            curve("POST to connected", |join| join.connected_ms, &self.joins),
+            curve("POST to first RTP", |join| join.first_rtp_ms, &self.joins),
+        ]
     }
 }
+
+/// One time of a join.
+type JoinTime = fn(&Join) -> Option<f64>;
 
 /// The share of the values that are no greater than x.
 fn distribution(name: &str, mut values: Vec<f64>) -> Curve<'_> {
@@ -171,17 +162,32 @@ fn distribution(name: &str, mut values: Vec<f64>) -> Curve<'_> {
     Curve { name, points: points.collect(), scattered: false }
 }
 
-fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let row = |tag: &str, cells: &mut dyn Iterator<Item = &str>| {
-        let cells: String = cells.map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect();
-        format!("<tr>{cells}</tr>\n")
-    };
-    let mut html = String::from("<div class=\"wide\"><table>\n");
-    if !header.is_empty() {
-        html += &row("th", &mut header.iter().copied());
+fn verdict(good: bool, text: &str) -> Markup {
+    html! { p.verdict.good[good].bad[!good] { (text) } }
+}
+
+/// A plot with its legend, or nothing if there is nothing to show.
+fn figure(plot: &Plot<'_>) -> Markup {
+    html! {
+        @if let Some(svg) = plot.to_svg() {
+            figure {
+                figcaption {
+                    (plot.title)
+                    @for (index, curve) in plot.curves.iter().enumerate() { " " span class={ "c" (index) } { (curve.name) } }
+                }
+                (PreEscaped(svg))
+            }
+        }
     }
-    for cells in rows {
-        html += &row("td", &mut cells.iter().map(String::as_str));
+}
+
+fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Markup {
+    html! {
+        div.wide {
+            table {
+                @if !header.is_empty() { tr { @for name in header { th { (name) } } } }
+                @for row in rows { tr { @for cell in row { td { (cell) } } } }
+            }
+        }
     }
-    html + "</table></div>\n"
 }

@@ -1,15 +1,26 @@
 //! Line and point plots as inline SVG.
 
-use std::fmt::Write;
+use std::error::Error;
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 230.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 12.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 34.0;
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+/// Width and height; the page scales it.
+const SIZE: (u32, u32) = (760, 230);
 /// About so many numbers stand at an axis.
-const TICKS: f64 = 6.0;
+const TICKS: usize = 6;
+/// Pixels that the y axis takes from the width.
+const LEFT: u32 = 60;
+
+/// The colours as SVG attributes. The page's style names them too, and replaces them in the dark.
+pub(crate) const CURVES: [RGBColor; 3] =
+    [RGBColor(0x1f, 0x6f, 0xeb), RGBColor(0xd9, 0x48, 0x0f), RGBColor(0x2b, 0x8a, 0x3e)];
+const FAINT: RGBColor = RGBColor(0x8a, 0x93, 0xa3);
+const GRID: RGBColor = RGBColor(0xdd, 0xe1, 0xe8);
+const BAND: RGBColor = RGBColor(0xf1, 0xf4, 0xf8);
+
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// One curve.
 pub(crate) struct Curve<'a> {
@@ -21,7 +32,16 @@ pub(crate) struct Curve<'a> {
     pub(crate) scattered: bool,
 }
 
-/// A plot with its axes.
+impl Curve<'_> {
+    /// Runs of points without a gap.
+    fn runs(&self) -> Vec<Vec<(f64, f64)>> {
+        let runs = self.points.split(|(_, y)| y.is_none_or(|y| !y.is_finite()));
+        let whole = |run: &[(f64, Option<f64>)]| run.iter().filter_map(|(x, y)| Some((*x, (*y)?))).collect();
+        runs.filter(|run| !run.is_empty()).map(whole).collect()
+    }
+}
+
+/// A plot with its axes, both from 0.
 pub(crate) struct Plot<'a> {
     pub(crate) title: &'a str,
     pub(crate) x: &'a str,
@@ -32,131 +52,86 @@ pub(crate) struct Plot<'a> {
 }
 
 impl Plot<'_> {
-    /// A `<figure>`, or nothing if there is nothing to show.
-    pub(crate) fn to_html(&self) -> String {
-        let points = || self.curves.iter().flat_map(|curve| &curve.points).filter_map(|(x, y)| Some((*x, (*y)?)));
-        let points = || points().filter(|(x, y)| x.is_finite() && y.is_finite());
-        let (Some(x_max), Some(y_max)) =
-            (points().map(|point| point.0).reduce(f64::max), points().map(|point| point.1).reduce(f64::max))
-        else {
-            return String::new();
+    /// The plot, or nothing if there is nothing to show.
+    pub(crate) fn to_svg(&self) -> Option<String> {
+        let points = || self.curves.iter().flat_map(Curve::runs).flatten();
+        let most = |of: fn((f64, f64)) -> f64| {
+            Some(points().map(of).reduce(f64::max)?).map(|most| if most > 0.0 { most } else { 1.0 })
         };
-        let (x_step, y_step) = (step(x_max), step(y_max));
-        let (x_max, y_max) = (x_max.max(x_step), ((y_max / y_step).ceil() * y_step).max(y_step));
-        let at_x = |x: f64| LEFT + x / x_max * (WIDTH - LEFT - RIGHT);
-        let at_y = |y: f64| HEIGHT - BOTTOM - y / y_max * (HEIGHT - TOP - BOTTOM);
+        let (x_max, y_max) = (most(|point| point.0)?, most(|point| point.1)?);
+        let mut svg = String::new();
+        // A string takes everything, so that drawing does not fail.
+        self.draw(&mut svg, x_max, 1.05 * y_max).ok()?;
+        Some(svg)
+    }
 
-        let mut svg = format!("<figure><figcaption>{}", escape(self.title));
-        for (index, curve) in self.curves.iter().enumerate() {
-            // Writing to a String never fails, here and below.
-            let _ = write!(svg, " <span class=\"c{index}\">{}</span>", escape(curve.name));
+    fn draw(&self, svg: &mut String, x_max: f64, y_max: f64) -> Result<(), Box<dyn Error + '_>> {
+        let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+        let mut chart = ChartBuilder::on(&root)
+            .margin(6)
+            .x_label_area_size(34)
+            .y_label_area_size(LEFT)
+            .build_cartesian_2d(0.0..x_max, 0.0..y_max)
+            .map_err(|error| error.to_string())?;
+        self.draw_bands(&mut chart, x_max, y_max)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(GRID)
+            .x_labels(TICKS)
+            .y_labels(TICKS)
+            .label_style(("sans-serif", 13, &FAINT))
+            .x_label_formatter(&label)
+            .y_label_formatter(&label)
+            .x_desc(self.x)
+            .y_desc(self.y)
+            .draw()
+            .map_err(|error| error.to_string())?;
+        for (curve, color) in self.curves.iter().zip(CURVES.iter().cycle()) {
+            for run in curve.runs() {
+                let drawn = if curve.scattered {
+                    chart.draw_series(run.into_iter().map(|point| Circle::new(point, 2, color.filled()))).map(|_| ())
+                } else {
+                    chart.draw_series(LineSeries::new(run, color.stroke_width(2))).map(|_| ())
+                };
+                drawn.map_err(|error| error.to_string())?;
+            }
         }
-        let _ = write!(svg, "</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
+        root.present().map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// Every other band is filled; a name stands where it has room.
+    fn draw_bands(&self, chart: &mut Chart<'_, '_>, x_max: f64, y_max: f64) -> Result<(), String> {
+        let name_style = ("sans-serif", 13).into_font().color(&FAINT).pos(Pos::new(HPos::Left, VPos::Top));
         for (index, (from, to, name)) in self.bands.iter().enumerate() {
-            let (from, to) = (at_x(from.clamp(0.0, x_max)), at_x(to.clamp(0.0, x_max)));
-            let class = if index % 2 == 0 { "band" } else { "band odd" };
-            let (top, height) = (TOP, HEIGHT - TOP - BOTTOM);
-            let width = to - from;
-            let _ = write!(
-                svg,
-                "<rect class=\"{class}\" x=\"{from:.1}\" y=\"{top}\" width=\"{width:.1}\" height=\"{height}\"><title>{}</title></rect>",
-                escape(name)
-            );
+            let (from, to) = (from.clamp(0.0, x_max), to.clamp(0.0, x_max));
+            let corners = [(from, 0.0), (to, y_max)];
+            if index % 2 == 0 {
+                let band = Rectangle::new(corners, BAND.filled());
+                chart.draw_series([band]).map_err(|error| error.to_string())?;
+            }
+            let width = (to - from) / x_max * f64::from(SIZE.0 - LEFT);
             if width > name.len() as f64 * 5.5 {
-                let _ = write!(
-                    svg,
-                    "<text class=\"name\" x=\"{:.1}\" y=\"{}\">{}</text>",
-                    from + 3.0,
-                    TOP + 10.0,
-                    escape(name)
-                );
+                let text = Text::new(name.clone(), (from, y_max), name_style.clone());
+                chart.draw_series([text]).map_err(|error| error.to_string())?;
             }
         }
-        for tick in ticks(x_max, x_step) {
-            let (x, y) = (at_x(tick), HEIGHT - BOTTOM);
-            let _ = write!(svg, "<text class=\"x\" x=\"{x:.1}\" y=\"{}\">{}</text>", y + 14.0, label(tick, x_step));
-        }
-        for tick in ticks(y_max, y_step) {
-            let y = at_y(tick);
-            let _ = write!(
-                svg,
-                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
-                WIDTH - RIGHT
-            );
-            let _ = write!(
-                svg,
-                "<text class=\"y\" x=\"{}\" y=\"{:.1}\">{}</text>",
-                LEFT - 6.0,
-                y + 3.5,
-                label(tick, y_step)
-            );
-        }
-        let (middle, foot) = ((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 4.0);
-        let _ = write!(svg, "<text class=\"x\" x=\"{middle}\" y=\"{foot}\">{}</text>", escape(self.x));
-        let up = (TOP + HEIGHT - BOTTOM) / 2.0;
-        let _ = write!(svg, "<text class=\"x\" transform=\"translate(11 {up}) rotate(-90)\">{}</text>", escape(self.y));
-        for (index, curve) in self.curves.iter().enumerate() {
-            if curve.scattered {
-                for (x, y) in curve.points.iter().filter_map(|(x, y)| Some((*x, (*y)?))) {
-                    let _ =
-                        write!(svg, "<circle class=\"c{index}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2\"/>", at_x(x), at_y(y));
-                }
-                continue;
-            }
-            let mut path = String::new();
-            let mut pen = 'M';
-            for (x, y) in &curve.points {
-                match y {
-                    Some(y) => {
-                        let _ = write!(path, "{pen}{:.1} {:.1}", at_x(*x), at_y(*y));
-                        pen = 'L';
-                    }
-                    None => pen = 'M',
-                }
-            }
-            let _ = write!(svg, "<path class=\"c{index}\" d=\"{path}\"/>");
-        }
-        svg + "</svg></figure>\n"
+        Ok(())
     }
 }
 
-/// 1, 2 or 5 times a power of ten, so that about [`TICKS`] of them make `max`; 1 if all values are 0.
-fn step(max: f64) -> f64 {
-    if max <= 0.0 {
-        return 1.0;
-    }
-    let rough = (max / TICKS).max(1e-6);
-    let power = 10_f64.powf(rough.log10().floor());
-    [1.0, 2.0, 5.0].into_iter().map(|factor| factor * power).find(|step| *step >= rough).unwrap_or(10.0 * power)
-}
-
-fn ticks(max: f64, step: f64) -> impl Iterator<Item = f64> {
-    (0..=(max / step + 1e-9) as u32).map(move |index| f64::from(index) * step)
-}
-
-fn label(value: f64, step: f64) -> String {
-    let (value, step, unit) = match step {
-        _ if step >= 1e6 => (value / 1e6, step / 1e6, "M"),
-        _ if step >= 1e3 => (value / 1e3, step / 1e3, "k"),
-        _ => (value, step, ""),
+/// A number at an axis: at most three digits after the point, thousands and millions by their letters.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn label(value: &f64) -> String {
+    let (value, unit) = match value.abs() {
+        size if size >= 1e6 => (value / 1e6, "M"),
+        size if size >= 1e4 => (value / 1e3, "k"),
+        _ => (*value, ""),
     };
-    let digits = (-step.log10().floor()).max(0.0) as usize;
-    format!("{value:.digits$}{unit}")
-}
-
-/// Text in HTML.
-pub(crate) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
+    format!("{}{unit}", (value * 1000.0).round() / 1000.0)
 }
 
 #[cfg(test)]
@@ -165,27 +140,25 @@ mod tests {
 
     #[test]
     fn axes_have_round_numbers() {
-        for (max, expected) in [(10.0, 2.0), (0.9, 0.2), (137.0, 50.0), (30_000.0, 5000.0), (0.0, 1.0)] {
-            let found = step(max);
-            assert!((found / expected - 1.0).abs() < 1e-6, "{max}: {found}");
+        let labels = [0.2 * 3.0, 4000.0, 15_000.0, 2_500_000.0, 0.0].map(|value| label(&value));
+        assert_eq!(labels, ["0.6", "4000", "15k", "2.5M", "0"]);
+        let curve = Curve { name: "a", points: vec![(0.0, Some(137.0)), (10.0, Some(3.0))], scattered: true };
+        let plot = Plot { title: "t", x: "s", y: "ms", curves: vec![curve], bands: Vec::new() };
+        let svg = plot.to_svg().unwrap();
+        for number in ["0", "50", "100", "2", "4", "10"] {
+            assert!(svg.contains(&format!(">\n{number}\n<")), "{number}: {svg}");
         }
-        assert_eq!(
-            ticks(1.0, 0.2).map(|tick| label(tick, 0.2)).collect::<Vec<_>>().join(" "),
-            "0.0 0.2 0.4 0.6 0.8 1.0"
-        );
-        assert_eq!((label(4000.0, 500.0), label(15_000.0, 5000.0)), ("4000".into(), "15k".into()));
     }
 
     #[test]
     fn a_gap_stays_a_gap_and_names_are_escaped() {
         let points = vec![(0.0, Some(1.0)), (1.0, None), (2.0, Some(2.0)), (3.0, Some(1.0))];
         let curve = Curve { name: "<b>", points, scattered: false };
-        let plot = Plot { title: "t", x: "s", y: "ms", curves: vec![curve], bands: vec![(0.0, 1.0, "a\"b".into())] };
-        let html = plot.to_html();
-        let path = html.split("d=\"").nth(1).unwrap().split('"').next().unwrap();
-        assert_eq!((path.matches('M').count(), path.matches('L').count()), (2, 1), "{path}");
-        assert!(html.contains("&lt;b&gt;") && html.contains("a&quot;b") && !html.contains("NaN"), "{html}");
+        assert_eq!(curve.runs(), [vec![(0.0, 1.0)], vec![(2.0, 2.0), (3.0, 1.0)]]);
+        let plot = Plot { title: "t", x: "s", y: "ms", curves: vec![curve], bands: vec![(0.0, 1.0, "a<b".into())] };
+        let svg = plot.to_svg().unwrap();
+        assert!(svg.contains("a&lt;b") && svg.contains("<polyline") && !svg.contains("NaN"), "{svg}");
         let empty = Plot { title: "t", x: "s", y: "ms", curves: Vec::new(), bands: Vec::new() };
-        assert_eq!(empty.to_html(), "");
+        assert_eq!(empty.to_svg(), None);
     }
 }

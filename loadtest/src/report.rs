@@ -321,8 +321,8 @@ impl Report {
         }
     }
 
-    /// The rows of the table of times.
-    pub(crate) fn times(&self) -> Vec<(&'static str, Percentiles)> {
+    /// The rows of the table of times: name, count, and the values below [`TIMES_HEADER`].
+    pub(crate) fn times(&self) -> Vec<(&'static str, u64, [String; 6])> {
         let latency = match self.outcome {
             Outcome::Storm(_) => "one-way latency in the storm",
             Outcome::Narrow(_) => "one-way latency beside narrow paths",
@@ -335,7 +335,11 @@ impl Report {
             ("join: POST to first keyframe", self.first_keyframe_ms),
             (latency, self.latency_ms),
         ];
-        rows.into_iter().filter_map(|(name, percentiles)| Some((name, percentiles?))).collect()
+        let row = |(name, percentiles): (_, Option<Percentiles>)| {
+            let p = percentiles?;
+            Some((name, p.count, [p.min, p.p50, p.p95, p.p99, p.p999, p.max].map(|value| format!("{value:.2}"))))
+        };
+        rows.into_iter().filter_map(row).collect()
     }
 
     /// The rows of the table of packets: audio, video, all.
@@ -506,10 +510,9 @@ impl Report {
         for (name, values) in self.packets() {
             packets.add_row(std::iter::once(Cell::new(name)).chain(values.map(|value| number(value.to_string()))));
         }
-        let mut times = table(&["ms", "min", "p50", "p95", "p99", "p99.9", "max"]);
-        for (name, p) in self.times() {
-            let values = [p.min, p.p50, p.p95, p.p99, p.p999, p.max].map(|value| number(format!("{value:.2}")));
-            times.add_row(std::iter::once(Cell::new(name)).chain(values));
+        let mut times = table(&[&["ms"], &TIMES_HEADER[..]].concat());
+        for (name, _, values) in self.times() {
+            times.add_row(std::iter::once(Cell::new(name)).chain(values.map(number)));
         }
         let mut text = format!(
             "publishers {}/{}   viewers {}/{}, intact {}   {:.1} s   {:.1} Mbit/s received\n\n{packets}\n\n{times}\n\n",
@@ -533,6 +536,9 @@ impl Report {
         text + &self.findings().join("\n")
     }
 }
+
+/// The percentiles in the table of times.
+pub(crate) const TIMES_HEADER: [&str; 6] = ["min", "p50", "p95", "p99", "p99.9", "max"];
 
 /// The columns of the table of phases.
 pub(crate) const PHASE_HEADER: [&str; 11] = [
