@@ -10,7 +10,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Direction, LinkCounts, LinkError, LinkOptions, Relay, RelayCounts, RelayError, RelayOptions};
+use super::link_options::{LinkCounts, LinkError, LinkOptions};
+use super::options::{Direction, RelayCounts, RelayError, RelayOptions};
+use super::service::Relay;
+use crate::process;
 
 /// How often the log says what was done.
 const SUMMARY: Duration = Duration::from_secs(5);
@@ -164,7 +167,7 @@ pub fn command(args: &RelayArgs) -> Result<(), RelayError> {
         max_flows: args.max_flows,
     };
     // A socket a client address; without more of them some are refused, and counted.
-    let _ = crate::process::raise_file_limit();
+    let _ = process::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

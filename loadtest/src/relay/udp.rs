@@ -15,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::link::{Link, LinkOptions};
-use super::{RelayCounts, RelayError, RelayOptions};
+use super::link::Link;
+use super::link_options::LinkOptions;
+use super::options::{RelayCounts, RelayError, RelayOptions};
 use crate::client::open_socket;
 
 /// Ports at one time; each leads to one address of the server.
@@ -33,7 +34,7 @@ const EARLY: Duration = Duration::from_micros(500);
 const BATCH: usize = 16;
 
 thread_local! {
-    /// Shared by all sockets, which receive by turns on the relay's thread.
+    /// RelayState by all sockets, which receive by turns on the relay's thread.
     static RECEIVED: RefCell<RunBatch> = RefCell::default();
 }
 
@@ -55,7 +56,7 @@ struct Port {
 }
 
 /// What the relay's sockets share.
-pub(super) struct Shared {
+pub(super) struct RelayState {
     settings: watch::Sender<Settings>,
     counts: Mutex<RelayCounts>,
     /// By the server's address.
@@ -72,10 +73,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
-    pub(super) fn new(options: &RelayOptions, media_ip: IpAddr, runtime: Handle) -> Shared {
+impl RelayState {
+    pub(super) fn new(options: &RelayOptions, media_ip: IpAddr, runtime: Handle) -> RelayState {
         let settings = Settings { up: options.up, down: options.down, rebinds: 0 };
-        Shared {
+        RelayState {
             settings: watch::Sender::new(settings),
             counts: Mutex::default(),
             ports: Mutex::default(),
@@ -115,7 +116,7 @@ impl Shared {
     }
 
     /// The relay's port in front of an address of the server.
-    pub(super) fn port_to(self: &Arc<Shared>, server: SocketAddr) -> Result<SocketAddr, RelayError> {
+    pub(super) fn port_to(self: &Arc<RelayState>, server: SocketAddr) -> Result<SocketAddr, RelayError> {
         let mut ports = lock(&self.ports);
         if let Some(port) = ports.get_mut(&server) {
             port.used = Instant::now();
@@ -151,9 +152,9 @@ impl Shared {
 
 /// One client address as its port sees it. Dropping it ends the flow.
 struct Flow {
-    way_up: Arc<WayUp>,
-    heard: Instant,
-    shared: Arc<Shared>,
+    uplink: Arc<Uplink>,
+    last_received: Instant,
+    shared: Arc<RelayState>,
     task: JoinHandle<()>,
 }
 
@@ -165,13 +166,13 @@ impl Drop for Flow {
 }
 
 /// What the port puts in and the flow takes out.
-struct WayUp {
+struct Uplink {
     link: Mutex<Link>,
     wake: Notify,
 }
 
 /// Receives for all clients of a port until it is idle.
-async fn serve_port(shared: Arc<Shared>, front: Arc<UdpSocket>, server: SocketAddr) {
+async fn serve_port(shared: Arc<RelayState>, front: Arc<UdpSocket>, server: SocketAddr) {
     let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
     let mut overflows = Overflows::default();
     let mut sweep = tokio::time::interval(SWEEP);
@@ -191,14 +192,14 @@ async fn serve_port(shared: Arc<Shared>, front: Arc<UdpSocket>, server: SocketAd
                             None => return shared.tally(|counts| counts.refused += 1),
                         },
                     };
-                    flow.heard = now;
-                    lock(&flow.way_up.link).push(now, datagram);
-                    flow.way_up.wake.notify_one();
+                    flow.last_received = now;
+                    lock(&flow.uplink.link).push(now, datagram);
+                    flow.uplink.wake.notify_one();
                 });
                 shared.tally(|counts| counts.overflowed += dropped.overflowed);
             }
             _ = sweep.tick() => {
-                flows.retain(|_, flow| flow.heard.elapsed() < FLOW_IDLE);
+                flows.retain(|_, flow| flow.last_received.elapsed() < FLOW_IDLE);
                 if !flows.is_empty() {
                     lock(&shared.ports).entry(server).and_modify(|port| port.used = Instant::now());
                 } else if shared.retire(server) {
@@ -211,7 +212,7 @@ async fn serve_port(shared: Arc<Shared>, front: Arc<UdpSocket>, server: SocketAd
 
 impl Flow {
     /// A socket and links for a client; `None` if there are too many of them or the system gives no socket.
-    fn open(shared: &Arc<Shared>, front: &Arc<UdpSocket>, client: SocketAddr, server: SocketAddr) -> Option<Flow> {
+    fn open(shared: &Arc<RelayState>, front: &Arc<UdpSocket>, client: SocketAddr, server: SocketAddr) -> Option<Flow> {
         let upstream = open_socket(any(server)).and_then(UdpSocket::from_std).ok()?;
         let mut number = None;
         shared.tally(|counts| {
@@ -224,9 +225,9 @@ impl Flow {
         let seed = shared.seed.wrapping_add(2 * number?);
         let settings = shared.settings.subscribe();
         let Settings { up, down, rebinds } = *settings.borrow();
-        let way_up = Arc::new(WayUp { link: Mutex::new(Link::new(up, seed)), wake: Notify::new() });
+        let uplink = Arc::new(Uplink { link: Mutex::new(Link::new(up, seed)), wake: Notify::new() });
         let end = FlowEnd {
-            way_up: Arc::clone(&way_up),
+            uplink: Arc::clone(&uplink),
             down: Link::new(down, seed.wrapping_add(1)),
             shared: Arc::clone(shared),
             front: Arc::clone(front),
@@ -238,15 +239,15 @@ impl Flow {
             rebinds,
         };
         let task = shared.runtime.spawn(end.run());
-        Some(Flow { way_up, heard: Instant::now(), shared: Arc::clone(shared), task })
+        Some(Flow { uplink, last_received: Instant::now(), shared: Arc::clone(shared), task })
     }
 }
 
 /// The far end of a flow: its socket towards the server, and both links.
 struct FlowEnd {
-    way_up: Arc<WayUp>,
+    uplink: Arc<Uplink>,
     down: Link,
-    shared: Arc<Shared>,
+    shared: Arc<RelayState>,
     front: Arc<UdpSocket>,
     client: SocketAddr,
     server: SocketAddr,
@@ -258,13 +259,13 @@ struct FlowEnd {
 
 impl FlowEnd {
     async fn run(mut self) {
-        // A connected socket hears its server alone, and learns when nobody is there.
+        // A connected socket receives from its server alone, and learns when nobody is there.
         if self.upstream.connect(self.server).await.is_err() {
             self.shared.tally(|counts| counts.unsent += 1);
         }
         let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
-            let up = lock(&self.way_up.link).next_due();
+            let up = lock(&self.uplink.link).next_due();
             let due = [up, self.down.next_due()].into_iter().flatten().min();
             let due = due.map(|due| due.checked_sub(EARLY).unwrap_or(due));
             if let Some(due) = due
@@ -273,7 +274,7 @@ impl FlowEnd {
                 timer.as_mut().reset(due.into());
             }
             tokio::select! {
-                () = self.way_up.wake.notified() => {}
+                () = self.uplink.wake.notified() => {}
                 ready = self.upstream.readable() => {
                     if ready.is_err() {
                         // The runtime is ending.
@@ -304,13 +305,13 @@ impl FlowEnd {
         let now = Instant::now() + EARLY;
         let mut unsent = 0;
         loop {
-            let Some(datagram) = lock(&self.way_up.link).poll(now) else { break };
+            let Some(datagram) = lock(&self.uplink.link).poll(now) else { break };
             unsent += u64::from(self.upstream.send(&datagram).await.is_err());
         }
         while let Some(datagram) = self.down.poll(now) {
             unsent += u64::from(self.front.send_to(&datagram, self.client).await.is_err());
         }
-        let (up, down) = (lock(&self.way_up.link).take_counts(), self.down.take_counts());
+        let (up, down) = (lock(&self.uplink.link).take_counts(), self.down.take_counts());
         self.shared.tally(|counts| {
             counts.up.add(&up);
             counts.down.add(&down);
@@ -321,7 +322,7 @@ impl FlowEnd {
     /// Does what the settings say now.
     async fn change(&mut self) {
         let Settings { up, down, rebinds } = *self.settings.borrow_and_update();
-        lock(&self.way_up.link).set_options(up);
+        lock(&self.uplink.link).set_options(up);
         self.down.set_options(down);
         if std::mem::replace(&mut self.rebinds, rebinds) == rebinds {
             return;

@@ -11,7 +11,7 @@ const DISCARD: &str = "9";
 ///
 /// `lead` gives the relay's address for one of the server, or `None` if there is no way. Candidates over TCP, those with a
 /// name in place of an address, and those without a way are left out.
-pub fn through(text: &str, relay: IpAddr, mut lead: impl FnMut(SocketAddr) -> Option<SocketAddr>) -> String {
+pub(super) fn through(text: &str, relay: IpAddr, mut lead: impl FnMut(SocketAddr) -> Option<SocketAddr>) -> String {
     let mut out = String::with_capacity(text.len());
     // Of the session, then of the section at hand.
     let mut session_address = None;
@@ -66,7 +66,7 @@ fn section_line(
 
 /// Takes all addresses out of what a client says: the server shall know of none but the relay's, which it learns from the
 /// checks that arrive (RFC 8445 §7.3.1.3).
-pub fn hidden(text: &str) -> String {
+pub(super) fn hidden(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
         let (text, end) = cut(line);

@@ -1,4 +1,4 @@
-//! The HTTP side: hands requests on to the server and its answers back, and answers what is asked of the relay itself.
+//! The HTTP side: a reverse proxy in front of the server, and the resources of the relay itself.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,8 +17,10 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::udp::Shared;
-use super::{LinkError, RelayCounts, RelayError, sdp};
+use super::link_options::LinkError;
+use super::options::{RelayCounts, RelayError};
+use super::rewrite;
+use super::udp::RelayState;
 
 /// Bytes of a request's body, and of an answer that is rewritten.
 const MAX_BODY: usize = 1 << 20;
@@ -33,11 +35,11 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub(super) struct Proxy {
     http: Client,
     target: Url,
-    shared: Arc<Shared>,
+    shared: Arc<RelayState>,
 }
 
 impl Proxy {
-    pub(super) fn new(target: Url, shared: Arc<Shared>) -> Result<Proxy, RelayError> {
+    pub(super) fn new(target: Url, shared: Arc<RelayState>) -> Result<Proxy, RelayError> {
         // Redirections are the client's, and the target is to be reached straight.
         let http = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()?;
         Ok(Proxy { http, target, shared })
@@ -72,7 +74,7 @@ impl Proxy {
         if is_sdp(&parts.headers) {
             let text = std::str::from_utf8(&body);
             let text = text.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
-            body = sdp::hidden(text).into();
+            body = rewrite::hidden(text).into();
         }
         let mut headers = end_to_end(&parts.headers);
         // The client sets the first two; what is not compressed can be rewritten; the body is here already.
@@ -135,7 +137,7 @@ impl Proxy {
                 None
             }
         };
-        Ok(sdp::through(&text, self.shared.media_ip(), lead))
+        Ok(rewrite::through(&text, self.shared.media_ip(), lead))
     }
 }
 
