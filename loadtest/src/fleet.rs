@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::client::{
     ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherFigures, PublisherOptions, PublisherWatch,
-    ReceptionThread, SharedHistogram, Viewer, ViewerFigures, ViewerOptions, Watch, latency_histogram,
+    ReceptionThread, SharedHistogram, Viewer, ViewerFigures, ViewerOptions, ViewerWatch, latency_histogram,
 };
 use crate::narrow::NarrowPaths;
 use crate::run::{Campaign, RunError};
@@ -110,7 +110,7 @@ pub(crate) struct Roster(Mutex<Rolls>);
 
 #[derive(Default)]
 struct Rolls {
-    viewers: BTreeMap<u64, (Group, Watch)>,
+    viewers: BTreeMap<u64, (Group, ViewerWatch)>,
     publishers: BTreeMap<usize, PublisherWatch>,
     gone: Totals,
     next: u64,
@@ -130,7 +130,7 @@ impl Roster {
         totals
     }
 
-    fn enter_viewer(&self, group: Group, watch: Watch) -> u64 {
+    fn enter_viewer(&self, group: Group, watch: ViewerWatch) -> u64 {
         let mut rolls = self.rolls();
         rolls.next += 1;
         let id = rolls.next;

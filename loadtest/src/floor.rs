@@ -21,8 +21,10 @@ use media_core::subscription::PACKET_ROOM;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use crate::client::{AUDIO_BYTES, AUDIO_INTERVAL, Inflow, Moment, PublisherOptions, ReceptionThread, open_socket};
-use crate::frames::Packetizer;
+use crate::client::{
+    AUDIO_BYTES, AUDIO_INTERVAL, DatagramSink, Moment, PublisherOptions, ReceptionThread, open_socket,
+};
+use crate::media::frames::Packetizer;
 
 /// Before this has passed nothing is measured: caches, the clock of the CPU and the receivers' buffers settle.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -87,7 +89,7 @@ pub struct FloorArgs {
 /// Runs the command and prints its figures.
 ///
 /// # Errors
-/// As [`run`] and [`drain`].
+/// Sockets, keys, or a child that does not start.
 pub fn command(args: &FloorArgs) -> io::Result<()> {
     if let Some(count) = args.drain {
         return drain(count);
@@ -113,49 +115,46 @@ pub fn command(args: &FloorArgs) -> io::Result<()> {
 
 /// What to send.
 #[derive(Clone, Debug)]
-pub struct FloorPlan {
+struct FloorPlan {
     /// Streams, each with a pace of its own.
-    pub streams: usize,
+    streams: usize,
     /// Viewers, dealt out to the streams in turn.
-    pub viewers: usize,
+    viewers: usize,
     /// Time that is measured.
-    pub duration: Duration,
+    duration: Duration,
     /// The media of each stream.
-    pub media: PublisherOptions,
+    media: PublisherOptions,
     /// SRTP profile.
-    pub profile: SrtpProfile,
+    profile: SrtpProfile,
 }
 
 /// What it cost.
 #[derive(Clone, Debug, Serialize)]
-pub struct FloorFigures {
+struct FloorFigures {
     /// Streams.
-    pub streams: usize,
+    streams: usize,
     /// Viewers.
-    pub viewers: usize,
+    viewers: usize,
     /// Name of the SRTP profile.
-    pub profile: &'static str,
+    profile: &'static str,
     /// Time that was measured, in seconds.
-    pub seconds: f64,
+    seconds: f64,
     /// Packets that the socket took in that time.
-    pub packets: u64,
+    packets: u64,
     /// Packets that it refused.
-    pub dropped: u64,
+    dropped: u64,
     /// Packets in one message on average.
-    pub packets_per_message: f64,
+    packets_per_message: f64,
     /// CPU time of this process, user and system, in seconds. The receivers are another process.
-    pub cpu_seconds: f64,
+    cpu_seconds: f64,
     /// CPU time for each packet, in µs.
-    pub cpu_us_per_packet: f64,
+    cpu_us_per_packet: f64,
     /// How late the latest frame was sent, in ms: more than a frame's time means that the pace was not kept.
-    pub latest_ms: f64,
+    latest_ms: f64,
 }
 
 /// Runs the loop; the receivers are a child process.
-///
-/// # Errors
-/// Sockets, keys, or a child that does not start.
-pub fn run(plan: &FloorPlan) -> io::Result<FloorFigures> {
+fn run(plan: &FloorPlan) -> io::Result<FloorFigures> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _inside = runtime.enter();
     let receivers = Receivers::start(plan.viewers)?;
@@ -396,18 +395,15 @@ impl Drop for Receivers {
 /// Takes packets and does nothing with them.
 struct Sink;
 
-impl Inflow for Sink {
-    fn arrived(&mut self, _: Moment, _: &mut RunBatch) -> bool {
+impl DatagramSink for Sink {
+    fn take_batch(&mut self, _: Moment, _: &mut RunBatch) -> bool {
         false
     }
 }
 
 /// The receiving process: opens sockets and reads them as the load test's viewers do, prints their addresses, and ends
 /// with its input.
-///
-/// # Errors
-/// Sockets that cannot be opened.
-pub fn drain(count: usize) -> io::Result<()> {
+fn drain(count: usize) -> io::Result<()> {
     let thread = ReceptionThread::start("receivers".into(), 0)?;
     let (sink, task) = (Arc::new(Mutex::new(Sink)), Arc::default());
     let mut out = io::stdout().lock();

@@ -2,7 +2,7 @@
 //! SRTP, from addresses that never made a valid connectivity check.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -12,6 +12,8 @@ use media_core::net::{MediaSocket, SendBatch, TransportTuple};
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use serde::Serialize;
+
+use crate::client::local_ip;
 
 /// Source addresses towards each address, used by turns.
 const SOURCES: usize = 16;
@@ -37,7 +39,7 @@ pub struct GarbageFigures {
 }
 
 /// The thread that sends. Dropping it stops it.
-pub struct Garbage {
+pub(crate) struct Garbage {
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<GarbageFigures>>,
 }
@@ -47,7 +49,7 @@ impl Garbage {
     ///
     /// # Errors
     /// Sockets or a thread that cannot be had.
-    pub fn start(to: Vec<SocketAddr>, per_second: u32) -> io::Result<Garbage> {
+    pub(crate) fn start(to: Vec<SocketAddr>, per_second: u32) -> io::Result<Garbage> {
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -65,7 +67,7 @@ impl Garbage {
     }
 
     /// Stops it and tells what was sent.
-    pub fn stop(mut self) -> GarbageFigures {
+    pub(crate) fn stop(mut self) -> GarbageFigures {
         self.end().unwrap_or_default()
     }
 
@@ -90,12 +92,7 @@ struct Source {
 
 impl Source {
     fn open(to: SocketAddr) -> io::Result<Source> {
-        let ip: IpAddr = match to.ip() {
-            IpAddr::V4(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(ip) if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
+        let ip = local_ip(to.ip());
         Ok(Source { socket: MediaSocket::register(MediaSocket::bind(ip, 0)?)?, to })
     }
 }

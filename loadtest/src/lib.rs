@@ -1,20 +1,20 @@
 //! Load test for WHIP and WHEP servers: publishers and viewers with real ICE, DTLS and SRTP.
 //!
 //! [`client::Publisher`] sends synthetic media of which every payload carries a checksum and a send time
-//! ([`stamp`]); [`client::Viewer`] counts what arrives ([`tally`]). A [`run::Campaign`] lets many of both loose on a server,
+//! (`media::stamp`); [`client::Viewer`] counts what arrives ([`tally`]). A [`run::Campaign`] lets many of both loose on a server,
 //! the [`monitor`] watches, and a [`report`] says what came of it, as text, as JSON or as a page ([`html`]).
 //! Behaviour tests use the clients alone, with [`client::ClientOptions`] that break one stage of a session at a time.
 
 #![forbid(unsafe_code)]
 
 pub mod client;
-pub mod clock;
+mod clock;
 mod fleet;
 pub mod floor;
-pub mod frames;
-pub mod garbage;
+mod garbage;
 pub mod html;
 pub mod leak;
+mod media;
 pub mod monitor;
 pub mod narrow;
 mod plot;
@@ -24,5 +24,4 @@ pub mod report;
 pub mod run;
 mod scenario;
 pub mod sdp;
-pub mod stamp;
 pub mod tally;

@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use crate::stamp::{Content, Stamp};
+use crate::media::stamp::{Content, Stamp};
 
-/// Numbers that are remembered behind the highest one; later than that a packet is a duplicate or as good as lost.
+/// Numbers below the highest one that are remembered; a packet later than that is a duplicate or as good as lost.
 const WINDOW: u64 = 8192;
 
 /// Where a number belongs among those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// Higher than all before.
     Next,
     /// It fills a gap.
@@ -18,24 +18,24 @@ pub enum Place {
     Again,
 }
 
-/// Counts gaps in a run of numbers, from the first to the highest that came.
+/// Counts gaps among sequence numbers, from the first to the highest that came.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub(crate) struct SequenceTally {
     first: Option<u64>,
     highest: u64,
     seen: Box<[u64]>,
     unique: u64,
 }
 
-impl Default for Run {
-    fn default() -> Run {
-        Run { first: None, highest: 0, seen: vec![0; (WINDOW / 64) as usize].into(), unique: 0 }
+impl Default for SequenceTally {
+    fn default() -> SequenceTally {
+        SequenceTally { first: None, highest: 0, seen: vec![0; (WINDOW / 64) as usize].into(), unique: 0 }
     }
 }
 
-impl Run {
+impl SequenceTally {
     /// Notes one number.
-    pub fn note(&mut self, number: u64) -> Place {
+    pub(crate) fn note(&mut self, number: u64) -> Place {
         let Some(first) = self.first else {
             self.first = Some(number);
             self.highest = number;
@@ -69,19 +69,19 @@ impl Run {
     }
 
     /// Numbers between the first and the highest that did not come.
-    pub fn missing(&self) -> u64 {
+    pub(crate) fn missing(&self) -> u64 {
         self.first.map_or(0, |first| self.highest - first + 1 - self.unique)
     }
 
     /// The highest number, and the gaps among the `depth` numbers before it, the oldest first.
-    pub fn gaps(&self, depth: u64) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn gaps(&self, depth: u64) -> impl Iterator<Item = u64> + '_ {
         let from =
             self.first.map_or(self.highest, |first| first.max(self.highest.saturating_sub(depth.min(WINDOW - 1))));
         (from..self.highest).filter(|number| self.seen[(number % WINDOW / 64) as usize] & (1 << (number % 64)) == 0)
     }
 
     /// The highest number that came.
-    pub fn highest(&self) -> Option<u64> {
+    pub(crate) fn highest(&self) -> Option<u64> {
         self.first.map(|_| self.highest)
     }
 }
@@ -109,7 +109,7 @@ pub struct TrackFigures {
     pub verified: u64,
     /// Keyframes that began, of the verified packets.
     pub keyframes: u64,
-    /// The publisher started anew.
+    /// Times that the publisher restarted.
     pub restarts: u64,
 }
 
@@ -137,19 +137,19 @@ impl TrackFigures {
 
 /// Counts one track of one viewer.
 #[derive(Clone, Debug, Default)]
-pub struct Track {
+pub(crate) struct TrackTally {
     figures: TrackFigures,
-    sequence: Run,
-    counters: Run,
+    sequence: SequenceTally,
+    counters: SequenceTally,
     epoch: Option<u32>,
     missing_before: u64,
     /// Extended sequence number and counter of the highest sampled packet.
     sampled: Option<(u64, u64)>,
 }
 
-impl Track {
+impl TrackTally {
     /// Notes a packet by its extended sequence number. False if it came before and its payload counts no more.
-    pub fn note_sequence(&mut self, extended: u64, payload_len: usize, recovered: bool) -> bool {
+    pub(crate) fn note_sequence(&mut self, extended: u64, payload_len: usize, recovered: bool) -> bool {
         match self.sequence.note(extended) {
             Place::Again => {
                 self.figures.duplicated += 1;
@@ -165,13 +165,13 @@ impl Track {
     }
 
     /// Notes the stamp of a packet that came for the first time.
-    pub fn note_stamp(&mut self, stamp: &Stamp) {
+    pub(crate) fn note_stamp(&mut self, stamp: &Stamp) {
         if self.epoch != Some(stamp.epoch) {
             if self.epoch.is_some() {
                 self.figures.restarts += 1;
             }
             self.missing_before += self.counters.missing();
-            self.counters = Run::default();
+            self.counters = SequenceTally::default();
             self.epoch = Some(stamp.epoch);
         }
         if self.counters.note(stamp.counter) == Place::Again {
@@ -183,7 +183,7 @@ impl Track {
 
     /// Notes the stamp of one packet of a sample, by its extended sequence number: what the publisher's counter grew more
     /// than the sequence number was lost in front of the server.
-    pub fn note_sampled_stamp(&mut self, stamp: &Stamp, extended: u64) {
+    pub(crate) fn note_sampled_stamp(&mut self, stamp: &Stamp, extended: u64) {
         if self.epoch != Some(stamp.epoch) {
             self.figures.restarts += u64::from(self.epoch.is_some());
             self.epoch = Some(stamp.epoch);
@@ -209,31 +209,31 @@ impl Track {
     }
 
     /// Notes a payload that is not what was sent.
-    pub fn note_corrupt(&mut self) {
+    pub(crate) fn note_corrupt(&mut self) {
         self.figures.corrupt += 1;
     }
 
     /// Numbers that are missing among the latest ones.
-    pub fn gaps(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = u64> + '_ {
         self.sequence.gaps(256)
     }
 
     /// A keyframe began.
-    pub fn has_keyframe(&self) -> bool {
+    pub(crate) fn has_keyframe(&self) -> bool {
         self.figures.keyframes > 0
     }
 
     /// The highest extended sequence number.
-    pub fn highest(&self) -> Option<u64> {
+    pub(crate) fn highest(&self) -> Option<u64> {
         self.sequence.highest()
     }
 
     /// The figures so far.
-    pub fn figures(&self) -> TrackFigures {
+    pub(crate) fn figures(&self) -> TrackFigures {
         let lost = self.sequence.missing();
-        // A sample's counters say nothing of what was lost behind the server; the sequence numbers do.
-        let behind = if self.sampled.is_some() { lost } else { self.counters.missing() };
-        TrackFigures { lost, missing: self.missing_before + behind, ..self.figures }
+        // A sample's counters say nothing of what was lost after the server; the sequence numbers do.
+        let after = if self.sampled.is_some() { lost } else { self.counters.missing() };
+        TrackFigures { lost, missing: self.missing_before + after, ..self.figures }
     }
 }
 
@@ -247,36 +247,36 @@ mod tests {
 
     #[test]
     fn losses_count_from_the_first_packet_to_the_last() {
-        let mut run = Run::default();
+        let mut tally = SequenceTally::default();
         for number in [100, 101, 103, 107] {
-            assert_eq!(run.note(number), Place::Next);
+            assert_eq!(tally.note(number), Place::Next);
         }
-        assert_eq!(run.missing(), 4);
-        assert_eq!(run.gaps(256).collect::<Vec<_>>(), [102, 104, 105, 106]);
-        assert_eq!(run.note(105), Place::Late);
-        assert_eq!(run.note(105), Place::Again);
-        assert_eq!(run.note(99), Place::Again, "before the first one");
-        assert_eq!(run.missing(), 3);
-        assert_eq!(Run::default().missing(), 0);
+        assert_eq!(tally.missing(), 4);
+        assert_eq!(tally.gaps(256).collect::<Vec<_>>(), [102, 104, 105, 106]);
+        assert_eq!(tally.note(105), Place::Late);
+        assert_eq!(tally.note(105), Place::Again);
+        assert_eq!(tally.note(99), Place::Again, "before the first one");
+        assert_eq!(tally.missing(), 3);
+        assert_eq!(SequenceTally::default().missing(), 0);
     }
 
     #[test]
     fn a_gap_wider_than_the_window_is_all_lost() {
-        let mut run = Run::default();
-        run.note(0);
-        run.note(20_000);
-        assert_eq!(run.missing(), 19_999);
-        assert_eq!(run.note(1), Place::Again);
-        assert_eq!(run.note(20_000 - WINDOW + 1), Place::Late);
+        let mut tally = SequenceTally::default();
+        tally.note(0);
+        tally.note(20_000);
+        assert_eq!(tally.missing(), 19_999);
+        assert_eq!(tally.note(1), Place::Again);
+        assert_eq!(tally.note(20_000 - WINDOW + 1), Place::Late);
         for number in 20_001..60_000 {
-            assert_eq!(run.note(number), Place::Next);
+            assert_eq!(tally.note(number), Place::Next);
         }
-        assert_eq!(run.missing(), 19_998);
+        assert_eq!(tally.missing(), 19_998);
     }
 
     #[test]
     fn a_track_tells_its_faults_apart() {
-        let mut track = Track::default();
+        let mut track = TrackTally::default();
         for (extended, counter) in [(10, 0), (11, 1), (13, 3)] {
             assert!(track.note_sequence(extended, 100, false));
             track.note_stamp(&stamp(1, counter));
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_sample_tells_what_was_lost_in_front_of_the_server() {
-        let mut track = Track::default();
+        let mut track = TrackTally::default();
         // The publisher's packet 7 never reached the server; the server's 113 never came.
         let counter = |extended: u64| if extended < 107 { extended - 100 } else { extended - 99 };
         for extended in (100..=120).filter(|number| *number != 113) {
@@ -307,15 +307,15 @@ mod tests {
         }
         let figures = track.figures();
         assert_eq!((figures.delivered, figures.verified, figures.lost, figures.missing), (20, 6, 1, 2));
-        // A late packet of the sample changes nothing, a restart begins anew.
+        // A late packet of the sample changes nothing, a restart counts from 0.
         track.note_sampled_stamp(&stamp(1, 13), 113);
         track.note_sampled_stamp(&stamp(2, 0), 124);
         assert_eq!((track.figures().missing, track.figures().restarts), (2, 1));
     }
 
     #[test]
-    fn a_restarted_publisher_counts_anew() {
-        let mut track = Track::default();
+    fn a_restarted_publisher_counts_from_zero() {
+        let mut track = TrackTally::default();
         for (extended, epoch, counter) in [(1, 1, 500), (2, 1, 502), (3, 2, 0), (4, 2, 1)] {
             track.note_sequence(extended, 1, false);
             track.note_stamp(&stamp(epoch, counter));

@@ -1,65 +1,148 @@
-//! What a publisher sends, and how big its frames are.
+//! A synthetic encoder: how big a track's frames are, and when they are due.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use media_core::media::Codec;
+use media_core::media::{Codec, MediaKind};
 
-use crate::sdp::Imitation;
+use super::figures::PublisherFigures;
+use super::publisher_options::{AUDIO_BYTES, AUDIO_INTERVAL, PublisherOptions};
+use crate::media::frames::{Packetizer, Payload};
+use crate::media::stamp::Content;
 
-/// What a publisher sends.
-#[derive(Clone, Debug)]
-pub struct PublisherOptions {
-    /// VP8 or H264; `None` for no video.
-    pub video: Option<Codec>,
-    /// Opus, 50 packets a second.
-    pub audio: bool,
-    /// Video, in kbit/s of payload.
-    pub bitrate: u32,
-    /// Video frames a second, at least 1.
-    pub fps: u32,
-    /// Longest RTP payload, in bytes.
-    pub packet_size: usize,
-    /// From one keyframe to the next.
-    pub gop: Duration,
-    /// A keyframe is this many times as big as an interframe, at least 1; the average bit rate stays.
-    pub keyframe_factor: f64,
-    /// Sends keyframes at all, on its own and when asked; [`super::Publisher::allow_keyframes`] changes it.
-    pub keyframes: bool,
-    /// Whose offer and manners it has.
-    pub imitates: Imitation,
-    /// RTP sequence number of the first packet of every track; random if `None`.
-    pub first_sequence: Option<u16>,
-    /// RTP timestamp of the first frame of every track; random if `None`.
-    pub first_timestamp: Option<u32>,
+/// A frame that leaves later than this after its time is late: whoever measures latency should know.
+const LATE: Duration = Duration::from_millis(10);
+/// What an encoder makes of an interframe while it saves the bytes of keyframes that it was asked for.
+const SAVING: f64 = 0.7;
+
+/// A payload that is to be sent.
+pub(super) struct EncodedPayload {
+    pub(super) payload: Payload,
+    pub(super) content: Content,
+    pub(super) marker: bool,
+    pub(super) timestamp: u32,
 }
 
-impl Default for PublisherOptions {
-    fn default() -> PublisherOptions {
-        PublisherOptions {
-            video: Some(Codec::Vp8),
-            audio: true,
-            bitrate: 1000,
-            fps: 30,
-            packet_size: 1100,
-            gop: Duration::from_secs(2),
-            keyframe_factor: 5.0,
-            keyframes: true,
-            imitates: Imitation::Browser,
-            first_sequence: None,
-            first_timestamp: None,
+/// The encoder of one track.
+pub(super) struct Encoder {
+    codec: Codec,
+    packetizer: Packetizer,
+    interval: Duration,
+    /// Bytes of an interframe and of a keyframe.
+    sizes: (usize, usize),
+    /// Bytes that were sent beyond the average.
+    debt: f64,
+    first_timestamp: u32,
+    frames: u64,
+    next_frame: Instant,
+    next_keyframe: Instant,
+}
+
+impl Encoder {
+    /// The first frame is due now, at `first_timestamp`.
+    pub(super) fn new(codec: Codec, first_timestamp: u32, media: &PublisherOptions) -> Encoder {
+        let video = codec.kind() == MediaKind::Video;
+        let now = Instant::now();
+        Encoder {
+            codec,
+            packetizer: Packetizer::new(codec, media.packet_size),
+            interval: if video { Duration::from_secs(1) / media.fps.max(1) } else { AUDIO_INTERVAL },
+            sizes: if video { media.frame_sizes() } else { (AUDIO_BYTES, AUDIO_BYTES) },
+            debt: 0.0,
+            first_timestamp,
+            frames: 0,
+            next_frame: now,
+            next_keyframe: now,
         }
     }
-}
 
-impl PublisherOptions {
-    /// Bytes of an interframe and of a keyframe.
-    pub(crate) fn frame_sizes(&self) -> (usize, usize) {
-        let fps = f64::from(self.fps.max(1));
-        let average = f64::from(self.bitrate) * 125.0 / fps;
-        let frames = (self.gop.as_secs_f64() * fps).max(1.0);
-        let factor = self.keyframe_factor.max(1.0);
-        let interframe = if self.keyframes { average * frames / (frames - 1.0 + factor) } else { average };
-        ((interframe as usize).max(1), (interframe * factor) as usize)
+    fn clock_rate(&self) -> u32 {
+        if self.codec.kind() == MediaKind::Video { 90_000 } else { 48_000 }
+    }
+
+    /// The RTP timestamp of the next frame.
+    pub(super) fn timestamp(&self) -> u32 {
+        let ticks = self.interval.as_nanos() * u128::from(self.frames) * u128::from(self.clock_rate()) / 1_000_000_000;
+        self.first_timestamp.wrapping_add(ticks as u32)
+    }
+
+    /// The next frame is due now, and is a keyframe.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.next_frame = now;
+        self.next_keyframe = now;
+    }
+
+    /// Makes the next frame a keyframe.
+    pub(super) fn request_keyframe(&mut self, now: Instant) {
+        self.next_keyframe = now;
+    }
+
+    /// When the next frame is due.
+    pub(super) fn deadline(&self) -> Instant {
+        self.next_frame
+    }
+
+    /// Bytes of the next frame. Keyframes in their cadence are part of the plan; those beyond it, for which viewers asked,
+    /// are saved again in the frames that follow.
+    fn video_size(&mut self, keyframe: bool, media: &PublisherOptions) -> usize {
+        let size = match self.sizes {
+            (_, size) if keyframe => size,
+            (size, largest) if self.debt > largest as f64 => (size as f64 * SAVING) as usize,
+            (size, _) => size,
+        };
+        let average = f64::from(media.bitrate) * 125.0 / f64::from(media.fps.max(1));
+        self.debt = (self.debt + size as f64 - average).max(0.0);
+        size
+    }
+
+    /// Hands the payloads of the frames that are due to `take`.
+    pub(super) fn produce(
+        &mut self,
+        now: Instant,
+        media: &PublisherOptions,
+        figures: &mut PublisherFigures,
+        mut take: impl FnMut(EncodedPayload),
+    ) {
+        if now > self.next_frame + Duration::from_secs(1) {
+            // The machine slept or is overloaded: go on from here instead of catching up in a burst.
+            self.next_frame = now;
+        }
+        while now >= self.next_frame {
+            let late = now - self.next_frame;
+            figures.frames += 1;
+            figures.late_frames += u64::from(late > LATE);
+            figures.latest = figures.latest.max(late.as_secs_f64());
+            let video = self.codec.kind() == MediaKind::Video;
+            let keyframe = video && media.keyframes && now >= self.next_keyframe;
+            if keyframe {
+                self.next_keyframe = now + media.gop;
+                figures.keyframes += 1;
+            }
+            let size = if video { self.video_size(keyframe, media) } else { self.sizes.0 };
+            let timestamp = self.timestamp();
+            let payloads = self.packetizer.frame(keyframe, size);
+            let last = payloads.len() - 1;
+            for (index, payload) in payloads.into_iter().enumerate() {
+                let content = match (video, keyframe && index == 0) {
+                    (false, _) => Content::Audio,
+                    (true, true) => Content::KeyframeStart,
+                    (true, false) => Content::Video,
+                };
+                // The marker ends a video frame; audio has it on the first packet of a talkspurt.
+                let marker = if video { index == last } else { self.frames == 0 };
+                take(EncodedPayload { payload, content, marker, timestamp });
+            }
+            self.frames += 1;
+            self.next_frame += self.interval;
+        }
+    }
+
+    /// Lets time pass without frames; the next one is a keyframe.
+    pub(super) fn skip(&mut self, now: Instant) {
+        while now >= self.next_frame {
+            self.frames += 1;
+            self.next_frame += self.interval;
+        }
+        self.next_keyframe = now;
     }
 }
 
@@ -68,15 +151,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keyframes_are_bursts_and_the_average_bit_rate_stays() {
-        for factor in [1.0, 5.0, 12.0] {
-            let media = PublisherOptions { keyframe_factor: factor, ..PublisherOptions::default() };
-            let (interframe, keyframe) = media.frame_sizes();
-            assert!((keyframe as f64 / interframe as f64 - factor).abs() < 0.01);
-            let frames = f64::from(media.fps) * media.gop.as_secs_f64();
-            let bytes = keyframe as f64 + (frames - 1.0) * interframe as f64;
-            let kbits = bytes / 125.0 / media.gop.as_secs_f64();
-            assert!((kbits / f64::from(media.bitrate) - 1.0).abs() < 0.01, "{factor}: {kbits}");
-        }
+    fn keyframes_on_request_are_saved_again() {
+        let media = PublisherOptions::default();
+        let mut encoder = Encoder::new(Codec::Vp8, 1, &media);
+        let bytes: usize = (0..600).map(|frame| encoder.video_size(frame % 10 == 0, &media)).sum();
+        let planned = 20.0 * f64::from(media.bitrate) * 125.0;
+        assert!((bytes as f64 / planned - 1.0).abs() < 0.1, "{bytes} of {planned}");
     }
 }

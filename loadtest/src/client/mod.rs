@@ -1,198 +1,43 @@
 //! WHIP and WHEP clients (RFC 9725): a publisher of synthetic media, and a viewer that checks it.
 
-mod arrivals;
-mod check;
+mod bare_check;
 mod encoder;
+mod error;
+mod fast_start;
 mod figures;
-mod flow;
-mod http;
-mod link;
+mod ice;
+mod identity;
+mod inbound;
+mod latency;
+mod options;
 mod publisher;
+mod publisher_media;
+mod publisher_options;
+mod random;
+mod received_stream;
 mod reception;
+mod rtp_sender;
 mod running;
-mod start;
+mod signaling;
+mod socket;
+mod transport;
+mod transport_feedback;
 mod viewer;
+mod viewer_media;
+mod wire;
 
-use std::net::IpAddr;
-use std::time::Duration;
-
-use media_core::dtls::{Certificate, DtlsContext, DtlsFailure};
-use media_core::session::Fingerprint;
-use media_core::srtp::SrtpProfile;
-
-pub use check::bare_check;
-pub use encoder::PublisherOptions;
+pub use bare_check::bare_check;
+pub use error::{ClientError, ClientState};
 pub use figures::{PublisherFigures, ViewerFigures};
-pub use http::Endpoint;
-pub(crate) use link::open_socket;
-pub(crate) use publisher::{AUDIO_BYTES, AUDIO_INTERVAL};
+pub use identity::Identity;
+pub use latency::{SharedHistogram, latency_histogram};
+pub use options::{ClientOptions, Verify};
 pub use publisher::{Publisher, PublisherWatch};
-pub(crate) use reception::{Inflow, Moment};
+pub use publisher_options::PublisherOptions;
+pub(crate) use publisher_options::{AUDIO_BYTES, AUDIO_INTERVAL};
+pub(crate) use reception::{DatagramSink, Moment};
 pub use reception::{Reception, ReceptionThread};
 pub use running::Running;
-pub use viewer::{SharedHistogram, Viewer, ViewerOptions, Watch, latency_histogram};
-
-use crate::sdp::{AnswerError, Setup};
-
-/// Which packets a viewer authenticates, decrypts and compares with what was sent.
-///
-/// With [`Verify::All`] every payload is known to be whole. With [`Verify::Sample`] these hold for every packet: it came
-/// from the server's address, its SSRC and payload type were negotiated, and by its sequence number in the clear header it
-/// is counted as delivered, lost, duplicated or reordered; no count is an estimate. Whether the tag and the payload are
-/// right, and the latency, is known for one packet in so many, for all up to the first keyframe, and for every
-/// retransmission. Packets lost in front of the server are counted exactly too: from one sampled packet to the next the
-/// publisher's counter must grow as much as the sequence number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verify {
-    /// Every packet.
-    All,
-    /// One in so many, at least 1.
-    Sample(u16),
-}
-
-/// How a client behaves. The defaults are those of a good client; each other value breaks one thing on purpose.
-#[derive(Clone, Debug)]
-pub struct ClientOptions {
-    /// Makes ICE checks at all.
-    pub send_checks: bool,
-    /// Makes its checks as FFmpeg does, instead of with the agent: USERNAME and USE-CANDIDATE are all they say, the
-    /// handshake ends them, and those of the server get no answer.
-    pub bare_checks: bool,
-    /// Announces another fingerprint than that of its certificate.
-    pub corrupt_fingerprint: bool,
-    /// SRTP profiles to offer in the handshake, the preferred one first; with none there is no `use_srtp`.
-    pub srtp_profiles: Vec<SrtpProfile>,
-    /// Alters every protected packet that it sends.
-    pub corrupt_srtp: bool,
-    /// Answers the server's certificate and keys, but then sends neither RTP nor RTCP.
-    pub send_media: bool,
-    /// `a=setup` of the offer.
-    pub setup: Setup,
-    /// Local address of the media socket; chosen by the server's candidates if `None`.
-    pub bind: Option<IpAddr>,
-    /// From the POST to the end of the handshake.
-    pub connect_timeout: Duration,
-    /// Of the packets that arrive, this share is thrown away, 0.0..=1.0.
-    pub drop_incoming: f64,
-    /// Of the RTP and RTCP packets that it sends, this share is thrown away, 0.0..=1.0.
-    pub drop_outgoing: f64,
-    /// Sends every RTP and RTCP packet twice.
-    pub repeat: bool,
-    /// Sends DELETE when it stops.
-    pub delete: bool,
-    /// Receives with UDP_GRO. A server on the same machine then pays less for what it sends than to clients behind a
-    /// network card without segmentation offload.
-    pub receive_runs: bool,
-    /// Which packets a viewer verifies.
-    pub verify: Verify,
-    /// The thread that receives once the client is connected; its own task if `None`.
-    pub reception: Option<Reception>,
-}
-
-impl Default for ClientOptions {
-    fn default() -> ClientOptions {
-        ClientOptions {
-            send_checks: true,
-            bare_checks: false,
-            corrupt_fingerprint: false,
-            srtp_profiles: SrtpProfile::ALL.to_vec(),
-            corrupt_srtp: false,
-            send_media: true,
-            setup: Setup::ActPass,
-            bind: None,
-            connect_timeout: Duration::from_secs(15),
-            drop_incoming: 0.0,
-            drop_outgoing: 0.0,
-            repeat: false,
-            delete: true,
-            receive_runs: true,
-            verify: Verify::All,
-            reception: None,
-        }
-    }
-}
-
-/// The certificate and the DTLS settings that many clients share.
-#[derive(Clone)]
-pub struct Identity {
-    fingerprint: Fingerprint,
-    context: DtlsContext,
-}
-
-impl Identity {
-    /// A fresh certificate, with the profiles of these options.
-    ///
-    /// # Errors
-    /// [`ClientError::Crypto`] if OpenSSL refuses.
-    pub fn new(options: &ClientOptions) -> Result<Identity, ClientError> {
-        let crypto = |error: media_core::dtls::DtlsError| ClientError::Crypto(error.to_string());
-        let certificate = Certificate::generate().map_err(crypto)?;
-        let context = DtlsContext::with_profiles(&certificate, &options.srtp_profiles).map_err(crypto)?;
-        Ok(Identity { fingerprint: certificate.fingerprint().clone(), context })
-    }
-
-    /// The fingerprint for the offer.
-    fn announced(&self, options: &ClientOptions) -> Fingerprint {
-        let mut fingerprint = self.fingerprint.clone();
-        if options.corrupt_fingerprint {
-            fingerprint.digest.iter_mut().for_each(|byte| *byte ^= 0xff);
-        }
-        fingerprint
-    }
-}
-
-/// Why a client failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ClientError {
-    /// No HTTP answer came.
-    #[error("HTTP: {0}")]
-    Http(String),
-    /// The server refused the offer.
-    #[error("the server answered {status}: {body}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// Body of the answer, at most some hundred bytes of it.
-        body: String,
-    },
-    /// The answer cannot be used.
-    #[error("{0}")]
-    Answer(String),
-    /// The socket failed.
-    #[error("UDP: {0}")]
-    Socket(String),
-    /// OpenSSL or libsrtp refused.
-    #[error("cryptography: {0}")]
-    Crypto(String),
-    /// ICE found no path, or the handshake did not end in time.
-    #[error("no connection after {0:?}, stage {1}")]
-    Timeout(Duration, media_core::ledger::Stage),
-    /// The handshake failed.
-    #[error("DTLS: {} ({})", .0.reason, .0.detail)]
-    Dtls(DtlsFailure),
-    /// The server said close_notify.
-    #[error("the server closed the session")]
-    ClosedByServer,
-    /// The client's task is gone.
-    #[error("the client stopped")]
-    Stopped,
-}
-
-impl From<AnswerError> for ClientError {
-    fn from(error: AnswerError) -> ClientError {
-        ClientError::Answer(error.to_string())
-    }
-}
-
-/// Where a client stands.
-#[derive(Clone, Debug)]
-pub enum ClientState {
-    /// The answer is there, checks are under way.
-    Connecting,
-    /// A path is validated, the handshake is under way.
-    Handshaking,
-    /// Media flows, under this profile.
-    Connected(SrtpProfile),
-    /// It is over, for this reason.
-    Ended(ClientError),
-}
+pub use signaling::Endpoint;
+pub(crate) use socket::{local_ip, open_socket};
+pub use viewer::{Viewer, ViewerOptions, ViewerWatch};

@@ -30,7 +30,7 @@ const END: u64 = 0;
 /// One moment on both clocks: the system stamps arrivals by the wall clock, everything else goes by the monotonic one.
 #[derive(Clone, Copy)]
 pub(crate) struct Moment {
-    pub(crate) now: Instant,
+    now: Instant,
     wall: Duration,
 }
 
@@ -47,15 +47,15 @@ impl Moment {
 }
 
 /// Where a socket's datagrams go.
-pub(crate) trait Inflow: Send {
+pub(crate) trait DatagramSink: Send {
     /// Takes what one call of the system brought. True if the client's own task has something to do about it.
-    fn arrived(&mut self, moment: Moment, batch: &mut RunBatch) -> bool;
+    fn take_batch(&mut self, moment: Moment, batch: &mut RunBatch) -> bool;
 }
 
 /// A socket, and where its datagrams go.
-struct Place {
+struct Registration {
     socket: UdpSocket,
-    inflow: Arc<Mutex<dyn Inflow>>,
+    sink: Arc<Mutex<dyn DatagramSink>>,
     task: Arc<Notify>,
 }
 
@@ -65,7 +65,7 @@ struct Shared {
     end: OwnedFd,
     ended: AtomicBool,
     next: AtomicU64,
-    places: Mutex<HashMap<u64, Arc<Place>>>,
+    registered: Mutex<HashMap<u64, Arc<Registration>>>,
 }
 
 /// A thread that receives. Dropping it ends the thread; sockets that it still has are read no more.
@@ -79,10 +79,10 @@ pub struct ReceptionThread {
 pub struct Reception(Arc<Shared>);
 
 /// A socket that a thread reads, until this is dropped.
-pub(crate) struct Lent {
+pub(crate) struct LentSocket {
     shared: Arc<Shared>,
     id: u64,
-    place: Arc<Place>,
+    registration: Arc<Registration>,
 }
 
 impl ReceptionThread {
@@ -94,8 +94,8 @@ impl ReceptionThread {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let end = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &end, epoll::EventData::new_u64(END), epoll::EventFlags::IN)?;
-        let (ended, next, places) = (AtomicBool::new(false), AtomicU64::new(END + 1), Mutex::default());
-        let shared = Arc::new(Shared { epoll, end, ended, next, places });
+        let (ended, next, registered) = (AtomicBool::new(false), AtomicU64::new(END + 1), Mutex::default());
+        let shared = Arc::new(Shared { epoll, end, ended, next, registered });
         let worker = Arc::clone(&shared);
         let thread = thread::Builder::new().name(name).spawn(move || {
             // A refusal leaves it as it is.
@@ -124,20 +124,20 @@ impl Drop for ReceptionThread {
 }
 
 impl Reception {
-    /// Lets the thread read a non-blocking socket; `task` is notified when `inflow` says so.
+    /// Lets the thread read a non-blocking socket; `task` is notified when `sink` says so.
     pub(crate) fn lend(
         &self,
         socket: UdpSocket,
-        inflow: Arc<Mutex<dyn Inflow>>,
+        sink: Arc<Mutex<dyn DatagramSink>>,
         task: Arc<Notify>,
-    ) -> io::Result<Lent> {
+    ) -> io::Result<LentSocket> {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let place = Arc::new(Place { socket, inflow, task });
-        self.0.places().insert(id, Arc::clone(&place));
-        let lent = Lent { shared: Arc::clone(&self.0), id, place };
+        let registration = Arc::new(Registration { socket, sink, task });
+        self.0.registered().insert(id, Arc::clone(&registration));
+        let lent = LentSocket { shared: Arc::clone(&self.0), id, registration };
         // By edges: each read empties the socket, and the system need not look again whether it did.
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&self.0.epoll, &lent.place.socket, epoll::EventData::new_u64(id), flags)?;
+        epoll::add(&self.0.epoll, &lent.registration.socket, epoll::EventData::new_u64(id), flags)?;
         Ok(lent)
     }
 }
@@ -148,29 +148,29 @@ impl fmt::Debug for Reception {
     }
 }
 
-impl Lent {
+impl LentSocket {
     /// For sending.
     pub(crate) fn socket(&self) -> &UdpSocket {
-        &self.place.socket
+        &self.registration.socket
     }
 
     /// Waits until the thread has something for the client's task.
     pub(crate) async fn notified(&self) {
-        self.place.task.notified().await;
+        self.registration.task.notified().await;
     }
 }
 
-impl Drop for Lent {
+impl Drop for LentSocket {
     fn drop(&mut self) {
         // It is not there if it could not be added.
-        let _ = epoll::delete(&self.shared.epoll, &self.place.socket);
-        self.shared.places().remove(&self.id);
+        let _ = epoll::delete(&self.shared.epoll, &self.registration.socket);
+        self.shared.registered().remove(&self.id);
     }
 }
 
 impl Shared {
-    fn places(&self) -> MutexGuard<'_, HashMap<u64, Arc<Place>>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registered(&self) -> MutexGuard<'_, HashMap<u64, Arc<Registration>>> {
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn work(&self) {
@@ -185,23 +185,23 @@ impl Shared {
                 Err(_) => return,
             };
             {
-                let places = self.places();
-                ready.extend(events[..count].iter().filter_map(|event| places.get(&{ event.data }.u64()).cloned()));
+                let registered = self.registered();
+                ready.extend(events[..count].iter().filter_map(|event| registered.get(&{ event.data }.u64()).cloned()));
             }
-            for place in ready.drain(..) {
-                place.read(&mut batch);
+            for registration in ready.drain(..) {
+                registration.read(&mut batch);
             }
             thread::sleep(REST);
         }
     }
 }
 
-impl Place {
+impl Registration {
     fn read(&self, batch: &mut RunBatch) {
-        let mut inflow = self.inflow.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
         let mut busy = false;
         while let Ok(more) = batch.receive(&self.socket) {
-            busy |= inflow.arrived(Moment::read(), batch);
+            busy |= sink.take_batch(Moment::read(), batch);
             if !more {
                 break;
             }
@@ -229,8 +229,8 @@ mod tests {
     #[derive(Default)]
     struct Counted(Vec<Vec<u8>>);
 
-    impl Inflow for Counted {
-        fn arrived(&mut self, _: Moment, batch: &mut RunBatch) -> bool {
+    impl DatagramSink for Counted {
+        fn take_batch(&mut self, _: Moment, batch: &mut RunBatch) -> bool {
             for mut run in batch.iter_mut() {
                 self.0.extend(run.datagrams().map(|datagram| datagram.to_vec()));
             }
@@ -244,12 +244,12 @@ mod tests {
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (task, mut lent) = (Arc::new(Notify::new()), Vec::new());
         let counted: Vec<_> = (0..2).map(|_| Arc::new(Mutex::new(Counted::default()))).collect();
-        for inflow in &counted {
+        for sink in &counted {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.set_nonblocking(true).unwrap();
             // What came before counts too.
             sender.send_to(&[9], socket.local_addr().unwrap()).unwrap();
-            lent.push(thread.handle().lend(socket, inflow.clone(), task.clone()).unwrap());
+            lent.push(thread.handle().lend(socket, sink.clone(), task.clone()).unwrap());
         }
         for number in 1..20 {
             sender.send_to(&[number], lent[0].socket().local_addr().unwrap()).unwrap();

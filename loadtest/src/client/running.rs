@@ -1,4 +1,4 @@
-//! What a running publisher and a running viewer have in common: a session resource, and a task that keeps the link.
+//! What a running publisher and a running viewer have in common: a session resource, and a task that runs the transport.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,13 +8,15 @@ use media_core::srtp::SrtpProfile;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::flow::{Media, SharedFlow};
-use super::http::Resource;
-use super::link::{Link, LinkStart};
-use super::{ClientError, ClientOptions, ClientState, Identity};
+use super::error::{ClientError, ClientState};
+use super::identity::Identity;
+use super::inbound::{MediaHandler, SharedInbound};
+use super::options::ClientOptions;
+use super::signaling::Resource;
+use super::transport::{ClientTransport, TransportStart};
 use crate::sdp::Answer;
 
-/// A client at work. Dropping it ends it without a word.
+/// A running client. Dropping it ends it without DELETE and close_notify.
 pub struct Running {
     resource: Resource,
     delete: bool,
@@ -26,7 +28,7 @@ pub struct Running {
 }
 
 /// What the HTTP exchange led to.
-pub(super) struct Agreed {
+pub(super) struct Negotiated {
     pub(super) resource: Resource,
     pub(super) answer: Answer,
     pub(super) local: IceCredentials,
@@ -34,19 +36,19 @@ pub(super) struct Agreed {
 }
 
 impl Running {
-    /// Starts the link in the background, on the current tokio runtime.
+    /// Starts the transport in the background, on the current tokio runtime.
     pub(super) fn start(
-        agreed: Agreed,
+        negotiated: Negotiated,
         identity: &Identity,
         options: ClientOptions,
-        flow: SharedFlow<impl Media>,
+        inbound: SharedInbound<impl MediaHandler>,
     ) -> Result<Running, ClientError> {
-        let Agreed { resource, answer, local, begun } = agreed;
+        let Negotiated { resource, answer, local, begun } = negotiated;
         let (state_sender, state) = watch::channel(ClientState::Connecting);
         let (stop, stopped) = watch::channel(false);
         let delete = options.delete;
         let moves = Arc::new(Notify::new());
-        let start = LinkStart {
+        let start = TransportStart {
             options,
             identity: identity.clone(),
             local,
@@ -54,8 +56,8 @@ impl Running {
             begun,
             moves: Arc::clone(&moves),
         };
-        let link = Link::start(start, flow, state_sender)?;
-        let task = tokio::spawn(link.run(stopped));
+        let transport = ClientTransport::start(start, inbound, state_sender)?;
+        let task = tokio::spawn(transport.run(stopped));
         Ok(Running { resource, delete, state, stop, task, answer, moves })
     }
 

@@ -5,19 +5,19 @@
 use media_core::media::Codec;
 use media_core::rtp::codec::vp8;
 
-use crate::stamp::{Broken, STAMP_LEN, Stamp};
+use crate::media::stamp::{Broken, STAMP_LEN, Stamp};
 
 /// One payload of a frame, not yet sealed.
 #[derive(Clone, Debug)]
-pub struct Payload {
+pub(crate) struct Payload {
     /// The whole RTP payload.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Where the part begins that no middle box may change: behind VP8's descriptor, else at 0.
-    pub body: usize,
+    pub(crate) body: usize,
 }
 
 /// The smallest payload that holds everything which may stand in front of a stamp.
-pub const MIN_PAYLOAD: usize = 128;
+pub(crate) const MIN_PAYLOAD: usize = 128;
 
 /// 640x360, start code and size of a VP8 keyframe (RFC 6386 §9.1).
 const VP8_KEYFRAME: [u8; 10] = [0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01];
@@ -38,7 +38,7 @@ const OPUS_TOC: u8 = 0xfc;
 
 /// Cuts frames of one codec into payloads.
 #[derive(Debug)]
-pub struct Packetizer {
+pub(crate) struct Packetizer {
     codec: Codec,
     /// Longest payload, in bytes.
     size: usize,
@@ -49,7 +49,7 @@ pub struct Packetizer {
 
 impl Packetizer {
     /// Payloads of at most `size` bytes (at least [`MIN_PAYLOAD`]), of VP8, H.264 or Opus.
-    pub fn new(codec: Codec, size: usize) -> Packetizer {
+    pub(crate) fn new(codec: Codec, size: usize) -> Packetizer {
         // Any content will do as long as shifting or swapping parts of it changes the checksum.
         let mut state = 0x9e37_79b9_u32;
         let filler = std::iter::repeat_with(|| {
@@ -62,7 +62,7 @@ impl Packetizer {
     }
 
     /// One frame of about `bytes` bytes; of Opus always one packet.
-    pub fn frame(&mut self, keyframe: bool, bytes: usize) -> Vec<Payload> {
+    pub(crate) fn frame(&mut self, keyframe: bool, bytes: usize) -> Vec<Payload> {
         match self.codec {
             Codec::Vp8 => self.vp8(keyframe, bytes),
             Codec::H264 => self.h264(keyframe, bytes),
@@ -134,7 +134,7 @@ impl Packetizer {
 ///
 /// # Errors
 /// See [`Broken`].
-pub fn open(codec: Codec, payload: &[u8]) -> Result<Stamp, Broken> {
+pub(crate) fn open(codec: Codec, payload: &[u8]) -> Result<Stamp, Broken> {
     let body = match codec {
         Codec::Vp8 => vp8::Descriptor::parse(payload).ok_or(Broken::Foreign)?.len,
         _ => 0,
@@ -147,7 +147,7 @@ mod tests {
     use media_core::rtp::codec::starts_keyframe;
 
     use super::*;
-    use crate::stamp::Content;
+    use crate::media::stamp::Content;
 
     const STAMP: Stamp = Stamp { stream: 1, epoch: 2, content: Content::Video, counter: 3, sent: 4 };
 

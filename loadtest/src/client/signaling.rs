@@ -3,7 +3,7 @@
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Client, StatusCode, Url};
 
-use super::ClientError;
+use super::error::ClientError;
 use crate::sdp::Answer;
 
 /// Characters of an error body that are kept.

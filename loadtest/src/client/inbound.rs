@@ -1,4 +1,4 @@
-//! What arrives for a client: media goes straight to who counts it, everything else is laid aside for the link.
+//! What arrives for a client: media goes straight to who counts it, everything else is set aside for the client's task.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,42 +10,42 @@ use media_core::srtp::{SrtpReceiver, SrtpSender};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::reception::{Inflow, Moment};
+use super::reception::{DatagramSink, Moment};
 
-/// Datagrams laid aside at most; a server has no reason to send so many at once, and repeats what matters.
+/// Datagrams set aside at most; a server has no reason to send so many at once, and repeats what matters.
 const ASIDE: usize = 256;
 /// Packets of media that are kept until the keys are there.
 const EARLY: usize = 512;
 /// The longest packet that a client sends.
-pub(super) const DATAGRAM: usize = 1500;
+pub(super) const MAX_PACKET: usize = 1500;
 
 /// What a client does with its connection.
-pub(super) trait Media: Send + 'static {
+pub(super) trait MediaHandler: Send + 'static {
     /// Keys are installed.
     fn connected(&mut self, now: Instant);
     /// An RTP packet of the peer as it came, `overhead` bytes of its end are SRTP's. True if it is to be authenticated and
-    /// decrypted, for [`Media::rtp`]; false if its header is all that counts.
+    /// decrypted, for [`MediaHandler::rtp`]; false if its header is all that counts.
     fn wants(&mut self, _now: Instant, _packet: &[u8], _overhead: usize) -> bool {
         true
     }
     /// An authenticated RTP packet.
     fn rtp(&mut self, now: Instant, packet: &mut [u8]);
     /// An authenticated compound RTCP packet.
-    fn rtcp(&mut self, now: Instant, packet: &[u8], out: &mut Outgoing);
+    fn rtcp(&mut self, now: Instant, packet: &[u8], out: &mut PacketSender);
     /// A packet whose authentication failed, or that came before.
     fn refused(&mut self);
     /// The socket has dropped so many datagrams since it was opened.
     fn overflowed(&mut self, _total: u32) {}
-    /// Some runs of packets were handed over.
-    fn pause(&mut self) {}
-    /// Time passed; returns when to call again.
-    fn tick(&mut self, now: Instant, out: &mut Outgoing) -> Instant;
-    /// When [`Media::tick`] wants to be called at the latest; looked at after received packets.
+    /// All packets of a batch were handed over.
+    fn end_of_batch(&mut self) {}
+    /// Time passed.
+    fn tick(&mut self, now: Instant, out: &mut PacketSender);
+    /// When [`MediaHandler::tick`] is to be called at the latest; read after received packets.
     fn deadline(&self) -> Instant;
 }
 
-/// The way out for media.
-pub(super) struct Outgoing {
+/// Protects packets and queues them for the socket.
+pub(super) struct PacketSender {
     pub(super) srtp: SrtpSender,
     pub(super) corrupt: bool,
     pub(super) enabled: bool,
@@ -53,7 +53,7 @@ pub(super) struct Outgoing {
     pub(super) queue: Vec<Vec<u8>>,
 }
 
-impl Outgoing {
+impl PacketSender {
     /// Protects an RTP packet and sends it after the current call.
     pub(super) fn rtp(&mut self, packet: &[u8]) {
         self.protect(packet, false);
@@ -65,7 +65,7 @@ impl Outgoing {
     }
 
     fn protect(&mut self, packet: &[u8], rtcp: bool) {
-        let fits = self.enabled && packet.len() <= DATAGRAM;
+        let fits = self.enabled && packet.len() <= MAX_PACKET;
         let Some(room) = self.packet.get_mut(..packet.len()).filter(|_| fits) else { return };
         room.copy_from_slice(packet);
         let protected = if rtcp {
@@ -87,19 +87,19 @@ pub(super) struct Keys {
     pub(super) receiver: SrtpReceiver,
     /// Bytes that SRTP adds to an RTP packet.
     pub(super) overhead: usize,
-    pub(super) out: Outgoing,
+    pub(super) out: PacketSender,
 }
 
-/// Throws away a share of the packets.
-pub(super) struct Dice {
+/// Drops a share of the packets at random.
+pub(super) struct RandomLoss {
     share: f64,
     random: SmallRng,
 }
 
-impl Dice {
+impl RandomLoss {
     /// `share` is 0.0..=1.0; equal seeds fall equally.
-    pub(super) fn new(share: f64, seed: u16) -> Dice {
-        Dice { share, random: SmallRng::seed_from_u64(seed.into()) }
+    pub(super) fn new(share: f64, seed: u16) -> RandomLoss {
+        RandomLoss { share, random: SmallRng::seed_from_u64(seed.into()) }
     }
 
     pub(super) fn drops(&mut self) -> bool {
@@ -107,28 +107,28 @@ impl Dice {
     }
 }
 
-/// The receiving half of a client; the client's own task or a [`super::Reception`] fills it.
-pub(super) struct Flow<M> {
+/// The receiving half of a client; the client's own task or a reception thread fills it.
+pub(super) struct Inbound<M> {
     pub(super) media: M,
     pub(super) keys: Option<Keys>,
     /// Where the server is, once a path is validated.
     pub(super) peer: Option<SocketAddr>,
-    pub(super) dice: Dice,
+    pub(super) loss: RandomLoss,
     aside: Vec<(SocketAddr, Vec<u8>)>,
-    /// Media that came before the keys: a server may send right behind its last flight.
+    /// Media that came before the keys: a server may send right after its last flight.
     early: Vec<(Instant, PacketKind, Vec<u8>)>,
 }
 
-pub(super) type SharedFlow<M> = Arc<Mutex<Flow<M>>>;
+pub(super) type SharedInbound<M> = Arc<Mutex<Inbound<M>>>;
 
-pub(super) fn lock<M>(flow: &Mutex<Flow<M>>) -> MutexGuard<'_, Flow<M>> {
-    flow.lock().unwrap_or_else(PoisonError::into_inner)
+pub(super) fn lock<M>(inbound: &Mutex<Inbound<M>>) -> MutexGuard<'_, Inbound<M>> {
+    inbound.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<M: Media> Flow<M> {
-    pub(super) fn new(media: M) -> SharedFlow<M> {
-        let dice = Dice::new(0.0, 0);
-        Arc::new(Mutex::new(Flow { media, keys: None, peer: None, dice, aside: Vec::new(), early: Vec::new() }))
+impl<M: MediaHandler> Inbound<M> {
+    pub(super) fn new(media: M) -> SharedInbound<M> {
+        let loss = RandomLoss::new(0.0, 0);
+        Arc::new(Mutex::new(Inbound { media, keys: None, peer: None, loss, aside: Vec::new(), early: Vec::new() }))
     }
 
     /// What is not media of the known peer.
@@ -170,8 +170,8 @@ impl<M: Media> Flow<M> {
     }
 }
 
-impl<M: Media> Inflow for Flow<M> {
-    fn arrived(&mut self, moment: Moment, batch: &mut RunBatch) -> bool {
+impl<M: MediaHandler> DatagramSink for Inbound<M> {
+    fn take_batch(&mut self, moment: Moment, batch: &mut RunBatch) -> bool {
         let deadline = self.media.deadline();
         for mut run in batch.iter_mut() {
             let (remote, arrival) = (run.remote, moment.arrival(run.received));
@@ -180,7 +180,7 @@ impl<M: Media> Inflow for Flow<M> {
                 self.media.overflowed(total);
             }
             for datagram in run.datagrams() {
-                if self.dice.drops() {
+                if self.loss.drops() {
                     continue;
                 }
                 match classify(datagram) {
@@ -192,7 +192,7 @@ impl<M: Media> Inflow for Flow<M> {
                 }
             }
         }
-        self.media.pause();
+        self.media.end_of_batch();
         !self.aside.is_empty() || self.media.deadline() < deadline
     }
 }

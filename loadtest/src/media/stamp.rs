@@ -3,14 +3,14 @@
 //! The stamp stands last so that it is found whatever the codec puts in front.
 
 /// Bytes of a stamp.
-pub const STAMP_LEN: usize = 33;
+pub(crate) const STAMP_LEN: usize = 33;
 
 const MAGIC: [u8; 4] = *b"SLte";
 const CHECKSUM_LEN: usize = 4;
 
 /// What a packet is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
+pub(crate) enum Content {
     /// An audio packet.
     Audio,
     /// A packet of an interframe, or a later one of a keyframe.
@@ -21,22 +21,22 @@ pub enum Content {
 
 /// The stamp of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     /// [`stream_number`] of the stream's name.
-    pub stream: u32,
+    pub(crate) stream: u32,
     /// Differs between runs of a publisher: its counters start anew.
-    pub epoch: u32,
+    pub(crate) epoch: u32,
     /// What the packet is part of.
-    pub content: Content,
+    pub(crate) content: Content,
     /// Counts the packets of one track, from 0.
-    pub counter: u64,
+    pub(crate) counter: u64,
     /// [`crate::clock::nanos`] when it was sent.
-    pub sent: u64,
+    pub(crate) sent: u64,
 }
 
 /// Why a payload is not what was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub(crate) enum Broken {
     /// There is no stamp: the payload is another sender's, or cut.
     #[error("no stamp")]
     Foreign,
@@ -47,7 +47,7 @@ pub enum Broken {
 
 impl Stamp {
     /// Writes the stamp over the last [`STAMP_LEN`] bytes of `body`, which must be that long, and sums up all of it.
-    pub fn seal(&self, body: &mut [u8]) {
+    pub(crate) fn seal(&self, body: &mut [u8]) {
         let Some(at) = body.len().checked_sub(STAMP_LEN) else { return };
         let content = match self.content {
             Content::Audio => 0_u8,
@@ -69,7 +69,7 @@ impl Stamp {
     ///
     /// # Errors
     /// See [`Broken`].
-    pub fn open(body: &[u8]) -> Result<Stamp, Broken> {
+    pub(crate) fn open(body: &[u8]) -> Result<Stamp, Broken> {
         let (before, stamp) = body.split_last_chunk::<STAMP_LEN>().ok_or(Broken::Foreign)?;
         if stamp[..4] != MAGIC {
             return Err(Broken::Foreign);
@@ -93,7 +93,7 @@ impl Stamp {
 }
 
 /// The number of a stream in its stamps.
-pub fn stream_number(name: &str) -> u32 {
+pub(crate) fn stream_number(name: &str) -> u32 {
     crc32fast::hash(name.as_bytes())
 }
 

@@ -9,7 +9,7 @@ use media_core::rtp::extension;
 use media_core::rtp::packet::RtpHeader;
 
 /// The arrivals that the server has not been told of, and when it is told next.
-pub(super) struct Arrivals {
+pub(super) struct FeedbackSender {
     /// Id of the header extension with the number.
     extension: u8,
     log: ArrivalLog,
@@ -18,10 +18,10 @@ pub(super) struct Arrivals {
     next: Instant,
 }
 
-impl Arrivals {
+impl FeedbackSender {
     /// Nothing has come; `extension` is the id that was agreed on.
-    pub(super) fn new(now: Instant, extension: u8) -> Arrivals {
-        Arrivals { extension, log: ArrivalLog::new(now), count: 0, next: now + FEEDBACK_INTERVAL }
+    pub(super) fn new(now: Instant, extension: u8) -> FeedbackSender {
+        FeedbackSender { extension, log: ArrivalLog::new(now), count: 0, next: now + FEEDBACK_INTERVAL }
     }
 
     /// Notes an RTP packet, protected or not: its header is clear.
@@ -32,7 +32,7 @@ impl Arrivals {
         }
     }
 
-    /// When [`Arrivals::report`] has something to do.
+    /// When [`FeedbackSender::report`] has something to do.
     pub(super) fn deadline(&self) -> Instant {
         self.next
     }
@@ -83,19 +83,19 @@ mod tests {
     fn feedback_tells_what_came_and_what_did_not() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut arrivals = Arrivals::new(start, 3);
+        let mut feedback_sender = FeedbackSender::new(start, 3);
         for (ms, number) in [(1, 65_535), (5, 0), (6, 2)] {
-            arrivals.note(at(ms), &packet(number));
+            feedback_sender.note(at(ms), &packet(number));
         }
-        arrivals.report(at(99), 1, 2, |_| panic!("too early"));
+        feedback_sender.report(at(99), 1, 2, |_| panic!("too early"));
         let mut sent = Vec::new();
-        arrivals.report(arrivals.deadline(), 1, 2, |message| sent.push(message.to_vec()));
+        feedback_sender.report(feedback_sender.deadline(), 1, 2, |message| sent.push(message.to_vec()));
         assert_eq!(sent.len(), 1);
         let Some(Ok(RtcpPacket::TransportFeedback(feedback))) = RtcpPackets::new(&sent[0]).next() else {
             panic!("no feedback: {sent:?}");
         };
         let came: Vec<(u16, bool)> = feedback.packets().map(|(number, arrival)| (number, arrival.is_some())).collect();
         assert_eq!(came, [(65_535, true), (0, true), (1, false), (2, true)]);
-        arrivals.report(at(250), 1, 2, |_| panic!("all was told"));
+        feedback_sender.report(at(250), 1, 2, |_| panic!("all was told"));
     }
 }

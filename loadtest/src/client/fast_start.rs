@@ -9,11 +9,11 @@
 
 /// The start of one viewer. Times are those of [`crate::clock::nanos`].
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Start {
+pub(super) struct FastStart {
     ends: u64,
 }
 
-impl Start {
+impl FastStart {
     /// The first packet of a source arrived.
     pub(super) fn on_first(&mut self, arrived: u64, sent: u64) {
         self.ends = self.ends.max(arrived.saturating_add(arrived.saturating_sub(sent)));
@@ -39,7 +39,7 @@ mod tests {
     /// The latencies that count of a viewer who gets the stream from `first` on, by a server that has caught up with it at
     /// `speed` times real time; never if that is 1.
     fn counted(first: u64, speed: u64) -> Vec<u64> {
-        let mut start = Start::default();
+        let mut start = FastStart::default();
         (first..JOINS + 20_000)
             .step_by(INTERVAL as usize)
             .filter_map(|sent| {
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn the_source_that_starts_furthest_back_decides() {
-        let mut start = Start::default();
+        let mut start = FastStart::default();
         start.on_first(1_000, 999);
         start.on_first(1_002, 402);
         assert!(!start.is_over(1_602) && start.is_over(1_603));

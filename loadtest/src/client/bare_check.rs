@@ -8,7 +8,7 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
 
-use super::ClientError;
+use super::error::ClientError;
 
 /// An unanswered check is made again after this.
 const INTERVAL: Duration = Duration::from_millis(50);

@@ -1,0 +1,113 @@
+//! A client's connectivity checks: those of the full agent, or the bare ones.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use media_core::ice::{AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, IceOutput};
+use media_core::session::{IceCredentials, RemoteCandidate, SessionId};
+use tokio::sync::mpsc;
+
+use super::bare_check::BareChecks;
+use super::error::ClientError;
+
+/// How often checks are repeated: a client in a hurry, since its connect time is measured.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Both ends of an ICE session.
+pub(super) struct IcePeers {
+    pub(super) local: IceCredentials,
+    pub(super) local_address: SocketAddr,
+    pub(super) remote: IceCredentials,
+    pub(super) candidates: Vec<RemoteCandidate>,
+}
+
+/// The ICE side of a client.
+pub(super) struct Ice {
+    agent: Option<FullAgent>,
+    agent_out: mpsc::Receiver<AgentTransmit>,
+    // Keeps the queue open when there is no agent.
+    _agent_in: mpsc::Sender<AgentTransmit>,
+    /// In progress until their first answer.
+    bare: Option<BareChecks>,
+    credentials: (IceCredentials, IceCredentials),
+    server: Option<SocketAddr>,
+    pending: Vec<(SocketAddr, Vec<u8>)>,
+}
+
+impl Ice {
+    /// With the full agent, which starts at once, or without any checks.
+    pub(super) fn new(peers: IcePeers, with_agent: bool) -> Ice {
+        let IcePeers { local, local_address, remote, candidates } = peers;
+        let (agent_in, agent_out) = mpsc::channel(64);
+        let credentials = (local.clone(), remote.clone());
+        let mut addresses = candidates.iter().map(|candidate| candidate.address);
+        let server = addresses.find(|address| address.is_ipv4() == local_address.is_ipv4());
+        let agent = with_agent.then(|| {
+            FullAgent::start(AgentStart {
+                owner: SessionId(0),
+                role: AgentRole::Controlling,
+                local,
+                remote,
+                remote_candidates: candidates,
+                local_address,
+                transmit: agent_in.clone(),
+                options: AgentOptions { check_interval: CHECK_INTERVAL, ..AgentOptions::default() },
+            })
+        });
+        Ice { agent, agent_out, _agent_in: agent_in, bare: None, credentials, server, pending: Vec::new() }
+    }
+
+    /// Nominates the present socket by checks of our own.
+    pub(super) fn start_bare_checks(&mut self, now: Instant) {
+        let (local, remote) = self.credentials.clone();
+        self.bare = self.server.map(|server| BareChecks::new(now, server, local, remote));
+    }
+
+    /// Waits for the agent's next datagram.
+    pub(super) async fn agent_transmits(&mut self) {
+        if let Some(transmit) = self.agent_out.recv().await {
+            self.pending.push((transmit.to, transmit.datagram));
+        }
+    }
+
+    /// Makes the bare check that is due.
+    pub(super) fn poll(&mut self, now: Instant) -> Result<(), ClientError> {
+        if let Some(checks) = &mut self.bare {
+            self.pending.extend(checks.poll(now)?.map(|check| (checks.to, check)));
+        }
+        Ok(())
+    }
+
+    /// When [`Ice::poll`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.bare.as_ref().map(|checks| checks.next)
+    }
+
+    /// Takes a STUN message; the server's address if the message selects it.
+    pub(super) fn handle(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) -> Option<SocketAddr> {
+        if let Some(checks) = self.bare.take_if(|checks| checks.is_answer(source, datagram)) {
+            return Some(checks.to);
+        }
+        let mut selected = None;
+        let mut out = Vec::new();
+        self.agent.as_mut()?.handle(now, source, datagram, &mut out);
+        for output in out {
+            match output {
+                IceOutput::Transmit { to, datagram } => self.pending.push((to, datagram)),
+                IceOutput::Selected(address) => selected = Some(address),
+                IceOutput::Validated(_) | IceOutput::Forgotten(_) | IceOutput::CheckRefused(_) => {}
+            }
+        }
+        selected
+    }
+
+    /// True for an address that the agent has validated.
+    pub(super) fn is_validated(&self, source: SocketAddr) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.validated().any(|address| address == source))
+    }
+
+    /// Messages to send.
+    pub(super) fn take_pending(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        std::mem::take(&mut self.pending)
+    }
+}

@@ -1,0 +1,36 @@
+//! The certificate of the clients.
+
+use media_core::dtls::{Certificate, DtlsContext};
+use media_core::session::Fingerprint;
+
+use super::error::ClientError;
+use super::options::ClientOptions;
+
+/// The certificate and the DTLS settings that many clients share.
+#[derive(Clone)]
+pub struct Identity {
+    fingerprint: Fingerprint,
+    pub(super) context: DtlsContext,
+}
+
+impl Identity {
+    /// A fresh certificate, with the profiles of these options.
+    ///
+    /// # Errors
+    /// [`ClientError::Crypto`] if OpenSSL refuses.
+    pub fn new(options: &ClientOptions) -> Result<Identity, ClientError> {
+        let crypto = |error: media_core::dtls::DtlsError| ClientError::Crypto(error.to_string());
+        let certificate = Certificate::generate().map_err(crypto)?;
+        let context = DtlsContext::with_profiles(&certificate, &options.srtp_profiles).map_err(crypto)?;
+        Ok(Identity { fingerprint: certificate.fingerprint().clone(), context })
+    }
+
+    /// The fingerprint for the offer.
+    pub(super) fn announced(&self, options: &ClientOptions) -> Fingerprint {
+        let mut fingerprint = self.fingerprint.clone();
+        if options.corrupt_fingerprint {
+            fingerprint.digest.iter_mut().for_each(|byte| *byte ^= 0xff);
+        }
+        fingerprint
+    }
+}

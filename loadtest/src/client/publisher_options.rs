@@ -1,0 +1,88 @@
+//! What a publisher sends, and how big its frames are.
+
+use std::time::Duration;
+
+use media_core::media::Codec;
+
+use crate::media::stamp::STAMP_LEN;
+use crate::sdp::Imitation;
+
+pub(crate) const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
+pub(crate) const AUDIO_BYTES: usize = 160;
+
+const _: () = assert!(STAMP_LEN < AUDIO_BYTES);
+
+/// What a publisher sends.
+#[derive(Clone, Debug)]
+pub struct PublisherOptions {
+    /// VP8 or H264; `None` for no video.
+    pub video: Option<Codec>,
+    /// Opus, 50 packets a second.
+    pub audio: bool,
+    /// Video, in kbit/s of payload.
+    pub bitrate: u32,
+    /// Video frames a second, at least 1.
+    pub fps: u32,
+    /// Longest RTP payload, in bytes.
+    pub packet_size: usize,
+    /// From one keyframe to the next.
+    pub gop: Duration,
+    /// A keyframe is this many times as big as an interframe, at least 1; the average bit rate stays.
+    pub keyframe_factor: f64,
+    /// Sends keyframes at all, on its own and when asked; [`super::Publisher::allow_keyframes`] changes it.
+    pub keyframes: bool,
+    /// Whose offer and manners it has.
+    pub imitates: Imitation,
+    /// RTP sequence number of the first packet of every track; random if `None`.
+    pub first_sequence: Option<u16>,
+    /// RTP timestamp of the first frame of every track; random if `None`.
+    pub first_timestamp: Option<u32>,
+}
+
+impl Default for PublisherOptions {
+    fn default() -> PublisherOptions {
+        PublisherOptions {
+            video: Some(Codec::Vp8),
+            audio: true,
+            bitrate: 1000,
+            fps: 30,
+            packet_size: 1100,
+            gop: Duration::from_secs(2),
+            keyframe_factor: 5.0,
+            keyframes: true,
+            imitates: Imitation::Browser,
+            first_sequence: None,
+            first_timestamp: None,
+        }
+    }
+}
+
+impl PublisherOptions {
+    /// Bytes of an interframe and of a keyframe.
+    pub(crate) fn frame_sizes(&self) -> (usize, usize) {
+        let fps = f64::from(self.fps.max(1));
+        let average = f64::from(self.bitrate) * 125.0 / fps;
+        let frames = (self.gop.as_secs_f64() * fps).max(1.0);
+        let factor = self.keyframe_factor.max(1.0);
+        let interframe = if self.keyframes { average * frames / (frames - 1.0 + factor) } else { average };
+        ((interframe as usize).max(1), (interframe * factor) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keyframes_are_bursts_and_the_average_bit_rate_stays() {
+        for factor in [1.0, 5.0, 12.0] {
+            let media = PublisherOptions { keyframe_factor: factor, ..PublisherOptions::default() };
+            let (interframe, keyframe) = media.frame_sizes();
+            assert!((keyframe as f64 / interframe as f64 - factor).abs() < 0.01);
+            let frames = f64::from(media.fps) * media.gop.as_secs_f64();
+            let bytes = keyframe as f64 + (frames - 1.0) * interframe as f64;
+            let kbits = bytes / 125.0 / media.gop.as_secs_f64();
+            assert!((kbits / f64::from(media.bitrate) - 1.0).abs() < 0.01, "{factor}: {kbits}");
+        }
+    }
+}

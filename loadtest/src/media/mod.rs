@@ -1,0 +1,4 @@
+//! Synthetic media, and the stamp by which each payload is known again.
+
+pub(crate) mod frames;
+pub(crate) mod stamp;
