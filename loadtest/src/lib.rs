@@ -1,9 +1,10 @@
 //! Load test for WHIP and WHEP servers: publishers and viewers with real ICE, DTLS and SRTP.
 //!
-//! [`client::Publisher`] sends synthetic media of which every payload carries a checksum and a send time
-//! (`media::stamp`); [`client::Viewer`] counts what arrives ([`tally`]). A [`run::Campaign`] lets many of both loose on a server,
-//! the [`monitor`] watches, and a [`report`] says what came of it, as text, as JSON or as a page ([`html`]).
-//! Behaviour tests use the clients alone, with [`client::ClientOptions`] that break one stage of a session at a time.
+//! [`client::Publisher`] sends synthetic [`media`] of which every payload carries a checksum and a send time;
+//! [`client::Viewer`] counts what arrives ([`tally`]). A [`run::Campaign`] lets many of both, the [`fleet`], loose on a server,
+//! and [`measure`]s; a [`report`] says what came of it, as text, as JSON or as a page.
+//! Behaviour tests use the clients alone, with [`client::ClientOptions`] that break one stage of a session at a time, and the
+//! [`relay`] for impaired links.
 
 #![forbid(unsafe_code)]
 
@@ -12,16 +13,13 @@ mod clock;
 mod fleet;
 pub mod floor;
 mod garbage;
-pub mod html;
-pub mod leak;
+mod measure;
 mod media;
-pub mod monitor;
-pub mod narrow;
-mod plot;
-pub mod process;
+mod plan;
 pub mod relay;
 pub mod report;
 pub mod run;
-mod scenario;
 pub mod sdp;
 pub mod tally;
+
+pub use measure::process;

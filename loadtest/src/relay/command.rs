@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::link_options::{LinkCounts, LinkError, LinkOptions};
 use super::options::{Direction, RelayCounts, RelayError, RelayOptions};
 use super::service::Relay;
-use crate::process;
+use crate::measure::process;
 
 /// How often the log says what was done.
 const SUMMARY: Duration = Duration::from_secs(5);

@@ -2,10 +2,10 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::fleet::Join;
-use crate::monitor::Sample;
-use crate::plot::{Curve, Plot};
-use crate::report::{PHASE_HEADER, Report, TIMES_HEADER, phase_row};
+use super::plot::{Curve, Plot};
+use super::summary::{PHASE_HEADER, Report, TIMES_HEADER, phase_row};
+use crate::measure::figures::Sample;
+use crate::measure::join::Join;
 
 /// The attributes in brackets are the plots' colours.
 const STYLE: &str = "

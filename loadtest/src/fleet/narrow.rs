@@ -5,7 +5,7 @@ use reqwest::Url;
 use serde::Serialize;
 
 use crate::client::{AUDIO_BYTES, AUDIO_INTERVAL, PublisherOptions};
-use crate::monitor::Phase;
+use crate::measure::figures::Phase;
 use crate::relay::{LinkCounts, LinkOptions, Relay, RelayError, RelayOptions};
 use crate::tally::TrackFigures;
 
@@ -38,7 +38,7 @@ impl NarrowPaths {
         format!("{}{}{query}", self.relay.url(), url.path())
     }
 
-    /// Ends the paths and says what became of whom. `phases` are those without, with and again without them.
+    /// Ends the paths and sums up. `phases` are those without, with and again without them.
     pub(crate) fn close(self, viewers: usize, narrow: TrackFigures, phases: &[Phase]) -> NarrowFigures {
         let (counts, kbit_per_second) = (self.relay.counts(), self.kbit_per_second);
         let ratio = |value: fn(&Phase) -> Option<f64>, to: usize| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::process::{self, Usage};
+use super::process::{self, Usage};
 
 /// Memory that allocators keep for later is no leak: growth below both counts as none.
 const MEMORY_SHARE: f64 = 0.1;
@@ -26,7 +26,7 @@ pub struct Footprint {
 
 impl Footprint {
     /// Reads it from `/proc` and from the server's list of sessions.
-    pub async fn read(pid: Option<u32>, sessions_url: Option<&str>) -> Footprint {
+    pub(crate) async fn read(pid: Option<u32>, sessions_url: Option<&str>) -> Footprint {
         let usage = pid.and_then(Usage::of);
         let sessions = match sessions_url {
             Some(url) => count_sessions(url).await,
@@ -75,13 +75,13 @@ pub struct Leaks {
 
 impl Leaks {
     /// Memory that came for each join, in bytes; it may have shrunk.
-    pub fn bytes_per_join(&self) -> Option<f64> {
+    pub(crate) fn bytes_per_join(&self) -> Option<f64> {
         let (before, after) = (self.before.resident_bytes?, self.after.resident_bytes?);
         Some((after as f64 - before as f64) / self.joins.max(1) as f64)
     }
 
     /// What grew and should not have.
-    pub fn found(&self) -> Vec<String> {
+    pub(crate) fn found(&self) -> Vec<String> {
         let rows = [
             ("file descriptors", self.before.descriptors, self.after.descriptors),
             ("threads", self.before.threads, self.after.threads),

@@ -44,16 +44,16 @@ impl Usage {
 
 /// Context switches of a process: of the threads that it has now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Switches {
+pub(crate) struct Switches {
     /// A thread waited.
-    pub voluntary: u64,
+    pub(crate) voluntary: u64,
     /// A thread had to make room for another.
-    pub involuntary: u64,
+    pub(crate) involuntary: u64,
 }
 
 impl Switches {
     /// Adds them up over its threads; `None` if there is no such process.
-    pub fn of(pid: u32) -> Option<Switches> {
+    pub(crate) fn of(pid: u32) -> Option<Switches> {
         let mut all = Switches::default();
         // A thread may end meanwhile.
         for status in tasks(&process(pid)?).filter_map(|task| task.status().ok()) {
@@ -82,12 +82,12 @@ fn ticks(count: u64) -> Duration {
 }
 
 /// Open file descriptors of a process; `None` if there is no such process or it is somebody else's.
-pub fn descriptors(pid: u32) -> Option<u64> {
+pub(crate) fn descriptors(pid: u32) -> Option<u64> {
     Some(process(pid)?.fd_count().ok()? as u64)
 }
 
 /// Name and CPU time of every thread of this process, by its id.
-pub fn own_threads() -> BTreeMap<i32, (String, Duration)> {
+pub(crate) fn own_threads() -> BTreeMap<i32, (String, Duration)> {
     let Ok(own) = Process::myself() else { return BTreeMap::new() };
     let threads = tasks(&own).filter_map(|task| {
         let stat = task.stat().ok()?;
@@ -97,12 +97,12 @@ pub fn own_threads() -> BTreeMap<i32, (String, Duration)> {
 }
 
 /// Datagrams that the sockets of the whole machine had no room for: the server's sockets count too.
-pub fn receive_buffer_errors() -> Option<u64> {
+pub(crate) fn receive_buffer_errors() -> Option<u64> {
     Some(procfs::net::snmp().ok()?.udp_rcvbuf_errors)
 }
 
 /// Time that the machine's CPUs worked, and all their time; in ticks.
-pub fn machine_ticks() -> Option<(u64, u64)> {
+pub(crate) fn machine_ticks() -> Option<(u64, u64)> {
     let times = KernelStats::current().ok()?.total;
     let later = [times.irq?, times.softirq?, times.steal.unwrap_or(0)];
     // The guests' times are part of the first two.

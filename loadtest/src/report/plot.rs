@@ -14,7 +14,7 @@ const TICKS: usize = 6;
 const LEFT: u32 = 60;
 
 /// The colours as SVG attributes. The page's style names them too, and replaces them in the dark.
-pub(crate) const CURVES: [RGBColor; 3] =
+pub(super) const CURVES: [RGBColor; 3] =
     [RGBColor(0x1f, 0x6f, 0xeb), RGBColor(0xd9, 0x48, 0x0f), RGBColor(0x2b, 0x8a, 0x3e)];
 const FAINT: RGBColor = RGBColor(0x8a, 0x93, 0xa3);
 const GRID: RGBColor = RGBColor(0xdd, 0xe1, 0xe8);
@@ -23,13 +23,13 @@ const BAND: RGBColor = RGBColor(0xf1, 0xf4, 0xf8);
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// One curve.
-pub(crate) struct Curve<'a> {
+pub(super) struct Curve<'a> {
     /// For the legend.
-    pub(crate) name: &'a str,
+    pub(super) name: &'a str,
     /// x and y; a missing y leaves a gap.
-    pub(crate) points: Vec<(f64, Option<f64>)>,
+    pub(super) points: Vec<(f64, Option<f64>)>,
     /// Points instead of a line.
-    pub(crate) scattered: bool,
+    pub(super) scattered: bool,
 }
 
 impl Curve<'_> {
@@ -42,18 +42,18 @@ impl Curve<'_> {
 }
 
 /// A plot with its axes, both from 0.
-pub(crate) struct Plot<'a> {
-    pub(crate) title: &'a str,
-    pub(crate) x: &'a str,
-    pub(crate) y: &'a str,
-    pub(crate) curves: Vec<Curve<'a>>,
+pub(super) struct Plot<'a> {
+    pub(super) title: &'a str,
+    pub(super) x: &'a str,
+    pub(super) y: &'a str,
+    pub(super) curves: Vec<Curve<'a>>,
     /// Parts of the x axis with names: begin, end.
-    pub(crate) bands: Vec<(f64, f64, String)>,
+    pub(super) bands: Vec<(f64, f64, String)>,
 }
 
 impl Plot<'_> {
     /// The plot, or nothing if there is nothing to show.
-    pub(crate) fn to_svg(&self) -> Option<String> {
+    pub(super) fn to_svg(&self) -> Option<String> {
         let points = || self.curves.iter().flat_map(Curve::runs).flatten();
         let most = |of: fn((f64, f64)) -> f64| {
             Some(points().map(of).reduce(f64::max)?).map(|most| if most > 0.0 { most } else { 1.0 })

@@ -1,11 +1,10 @@
-//! What a test is to do, and how it is carried out.
+//! What a test is to do.
 
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use crate::client::{ClientOptions, PublisherOptions};
-use crate::report::Report;
 
 /// How many clients do what, where.
 #[derive(Clone, Debug)]
@@ -167,17 +166,4 @@ pub enum RunError {
     /// The HTTP client, the certificate or a thread could not be had.
     #[error("cannot start: {0}")]
     Start(String),
-}
-
-/// A steady test of a plan: [`Campaign::run`] with [`Scenario::Run`], without garbage.
-///
-/// # Errors
-/// [`RunError`]: only what keeps the test from starting; clients that fail are in the report.
-pub async fn run(
-    plan: &Plan,
-    progress: impl FnMut(Progress),
-    interrupt: impl Future<Output = ()>,
-) -> Result<Report, RunError> {
-    let campaign = Campaign { plan: plan.clone(), mix: Vec::new(), scenario: Scenario::Run { garbage: None } };
-    campaign.run(progress, interrupt).await
 }

@@ -1,0 +1,9 @@
+//! What is measured while a test runs.
+
+pub(crate) mod figures;
+pub(crate) mod join;
+pub(crate) mod leak;
+pub(crate) mod monitor;
+pub(crate) mod percentiles;
+pub mod process;
+pub(crate) mod roster;

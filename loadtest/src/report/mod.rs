@@ -1,0 +1,11 @@
+//! What a test found: a table for people, JSON for programs, and a page.
+
+mod configuration;
+mod html;
+pub(crate) mod outcome;
+mod plot;
+mod summary;
+mod text;
+
+pub use outcome::Outcome;
+pub use summary::Report;
