@@ -8,6 +8,7 @@ use loadtest::client::{ClientOptions, PublisherOptions, Verify};
 use loadtest::floor::{FloorArgs, Srtp};
 use loadtest::relay::RelayArgs;
 use loadtest::run::{Campaign, Plan, RunError, Scenario};
+use loadtest::seconds::seconds;
 use media_core::media::Codec;
 use media_core::srtp::SrtpProfile;
 
@@ -115,8 +116,8 @@ struct Media {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=240))]
     fps: u32,
     /// Seconds from one keyframe to the next
-    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
-    gop: f64,
+    #[arg(long, default_value = "2", value_parser = seconds, value_name = "SECONDS")]
+    gop: Duration,
     /// A keyframe is so many times as big as the other frames; the bit rate stays
     #[arg(long, default_value_t = 5.0, value_name = "TIMES")]
     keyframe_factor: f64,
@@ -177,8 +178,8 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 1)]
     viewers: usize,
     /// Seconds of running media, counted from the last join
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    seconds: Duration,
     /// Joins a second; all at once if not given
     #[arg(long)]
     rate: Option<f64>,
@@ -205,8 +206,8 @@ pub(crate) struct StormArgs {
     #[arg(long)]
     rate: Option<f64>,
     /// Seconds to measure before the storm, and after it
-    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
-    calm: f64,
+    #[arg(long, default_value = "5", value_parser = seconds, value_name = "SECONDS")]
+    calm: Duration,
     /// Those who join leave with their first packet, so that the server has no more to forward than before
     #[arg(long)]
     leave: bool,
@@ -229,8 +230,8 @@ pub(crate) struct NarrowArgs {
     #[arg(long, default_value_t = 2.0, value_name = "PERCENT")]
     loss: f64,
     /// Seconds to measure without, with and again without them
-    #[arg(long, default_value_t = 5.0)]
-    seconds: f64,
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    seconds: Duration,
     /// Joins a second; all at once if not given
     #[arg(long)]
     rate: Option<f64>,
@@ -250,8 +251,8 @@ pub(crate) struct KneeArgs {
     #[arg(long, default_value_t = 2000)]
     max_viewers: usize,
     /// Seconds to measure at each step
-    #[arg(long, default_value_t = 5.0)]
-    seconds: f64,
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    seconds: Duration,
     /// Joins a second
     #[arg(long, default_value_t = 200.0)]
     rate: f64,
@@ -271,17 +272,17 @@ pub(crate) struct SoakArgs {
     #[arg(long, default_value_t = 20)]
     viewers: usize,
     /// Seconds of coming and going
-    #[arg(long, default_value_t = 60.0)]
-    seconds: f64,
+    #[arg(long, default_value = "60", value_parser = seconds)]
+    seconds: Duration,
     /// Viewers that leave, and others that join, a second
     #[arg(long, default_value_t = 5.0)]
     churn: f64,
     /// Seconds from one restart of a publisher to the next; 0 for none
-    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
-    restart: f64,
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    restart: Duration,
     /// Seconds that the server has to clean up before what is left is counted
-    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
-    settle: f64,
+    #[arg(long, default_value = "5", value_parser = seconds, value_name = "SECONDS")]
+    settle: Duration,
     /// Where the server lists its live sessions as JSON; of Sluice http://ADMIN/api/v1/sessions?state=live
     #[arg(long, value_name = "URL")]
     sessions_url: Option<String>,
@@ -305,9 +306,8 @@ impl RunArgs {
 
 impl StormArgs {
     pub(crate) fn campaign(self) -> Planned {
-        let calm = duration(self.calm, "--calm is no duration")?;
-        let scenario = Scenario::Storm { joins: self.joins, calm, leave: self.leave };
-        self.common.watched(self.viewers, 2.0 * self.calm, self.rate, scenario)
+        let scenario = Scenario::Storm { joins: self.joins, calm: self.calm, leave: self.leave };
+        self.common.watched(self.viewers, self.calm.saturating_mul(2), self.rate, scenario)
     }
 }
 
@@ -339,11 +339,10 @@ impl SoakArgs {
         if self.churn.is_nan() || self.churn <= 0.0 {
             return Err(RunError::Plan("--churn must be above 0"));
         }
-        let restart = duration(self.restart, "--restart is no duration")?;
         let scenario = Scenario::Soak {
             churn: self.churn,
-            restart: (!restart.is_zero()).then_some(restart),
-            settle: duration(self.settle, "--settle is no duration")?,
+            restart: (!self.restart.is_zero()).then_some(self.restart),
+            settle: self.settle,
             sessions_url: self.sessions_url,
         };
         self.common.watched(self.viewers, self.seconds, None, scenario)
@@ -352,14 +351,14 @@ impl SoakArgs {
 
 impl Common {
     /// A test that makes no sense without viewers.
-    fn watched(self, viewers: usize, seconds: f64, rate: Option<f64>, scenario: Scenario) -> Planned {
+    fn watched(self, viewers: usize, duration: Duration, rate: Option<f64>, scenario: Scenario) -> Planned {
         if self.target.whep.is_none() || viewers == 0 {
             return Err(RunError::Plan("this test needs --whep and at least one viewer"));
         }
-        self.campaign(viewers, seconds, rate, scenario)
+        self.campaign(viewers, duration, rate, scenario)
     }
 
-    fn campaign(self, viewers: usize, seconds: f64, rate: Option<f64>, scenario: Scenario) -> Planned {
+    fn campaign(self, viewers: usize, duration: Duration, rate: Option<f64>, scenario: Scenario) -> Planned {
         let Common { target, media, clients, output } = self;
         let publishers = if target.whip.is_some() { target.publishers } else { 0 };
         let viewers = if target.whep.is_some() { viewers } else { 0 };
@@ -373,7 +372,7 @@ impl Common {
             token: target.token,
             publishers,
             viewers,
-            duration: duration(seconds, "--seconds is no duration")?,
+            duration,
             rate,
             media: mix.first().cloned().unwrap_or_default(),
             client: ClientOptions {
@@ -399,7 +398,6 @@ impl Common {
 impl Media {
     /// The kinds of streams; with several values of one option, the first publisher gets the first of each, and so on.
     fn mix(&self, publishers: usize) -> Result<Vec<PublisherOptions>, RunError> {
-        let gop = duration(self.gop, "--gop is no duration")?;
         if !(1.0..=100.0).contains(&self.keyframe_factor) {
             return Err(RunError::Plan("--keyframe-factor must be from 1 to 100"));
         }
@@ -424,7 +422,7 @@ impl Media {
                     bitrate: self.bitrate[index % self.bitrate.len()],
                     packet_size: self.packet_size[index % self.packet_size.len()].into(),
                     fps: self.fps,
-                    gop,
+                    gop: self.gop,
                     keyframe_factor: self.keyframe_factor,
                     ..PublisherOptions::default()
                 })
@@ -432,10 +430,6 @@ impl Media {
             .take(longest.iter().product())
             .collect()
     }
-}
-
-fn duration(seconds: f64, what: &'static str) -> Result<Duration, RunError> {
-    Duration::try_from_secs_f64(seconds).map_err(|_| RunError::Plan(what))
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -25,6 +25,7 @@ use crate::client::{
     AUDIO_BYTES, AUDIO_INTERVAL, DatagramSink, Moment, PublisherOptions, ReceptionThread, open_socket,
 };
 use crate::media::frames::Packetizer;
+use crate::seconds::seconds;
 
 /// Before this has passed nothing is measured: caches, the clock of the CPU and the receivers' buffers settle.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -61,8 +62,8 @@ pub struct FloorArgs {
     #[arg(long, default_value_t = 100)]
     viewers: usize,
     /// Seconds to measure
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    seconds: Duration,
     /// Send video
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     video: bool,
@@ -97,7 +98,7 @@ pub fn command(args: &FloorArgs) -> io::Result<()> {
     let plan = FloorPlan {
         streams: args.publishers,
         viewers: args.viewers,
-        duration: Duration::try_from_secs_f64(args.seconds).map_err(io::Error::other)?,
+        duration: args.seconds,
         media: PublisherOptions {
             video: args.video.then_some(Codec::H264),
             audio: args.audio,
@@ -118,7 +119,7 @@ pub fn command(args: &FloorArgs) -> io::Result<()> {
 struct FloorPlan {
     /// Streams, each with a pace of its own.
     streams: usize,
-    /// Viewers, dealt out to the streams in turn.
+    /// FloorViewers, dealt out to the streams in turn.
     viewers: usize,
     /// Time that is measured.
     duration: Duration,
@@ -133,7 +134,7 @@ struct FloorPlan {
 struct FloorFigures {
     /// Streams.
     streams: usize,
-    /// Viewers.
+    /// FloorViewers.
     viewers: usize,
     /// Name of the SRTP profile.
     profile: &'static str,
@@ -159,20 +160,20 @@ fn run(plan: &FloorPlan) -> io::Result<FloorFigures> {
     let _inside = runtime.enter();
     let receivers = Receivers::start(plan.viewers)?;
     let socket = MediaSocket::register(MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0)?)?;
-    let mut streams: Vec<Vec<Viewer>> = (0..plan.streams.max(1)).map(|_| Vec::new()).collect();
+    let mut streams: Vec<Vec<FloorViewer>> = (0..plan.streams.max(1)).map(|_| Vec::new()).collect();
     let count = streams.len();
     for (index, &remote) in receivers.addresses.iter().enumerate() {
-        streams[index % count].push(Viewer::new(TransportTuple::udp(remote, None), index, plan.profile)?);
+        streams[index % count].push(FloorViewer::new(TransportTuple::udp(remote, None), index, plan.profile)?);
     }
 
     let begun = Instant::now();
-    let mut sources: Vec<Vec<Source>> =
-        (0..count).map(|stream| Source::of(stream, begun, count, &plan.media)).collect();
+    let mut tracks: Vec<Vec<FloorTrack>> =
+        (0..count).map(|stream| FloorTrack::of(stream, begun, count, &plan.media)).collect();
     let mut batch = SendBatch::new(socket.is_ipv6());
     let mut sent = Sent::default();
     let mut latest = Duration::ZERO;
     let mut measured = None;
-    while let Some(next) = sources.iter().flatten().map(|source| source.next).min() {
+    while let Some(next) = tracks.iter().flatten().map(|track| track.next).min() {
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         let now = Instant::now();
         if measured.is_none() && now >= begun + WARM_UP {
@@ -183,17 +184,17 @@ fn run(plan: &FloorPlan) -> io::Result<FloorFigures> {
             break;
         }
         latest = latest.max(now.saturating_duration_since(next));
-        for (sources, viewers) in sources.iter_mut().zip(&mut streams) {
-            for source in sources.iter_mut() {
-                source.due = source.frames_until(now);
+        for (tracks, viewers) in tracks.iter_mut().zip(&mut streams) {
+            for track in tracks.iter_mut() {
+                track.due = track.frames_until(now);
             }
             for viewer in viewers.iter_mut() {
-                for source in sources.iter() {
-                    viewer.send(source, &socket, &mut batch, &mut sent)?;
+                for track in tracks.iter() {
+                    viewer.send(track, &socket, &mut batch, &mut sent)?;
                 }
             }
             flush(&socket, &mut batch, &mut sent);
-            sources.iter_mut().for_each(Source::advance);
+            tracks.iter_mut().for_each(FloorTrack::advance);
         }
     }
     let (since, cpu_before) = measured.ok_or_else(|| io::Error::other("there is nothing to send"))?;
@@ -227,33 +228,33 @@ struct Sent {
     messages: u64,
 }
 
-struct Viewer {
+struct FloorViewer {
     tuple: TransportTuple,
     srtp: SrtpSender,
     ssrcs: [u32; 2],
 }
 
-impl Viewer {
-    fn new(tuple: TransportTuple, index: usize, profile: SrtpProfile) -> io::Result<Viewer> {
+impl FloorViewer {
+    fn new(tuple: TransportTuple, index: usize, profile: SrtpProfile) -> io::Result<FloorViewer> {
         let mut exported = vec![0; profile.export_len()];
         openssl::rand::rand_bytes(&mut exported)?;
         let keying = KeyingMaterial::new(profile, &exported).map_err(io::Error::other)?;
         let (_, srtp) = keying.contexts(DtlsRole::Server).map_err(io::Error::other)?;
         let ssrc = 2 * index as u32 + 1;
-        Ok(Viewer { tuple, srtp, ssrcs: [ssrc, ssrc + 1] })
+        Ok(FloorViewer { tuple, srtp, ssrcs: [ssrc, ssrc + 1] })
     }
 
     /// Sends the frames of a track that are due.
     fn send(
         &mut self,
-        source: &Source,
+        track: &FloorTrack,
         socket: &MediaSocket,
         batch: &mut SendBatch,
         sent: &mut Sent,
     ) -> io::Result<()> {
-        let mut sequence_number = source.sequence;
-        for number in source.count..source.count + source.due {
-            let frame = source.frame(number);
+        let mut sequence_number = track.sequence;
+        for number in track.count..track.count + track.due {
+            let frame = track.frame(number);
             for (index, payload) in frame.iter().enumerate() {
                 if batch.room() < PACKET_ROOM {
                     flush(socket, batch, sent);
@@ -261,10 +262,10 @@ impl Viewer {
                 let fields = HeaderFields {
                     marker: index + 1 == frame.len(),
                     padding: false,
-                    payload_type: 96 + source.kind.index() as u8,
+                    payload_type: 96 + track.kind.index() as u8,
                     sequence_number,
-                    timestamp: (number as u32).wrapping_mul(source.ticks),
-                    ssrc: self.ssrcs[source.kind.index()],
+                    timestamp: (number as u32).wrapping_mul(track.ticks),
+                    ssrc: self.ssrcs[track.kind.index()],
                 };
                 let out = batch.spare();
                 let header = write_header(out, &fields, []).ok_or_else(|| io::Error::other("no room for a header"))?;
@@ -280,7 +281,7 @@ impl Viewer {
 }
 
 /// One track of a stream.
-struct Source {
+struct FloorTrack {
     kind: MediaKind,
     next: Instant,
     interval: Duration,
@@ -297,9 +298,9 @@ struct Source {
     ticks: u32,
 }
 
-impl Source {
+impl FloorTrack {
     /// The tracks of a stream; streams begin one after the other within the first frame's time.
-    fn of(stream: usize, begun: Instant, streams: usize, media: &PublisherOptions) -> Vec<Source> {
+    fn of(stream: usize, begun: Instant, streams: usize, media: &PublisherOptions) -> Vec<FloorTrack> {
         let codecs = media.audio.then_some(Codec::Opus).into_iter().chain(media.video);
         codecs
             .map(|codec| {
@@ -315,7 +316,7 @@ impl Source {
                 let mut frame = |keyframe, bytes| {
                     packetizer.frame(keyframe, bytes).into_iter().map(|payload| payload.bytes).collect()
                 };
-                Source {
+                FloorTrack {
                     kind,
                     next: begun + interval.mul_f64(stream as f64 / streams as f64),
                     interval,

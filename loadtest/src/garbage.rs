@@ -15,15 +15,15 @@ use serde::Serialize;
 
 use crate::client::local_ip;
 
-/// Source addresses towards each address, used by turns.
+/// SourceSocket addresses towards each address, used by turns.
 const SOURCES: usize = 16;
 /// Datagrams leave this often.
 const INTERVAL: Duration = Duration::from_millis(1);
 /// What could not leave in time is made up for up to this much of it.
-const LONGEST_DEBT: Duration = Duration::from_millis(20);
+const MAX_DEBT: Duration = Duration::from_millis(20);
 /// Datagrams of one kind and one source in a row.
 const RUN: usize = 8;
-const LONGEST: usize = 1200;
+const MAX_LEN: usize = 1200;
 
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -55,7 +55,7 @@ impl Garbage {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let sources = {
             let _inside = runtime.enter();
-            let open = |index| Source::open(to[index % to.len()]);
+            let open = |index| SourceSocket::open(to[index % to.len()]);
             (0..SOURCES * to.len()).map(open).collect::<io::Result<Vec<_>>>()?
         };
         let thread = thread::Builder::new().name("garbage".into()).spawn(move || {
@@ -85,34 +85,34 @@ impl Drop for Garbage {
 }
 
 /// A socket and where its datagrams go.
-struct Source {
+struct SourceSocket {
     socket: MediaSocket,
     to: SocketAddr,
 }
 
-impl Source {
-    fn open(to: SocketAddr) -> io::Result<Source> {
+impl SourceSocket {
+    fn open(to: SocketAddr) -> io::Result<SourceSocket> {
         let ip = local_ip(to.ip());
-        Ok(Source { socket: MediaSocket::register(MediaSocket::bind(ip, 0)?)?, to })
+        Ok(SourceSocket { socket: MediaSocket::register(MediaSocket::bind(ip, 0)?)?, to })
     }
 }
 
-fn send(sources: Vec<Source>, per_second: u32, stopped: &AtomicBool) -> GarbageFigures {
+fn send(sources: Vec<SourceSocket>, per_second: u32, stopped: &AtomicBool) -> GarbageFigures {
     let (begun, mut figures, mut noise) =
         (Instant::now(), GarbageFigures::default(), SmallRng::seed_from_u64(0x9e37_79b9_7f4a_7c15));
     let mut batches: Vec<SendBatch> = sources.iter().map(|source| SendBatch::new(source.socket.is_ipv6())).collect();
-    let mut buffer = [0; LONGEST];
+    let mut buffer = [0; MAX_LEN];
     let (mut last, mut owed, mut turn) = (begun, 0.0, 0_usize);
     while !stopped.load(Ordering::Relaxed) && !sources.is_empty() {
         thread::sleep(INTERVAL);
         let now = Instant::now();
-        owed += (now - last).min(LONGEST_DEBT).as_secs_f64() * f64::from(per_second);
+        owed += (now - last).min(MAX_DEBT).as_secs_f64() * f64::from(per_second);
         last = now;
         while owed >= 1.0 {
             let index = turn % sources.len();
             let kind = KINDS[turn / sources.len() % KINDS.len()];
             turn += 1;
-            let (Source { socket, to }, batch) = (&sources[index], &mut batches[index]);
+            let (SourceSocket { socket, to }, batch) = (&sources[index], &mut batches[index]);
             for _ in 0..RUN.min(owed as usize) {
                 let datagram = kind.datagram(&mut noise, &mut buffer);
                 batch.push(TransportTuple::udp(*to, None), datagram);
@@ -145,7 +145,7 @@ const KINDS: [Kind; 4] = [Kind::Noise, Kind::Stun, Kind::Dtls, Kind::Rtp];
 
 impl Kind {
     /// One more of this kind.
-    fn datagram<'a>(self, noise: &mut SmallRng, buffer: &'a mut [u8; LONGEST]) -> &'a [u8] {
+    fn datagram<'a>(self, noise: &mut SmallRng, buffer: &'a mut [u8; MAX_LEN]) -> &'a [u8] {
         let len = match self {
             Kind::Noise => 64,
             Kind::Stun => 64,
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn each_kind_looks_like_what_it_pretends_to_be() {
-        let (mut noise, mut buffer) = (SmallRng::seed_from_u64(1), [0; LONGEST]);
+        let (mut noise, mut buffer) = (SmallRng::seed_from_u64(1), [0; MAX_LEN]);
         for _ in 0..100 {
             assert_eq!(classify(Kind::Stun.datagram(&mut noise, &mut buffer)), Ok(PacketKind::Stun));
             assert!(media_core::ice::peek_ufrag(&buffer[..64]).is_some(), "it gets as far as a look-up");
@@ -205,7 +205,7 @@ mod tests {
         let target = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         target.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let garbage = Garbage::start(vec![target.local_addr().unwrap()], 20_000).unwrap();
-        let (mut sources, mut buffer) = (std::collections::BTreeSet::new(), [0; LONGEST]);
+        let (mut sources, mut buffer) = (std::collections::BTreeSet::new(), [0; MAX_LEN]);
         while sources.len() < SOURCES {
             sources.insert(target.recv_from(&mut buffer).unwrap().1);
         }

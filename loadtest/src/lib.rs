@@ -20,6 +20,7 @@ pub mod relay;
 pub mod report;
 pub mod run;
 pub mod sdp;
+pub mod seconds;
 pub mod tally;
 
 pub use measure::process;

@@ -1,4 +1,4 @@
-//! Where a client stands, and why it failed.
+//! A client's state, and why it failed.
 
 use std::time::Duration;
 
@@ -51,12 +51,12 @@ impl From<AnswerError> for ClientError {
     }
 }
 
-/// Where a client stands.
+/// A client's state.
 #[derive(Clone, Debug)]
 pub enum ClientState {
-    /// The answer is there, checks are under way.
+    /// The answer is there, connectivity checks are in progress.
     Connecting,
-    /// A path is validated, the handshake is under way.
+    /// A path is validated, the handshake is in progress.
     Handshaking,
     /// Media flows, under this profile.
     Connected(SrtpProfile),

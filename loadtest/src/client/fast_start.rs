@@ -1,7 +1,7 @@
-//! Where a viewer's start ends: its latencies count from there.
+//! Where a viewer's fast start ends: its latencies count from there.
 //!
 //! A server may give a viewer who joins what it has kept since the last keyframe. Those packets are as old as their
-//! keyframe, which says nothing of how fast the server forwards; and until they are through, what is live waits behind
+//! keyframe, which says nothing of how fast the server forwards; and until they are through, what is live is queued after
 //! them. A start takes no longer than what it makes up for, if it comes at twice real time or faster. So it ends, of each
 //! source, as long after its first packet arrived as that packet was old by then, and latencies count of packets that the
 //! publisher sent after all of these ends. A server without a cache has a start of no length. One that never makes up for it

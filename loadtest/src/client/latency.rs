@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use hdrhistogram::Histogram;
 
-/// The longest latency that is told from longer ones, in µs.
+/// The longest latency that is recorded as it is, in µs; longer ones count as this.
 const MAX_LATENCY: u64 = 60_000_000;
 
 /// One-way latencies in µs, shared by as many viewers as you like.

@@ -20,7 +20,7 @@ pub(super) const NACK_DELAY: Duration = Duration::from_millis(10);
 /// SSRCs of one viewer; a server has no reason for more.
 const MAX_STREAMS: usize = 8;
 
-/// Where a packet's sequence number stands.
+/// A packet's sequence number, and where it belongs.
 pub(super) struct Placed {
     pub(super) extended: u64,
     /// The highest extended number before it.

@@ -114,7 +114,7 @@ impl ReceptionThread {
 impl Drop for ReceptionThread {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
-        // It fails only if the thread was told so before.
+        // It fails only if the thread was woken for it before.
         let _ = rustix::io::write(&self.shared.end, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has already said so.

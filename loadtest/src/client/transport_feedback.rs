@@ -8,7 +8,7 @@ use media_core::rtcp::{MAX_RTCP_LEN, RtcpWriter};
 use media_core::rtp::extension;
 use media_core::rtp::packet::RtpHeader;
 
-/// The arrivals that the server has not been told of, and when it is told next.
+/// The arrivals that no feedback has reported yet, and when the next feedback is due.
 pub(super) struct FeedbackSender {
     /// Id of the header extension with the number.
     extension: u8,
@@ -80,7 +80,7 @@ mod tests {
 
     // RTCP-14
     #[test]
-    fn feedback_tells_what_came_and_what_did_not() {
+    fn feedback_reports_what_came_and_what_did_not() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut feedback_sender = FeedbackSender::new(start, 3);
@@ -94,8 +94,9 @@ mod tests {
         let Some(Ok(RtcpPacket::TransportFeedback(feedback))) = RtcpPackets::new(&sent[0]).next() else {
             panic!("no feedback: {sent:?}");
         };
-        let came: Vec<(u16, bool)> = feedback.packets().map(|(number, arrival)| (number, arrival.is_some())).collect();
-        assert_eq!(came, [(65_535, true), (0, true), (1, false), (2, true)]);
-        feedback_sender.report(at(250), 1, 2, |_| panic!("all was told"));
+        let arrivals: Vec<(u16, bool)> =
+            feedback.packets().map(|(number, arrival)| (number, arrival.is_some())).collect();
+        assert_eq!(arrivals, [(65_535, true), (0, true), (1, false), (2, true)]);
+        feedback_sender.report(at(250), 1, 2, |_| panic!("all was reported"));
     }
 }

@@ -59,7 +59,7 @@ impl Expected {
 pub(super) struct ViewerMedia {
     expected: Expected,
     nack: bool,
-    /// What the server is told of arrivals.
+    /// Transport-wide feedback, if it was negotiated.
     feedback: Option<FeedbackSender>,
     /// Whoever runs it wants a keyframe.
     keyframe_requested: bool,

@@ -1,4 +1,4 @@
-//! Viewers on paths that carry only a part of the stream: the relay stands in front of the server for them alone, and the
+//! Viewers on paths that carry only a part of the stream: the relay is in front of the server for them alone, and the
 //! others tell whether they notice.
 
 use reqwest::Url;

@@ -37,7 +37,7 @@ impl Usage {
 
     /// User and system time.
     pub fn cpu(&self) -> Duration {
-        // What threads used that have ended stands in the ticks only.
+        // Only the ticks count the threads that have ended.
         self.precise.max(self.user + self.system)
     }
 }

@@ -12,7 +12,7 @@ use crate::media::stamp::{Broken, STAMP_LEN, Stamp};
 pub(crate) struct Payload {
     /// The whole RTP payload.
     pub(crate) bytes: Vec<u8>,
-    /// Where the part begins that no middle box may change: behind VP8's descriptor, else at 0.
+    /// Where the part begins that no middle box may change: after VP8's descriptor, else at 0.
     pub(crate) body: usize,
 }
 

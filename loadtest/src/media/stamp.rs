@@ -1,6 +1,6 @@
 //! What every payload carries at its end: who sent it, its number, when, and a checksum over all of it.
 //!
-//! The stamp stands last so that it is found whatever the codec puts in front.
+//! The stamp is last so that it is found whatever the codec puts first.
 
 /// Bytes of a stamp.
 pub(crate) const STAMP_LEN: usize = 33;
@@ -24,7 +24,7 @@ pub(crate) enum Content {
 pub(crate) struct Stamp {
     /// [`stream_number`] of the stream's name.
     pub(crate) stream: u32,
-    /// Differs between runs of a publisher: its counters start anew.
+    /// Differs between runs of a publisher: its counters start from 0.
     pub(crate) epoch: u32,
     /// What the packet is part of.
     pub(crate) content: Content,

@@ -1,6 +1,5 @@
 //! The relay on the command line.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::link_options::{LinkCounts, LinkError, LinkOptions};
 use super::options::{Direction, RelayCounts, RelayError, RelayOptions};
 use super::service::Relay;
 use crate::measure::process;
+use crate::seconds::seconds;
 
 /// How often the log says what was done.
 const SUMMARY: Duration = Duration::from_secs(5);
@@ -81,9 +81,9 @@ pub struct RelayArgs {
     #[arg(long, value_name = "IP")]
     media_ip: Option<IpAddr>,
     /// Give every client another port towards the server every so many seconds, as a NAT does that forgets
-    #[arg(long, value_name = "SECONDS")]
-    rebind_every: Option<f64>,
-    /// Seed of the dice
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    rebind_every: Option<Duration>,
+    /// Seed of the random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Client addresses at one time; the datagrams of others are dropped
@@ -153,16 +153,15 @@ impl FromArgMatches for LinkArgs {
 /// Runs the relay until the process is interrupted or told to end, and prints what it did.
 ///
 /// # Errors
-/// As [`Relay::start`], and if signals cannot be heard.
+/// As [`Relay::start`], and if signals cannot be received.
 pub fn command(args: &RelayArgs) -> Result<(), RelayError> {
-    let rebind_every = args.rebind_every.map(|seconds| Duration::try_from_secs_f64(seconds).map_err(io::Error::other));
     let options = RelayOptions {
         listen: args.listen,
         target: args.target.clone(),
         media_ip: args.media_ip,
         up: args.links.up,
         down: args.links.down,
-        rebind_every: rebind_every.transpose()?,
+        rebind_every: args.rebind_every,
         seed: args.seed,
         max_flows: args.max_flows,
     };
@@ -178,7 +177,7 @@ pub fn command(args: &RelayArgs) -> Result<(), RelayError> {
             tracing::info!("{name}: {}", serde_json::to_string(&relay.link(direction)).unwrap_or_default());
         }
         let mut summary = tokio::time::interval(SUMMARY);
-        let mut said = 0;
+        let mut last_passed = 0;
         loop {
             tokio::select! {
                 _ = interrupt.recv() => break,
@@ -186,7 +185,7 @@ pub fn command(args: &RelayArgs) -> Result<(), RelayError> {
                 _ = summary.tick() => {
                     let counts = relay.counts();
                     let passed = counts.up.received + counts.down.received;
-                    if std::mem::replace(&mut said, passed) != passed {
+                    if std::mem::replace(&mut last_passed, passed) != passed {
                         tracing::info!("{} clients; up: {}; down: {}", counts.flows, line(&counts.up), line(&counts.down));
                     }
                 }
@@ -202,7 +201,7 @@ fn line(counts: &LinkCounts) -> String {
     let lost = counts.lost + counts.lost_in_bursts;
     let queue = *longest_queue_us as f64 / 1000.0;
     format!(
-        "{received} came, {forwarded} went on, {lost} lost, {dropped_by_queue} dropped by the queue (longest wait {queue:.0} ms)"
+        "{received} received, {forwarded} forwarded, {lost} lost, {dropped_by_queue} dropped by the queue (longest wait {queue:.0} ms)"
     )
 }
 
@@ -212,15 +211,15 @@ fn table(counts: &RelayCounts) -> Table {
     let mut row = |name: &str, value: fn(&LinkCounts) -> String| {
         table.add_row([name.to_owned(), value(&counts.up), value(&counts.down)]);
     };
-    row("came", |link| link.received.to_string());
+    row("received", |link| link.received.to_string());
     row("lost at random", |link| link.lost.to_string());
     row("lost in bursts", |link| link.lost_in_bursts.to_string());
     row("dropped by the queue", |link| link.dropped_by_queue.to_string());
     row("dropped by the relay's own limit", |link| link.overflowed.to_string());
-    row("went on", |link| link.forwarded.to_string());
+    row("forwarded", |link| link.forwarded.to_string());
     row("of them twice", |link| link.duplicated.to_string());
     row("of them overtaken", |link| link.reordered.to_string());
-    row("kbytes that went on", |link| (link.forwarded_bytes / 1000).to_string());
+    row("kbytes forwarded", |link| (link.forwarded_bytes / 1000).to_string());
     row("mean wait in the queue, ms", |link| {
         let passed = link.received.saturating_sub(link.dropped_by_queue).max(1);
         format!("{:.1}", link.queued_us as f64 / 1000.0 / passed as f64)

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_back_datagram_is_overtaken_by_those_behind_it() {
+    fn a_delayed_datagram_is_overtaken_by_later_ones() {
         let options = LinkOptions { delay: 5.0, reorder: 10.0, reorder_delay: 3.5, ..LinkOptions::default() };
         let (out, counts) = through(options, 10_000, MS);
         let late = out.iter().filter(|(_, travelled)| *travelled == Duration::from_micros(8500)).count();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_behind_the_bottleneck_has_used_it() {
+    fn what_is_lost_after_the_bottleneck_has_used_it() {
         let options = LinkOptions { rate: 8000.0, loss: 50.0, queue: 60_000.0, ..LinkOptions::default() };
         let (out, counts) = through(options, 1000, Duration::ZERO);
         assert!(counts.lost > 400);

@@ -32,7 +32,7 @@ pub struct RelayOptions {
     pub down: LinkOptions,
     /// How often every client gets another port towards the server; never if `None`.
     pub rebind_every: Option<Duration>,
-    /// Seed of all dice. The n-th client of every run meets the same fate, as far as it does the same.
+    /// Seed of all random numbers: the n-th client of every run meets the same impairments, as far as it does the same.
     pub seed: u64,
     /// Clients at one time; those of others are refused.
     pub max_flows: usize,

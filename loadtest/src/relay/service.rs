@@ -83,7 +83,7 @@ impl Relay {
     }
 
     /// Changes the links of all clients, present and coming. What is on its way leaves as planned. The longest wait is
-    /// looked for anew.
+    /// counted from 0 again.
     ///
     /// # Errors
     /// Values out of range; nothing is changed then.

@@ -11,7 +11,7 @@ use crate::measure::figures::Phase;
 use crate::measure::roster::Group;
 use crate::report::outcome::{KneeFigures, Outcome, StormFigures};
 
-/// The server finds out what narrow paths carry, and the queue that stands in them by then drains.
+/// The server adapts to narrow paths, and the queue that has formed in them by then drains.
 const ADAPT: Duration = Duration::from_secs(3);
 /// A storm is over so soon that its shortest phase needs a bound.
 const SHORTEST_STORM: Duration = Duration::from_secs(1);

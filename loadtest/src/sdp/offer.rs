@@ -44,7 +44,7 @@ pub enum Imitation {
     Browser,
     /// OBS: no RTX, keyframe requests are ignored, and the first sender report has a useless RTP time.
     Obs,
-    /// FFmpeg: no feedback, no extensions, no RTX; it hears nothing of what the server reports.
+    /// FFmpeg: no feedback, no extensions, no RTX; it ignores what the server reports.
     Ffmpeg,
 }
 

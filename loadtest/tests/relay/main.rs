@@ -1,4 +1,4 @@
-//! The relay with real sockets: an echo and a small HTTP server behind it.
+//! The relay with real sockets: an echo and a small HTTP server after it.
 
 // Helpers of tests may panic like the tests themselves.
 #![allow(clippy::unwrap_used)]
@@ -195,7 +195,7 @@ async fn a_bottleneck_lets_through_what_its_rate_allows_and_drops_the_rest() {
 }
 
 #[tokio::test]
-async fn links_change_under_way() {
+async fn links_change_while_packets_pass() {
     let echo = Echo::start().await;
     let relay = relay(perfect(), perfect());
     let client = Client::of(relay.port_to(echo.address).unwrap()).await;
@@ -212,14 +212,14 @@ async fn links_change_under_way() {
 }
 
 #[tokio::test]
-async fn a_rebound_client_comes_from_another_port_and_hears_nothing_through_the_old_one() {
+async fn a_rebound_client_comes_from_another_port_and_receives_nothing_through_the_old_one() {
     let echo = Echo::start().await;
     let relay = relay(perfect(), LinkOptions { delay: 1.0, ..perfect() });
     let client = Client::of(relay.port_to(echo.address).unwrap()).await;
     for round in 0..3 {
         client.ping(round).await;
         relay.rebind();
-        counted(&relay, "it is bound anew", |counts| counts.rebound == u64::from(round) + 1).await;
+        counted(&relay, "it is rebound", |counts| counts.rebound == u64::from(round) + 1).await;
     }
     client.ping(9).await;
     assert_eq!(echo.sources().len(), 4);
@@ -447,7 +447,7 @@ async fn links_are_changed_and_counts_read_over_http() {
     let client = Client::of(relay.port_to(echo.address).unwrap()).await;
     client.ping(1).await;
     assert_eq!(http.post(url("rebind")).send().await.unwrap().status(), 204);
-    counted(&relay, "it is bound anew", |counts| counts.rebound == 1).await;
+    counted(&relay, "it is rebound", |counts| counts.rebound == 1).await;
     client.ping(2).await;
     counted(&relay, "both passed", |counts| counts.down.forwarded == 2).await;
     let counts = http.get(url("counts")).send().await.unwrap().text().await.unwrap();
@@ -456,5 +456,5 @@ async fn links_are_changed_and_counts_read_over_http() {
         (&counts["up"]["forwarded"], &counts["down"]["lost"], &counts["rebound"]),
         (&json!(2), &json!(0), &json!(1))
     );
-    assert!(fake.asked.lock().unwrap().is_empty(), "the server hears nothing of it");
+    assert!(fake.asked.lock().unwrap().is_empty(), "the server is not asked");
 }
