@@ -25,6 +25,8 @@ pub enum Verify {
 }
 
 /// How a client behaves. The defaults are those of a good client; each other value breaks one thing on purpose.
+///
+/// More fields than fifteen: every one is a switch of its own, and tests name the one that they turn.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// Makes ICE checks at all.

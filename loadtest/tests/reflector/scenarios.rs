@@ -1,9 +1,14 @@
 //! Whole tests, by the library and by the command line.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use loadtest::client::PublisherOptions;
 use loadtest::report::Outcome;
 use loadtest::run::{Campaign, Plan, Scenario};
 
-use super::*;
+use crate::server::Server;
+use crate::short;
 
 fn plan(server: &Server) -> Plan {
     Plan {

@@ -1,0 +1,208 @@
+//! A publisher and viewers, each of them alone.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use loadtest::client::{ClientError, ClientOptions, Identity, PublisherOptions, Verify, Viewer, ViewerOptions};
+use media_core::ledger::{Reason, Stage};
+use media_core::media::Codec;
+use media_core::srtp::SrtpProfile;
+
+use crate::server::Server;
+use crate::short;
+
+#[tokio::test]
+async fn viewers_get_everything_once_and_whole() {
+    for video in [Codec::Vp8, Codec::H264] {
+        let server = Server::start().await;
+        let media = PublisherOptions { video: Some(video), bitrate: 2000, ..PublisherOptions::default() };
+        let publisher = server.publisher(media, short()).await.unwrap();
+        let mut viewers = Vec::new();
+        for _ in 0..3 {
+            viewers.push(server.viewer(ViewerOptions::default(), short()).await.unwrap());
+        }
+        assert_eq!(viewers[0].connected().await.unwrap(), SrtpProfile::AeadAes128Gcm);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        for viewer in viewers {
+            let figures = viewer.stop().await.unwrap();
+            assert!(figures.is_intact(), "{figures:?}");
+            assert!(figures.audio.delivered > 50 && figures.video.delivered > 200, "{figures:?}");
+            assert!(figures.first_keyframe.is_some_and(|time| time < 1.9), "{figures:?}");
+            assert!(figures.sender_reports > 0);
+        }
+        let figures = publisher.stop().await.unwrap();
+        assert!(figures.keyframes >= 1 && figures.refused == 0, "{figures:?}");
+        assert!(server.reflector.sessions.lock().unwrap().is_empty(), "DELETE ends sessions");
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_kept_for_a_viewers_start_counts_as_received_and_not_as_late() {
+    let server = Server::start().await;
+    server.reflector.faults.keeps.store(true, Ordering::Relaxed);
+    let publisher = server.publisher(PublisherOptions { bitrate: 300, ..PublisherOptions::default() }, short()).await;
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    for verify in [Verify::All, Verify::Sample(16)] {
+        let media = ViewerOptions::default();
+        let (latency, joined) = (media.latency.clone(), Instant::now());
+        let viewer = server.viewer(media, ClientOptions { verify, ..short() }).await.unwrap();
+        let counted = || latency.lock().unwrap().len();
+        while counted() < 20 {
+            assert!(joined.elapsed() < Duration::from_secs(20), "{:?}", viewer.figures());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let figures = viewer.figures();
+        assert!(figures.first_rtp.is_some() && figures.first_keyframe.is_some(), "{figures:?}");
+        assert!(figures.is_intact() && figures.total().delivered > 80, "its start included: {figures:?}");
+        let latest = latency.lock().unwrap().max();
+        assert!(latest < 800_000, "the oldest packet is older than a second; the latest that counts {latest} us");
+        viewer.stop().await.unwrap();
+    }
+    publisher.unwrap().stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_blind_viewer_asks_for_a_keyframe_and_gets_it() {
+    let server = Server::start().await;
+    let media = PublisherOptions { gop: Duration::from_secs(600), ..PublisherOptions::default() };
+    let publisher = server.publisher(media, short()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let viewer = server.viewer(ViewerOptions::default(), short()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    assert!(viewer.stop().await.unwrap().first_keyframe.is_some());
+    assert!(publisher.stop().await.unwrap().keyframe_requests > 0);
+}
+
+#[tokio::test]
+async fn lost_packets_are_recovered_by_retransmission() {
+    let server = Server::start().await;
+    let media = PublisherOptions { audio: false, bitrate: 4000, ..PublisherOptions::default() };
+    let publisher = server.publisher(media, short()).await.unwrap();
+    let options = ClientOptions { drop_incoming: 0.05, connect_timeout: Duration::from_secs(5), ..short() };
+    let viewer = server.viewer(ViewerOptions::default(), options).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2000)).await;
+    let figures = viewer.stop().await.unwrap();
+    assert!(figures.video.recovered > 10, "{figures:?}");
+    // What was lost in the last moments could not be asked for any more.
+    assert!(figures.video.lost < 15, "{figures:?}");
+    assert_eq!((figures.video.corrupt, figures.video.duplicated), (0, 0), "{figures:?}");
+    assert!(publisher.stop().await.unwrap().resent > 10);
+}
+
+#[tokio::test]
+async fn altered_payloads_are_found() {
+    let server = Server::start().await;
+    server.reflector.faults.corrupt.store(true, Ordering::Relaxed);
+    let _publisher = server.publisher(PublisherOptions::default(), short()).await.unwrap();
+    let viewer = server.viewer(ViewerOptions::default(), short()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let figures = viewer.stop().await.unwrap();
+    assert!(!figures.is_intact());
+    assert_eq!(figures.total().corrupt, figures.total().delivered, "{figures:?}");
+}
+
+#[tokio::test]
+async fn without_checks_no_stage_after_ice_begins() {
+    let server = Server::start().await;
+    let options =
+        ClientOptions { send_checks: false, connect_timeout: Duration::from_millis(300), ..ClientOptions::default() };
+    let error = server.publisher(PublisherOptions::default(), options).await.err().unwrap();
+    assert!(matches!(error, ClientError::Timeout(_, Stage::Ice)), "{error}");
+    assert_eq!(server.reflector.sessions.lock().unwrap()[&1].ice.last_valid_check(), None);
+}
+
+#[tokio::test]
+async fn a_wrong_fingerprint_ends_the_handshake() {
+    let server = Server::start().await;
+    let options = ClientOptions { corrupt_fingerprint: true, ..short() };
+    let error = server.publisher(PublisherOptions::default(), options).await.err().unwrap();
+    assert!(matches!(error, ClientError::Dtls(_)), "{error}");
+    assert_eq!(server.failures(), [Reason::FingerprintMismatch]);
+}
+
+#[tokio::test]
+async fn without_a_common_srtp_profile_there_are_no_keys() {
+    let server = Server::start().await;
+    let options = ClientOptions { srtp_profiles: Vec::new(), ..short() };
+    let error = server.publisher(PublisherOptions::default(), options).await.err().unwrap();
+    assert!(matches!(error, ClientError::Dtls(_)), "{error}");
+    assert_eq!(server.failures(), [Reason::NoSrtpProfile]);
+}
+
+#[tokio::test]
+async fn every_srtp_profile_carries_media() {
+    for profile in SrtpProfile::ALL {
+        let server = Server::start().await;
+        let options = ClientOptions { srtp_profiles: vec![profile], ..short() };
+        let publisher = server.publisher(PublisherOptions::default(), options.clone()).await.unwrap();
+        assert_eq!(publisher.connected().await.unwrap(), profile);
+        let viewer = server.viewer(ViewerOptions::default(), options).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let figures = viewer.stop().await.unwrap();
+        assert!(figures.is_intact(), "{profile} {figures:?}");
+    }
+}
+
+#[tokio::test]
+async fn corrupted_srtp_reaches_the_server_and_authenticates_never() {
+    let server = Server::start().await;
+    let options = ClientOptions { corrupt_srtp: true, ..short() };
+    let _publisher = server.publisher(PublisherOptions::default(), options).await.unwrap();
+    let viewer = server.viewer(ViewerOptions::default(), short()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(viewer.stop().await.unwrap().total().delivered, 0);
+    assert!(server.reflector.sessions.lock().unwrap()[&1].unauthentic > 20);
+}
+
+#[tokio::test]
+async fn a_publisher_without_keyframes_sends_none() {
+    let server = Server::start().await;
+    let media = PublisherOptions { keyframes: false, ..PublisherOptions::default() };
+    let publisher = server.publisher(media, short()).await.unwrap();
+    let viewer = server.viewer(ViewerOptions::default(), short()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let figures = viewer.stop().await.unwrap();
+    assert!(figures.video.delivered > 0 && figures.video.keyframes == 0, "{figures:?}");
+    assert_eq!(publisher.stop().await.unwrap().keyframes, 0);
+}
+
+#[tokio::test]
+async fn a_sampling_viewer_counts_every_packet_and_verifies_some() {
+    let server = Server::start().await;
+    let media = PublisherOptions { bitrate: 4000, gop: Duration::from_millis(500), ..PublisherOptions::default() };
+    let publisher = server.publisher(media, short()).await.unwrap();
+    let viewer = async |verify, drop_incoming| {
+        let options = ClientOptions { verify, drop_incoming, ..short() };
+        server.viewer(ViewerOptions { nack: drop_incoming == 0.0, ..ViewerOptions::default() }, options).await.unwrap()
+    };
+    let (all, some) = (viewer(Verify::All, 0.0).await, viewer(Verify::Sample(16), 0.0).await);
+    let lossy = viewer(Verify::Sample(16), 0.1).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let [all, some, lossy] = [all, some, lossy].map(|viewer| async { viewer.stop().await.unwrap().total() });
+    let (all, some, lossy) = (all.await, some.await, lossy.await);
+    assert_eq!(all.verified, all.delivered, "{all:?}");
+    assert!(some.is_intact() && some.delivered > 400, "{some:?}");
+    // What comes before the first keyframe is verified as well.
+    assert!(some.verified > some.delivered / 20 && some.verified < some.delivered / 2, "{some:?}");
+    // What this viewer threw away is lost, and the publisher's counters say the same.
+    let share = lossy.lost as f64 / (lossy.lost + lossy.delivered) as f64;
+    assert!((0.05..0.16).contains(&share) && lossy.missing == lossy.lost, "{lossy:?}");
+    publisher.stop().await.unwrap();
+
+    server.reflector.faults.corrupt.store(true, Ordering::Relaxed);
+    let _publisher = server.publisher(PublisherOptions::default(), short()).await.unwrap();
+    let viewer = viewer(Verify::Sample(4), 0.0).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let total = viewer.stop().await.unwrap().total();
+    assert!(total.corrupt > 0 && !total.is_intact(), "{total:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_as_it_was() {
+    let server = Server::start().await;
+    let options = short();
+    let identity = Identity::new(&options).unwrap();
+    let endpoint = server.endpoint("nothing/here");
+    let error = Viewer::start(&endpoint, &identity, ViewerOptions::default(), options).await.err().unwrap();
+    assert!(matches!(error, ClientError::Refused { status: 404, .. }), "{error}");
+}
