@@ -110,7 +110,6 @@ impl Encoder {
             let late = now - self.next_frame;
             figures.frames += 1;
             figures.late_frames += u64::from(late > LATE);
-            figures.latest = figures.latest.max(late.as_secs_f64());
             let video = self.codec.kind() == MediaKind::Video;
             let keyframe = video && media.keyframes && now >= self.next_keyframe;
             if keyframe {

@@ -1,24 +1,18 @@
 //! What publishers and viewers count.
 
-use serde::Serialize;
-
 use crate::tally::TrackFigures;
 
 /// What a publisher did.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct PublisherFigures {
     /// From the POST to the end of the handshake, in seconds.
     pub connected: Option<f64>,
     /// RTP packets sent, without retransmissions.
     pub packets: u64,
-    /// Payload bytes of those.
-    pub bytes: u64,
     /// Frames sent; every audio packet is one.
     pub frames: u64,
     /// Frames that left more than 10 ms after their time: the load test itself was too slow.
     pub late_frames: u64,
-    /// How late the latest frame was, in seconds.
-    pub latest: f64,
     /// Keyframes sent.
     pub keyframes: u64,
     /// PLI and FIR received.
@@ -30,7 +24,7 @@ pub struct PublisherFigures {
 }
 
 /// What a viewer saw. Times are seconds since its POST.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ViewerFigures {
     /// End of the handshake.
     pub connected: Option<f64>,

@@ -103,7 +103,6 @@ impl RtpSender {
             if write_packet(&mut packet, &fields, &self.format.mid, &payload.bytes) {
                 out.rtp(&packet);
                 figures.packets += 1;
-                figures.bytes += payload.bytes.len() as u64;
                 self.packets = self.packets.wrapping_add(1);
                 self.octets = self.octets.wrapping_add(payload.bytes.len() as u32);
             }

@@ -187,7 +187,7 @@ impl Report {
         if self.latency_ms.is_some() {
             lines.push(
                 "latency: to the arrival in the viewer's socket, by the system's clock, not until it was read; of packets sent \
-                 after the viewer's start: as long after its first packet came as that was old"
+                 after the viewer's fast start: as long after its first packet came as that was old"
                     .into(),
             );
         }
