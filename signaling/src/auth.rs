@@ -152,6 +152,7 @@ mod tests {
         assert_eq!(Tokens::default().check("a", None), Access::Granted(Identity::Anyone));
     }
 
+    // AUTH-04
     #[test]
     fn one_token_may_serve_two_streams() {
         let mut tokens = tokens();

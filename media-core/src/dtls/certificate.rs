@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn certificates_are_p256_random_and_short_lived() {
-        // DTLS-06
+        // DTLS-06, Q-24
         let (one, two) = (Certificate::generate().unwrap(), Certificate::generate().unwrap());
         assert_ne!(one.fingerprint(), two.fingerprint());
         let serial = |c: &Certificate| c.x509.serial_number().to_bn().unwrap();

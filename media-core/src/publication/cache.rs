@@ -203,6 +203,7 @@ mod tests {
         PacketInfo { sequence, timestamp, arrived: Instant::now(), payload_type: 96, marker: false, keyframe: false }
     }
 
+    // RTP-12
     #[test]
     fn packets_come_back_as_they_went_in_until_the_ring_overwrites_them() {
         let mut cache = PacketCache::bounded(1024, 64, 1);

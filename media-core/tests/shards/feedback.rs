@@ -170,7 +170,7 @@ async fn the_publisher_is_asked_for_what_is_lost_and_viewers_get_it_late() {
     server.core.shutdown().await;
 }
 
-// RTCP-11
+// RTCP-02, RTCP-11
 #[tokio::test]
 async fn keyframe_wishes_of_many_viewers_are_one_request() {
     for shard in [0, 1] {
@@ -246,7 +246,7 @@ async fn the_publisher_learns_what_arrived_when_and_what_was_lost() {
     server.core.shutdown().await;
 }
 
-// RTCP-04, RTCP-05
+// RTCP-02, RTCP-04, RTCP-05
 #[tokio::test]
 async fn viewers_get_sender_reports_on_their_own_time_line() {
     for shard in [0, 1] {

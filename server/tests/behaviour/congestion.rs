@@ -249,7 +249,7 @@ async fn retransmissions_leave_next_to_nothing_of_random_loss_on_either_side() {
     tokio::join!(downstream(light), downstream(heavy), upstream(light), upstream(heavy));
 }
 
-// TIME-01
+// RTP-05, RTP-06
 #[tokio::test]
 async fn numbers_go_on_over_wraps_and_a_long_pause() {
     let server = Sluice::start(&[]).await;

@@ -216,7 +216,7 @@ fn judge([before, busy, resumed, end]: [&ViewerFigures; 4], refused_by_socket: f
     assert_eq!(held_back(end), held_back(resumed), "it keeps up: {end:?}");
 }
 
-// ROB-03: checks, RTCP and HTTP do not wait; video is dropped in whole frames, audio hardly; nothing of it shows as loss.
+// Checks, RTCP and HTTP do not wait; video is dropped in whole frames, audio hardly; nothing of it shows as loss.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_overloaded_shard_drops_frames_answers_everybody_and_recovers() {
     let (cpu, all) = last_processor();

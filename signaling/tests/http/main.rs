@@ -157,7 +157,7 @@ async fn unknown_resources_are_404() {
     }
 }
 
-// AUTH-01, CORS-06, WHIP-30 order of ERR-04
+// AUTH-01, CORS-06, ERR-04
 #[tokio::test]
 async fn publishing_needs_the_streams_token() {
     let app = guarded();
@@ -409,7 +409,7 @@ async fn delete_ends_a_session_and_works_for_a_while_after_its_end() {
     assert_eq!(app.send("DELETE", &session, &[], "").await.code(), "not-found");
 }
 
-// TRK-01 to TRK-09, WHIP-13, WHIP-17, WHIP-18
+// TRK-01 to TRK-09, WHIP-13, WHIP-17, WHIP-18, Q-27
 #[tokio::test]
 async fn trickle_takes_candidates_and_refuses_a_restart() {
     let app = App::new(SignalingConfig::default());

@@ -18,7 +18,8 @@ fn numbers(app: &App, kind: MediaKind) -> Vec<(u8, Codec)> {
     section.formats.iter().map(|format| (format.payload_type, format.codec)).collect()
 }
 
-// SDP-10 to SDP-32, WHIP-01, WHIP-02, WHIP-07, WHIP-34
+// SDP-01, SDP-07, SDP-08, SDP-10 to SDP-32, Q-15, Q-24
+// WHIP-01, WHIP-02, WHIP-07, WHIP-08, WHIP-28, WHIP-34
 #[tokio::test]
 async fn every_publisher_gets_an_answer_that_lints() {
     for mode in [IceMode::Lite, IceMode::Full] {
@@ -138,7 +139,7 @@ async fn red_keeps_its_place_and_goes_to_viewers_that_know_it() {
     assert!(!numbers(&app, MediaKind::Audio).iter().any(|(_, codec)| *codec == Codec::Red));
 }
 
-// WHIP-12, O-14
+// WHIP-12
 #[tokio::test]
 async fn a_data_channel_is_answered_with_port_0_and_simulcast_without() {
     let app = App::new(SignalingConfig::default());
