@@ -44,10 +44,11 @@ test: lint test-rust test-browser test-aiortc test-deploy ## Run everything that
 	@echo '== every step passed'
 
 .PHONY: lint
-lint: ## Check formatting, clippy, the scripts, the docs' links, and the dependencies' licences
+lint: ## Check formatting, clippy, the scripts, the pages under docs/, and the dependencies' licences
 	@.ci/install build lint
 	$(CARGO) fmt --all --check
 	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/deny
+	@.ci/conformance.py
 	@.ci/deny
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
