@@ -1,6 +1,7 @@
-"""Checks that the files under deploy/ are well-formed: YAML, JSON and TOML parse, systemd accepts the units."""
+"""Checks that the files under deploy/ and .github/ are well-formed: YAML, JSON and TOML parse, systemd accepts the units."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -11,7 +12,8 @@ import tomllib
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SERVER = ROOT / "target/debug/sluice"
+SERVER = ROOT / (os.environ.get("CARGO_TARGET_DIR") or "target") / "debug/sluice"
+FOLDERS = ["deploy", ".github"]
 
 
 def parse_yaml(path):
@@ -43,7 +45,7 @@ CHECKS = {
 
 def main():
     passed, failed = 0, 0
-    for path in sorted((ROOT / "deploy").rglob("*")):
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*")):
         check = CHECKS.get(path.suffix)
         # A chart's templates become YAML only when Helm has filled them in.
         if check is None or "templates" in path.parts:
@@ -55,7 +57,7 @@ def main():
             failed += 1
             print(f"{path.relative_to(ROOT)}: {error}", file=sys.stderr)
     if passed + failed == 0:
-        print("deploy/ holds nothing to check", file=sys.stderr)
+        print("there is nothing to check", file=sys.stderr)
         return 1
     print(f"deploy: {passed} passed, {failed} failed")
     return 1 if failed else 0
