@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 CARGO := cargo
+# Where cargo builds; what the tests install and write is there too.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for the server of `make run`, such as ARGS='--shards 2 --media-port 40000'.
 ARGS ?=
 # Arguments for the load test of `make demo`.
@@ -23,7 +25,7 @@ help: ## List these commands
 run: ## Build the server (release) and run it; ARGS='--shards 2' passes arguments on
 	@.ci/install build
 	$(CARGO) build --release --locked --package server
-	target/release/sluice $(ARGS)
+	$(TARGET)/release/sluice $(ARGS)
 
 .PHONY: demo
 demo: ## Run a server with 1 publisher and 20 viewers for 10 s and print the report
@@ -53,7 +55,7 @@ lint: ## Check formatting, clippy, the scripts, the pages under docs/, and the d
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 
-# One build for the tests of every kind: the browser and aiortc tests run target/debug/sluice. Building all targets at once
+# One build for the tests of every kind: the browser and aiortc tests run its debug binary. Building all targets at once
 # keeps one set of crate features, so that nothing is compiled twice.
 .PHONY: build-tests
 build-tests:
@@ -72,12 +74,17 @@ test-browser: build-tests ## Run the end-to-end tests in headless Chromium only
 .PHONY: test-aiortc
 test-aiortc: build-tests ## Run the end-to-end tests with aiortc only
 	@.ci/install python
-	target/venv/bin/python -m pytest -q -p no:cacheprovider server/tests/aiortc
+	$(TARGET)/venv/bin/python -m pytest -q -p no:cacheprovider server/tests/aiortc
 
 .PHONY: test-deploy
-test-deploy: build-tests ## Check the files under deploy/ only
+test-deploy: build-tests ## Check the files under deploy/ and .github/ only
 	@.ci/install deploy
-	target/venv/bin/python .ci/check_deploy.py
+	$(TARGET)/venv/bin/python .ci/check_deploy.py
+
+.PHONY: screenshot
+screenshot: build-tests ## Take the picture of README.md anew
+	@.ci/install browser
+	node docs/screenshot.mjs
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -86,4 +93,4 @@ fmt: ## Format the code
 .PHONY: clean
 clean: ## Remove everything that was built or installed inside this folder
 	$(CARGO) clean
-	rm -rf target server/tests/browser/node_modules
+	rm -rf $(TARGET) server/tests/browser/node_modules

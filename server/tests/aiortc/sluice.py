@@ -13,7 +13,8 @@ import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-BINARY = os.environ.get("SLUICE_BIN", str(ROOT / "target/debug/sluice"))
+TARGET = ROOT / (os.environ.get("CARGO_TARGET_DIR") or "target")
+BINARY = os.environ.get("SLUICE_BIN", str(TARGET / "debug/sluice"))
 SHARDS = 2
 START_SECONDS = 10
 STOP_SECONDS = 5

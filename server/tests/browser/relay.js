@@ -2,10 +2,10 @@
 
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 
-const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
-const BINARY = process.env.SLUICE_LOADTEST_BIN ?? `${ROOT}target/debug/sluice-loadtest`;
+import { TARGET } from './target.js';
+
+const BINARY = process.env.SLUICE_LOADTEST_BIN ?? `${TARGET}/debug/sluice-loadtest`;
 
 export class Relay {
   #child;

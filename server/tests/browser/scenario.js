@@ -2,7 +2,6 @@
 
 import { after, before, describe, it } from 'node:test';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 import { chromium } from 'playwright-core';
 
@@ -10,8 +9,9 @@ import { poll } from './poll.js';
 import { figures, probe } from './probe.js';
 import { Relay } from './relay.js';
 import { Server } from './server.js';
+import { TARGET } from './target.js';
 
-const OUTPUT = fileURLToPath(new URL('../../../target/browser-tests/', import.meta.url));
+const OUTPUT = `${TARGET}/browser-tests/`;
 
 const FLAGS = [
   // Tests run as root in CI, where the sandbox does not start.

@@ -3,12 +3,11 @@
 import { spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { createSocket } from 'node:dgram';
-import { fileURLToPath } from 'node:url';
 
 import { poll } from './poll.js';
+import { TARGET } from './target.js';
 
-const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
-const BINARY = process.env.SLUICE_BIN ?? `${ROOT}target/debug/sluice`;
+const BINARY = process.env.SLUICE_BIN ?? `${TARGET}/debug/sluice`;
 const LOG_LINES = 400;
 
 /** A TCP port of the loopback address that nobody listens on. */
