@@ -82,7 +82,7 @@ test-deploy: build-tests ## Check the files under deploy/ and .github/ only
 	$(TARGET)/venv/bin/python .ci/check_deploy.py
 
 .PHONY: screenshot
-screenshot: build-tests ## Take the picture of README.md anew
+screenshot: build-tests ## Update the screenshot of README.md
 	@.ci/install browser
 	node docs/screenshot.mjs
 

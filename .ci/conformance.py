@@ -6,7 +6,7 @@ test, in its title or in its body; "SDP-10 to SDP-32" means every row between. T
 whole file.
 
   conformance.py           checks: every id has a row, every row has a test and existing paths, the last column is up to date
-  conformance.py --write   writes the last column anew, and follows implementation files that moved under the same name
+  conformance.py --write   updates the last column, and follows implementation files that moved under the same name
 """
 
 import argparse
@@ -179,7 +179,7 @@ def check_row(cells, proven, rewrite, failures):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write the last column anew")
+    parser.add_argument("--write", action="store_true", help="update the last column")
     rewrite = parser.parse_args().write
     named, proven = read_sources()
     failures, rows, lines, stale = [], set(), [], []

@@ -1,4 +1,4 @@
-// Takes the picture of README.md: `node docs/screenshot.mjs`, or `make screenshot`. The test pattern is published and watched on a
+// Takes the screenshot of README.md: `node docs/screenshot.mjs`, or `make screenshot`. The test pattern is published and watched on a
 // server of its own; SLUICE_BIN names another binary than the debug build.
 
 import { statSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { poll } from '../server/tests/browser/poll.js';
 import { Peer, launchBrowser } from '../server/tests/browser/scenario.js';
 import { Server } from '../server/tests/browser/server.js';
 
-const PICTURE = fileURLToPath(new URL('watch.png', import.meta.url));
+const SCREENSHOT = fileURLToPath(new URL('watch.png', import.meta.url));
 const LARGEST_BYTES = 200_000;
 
 const server = await Server.start();
@@ -23,9 +23,9 @@ try {
   });
   await viewer.unmute();
   await viewer.until('to play for some seconds', ({ received }) => received.video?.framesDecoded > 150);
-  await viewer.page.screenshot({ path: PICTURE, fullPage: true });
-  const { size } = statSync(PICTURE);
-  if (size > LARGEST_BYTES) throw new Error(`${PICTURE} has ${size} bytes; at most ${LARGEST_BYTES} are wanted`);
+  await viewer.page.screenshot({ path: SCREENSHOT, fullPage: true });
+  const { size } = statSync(SCREENSHOT);
+  if (size > LARGEST_BYTES) throw new Error(`${SCREENSHOT} has ${size} bytes; at most ${LARGEST_BYTES} are wanted`);
 } finally {
   await browser.close();
   await server.stop();
