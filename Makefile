@@ -51,6 +51,7 @@ lint: ## Check formatting, clippy, the scripts, the pages under docs/, and the d
 	$(CARGO) fmt --all --check
 	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/deny
 	@.ci/conformance.py
+	@.ci/check_docs.py
 	@.ci/deny
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
