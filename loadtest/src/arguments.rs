@@ -9,8 +9,8 @@ use loadtest::floor::{FloorArgs, Srtp};
 use loadtest::relay::RelayArgs;
 use loadtest::run::{Campaign, Plan, RunError, Scenario};
 use loadtest::seconds::seconds;
+use media_core::internals::srtp::SrtpProfile;
 use media_core::media::Codec;
-use media_core::srtp::SrtpProfile;
 
 const STATUS: &str = "\
 Exit status:

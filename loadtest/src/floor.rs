@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use media_core::DtlsRole;
+use media_core::internals::egress::PACKET_ROOM;
+use media_core::internals::net::{MediaSocket, RunBatch, SendBatch, TransportTuple};
+use media_core::internals::rtp::packet::{HeaderFields, write_header};
+use media_core::internals::srtp::{KeyingMaterial, SrtpProfile, SrtpSender};
 use media_core::media::{Codec, MediaKind};
-use media_core::net::{MediaSocket, RunBatch, SendBatch, TransportTuple};
-use media_core::rtp::packet::{HeaderFields, write_header};
-use media_core::session::DtlsRole;
-use media_core::srtp::{KeyingMaterial, SrtpProfile, SrtpSender};
-use media_core::subscription::PACKET_ROOM;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
@@ -231,7 +231,8 @@ struct Sent {
 struct FloorViewer {
     tuple: TransportTuple,
     srtp: SrtpSender,
-    ssrcs: [u32; 2],
+    /// SSRC of audio; video's is the next one.
+    first_ssrc: u32,
 }
 
 impl FloorViewer {
@@ -240,8 +241,7 @@ impl FloorViewer {
         openssl::rand::rand_bytes(&mut exported)?;
         let keying = KeyingMaterial::new(profile, &exported).map_err(io::Error::other)?;
         let (_, srtp) = keying.contexts(DtlsRole::Server).map_err(io::Error::other)?;
-        let ssrc = 2 * index as u32 + 1;
-        Ok(FloorViewer { tuple, srtp, ssrcs: [ssrc, ssrc + 1] })
+        Ok(FloorViewer { tuple, srtp, first_ssrc: 2 * index as u32 + 1 })
     }
 
     /// Sends the frames of a track that are due.
@@ -252,6 +252,7 @@ impl FloorViewer {
         batch: &mut SendBatch,
         sent: &mut Sent,
     ) -> io::Result<()> {
+        let offset = u8::from(track.kind == MediaKind::Video);
         let mut sequence_number = track.sequence;
         for number in track.count..track.count + track.due {
             let frame = track.frame(number);
@@ -262,10 +263,10 @@ impl FloorViewer {
                 let fields = HeaderFields {
                     marker: index + 1 == frame.len(),
                     padding: false,
-                    payload_type: 96 + track.kind.index() as u8,
+                    payload_type: 96 + offset,
                     sequence_number,
                     timestamp: (number as u32).wrapping_mul(track.ticks),
-                    ssrc: self.ssrcs[track.kind.index()],
+                    ssrc: self.first_ssrc + u32::from(offset),
                 };
                 let out = batch.spare();
                 let header = write_header(out, &fields, []).ok_or_else(|| io::Error::other("no room for a header"))?;

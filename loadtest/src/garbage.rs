@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use media_core::net::{MediaSocket, SendBatch, TransportTuple};
+use media_core::internals::net::{MediaSocket, SendBatch, TransportTuple};
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use serde::Serialize;
@@ -183,8 +183,8 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use media_core::demux::{PacketKind, classify};
-    use media_core::rtp::packet::RtpHeader;
+    use media_core::internals::demux::{PacketKind, classify};
+    use media_core::internals::rtp::packet::RtpHeader;
 
     use super::*;
 
@@ -193,7 +193,7 @@ mod tests {
         let (mut noise, mut buffer) = (SmallRng::seed_from_u64(1), [0; MAX_LEN]);
         for _ in 0..100 {
             assert_eq!(classify(Kind::Stun.datagram(&mut noise, &mut buffer)), Ok(PacketKind::Stun));
-            assert!(media_core::ice::peek_ufrag(&buffer[..64]).is_some(), "it gets as far as a look-up");
+            assert!(media_core::internals::ice::peek_ufrag(&buffer[..64]).is_some(), "it gets as far as a look-up");
             assert_eq!(classify(Kind::Dtls.datagram(&mut noise, &mut buffer)), Ok(PacketKind::Dtls));
             assert_eq!(classify(Kind::Rtp.datagram(&mut noise, &mut buffer)), Ok(PacketKind::Rtp));
             assert!(RtpHeader::parse(&buffer[..1150]).is_ok());

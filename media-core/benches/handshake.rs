@@ -7,8 +7,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use media_core::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
-use media_core::session::{DtlsParameters, DtlsRole, Fingerprint};
+use media_core::internals::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
+use media_core::{DtlsParameters, DtlsRole, Fingerprint};
 
 struct End {
     certificate: Certificate,

@@ -6,15 +6,14 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use media_core::demux::classify;
-use media_core::media::{Codec, Extension, ExtensionMap, Format, MediaKind, MediaSection, SendSsrcs};
-use media_core::net::{SendBatch, TransportTuple};
-use media_core::publication::Track;
-use media_core::publication::cache::PacketInfo;
-use media_core::rtp::{HeaderFields, RtpHeader, write_header};
-use media_core::session::DtlsRole;
-use media_core::srtp::{KeyingMaterial, MAX_TRAILER, SrtpProfile, SrtpReceiver, SrtpSender};
-use media_core::subscription::{Outgoing, Round, Subscription};
+use media_core::DtlsRole;
+use media_core::internals::demux::classify;
+use media_core::internals::egress::{EgressTrack, FanOutPass, Viewer};
+use media_core::internals::net::{Outbound, SendBatch, TransportTuple};
+use media_core::internals::rtp::{HeaderFields, RtpHeader, write_header};
+use media_core::internals::srtp::{KeyingMaterial, MAX_TRAILER, SrtpProfile, SrtpReceiver, SrtpSender};
+use media_core::internals::stream::{PacketInfo, Tracks};
+use media_core::media::{Codec, Extension, ExtensionMap, Format, MediaSection, SendSsrcs, TrackId};
 
 /// Payloads of video and of audio, in bytes.
 const PAYLOADS: [usize; 2] = [1150, 160];
@@ -124,8 +123,8 @@ fn batch(c: &mut Criterion) {
 
 /// A viewer that has received its first packets and named no MID since. Those with transport-wide numbers are paced, at
 /// a rate at which nothing waits.
-fn viewer(index: usize, transport_wide: bool) -> Subscription {
-    let section = |kind, mut format: Format| {
+fn viewer(index: usize, transport_wide: bool) -> Viewer {
+    let track = |track: TrackId, mut format: Format| {
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, 4);
         if transport_wide {
@@ -134,79 +133,74 @@ fn viewer(index: usize, transport_wide: bool) -> Subscription {
         }
         let section = MediaSection {
             mid: "0".into(),
-            kind,
+            kind: track.kind,
             formats: vec![format.clone()],
             extensions,
             reduced_size_rtcp: true,
             declared_ssrcs: Vec::new(),
-            send_ssrcs: Some(SendSsrcs { media: 4 * index as u32 + kind.index() as u32, rtx: u32::MAX }),
+            send_ssrcs: Some(SendSsrcs { media: 4 * index as u32 + u32::from(track == TrackId::VIDEO), rtx: u32::MAX }),
         };
-        let mut outgoing = Outgoing::new(&section, 1).expect("it has SSRCs");
-        outgoing.set_publisher_formats(&[format]);
-        outgoing
+        let mut egress = EgressTrack::new(track, &section, 1).expect("it has SSRCs");
+        egress.set_publisher_formats(&[format]);
+        egress
     };
-    let audio = section(MediaKind::Audio, Format::new(111, Codec::Opus));
-    let video = section(MediaKind::Video, Format::new(96, Codec::Vp8));
-    let sender = contexts(SrtpProfile::AeadAes128Gcm, index as u8).1;
+    let audio = track(TrackId::AUDIO, Format::new(111, Codec::Opus));
+    let video = track(TrackId::VIDEO, Format::new(96, Codec::Vp8));
+    let srtp = contexts(SrtpProfile::AeadAes128Gcm, index as u8).1;
     let now = Instant::now();
-    let mut viewer = Subscription::new(now, index, tuple(index), sender, [Some(audio), Some(video)], MEDIA);
+    let mut viewer = Viewer::new(now, srtp, vec![audio, video], MEDIA);
     if transport_wide {
-        viewer.congestion.on_remb(now, 40 * MEDIA, MEDIA);
+        viewer.congestion_mut().on_remb(now, 40 * MEDIA, MEDIA);
     }
     viewer
 }
 
 /// A frame of video and one audio packet, put into the tracks under the next numbers.
 struct Publisher {
-    tracks: [Track; 2],
-    late: [Vec<u64>; 2],
-    next: [u64; 2],
+    tracks: Tracks,
     payloads: [Vec<u8>; 2],
     now: Instant,
 }
 
 impl Publisher {
     fn new() -> Publisher {
-        Publisher {
-            tracks: [Track::new(MediaKind::Audio), Track::new(MediaKind::Video)],
-            late: Default::default(),
-            next: [0; 2],
-            payloads: [vec![0xa5; PAYLOADS[1]], vec![0x5a; PAYLOADS[0]]],
-            now: Instant::now(),
-        }
+        let mut tracks = Tracks::new(Duration::ZERO);
+        tracks.get_or_insert(TrackId::AUDIO);
+        tracks.get_or_insert(TrackId::VIDEO);
+        Publisher { tracks, payloads: PAYLOADS.map(|length| vec![0x5a; length]), now: Instant::now() }
     }
 
-    fn publish(&mut self, now: Instant, kind: MediaKind, count: u64, keyframe: bool) {
-        let index = kind.index();
-        let first = self.next[index];
-        self.next[index] += count;
-        for sequence in first..self.next[index] {
+    fn publish(&mut self, now: Instant, track: TrackId, count: u64, keyframe: bool) {
+        let encoding = self.tracks.encoding_mut(track, 0).expect("both tracks are there");
+        let first = encoding.end();
+        let (payload_type, payload) = if track == TrackId::AUDIO { (111, 1) } else { (96, 0) };
+        for sequence in first..first + count {
             let info = PacketInfo {
                 sequence,
                 timestamp: sequence as u32 * 3000,
                 arrived: now,
-                payload_type: if kind == MediaKind::Audio { 111 } else { 96 },
-                marker: sequence + 1 == self.next[index],
+                payload_type,
+                marker: sequence + 1 == first + count,
                 keyframe: keyframe && sequence == first,
             };
-            assert!(self.tracks[index].admit(info, &[], &self.payloads[index]));
+            assert!(encoding.admit(info, &[], &self.payloads[payload]));
         }
     }
 }
 
 /// The shard's loop: viewer by viewer over the batch. Where the shard would send, the batch is emptied.
-fn fan_out(publisher: &mut Publisher, viewers: &mut [Subscription], out: &mut SendBatch, keyframe: bool) -> u64 {
+fn fan_out(publisher: &mut Publisher, viewers: &mut [Viewer], out: &mut Outbound, keyframe: bool) -> u64 {
     publisher.now += FRAME_TIME;
     let now = publisher.now;
-    publisher.publish(now, MediaKind::Audio, 1, false);
-    publisher.publish(now, MediaKind::Video, FRAME, keyframe);
-    let heads = publisher.tracks.each_ref().map(Track::head);
-    let round = Round { now, tracks: &publisher.tracks, heads, late: &publisher.late, shedding: false };
+    publisher.publish(now, TrackId::AUDIO, 1, false);
+    publisher.publish(now, TrackId::VIDEO, FRAME, keyframe);
+    publisher.tracks.begin_pass();
+    let pass = FanOutPass { now, tracks: &publisher.tracks, overloaded: false };
     let mut packets = 0;
-    for viewer in viewers {
-        packets += viewer.serve(&round, out, SendBatch::discard).packets;
+    for (index, viewer) in viewers.iter_mut().enumerate() {
+        packets += viewer.serve(&pass, tuple(index), out).packets;
     }
-    out.discard();
+    out.flush();
     packets
 }
 
@@ -217,12 +211,10 @@ fn whole_fan_out(c: &mut Criterion) {
         kinds.into_iter().flat_map(|kind| [1, 10, 100, 1000].map(|count| (kind, count)))
     {
         let mut publisher = Publisher::new();
-        let mut viewers: Vec<Subscription> = (0..count).map(|index| viewer(index, transport_wide)).collect();
-        let mut out = SendBatch::new(false);
+        let mut viewers: Vec<Viewer> = (0..count).map(|index| viewer(index, transport_wide)).collect();
+        let mut out = Outbound::disconnected();
         fan_out(&mut publisher, &mut viewers, &mut out, true);
-        for outgoing in viewers.iter_mut().flat_map(|viewer| viewer.outgoing.iter_mut().flatten()) {
-            outgoing.on_receipt();
-        }
+        viewers.iter_mut().flat_map(|viewer| viewer.tracks_mut()).for_each(EgressTrack::on_receipt);
         group.throughput(Throughput::Elements(count as u64 * (FRAME + 1)));
         group.bench_function(BenchmarkId::new(name, count), |b| {
             b.iter(|| {

@@ -19,7 +19,7 @@ use crate::rtp::red::{self, Redundancy};
 use crate::rtp::rtt::{MAX_INTERVAL, MIN_INTERVAL, RoundTrip};
 use crate::rtp::sequence::{SequenceExtender, TimestampExtender};
 use crate::rtp::{ExtensionIter, HeaderFields, RtpHeader, compat, extension, rtx, write_header};
-use crate::session::IceCredentials;
+use crate::spec::IceCredentials;
 
 /// A fuzz target.
 #[derive(Clone, Copy, Debug)]

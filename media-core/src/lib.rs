@@ -1,29 +1,154 @@
 //! The packet-forwarding core of Sluice.
 //!
-//! It knows nothing of HTTP, SDP or configuration files. Control reaches it through [`core::MediaCore`];
-//! events and snapshots come back. See `ARCHITECTURE.md` for the way of a packet and of a session.
+//! It knows nothing of HTTP, SDP or configuration files. Control starts a [`MediaCore`], opens sessions with what both
+//! descriptions agreed ([`SessionSpec`]), and feeds control to them by their ids; [`CoreEvent`]s come back, and at a scrape
+//! [`stats`] of every shard. See `ARCHITECTURE.md` for the way of a packet and of a session, and `examples/` for a program.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use media_core::media::{Codec, ExtensionMap, Format, MediaKind, MediaSection, Role};
+//! use media_core::negotiation::random_credentials;
+//! use media_core::*;
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let config = CoreConfig { media_port: 0, ice_timeout: Duration::from_millis(300), ..CoreConfig::default() };
+//! let (core, mut events) = MediaCore::start(config)?;
+//!
+//! // What an offer and our answer agreed on.
+//! let (id, stream) = (SessionId(1), StreamId(7));
+//! let shard = core.shard_for(stream, Role::Publisher);
+//! let client = IceCredentials { ufrag: "abcd".into(), pwd: "a password of the client".into() };
+//! let fingerprint = Fingerprint { hash: FingerprintHash::Sha256, digest: vec![0; 32] };
+//! let audio = MediaSection {
+//!     mid: "0".into(),
+//!     kind: MediaKind::Audio,
+//!     formats: vec![Format::new(111, Codec::Opus)],
+//!     extensions: ExtensionMap::default(),
+//!     reduced_size_rtcp: true,
+//!     declared_ssrcs: Vec::new(),
+//!     send_ssrcs: None,
+//! };
+//! core.open(shard, SessionSpec {
+//!     id,
+//!     stream,
+//!     role: Role::Publisher,
+//!     ice: IceParameters {
+//!         mode: IceMode::Lite,
+//!         local: random_credentials(),
+//!         remote: client,
+//!         remote_is_lite: false,
+//!         remote_candidates: Vec::new(),
+//!     },
+//!     dtls: DtlsParameters { role: DtlsRole::Server, fingerprints: vec![fingerprint] },
+//!     sections: vec![audio],
+//!     cname: "sluice".into(),
+//! });
+//!
+//! // Nobody answers: the ledger says which stage failed, and the session ends.
+//! while let Some(event) = events.recv().await {
+//!     if let CoreEvent::Ended { session, reason, .. } = event {
+//!         assert_eq!((session, reason), (id, ledger::Reason::NoValidCheck));
+//!         break;
+//!     }
+//! }
+//! core.shutdown().await;
+//! # Ok::<(), StartError>(())
+//! # }).unwrap();
+//! ```
 
 #![deny(unsafe_code)]
 
-pub mod bwe;
-pub mod core;
-pub mod demux;
-pub mod dtls;
+mod bwe;
+mod clock;
+mod config;
+mod demux;
+mod dtls;
+mod egress;
+mod event;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-pub mod ice;
+mod handle;
+mod ice;
+mod ingest;
 pub mod ledger;
 mod load;
 pub mod media;
-pub mod net;
-pub mod publication;
+mod net;
 mod rate;
-mod router;
-pub mod rtcp;
-pub mod rtp;
-pub mod session;
+mod rtcp;
+mod rtp;
+mod session;
 mod shard;
-pub mod srtp;
+mod spec;
+mod srtp;
 pub mod stats;
-pub mod subscription;
-pub mod transport;
+mod stream;
+
+pub use config::CoreConfig;
+pub use event::CoreEvent;
+pub use handle::{MediaCore, StartError};
+pub use spec::{
+    CandidateKind, DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, IceCredentials, IceMode, IceParameters,
+    LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
+};
+
+/// What an offer/answer engine has to know of the core: ICE credentials and candidate lines, and which formats a viewer can
+/// be sent.
+pub mod negotiation {
+    pub use crate::ice::{MAX_REMOTE_CANDIDATES, candidate_line, candidate_ufrag, parse_candidate, random_credentials};
+    pub use crate::rtp::compat::{Fmtp, compatible};
+}
+
+/// The parts that the core is made of, without any promise of stability: for tests, benchmarks and fuzzing, and for the load
+/// test, whose clients are built from them.
+pub mod internals {
+    /// Bandwidth estimation.
+    pub mod bwe {
+        pub use crate::bwe::*;
+    }
+    /// Wall-clock time and RTP timestamps.
+    pub mod clock {
+        pub use crate::clock::*;
+    }
+    /// Which protocol a datagram is of (RFC 7983).
+    pub mod demux {
+        pub use crate::demux::*;
+    }
+    /// DTLS over datagrams, and the handshake threads.
+    pub mod dtls {
+        pub use crate::dtls::*;
+    }
+    /// What goes out: viewers and feeds.
+    pub mod egress {
+        pub use crate::egress::*;
+    }
+    /// ICE: lite, and the full agent.
+    pub mod ice {
+        pub use crate::ice::*;
+    }
+    /// What comes in from a publisher.
+    pub mod ingest {
+        pub use crate::ingest::*;
+    }
+    /// Sockets and batches.
+    pub mod net {
+        pub use crate::net::*;
+    }
+    /// RTCP messages.
+    pub mod rtcp {
+        pub use crate::rtcp::*;
+    }
+    /// RTP packets, header extensions, payload formats, receive statistics.
+    pub mod rtp {
+        pub use crate::rtp::*;
+    }
+    /// SRTP by libsrtp.
+    pub mod srtp {
+        pub use crate::srtp::*;
+    }
+    /// Tracks, encodings, caches, keyframe requests.
+    pub mod stream {
+        pub use crate::stream::*;
+    }
+}

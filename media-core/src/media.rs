@@ -25,7 +25,7 @@ impl Role {
 }
 
 /// The media type of an m-section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaKind {
     /// `m=audio`
@@ -42,10 +42,36 @@ impl MediaKind {
             MediaKind::Video => "video",
         }
     }
+}
 
-    /// 0 for audio, 1 for video: the slot of a stream's track.
-    pub fn index(self) -> usize {
-        self as usize
+/// Names a track of a stream: the n-th of its kind, counted over the m-sections of a description. A viewer's n-th section
+/// of a kind is sent the publisher's n-th track of that kind; the name outlives publishers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrackId {
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Position among the tracks of its kind, counted from 0.
+    pub ordinal: u8,
+}
+
+impl TrackId {
+    /// The first audio track.
+    pub const AUDIO: TrackId = TrackId { kind: MediaKind::Audio, ordinal: 0 };
+    /// The first video track.
+    pub const VIDEO: TrackId = TrackId { kind: MediaKind::Video, ordinal: 0 };
+
+    /// The sections of a description with the tracks that they carry.
+    pub fn of_sections(sections: &[MediaSection]) -> impl Iterator<Item = (TrackId, &MediaSection)> {
+        let (mut audio, mut video) = (0_u8, 0_u8);
+        sections.iter().map(move |section| {
+            let next = match section.kind {
+                MediaKind::Audio => &mut audio,
+                MediaKind::Video => &mut video,
+            };
+            let ordinal = *next;
+            *next = ordinal.saturating_add(1);
+            (TrackId { kind: section.kind, ordinal }, section)
+        })
     }
 }
 

@@ -1,8 +1,11 @@
 //! Plain counters of a shard and their snapshot. No atomics: a shard counts for itself and hands out copies.
 
+use std::net::SocketAddr;
+
+use serde::Serialize;
 use strum::{EnumCount, VariantArray};
 
-use crate::session::{SessionSnapshot, ShardIndex};
+use crate::spec::{SessionId, ShardIndex};
 
 /// Why a datagram was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, strum::IntoStaticStr, VariantArray)]
@@ -129,4 +132,54 @@ pub struct ShardSnapshot {
     pub counters: ShardCounters,
     /// Its sessions.
     pub sessions: Vec<SessionSnapshot>,
+}
+
+/// Figures of one session since it began: plain counters, and a few last values.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SessionStats {
+    /// RTP packets received and authenticated.
+    pub rtp_received: u64,
+    /// Bytes of those, header and payload.
+    pub rtp_received_bytes: u64,
+    /// RTP packets sent, retransmissions included.
+    pub rtp_sent: u64,
+    /// Bytes of those: header, payload and SRTP tag.
+    pub rtp_sent_bytes: u64,
+    /// RTP packets that the viewer did without, as they came too late for it: its path or the shard could not keep up.
+    pub rtp_shed: u64,
+    /// What the viewer's path is believed to carry, in bit/s, if the viewer tells what arrives.
+    pub available_outgoing_bitrate: Option<u64>,
+    /// How much longer packets take to the viewer than at best, in seconds: the queue at the bottleneck.
+    pub queueing_delay: Option<f64>,
+    /// RTP packets sent again after a NACK.
+    pub retransmitted: u64,
+    /// SRTP or SRTCP packets whose authentication failed.
+    pub srtp_auth_failures: u64,
+    /// SRTP or SRTCP packets that came a second time.
+    pub srtp_replays: u64,
+    /// Packets lost on the way in, by extended sequence numbers (negative: duplicates outnumber losses; RFC 3550 §6.4.1).
+    pub packets_lost: i64,
+    /// Keyframe requests received (viewer) or sent (publisher).
+    pub keyframe_requests: u64,
+    /// Keyframes received (publisher).
+    pub keyframes: u64,
+    /// The video has B-frames, which WebRTC receivers show in the order in which they come (publisher).
+    pub b_frames: bool,
+    /// Loss that the viewer's last receiver report stated, 0.0..=1.0.
+    pub reported_loss: Option<f64>,
+    /// Round-trip time in seconds: of the viewer's last receiver report; to a publisher, smoothed.
+    pub round_trip_time: Option<f64>,
+    /// The selected remote address.
+    pub remote_address: Option<SocketAddr>,
+    /// The negotiated SRTP protection profile.
+    pub srtp_profile: Option<&'static str>,
+}
+
+/// One session as a snapshot shows it.
+#[derive(Clone, Debug)]
+pub struct SessionSnapshot {
+    /// The session.
+    pub id: SessionId,
+    /// Its figures.
+    pub stats: SessionStats,
 }

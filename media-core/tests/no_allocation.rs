@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use media_core::publication::arrival::ArrivalLog;
+use media_core::internals::ingest::arrival::ArrivalLog;
 use support::*;
 
 struct Counting;

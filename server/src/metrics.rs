@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use media_core::ledger::{Reason, Stage, StageState};
 use media_core::media::Role;
-use media_core::session::SessionStats;
+use media_core::stats::SessionStats;
 use media_core::stats::{DropReason, ShardCounters, ShardSnapshot};
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -391,7 +391,8 @@ fn set_quantiles(gauge: &GaugeVec, mut values: Vec<f64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use media_core::session::{SessionId, SessionSnapshot};
+    use media_core::SessionId;
+    use media_core::stats::SessionSnapshot;
 
     fn value(text: &str, series: &str) -> Option<f64> {
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())

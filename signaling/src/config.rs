@@ -1,6 +1,6 @@
 //! The settings of signalling, with their defaults and the reasons for them.
 
-use media_core::session::IceMode;
+use media_core::IceMode;
 
 use crate::auth::Tokens;
 

@@ -6,13 +6,13 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderValue, StatusCode};
-use media_core::ice::random_credentials;
 use media_core::ledger::Reason;
-use media_core::session::{IceCredentials, IceParameters, SessionId, SessionSpec, ShardIndex, StreamId};
+use media_core::negotiation::{MAX_REMOTE_CANDIDATES, random_credentials};
+use media_core::{IceCredentials, IceParameters, SessionId, SessionSpec, ShardIndex, StreamId};
 
 use crate::auth::Identity;
 use crate::clock;
-use crate::limits::{MAX_CANDIDATES, MAX_OFFER};
+use crate::limits::MAX_OFFER;
 use crate::problem::{Problem, Slug};
 use crate::random;
 use crate::registry::NewSession;
@@ -136,7 +136,7 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
         etag: names.etag,
         remote: agreement.remote.clone(),
         mids: offer.sections.iter().map(|section| section.mid.clone().unwrap_or_default()).collect(),
-        candidate_room: MAX_CANDIDATES.saturating_sub(agreement.remote_candidates.len()),
+        candidate_room: MAX_REMOTE_CANDIDATES.saturating_sub(agreement.remote_candidates.len()),
         sections: sections.clone(),
         created: received,
         detail: detail(&offer, &agreement),

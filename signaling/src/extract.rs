@@ -4,7 +4,7 @@ use axum::extract::{FromRequestParts, Path};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use media_core::session::SessionId;
+use media_core::SessionId;
 
 use crate::auth::is_stream_name;
 use crate::clock;

@@ -5,11 +5,11 @@
 //! directory of samples in `fuzz/corpus/`; a test sees to it that none is forgotten.
 
 use http::HeaderValue;
-use media_core::media::{Codec, Format, MediaKind};
-use media_core::session::{Fingerprint, FingerprintHash, IceCredentials, IceMode, LocalCandidate};
+use media_core::media::{Codec, Format, TrackId};
+use media_core::negotiation::MAX_REMOTE_CANDIDATES;
+use media_core::{Fingerprint, FingerprintHash, IceCredentials, IceMode, LocalCandidate};
 
-use crate::limits::MAX_CANDIDATES;
-use crate::registry::{Published, PublishedTrack};
+use crate::registry::{Published, TrackRecord};
 use crate::request::IfMatch;
 use crate::sdp::answer::{self, Local};
 use crate::sdp::negotiate::{self, Agreement, own_candidate};
@@ -59,7 +59,7 @@ pub fn offer(data: &[u8]) {
 /// Nothing that an offer says breaks a line of its answer or opens a section.
 fn check_answer(offer: &Offer, agreement: &Agreement) {
     assert_eq!(agreement.sections.len(), offer.sections.len());
-    assert!(agreement.live().count() >= 1 && agreement.remote_candidates.len() <= MAX_CANDIDATES);
+    assert!(agreement.live().count() >= 1 && agreement.remote_candidates.len() <= MAX_REMOTE_CANDIDATES);
     let candidate = |address: &str| LocalCandidate {
         address: address.parse().expect("a fixed address"),
         priority: 2_130_706_431,
@@ -87,22 +87,22 @@ fn check_answer(offer: &Offer, agreement: &Agreement) {
 }
 
 /// Tracks of a publisher that may send everything.
-fn every_codec() -> Vec<PublishedTrack> {
-    let track = |kind, codecs: &[Codec]| PublishedTrack {
-        kind,
+fn every_codec() -> Vec<TrackRecord> {
+    let track = |id, codecs: &[Codec]| TrackRecord {
+        id,
         formats: (96..).zip(codecs).map(|(payload_type, codec)| Format::new(payload_type, *codec)).collect(),
         in_use: None,
     };
     vec![
-        track(MediaKind::Audio, &[Codec::Opus, Codec::Red, Codec::G722, Codec::Pcmu, Codec::Pcma]),
-        track(MediaKind::Video, &[Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1]),
+        track(TrackId::AUDIO, &[Codec::Opus, Codec::Red, Codec::G722, Codec::Pcmu, Codec::Pcma]),
+        track(TrackId::VIDEO, &[Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1]),
     ]
 }
 
 /// A trickle fragment, and its candidates.
 pub fn sdpfrag(data: &[u8]) {
     let Ok(fragment) = Fragment::parse(data) else { return };
-    assert!(fragment.candidates.len() <= MAX_CANDIDATES);
+    assert!(fragment.candidates.len() <= MAX_REMOTE_CANDIDATES);
     let mids = ["0".to_owned(), "video1".to_owned()];
     for (part, line) in &fragment.candidates {
         let _ = part.belongs_to(&mids);

@@ -11,9 +11,6 @@ pub(crate) const MAX_FRAGMENT: usize = 16 * 1024;
 /// A request body must be complete in this time (HTTP-07).
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Candidates of a client over its whole life, in the offer and trickled (SDP-06).
-pub(crate) const MAX_CANDIDATES: usize = 100;
-
 /// `Retry-After` of 409 `stream-not-live` and of 503, in whole seconds: long enough to matter, short enough to be back soon
 /// (ERR-06).
 pub(crate) const RETRY_AFTER_SECONDS: u64 = 5;

@@ -1,9 +1,9 @@
 //! The little that signalling, the control plane, asks of the media plane.
 
-use media_core::core::MediaCore;
+use media_core::MediaCore;
 use media_core::ledger::Reason;
 use media_core::media::Role;
-use media_core::session::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
+use media_core::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
 
 /// The media core as signalling sees it; [`MediaCore`] is the real one. None of these calls waits for a shard.
 pub trait MediaPlane: Send + Sync + 'static {

@@ -1,6 +1,6 @@
 //! Trickle fragments: `application/trickle-ice-sdpfrag` (RFC 8840 §9), as WHIP and WHEP clients really send them.
 
-use crate::limits::MAX_CANDIDATES;
+use media_core::negotiation::MAX_REMOTE_CANDIDATES;
 
 /// Parts of one fragment; real ones have one or two.
 const MAX_PARTS: usize = 64;
@@ -85,7 +85,7 @@ impl Fragment {
             // An empty candidate is the browser API's end marker; the misspelling is that of an old library.
             ("end-of-candidates" | "end-of-candiadates", _) | ("candidate", "") => self.end_of_candidates = true,
             ("candidate", value) => {
-                if self.candidates.len() == MAX_CANDIDATES {
+                if self.candidates.len() == MAX_REMOTE_CANDIDATES {
                     return Err(FragmentError::TooMany(number));
                 }
                 self.candidates.push((Part::Any, value.to_owned()));

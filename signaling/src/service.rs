@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use media_core::SessionId;
 use media_core::ledger::Reason;
-use media_core::session::SessionId;
 
 use crate::clock;
 use crate::config::SignalingConfig;

@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, IF_MATCH};
 use http::{HeaderMap, StatusCode};
-use media_core::session::{IceCredentials, SessionId};
+use media_core::{IceCredentials, SessionId};
 
 use crate::extract::SessionUrl;
 use crate::limits::MAX_FRAGMENT;

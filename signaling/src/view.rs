@@ -1,8 +1,9 @@
 //! Sessions and streams as the admin API shows them. Addresses of clients appear; secrets never do.
 
+use media_core::SessionId;
 use media_core::ledger::{Ledger, Stage, StageRecord, StageState};
 use media_core::media::{Codec, MediaKind, Role};
-use media_core::session::{SessionId, SessionStats};
+use media_core::stats::SessionStats;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 

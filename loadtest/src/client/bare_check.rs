@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use media_core::session::IceCredentials;
+use media_core::IceCredentials;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
@@ -97,13 +97,14 @@ impl BareChecks {
 
 #[cfg(test)]
 mod tests {
-    use media_core::ice::{IceLite, IceOutput};
+    use media_core::internals::ice::{IceLite, IceOutput};
 
     use super::*;
 
     #[test]
     fn a_server_takes_the_check_for_valid_and_its_answer_is_known() {
-        let (client, server) = (media_core::ice::random_credentials(), media_core::ice::random_credentials());
+        let (client, server) =
+            (media_core::internals::ice::random_credentials(), media_core::internals::ice::random_credentials());
         let now = Instant::now();
         let to = "192.0.2.1:50000".parse().unwrap();
         let mut checks = BareChecks::new(now, to, client.clone(), server.clone());

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use media_core::dtls::DtlsFailure;
+use media_core::internals::dtls::DtlsFailure;
+use media_core::internals::srtp::SrtpProfile;
 use media_core::ledger::Stage;
-use media_core::srtp::SrtpProfile;
 
 use crate::sdp::AnswerError;
 

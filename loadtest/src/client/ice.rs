@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use media_core::ice::{AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, IceOutput};
-use media_core::session::{IceCredentials, RemoteCandidate, SessionId};
+use media_core::internals::ice::{AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, IceOutput};
+use media_core::{IceCredentials, RemoteCandidate, SessionId};
 use tokio::sync::mpsc;
 
 use super::bare_check::BareChecks;

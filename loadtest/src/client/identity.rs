@@ -1,7 +1,7 @@
 //! The certificate of the clients.
 
-use media_core::dtls::{Certificate, DtlsContext};
-use media_core::session::Fingerprint;
+use media_core::Fingerprint;
+use media_core::internals::dtls::{Certificate, DtlsContext};
 
 use super::error::ClientError;
 use super::options::ClientOptions;
@@ -19,7 +19,7 @@ impl Identity {
     /// # Errors
     /// [`ClientError::Crypto`] if OpenSSL refuses.
     pub fn new(options: &ClientOptions) -> Result<Identity, ClientError> {
-        let crypto = |error: media_core::dtls::DtlsError| ClientError::Crypto(error.to_string());
+        let crypto = |error: media_core::internals::dtls::DtlsError| ClientError::Crypto(error.to_string());
         let certificate = Certificate::generate().map_err(crypto)?;
         let context = DtlsContext::with_profiles(&certificate, &options.srtp_profiles).map_err(crypto)?;
         Ok(Identity { fingerprint: certificate.fingerprint().clone(), context })

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use media_core::demux::{PacketKind, classify};
-use media_core::net::RunBatch;
-use media_core::srtp::{SrtpReceiver, SrtpSender};
+use media_core::internals::demux::{PacketKind, classify};
+use media_core::internals::net::RunBatch;
+use media_core::internals::srtp::{SrtpReceiver, SrtpSender};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

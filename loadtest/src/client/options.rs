@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use media_core::srtp::SrtpProfile;
+use media_core::internals::srtp::SrtpProfile;
 
 use super::reception::Reception;
 use crate::sdp::Setup;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use media_core::ice::random_credentials;
+use media_core::internals::ice::random_credentials;
 use media_core::media::Codec;
 
 use super::encoder::Encoder;

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use media_core::internals::rtcp::{ReportBlock, ntp};
+use media_core::internals::rtp::sequence::SequenceExtender;
 use media_core::media::MediaKind;
-use media_core::rtcp::{ReportBlock, ntp};
-use media_core::rtp::sequence::SequenceExtender;
 
 use super::figures::ViewerFigures;
 use super::options::Verify;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use media_core::net::RunBatch;
+use media_core::internals::net::RunBatch;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use tokio::sync::Notify;
 

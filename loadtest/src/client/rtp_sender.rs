@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use media_core::rtp::packet::{HeaderFields, RtpHeader, write_header};
-use media_core::rtp::rtx;
+use media_core::internals::rtp::packet::{HeaderFields, RtpHeader, write_header};
+use media_core::internals::rtp::rtx;
 
 use super::encoder::EncodedPayload;
 use super::error::ClientError;

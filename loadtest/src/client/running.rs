@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use media_core::session::IceCredentials;
-use media_core::srtp::SrtpProfile;
+use media_core::IceCredentials;
+use media_core::internals::srtp::SrtpProfile;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use media_core::net::{count_overflows, set_run_receiving, stamp_arrivals};
+use media_core::internals::net::{count_overflows, set_run_receiving, stamp_arrivals};
 
 /// Room for what the server sends while the reader waits for its turn.
 const SOCKET_BUFFER: usize = 2 << 20;

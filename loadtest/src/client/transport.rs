@@ -7,12 +7,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use media_core::demux::{PacketKind, classify};
-use media_core::dtls::{DtlsEndpoint, DtlsEvent};
+use media_core::internals::demux::{PacketKind, classify};
+use media_core::internals::dtls::{DtlsEndpoint, DtlsEvent};
+use media_core::internals::net::{RunBatch, set_run_receiving};
+use media_core::internals::srtp::{KeyingMaterial, MAX_TRAILER};
 use media_core::ledger::Stage;
-use media_core::net::{RunBatch, set_run_receiving};
-use media_core::session::{DtlsParameters, DtlsRole, IceCredentials};
-use media_core::srtp::{KeyingMaterial, MAX_TRAILER};
+use media_core::{DtlsParameters, DtlsRole, IceCredentials};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use media_core::publication::arrival::{ArrivalLog, FEEDBACK_INTERVAL};
-use media_core::rtcp::transport_feedback::FeedbackFields;
-use media_core::rtcp::{MAX_RTCP_LEN, RtcpWriter};
-use media_core::rtp::extension;
-use media_core::rtp::packet::RtpHeader;
+use media_core::internals::ingest::arrival::{ArrivalLog, FEEDBACK_INTERVAL};
+use media_core::internals::rtcp::transport_feedback::FeedbackFields;
+use media_core::internals::rtcp::{MAX_RTCP_LEN, RtcpWriter};
+use media_core::internals::rtp::extension;
+use media_core::internals::rtp::packet::RtpHeader;
 
 /// The arrivals that no feedback has reported yet, and when the next feedback is due.
 pub(super) struct FeedbackSender {
@@ -64,8 +64,8 @@ impl FeedbackSender {
 mod tests {
     use std::time::Duration;
 
-    use media_core::rtcp::{RtcpPacket, RtcpPackets};
-    use media_core::rtp::packet::{HeaderFields, write_header};
+    use media_core::internals::rtcp::{RtcpPacket, RtcpPackets};
+    use media_core::internals::rtp::packet::{HeaderFields, write_header};
 
     use super::*;
 

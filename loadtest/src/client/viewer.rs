@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-use media_core::ice::random_credentials;
+use media_core::internals::ice::random_credentials;
 use media_core::media::Codec;
 
 use super::error::ClientError;

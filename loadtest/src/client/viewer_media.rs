@@ -3,10 +3,10 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use media_core::internals::rtcp::{MAX_RTCP_LEN, NtpTime, ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter};
+use media_core::internals::rtp::packet::RtpHeader;
+use media_core::internals::rtp::rtx;
 use media_core::media::{Codec, MediaKind};
-use media_core::rtcp::{MAX_RTCP_LEN, NtpTime, ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter};
-use media_core::rtp::packet::RtpHeader;
-use media_core::rtp::rtx;
 
 use super::fast_start::FastStart;
 use super::figures::ViewerFigures;

@@ -2,8 +2,8 @@
 //!
 //! No decoder could show them; to everything that looks at RTP payloads without decoding they are genuine.
 
+use media_core::internals::rtp::codec::vp8;
 use media_core::media::Codec;
-use media_core::rtp::codec::vp8;
 
 use crate::media::stamp::{Broken, STAMP_LEN, Stamp};
 
@@ -144,7 +144,7 @@ pub(crate) fn open(codec: Codec, payload: &[u8]) -> Result<Stamp, Broken> {
 
 #[cfg(test)]
 mod tests {
-    use media_core::rtp::codec::starts_keyframe;
+    use media_core::internals::rtp::codec::starts_keyframe;
 
     use super::*;
     use crate::media::stamp::Content;

@@ -2,9 +2,9 @@
 
 use std::io::Cursor;
 
-use media_core::ice::parse_candidate;
+use media_core::internals::ice::parse_candidate;
 use media_core::media::{Codec, Extension, MediaKind};
-use media_core::session::{Fingerprint, FingerprintHash, IceCredentials, RemoteCandidate};
+use media_core::{Fingerprint, FingerprintHash, IceCredentials, RemoteCandidate};
 
 use super::format::{PayloadTypes, Ssrcs};
 

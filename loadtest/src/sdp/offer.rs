@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use media_core::media::{Codec, Extension, MediaKind};
-use media_core::session::{Fingerprint, IceCredentials};
+use media_core::{Fingerprint, IceCredentials};
 
 use super::format::{PayloadTypes, Ssrcs};
 
@@ -185,7 +185,7 @@ impl Lines {
 mod tests {
     use std::io::Cursor;
 
-    use media_core::session::FingerprintHash;
+    use media_core::FingerprintHash;
 
     use super::*;
 

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use loadtest::client::{ClientError, ClientOptions, Identity, PublisherOptions, Verify, Viewer, ViewerOptions};
+use media_core::internals::srtp::SrtpProfile;
 use media_core::ledger::{Reason, Stage};
 use media_core::media::Codec;
-use media_core::srtp::SrtpProfile;
 
 use crate::server::Server;
 use crate::short;

@@ -14,12 +14,12 @@ use loadtest::client::{
     ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherOptions, Viewer, ViewerOptions,
 };
 use loadtest::sdp::Answer;
-use media_core::demux::{PacketKind, classify};
-use media_core::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
-use media_core::ice::{IceLite, IceOutput, candidate_line, host_priority, peek_ufrag, random_credentials};
+use media_core::internals::demux::{PacketKind, classify};
+use media_core::internals::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
+use media_core::internals::ice::{IceLite, IceOutput, candidate_line, host_priority, peek_ufrag, random_credentials};
+use media_core::internals::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
 use media_core::ledger::Reason;
-use media_core::session::{DtlsParameters, DtlsRole, LocalCandidate};
-use media_core::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
+use media_core::{DtlsParameters, DtlsRole, LocalCandidate};
 use tokio::net::UdpSocket;
 
 pub(super) struct Session {

@@ -11,7 +11,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509NameBuilder};
 
 use super::DtlsError;
-use crate::session::{Fingerprint, FingerprintHash};
+use crate::spec::{Fingerprint, FingerprintHash};
 
 const DAY: i64 = 86_400;
 

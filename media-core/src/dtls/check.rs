@@ -8,7 +8,7 @@ use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslRef};
 use openssl::x509::{X509StoreContext, X509StoreContextRef, X509VerifyResult};
 
 use super::ffi;
-use crate::session::{Fingerprint, FingerprintHash};
+use crate::spec::{Fingerprint, FingerprintHash};
 use crate::srtp::SrtpProfile;
 
 /// The use_srtp extension (RFC 5764 §4.1.1).

@@ -13,7 +13,7 @@ use super::context::{DATAGRAM_SIZE, DtlsContext, DtlsError};
 use super::queue::DatagramQueue;
 use super::{alert, ffi};
 use crate::ledger::{Reason, Stage};
-use crate::session::{DtlsParameters, DtlsRole, Fingerprint};
+use crate::spec::{DtlsParameters, DtlsRole, Fingerprint};
 use crate::srtp::{KeyingMaterial, SrtpProfile};
 
 /// Retransmissions of one flight without an answer before the handshake fails, some 15 s after its first transmission.

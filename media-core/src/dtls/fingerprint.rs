@@ -6,7 +6,7 @@ use std::str::FromStr;
 use openssl::error::ErrorStack;
 use openssl::hash::{MessageDigest, hash};
 
-use crate::session::{Fingerprint, FingerprintHash};
+use crate::spec::{Fingerprint, FingerprintHash};
 
 /// Why the value of an `a=fingerprint` line was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Certificate, Connection, DtlsContext, DtlsEndpoint, DtlsError, DtlsEvent, DtlsFailure};
 use crate::ledger::{Reason, Stage};
-use crate::session::{DtlsParameters, SessionId};
+use crate::spec::{DtlsParameters, SessionId};
 
 /// Datagrams that may wait for one thread, some 4 MB. More are dropped; peers retransmit.
 pub const QUEUED_DATAGRAMS: usize = 4096;

@@ -25,7 +25,7 @@ use super::check::{self, Binding, Kind};
 use super::mux::{AgentTransmit, MuxConn, OneConn, Outbound};
 use super::rate::StunLimit;
 use super::valid_list::ValidList;
-use crate::session::{IceCredentials, RemoteCandidate, SessionId};
+use crate::spec::{IceCredentials, RemoteCandidate, SessionId};
 use crate::stats::DropReason;
 
 /// Messages that wait for an agent. It is fed without waiting: a closed agent never empties its queue.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::session::{CandidateKind, LocalCandidate, RemoteCandidate};
+use crate::spec::{CandidateKind, LocalCandidate, RemoteCandidate};
 
 /// Candidates of one client that are read in its whole life, from the offer and trickled; a fragment and an offer that
 /// name more are refused.

@@ -15,7 +15,7 @@ use stun::message::{
 };
 use stun::xoraddr::XorMappedAddress;
 
-use crate::session::IceCredentials;
+use crate::spec::IceCredentials;
 use crate::stats::DropReason;
 
 const HEADER: usize = 20;

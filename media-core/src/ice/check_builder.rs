@@ -6,7 +6,7 @@ use stun::integrity::MessageIntegrity;
 use stun::message::{BINDING_REQUEST, Message, MessageType, Setter};
 use stun::textattrs::Username;
 
-use crate::session::IceCredentials;
+use crate::spec::IceCredentials;
 
 /// Writes one Binding request of a controlling client (RFC 8445 §7.2.4).
 pub struct CheckBuilder {

@@ -7,7 +7,7 @@ use super::IceOutput;
 use super::check::{self, Binding, Kind};
 use super::rate::StunLimit;
 use super::valid_list::ValidList;
-use crate::session::IceCredentials;
+use crate::spec::IceCredentials;
 use crate::stats::DropReason;
 
 /// The lite side of one session.

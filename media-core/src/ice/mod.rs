@@ -31,7 +31,7 @@ pub use check_builder::CheckBuilder;
 pub use lite::IceLite;
 pub use mux::AgentTransmit;
 
-use crate::session::{IceCredentials, IceMode, IceParameters, RemoteCandidate, SessionId};
+use crate::spec::{IceCredentials, IceMode, IceParameters, RemoteCandidate, SessionId};
 use crate::stats::DropReason;
 
 /// Length of generated username fragments: 72 random bits, so that no two sessions of a node share one.

@@ -12,7 +12,7 @@ use webrtc_ice::udp_mux::UDPMux;
 use webrtc_util::{Conn, Error};
 
 use super::check;
-use crate::session::SessionId;
+use crate::spec::SessionId;
 
 /// Requests whose responses are awaited; an agent with all its pairs asks fewer in [`EXPIRY`].
 const MAX_SENT: usize = 256;

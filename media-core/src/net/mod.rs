@@ -5,12 +5,14 @@
 
 mod address;
 mod gro;
+mod outbound;
 mod receive;
 mod send;
 mod slots;
 mod socket;
 
 pub use gro::{Run, RunBatch, count_overflows, set_run_receiving, stamp_arrivals};
+pub use outbound::Outbound;
 pub use receive::{Datagram, ReceiveBatch};
 pub use send::{SendBatch, SendReport};
 pub use socket::MediaSocket;

@@ -11,7 +11,6 @@ use std::{ptr, slice};
 
 use openssl::memcmp;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey};
-use smallvec::SmallVec;
 use srtp2_sys as ffi;
 use zeroize::Zeroize;
 
@@ -107,8 +106,49 @@ struct Gcm {
     nonce: [u8; NONCE_LEN],
     /// Of the packet that was sealed last.
     tag: [u8; MAX_TAG_LEN],
-    aad: SmallVec<[u8; USUAL_AAD]>,
+    aad: AdditionalData,
     key: ManuallyDrop<Option<LessSafeKey>>,
+}
+
+/// The data of one packet that is authenticated and not encrypted: of RTP its header, which is rarely long.
+struct AdditionalData {
+    usual: [u8; USUAL_AAD],
+    len: usize,
+    /// All of it, if it is longer than `usual`.
+    long: Vec<u8>,
+}
+
+impl AdditionalData {
+    fn new() -> AdditionalData {
+        AdditionalData { usual: [0; USUAL_AAD], len: 0, long: Vec::new() }
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+        self.long.clear();
+    }
+
+    #[inline]
+    fn extend(&mut self, data: &[u8]) {
+        let end = self.len.saturating_add(data.len());
+        match self.usual.get_mut(self.len..end) {
+            Some(room) => room.copy_from_slice(data),
+            None => self.extend_long(data),
+        }
+        self.len = end;
+    }
+
+    #[cold]
+    fn extend_long(&mut self, data: &[u8]) {
+        if self.long.is_empty() {
+            self.long.extend_from_slice(&self.usual[..self.len]);
+        }
+        self.long.extend_from_slice(data);
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.usual.get(..self.len).unwrap_or(&self.long)
+    }
 }
 
 impl Gcm {
@@ -116,7 +156,7 @@ impl Gcm {
     fn seal(&self, data: &mut [u8]) -> Option<[u8; MAX_TAG_LEN]> {
         let nonce = Nonce::assume_unique_for_key(self.nonce);
         let key = self.key.as_ref()?;
-        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(&*self.aad), data).ok()?;
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(self.aad.as_slice()), data).ok()?;
         tag.as_ref().try_into().ok()
     }
 
@@ -125,7 +165,7 @@ impl Gcm {
         let len = data.len().checked_sub(self.tag_len)?;
         if self.tag_len == MAX_TAG_LEN {
             let nonce = Nonce::assume_unique_for_key(self.nonce);
-            self.key.as_ref()?.open_in_place(nonce, Aad::from(&*self.aad), data).ok()?;
+            self.key.as_ref()?.open_in_place(nonce, Aad::from(self.aad.as_slice()), data).ok()?;
             return Some(len);
         }
         // ring opens whole tags only. Sealing is its own inverse, and the plain text sealed once more has the tag.
@@ -165,7 +205,7 @@ unsafe extern "C" fn alloc(made: *mut *mut Cipher, key_len: c_int, tag_len: c_in
             tag_len,
             nonce: [0; NONCE_LEN],
             tag: [0; MAX_TAG_LEN],
-            aad: SmallVec::new(),
+            aad: AdditionalData::new(),
             key: ManuallyDrop::new(None),
         },
     }));
@@ -228,7 +268,7 @@ unsafe extern "C" fn set_iv(state: *mut c_void, iv: *mut u8, _direction: c_uint)
 unsafe extern "C" fn set_aad(state: *mut c_void, aad: *const u8, len: u32) -> ffi::srtp_err_status_t {
     // SAFETY: see `gcm` and `bytes`; nothing is written there.
     let (gcm, aad) = unsafe { (gcm(state), bytes(aad.cast_mut(), len)) };
-    gcm.aad.extend_from_slice(aad);
+    gcm.aad.extend(aad);
     OK
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use super::{SrtpError, SrtpProfile, SrtpReceiver, SrtpSender};
-use crate::session::DtlsRole;
+use crate::spec::DtlsRole;
 
 /// The exported keys and salts of one session (RFC 5764 §4.2). They are wiped when this is dropped, and no log shows
 /// them.

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use media_core::internals::rtcp::{DelaySinceLastReceiverReport, NtpTime, RtcpPacket, RtcpPackets, SenderInfo};
+use media_core::internals::rtp::{RtpHeader, rtx};
 use media_core::media::{Extension, Feedback, Role, SendSsrcs};
-use media_core::rtcp::{DelaySinceLastReceiverReport, NtpTime, RtcpPacket, RtcpPackets, SenderInfo};
-use media_core::rtp::{RtpHeader, rtx};
 
 use crate::support::*;
 
@@ -209,7 +209,7 @@ async fn the_same_fir_twice_is_one_wish() {
     let (_publisher, mut viewer) = watched(&server, true, 1);
     for sequence_number in [3, 3, 3, 4] {
         viewer.rtcp(|writer| {
-            writer.fir(1, media_core::rtcp::fir::FirEntry { ssrc: VIEWER_VIDEO, sequence_number }).unwrap();
+            writer.fir(1, media_core::internals::rtcp::fir::FirEntry { ssrc: VIEWER_VIDEO, sequence_number }).unwrap();
         });
     }
     viewer.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());

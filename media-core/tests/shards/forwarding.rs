@@ -1,7 +1,7 @@
 //! What viewers get of what a publisher sends.
 
+use media_core::internals::rtp::{RtpHeader, sequence::sequence_distance};
 use media_core::ledger::Reason;
-use media_core::rtp::{RtpHeader, sequence::sequence_distance};
 
 use crate::support::*;
 

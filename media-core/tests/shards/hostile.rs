@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use media_core::rtcp::RtcpWriter;
+use media_core::internals::rtcp::RtcpWriter;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -90,11 +90,15 @@ async fn peers_with_keys_may_send_anything() {
     writer.sdes_cname(PUBLISHER_VIDEO, "me").unwrap();
     writer.nack(1, VIEWER_VIDEO, &[1, 2, 3, 500]);
     writer.pli(1, VIEWER_VIDEO).unwrap();
-    writer.fir(1, media_core::rtcp::fir::FirEntry { ssrc: VIEWER_VIDEO, sequence_number: 1 }).unwrap();
+    writer.fir(1, media_core::internals::rtcp::fir::FirEntry { ssrc: VIEWER_VIDEO, sequence_number: 1 }).unwrap();
     writer.bye(&[PUBLISHER_VIDEO]).unwrap();
     writer
         .transport_feedback(
-            &media_core::rtcp::transport_feedback::FeedbackFields { sender_ssrc: 1, media_ssrc: 2, feedback_count: 0 },
+            &media_core::internals::rtcp::transport_feedback::FeedbackFields {
+                sender_ssrc: 1,
+                media_ssrc: 2,
+                feedback_count: 0,
+            },
             &[(1, Some(1_000)), (2, None), (3, Some(5_000))],
         )
         .unwrap();

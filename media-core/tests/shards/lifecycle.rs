@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use media_core::ledger::Reason;
 use media_core::media::{Role, SendSsrcs};
-use media_core::session::{CoreConfig, CoreEvent, DtlsRole, IceMode};
 use media_core::stats::DropReason;
+use media_core::{CoreConfig, CoreEvent, DtlsRole, IceMode};
 
 use crate::support::*;
 
@@ -250,7 +250,7 @@ async fn nothing_is_left_of_sessions_that_came_and_went() {
         assert!(shard.sessions.is_empty());
     }
     for stream in [2, 3] {
-        assert_eq!(server.core.shard_for(media_core::session::StreamId(stream), Role::Viewer), stream as usize % 2);
+        assert_eq!(server.core.shard_for(media_core::StreamId(stream), Role::Viewer), stream as usize % 2);
     }
     server.core.shutdown().await;
 }

@@ -8,22 +8,22 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use media_core::core::MediaCore;
-use media_core::demux::{PacketKind, classify};
-use media_core::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
-use media_core::ice::{CheckBuilder, is_response, random_credentials};
+use media_core::MediaCore;
+use media_core::internals::demux::{PacketKind, classify};
+use media_core::internals::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
+use media_core::internals::ice::{CheckBuilder, is_response, random_credentials};
+use media_core::internals::ingest::arrival::ArrivalLog;
+use media_core::internals::rtcp::transport_feedback::FeedbackFields;
+use media_core::internals::rtcp::{ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
+use media_core::internals::rtp::{HeaderFields, RtpHeader, write_header};
+use media_core::internals::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
 use media_core::ledger::{Reason, Stage, StageChange};
 use media_core::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, Role, SendSsrcs};
-use media_core::publication::arrival::ArrivalLog;
-use media_core::rtcp::transport_feedback::FeedbackFields;
-use media_core::rtcp::{ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
-use media_core::rtp::{HeaderFields, RtpHeader, write_header};
-use media_core::session::{
+use media_core::stats::{DropReason, ShardCounters};
+use media_core::{
     CoreConfig, CoreEvent, DtlsParameters, DtlsRole, IceCredentials, IceMode, IceParameters, SessionId, SessionSpec,
     ShardIndex, StreamId,
 };
-use media_core::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
-use media_core::stats::{DropReason, ShardCounters};
 use stun::agent::TransactionId;
 use tokio::sync::mpsc;
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use media_core::session::CoreConfig;
+use media_core::CoreConfig;
 use signaling::{AllowedOrigins, SignalingConfig, Tokens};
 
 use super::addresses::{InterfaceAddress, MAX_PUBLIC_IPS, advertised_addresses, is_loopback, serves};

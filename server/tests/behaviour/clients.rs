@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use loadtest::client::{ClientOptions, PublisherOptions, ViewerOptions};
 use loadtest::sdp::{Imitation, Setup};
+use media_core::internals::srtp::SrtpProfile;
 use media_core::media::Codec;
-use media_core::srtp::SrtpProfile;
 
 use crate::support::{LONG, Sluice, eventually, viewer_sees};
 

@@ -201,8 +201,8 @@ struct Played {
 }
 
 async fn play(server: &Sluice, setup: Setup) -> Played {
-    let ice = media_core::ice::random_credentials();
-    let certificate = media_core::dtls::Certificate::generate().unwrap();
+    let ice = media_core::internals::ice::random_credentials();
+    let certificate = media_core::internals::dtls::Certificate::generate().unwrap();
     let sections = [OfferedSection { codecs: vec![Codec::Opus], sends: Some(Ssrcs { media: 7, rtx: 8 }) }];
     let fingerprint = certificate.fingerprint();
     let imitates = Imitation::Browser;

@@ -88,8 +88,8 @@ async fn a_publisher_that_restarts_is_seen_as_one_stream_without_a_discontinuity
 
 /// Posts a good viewer's offer, whatever the answer.
 async fn post_viewer(server: &Sluice, stream: &str) -> reqwest::Response {
-    let ice = media_core::ice::random_credentials();
-    let certificate = media_core::dtls::Certificate::generate().unwrap();
+    let ice = media_core::internals::ice::random_credentials();
+    let certificate = media_core::internals::dtls::Certificate::generate().unwrap();
     let sections = [OfferedSection { codecs: vec![Codec::Vp8], sends: None }];
     let (fingerprint, setup, imitates) = (certificate.fingerprint(), Setup::ActPass, Imitation::Browser);
     let offer = Offer { ice: &ice, fingerprint, setup, imitates, transport_cc: false, sections: &sections };

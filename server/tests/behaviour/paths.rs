@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use loadtest::client::{ClientOptions, PublisherOptions, bare_check};
-use media_core::session::IceCredentials;
+use media_core::IceCredentials;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 

@@ -2,8 +2,9 @@
 
 use axum::body::Body;
 use http::Request;
+use media_core::CoreEvent;
 use media_core::ledger::Reason;
-use media_core::session::{CoreEvent, SessionStats};
+use media_core::stats::SessionStats;
 use signaling::SignalingConfig;
 
 use crate::common::{OFFER, get, rig, send};

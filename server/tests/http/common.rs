@@ -7,10 +7,10 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use http::{HeaderMap, Request, StatusCode};
 use media_core::ledger::Reason;
-use media_core::session::{
+use media_core::stats::ShardSnapshot;
+use media_core::{
     Fingerprint, FingerprintHash, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
 };
-use media_core::stats::ShardSnapshot;
 use server::admin::{Admin, Snapshots};
 use server::metrics::Metrics;
 use server::{admin, pages};

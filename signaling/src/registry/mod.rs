@@ -13,16 +13,17 @@ use std::time::Instant;
 use dashmap::DashMap;
 use media_core::ledger::{Reason, Stage, StageChange, StageEvent, StageState};
 use media_core::media::Role;
-use media_core::session::{CoreEvent, SessionId, SessionStats, ShardIndex, StreamId};
+use media_core::stats::SessionStats;
 use media_core::stats::ShardSnapshot;
+use media_core::{CoreEvent, SessionId, ShardIndex, StreamId};
 use tokio::sync::mpsc;
 
 use self::session_record::{End, unix_ms};
 pub(crate) use self::session_record::{NewSession, SessionRecord};
 pub(crate) use self::stream_record::Published;
-#[cfg(feature = "fuzzing")]
-pub(crate) use self::stream_record::PublishedTrack;
 use self::stream_record::StreamRecord;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::stream_record::TrackRecord;
 use crate::auth::Identity;
 use crate::clock;
 use crate::limits::{ENDED_RETENTION, MAX_ENDED, MAX_IDLE_STREAMS, PRUNE_INTERVAL, STREAM_RETENTION, TOMBSTONE};
@@ -100,12 +101,12 @@ impl Registry {
     pub fn apply(&self, now: Instant, event: CoreEvent) {
         match event {
             CoreEvent::Stage { session, event } => self.stage(session, &event),
-            CoreEvent::FormatInUse { session, kind, payload_type } => {
+            CoreEvent::FormatInUse { session, track, payload_type } => {
                 let Some(stream) = self.sessions.get(&session).map(|session| session.new.stream.clone()) else {
                     return;
                 };
                 if let Some(mut stream) = self.streams.get_mut(&stream) {
-                    stream.format_in_use(session, kind, payload_type);
+                    stream.format_in_use(session, track, payload_type);
                 }
             }
             CoreEvent::Ended { session, reason, stats } => self.end(now, session, reason, stats),

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use media_core::ledger::{Ledger, Reason, Stage, StageChange, StageEvent, StageState};
 use media_core::media::{MediaSection, Role};
-use media_core::session::{IceCredentials, SessionId, SessionStats, ShardIndex, StreamId};
+use media_core::stats::SessionStats;
+use media_core::{IceCredentials, SessionId, ShardIndex, StreamId};
 
 use crate::auth::Identity;
 use crate::view::{SessionState, SessionView, StageView};

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use media_core::media::{Format, MediaKind, MediaSection};
-use media_core::session::{SessionId, StreamId};
+use media_core::media::{Format, MediaSection, TrackId};
+use media_core::{SessionId, StreamId};
 
 use crate::view::TrackView;
 
@@ -18,7 +18,7 @@ pub(crate) struct StreamRecord {
     /// Somebody published it since the start.
     pub(crate) ever_published: bool,
     /// Tracks of the publisher, or of the last one.
-    tracks: Vec<PublishedTrack>,
+    tracks: Vec<TrackRecord>,
     /// Since when it has no session.
     pub(crate) idle_since: Option<Instant>,
 }
@@ -28,13 +28,13 @@ pub(crate) struct StreamRecord {
 pub(crate) struct Published {
     /// A publisher holds the stream.
     pub(crate) live: bool,
-    pub(crate) tracks: Vec<PublishedTrack>,
+    pub(crate) tracks: Vec<TrackRecord>,
 }
 
 /// One track of a published stream.
 #[derive(Clone, Debug)]
-pub(crate) struct PublishedTrack {
-    pub(crate) kind: MediaKind,
+pub(crate) struct TrackRecord {
+    pub(crate) id: TrackId,
     /// Formats of the publisher's answer.
     pub(crate) formats: Vec<Format>,
     /// Payload type of the one that it really sends, as the media core last reported.
@@ -57,12 +57,12 @@ impl StreamRecord {
     pub(crate) fn publish(&mut self, session: SessionId, sections: &[MediaSection]) {
         self.publisher = Some(session);
         self.ever_published = true;
-        let track = |section: &MediaSection| PublishedTrack {
-            kind: section.kind,
+        let track = |(id, section): (TrackId, &MediaSection)| TrackRecord {
+            id,
             formats: section.formats.clone(),
             in_use: None,
         };
-        self.tracks = sections.iter().map(track).collect();
+        self.tracks = TrackId::of_sections(sections).map(track).collect();
         self.idle_since = None;
     }
 
@@ -78,12 +78,10 @@ impl StreamRecord {
     }
 
     /// The media core saw a format in use.
-    pub(crate) fn format_in_use(&mut self, session: SessionId, kind: MediaKind, payload_type: u8) {
+    pub(crate) fn format_in_use(&mut self, session: SessionId, track: TrackId, payload_type: u8) {
         if self.publisher == Some(session) {
-            self.tracks
-                .iter_mut()
-                .filter(|track| track.kind == kind)
-                .for_each(|track| track.in_use = Some(payload_type));
+            let used = self.tracks.iter_mut().filter(|known| known.id == track);
+            used.for_each(|used| used.in_use = Some(payload_type));
         }
     }
 
@@ -92,11 +90,11 @@ impl StreamRecord {
     }
 
     pub(crate) fn track_views(&self) -> Vec<TrackView> {
-        self.tracks.iter().map(PublishedTrack::view).collect()
+        self.tracks.iter().map(TrackRecord::view).collect()
     }
 }
 
-impl PublishedTrack {
+impl TrackRecord {
     /// The format that the publisher really sends, once a packet came.
     pub(crate) fn format_in_use(&self) -> Option<&Format> {
         self.formats.iter().find(|format| Some(format.payload_type) == self.in_use)
@@ -109,6 +107,6 @@ impl PublishedTrack {
                 offered.push(format.codec.encoding_name());
             }
         }
-        TrackView { kind: self.kind, codec: self.format_in_use().map(|format| format.codec), offered }
+        TrackView { kind: self.id.kind, codec: self.format_in_use().map(|format| format.codec), offered }
     }
 }

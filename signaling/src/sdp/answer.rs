@@ -1,8 +1,8 @@
 //! Writes an answer (RFC 9429 §5.3.1), through the types of the `sdp` crate.
 
-use media_core::ice::candidate_line;
 use media_core::media::{Format, MediaKind, MediaSection, SendSsrcs};
-use media_core::session::{DtlsRole, Fingerprint, IceCredentials, IceMode, LocalCandidate};
+use media_core::negotiation::candidate_line;
+use media_core::{DtlsRole, Fingerprint, IceCredentials, IceMode, LocalCandidate};
 use sdp::SessionDescription;
 use sdp::description::common::{Address, Attribute, ConnectionInformation};
 use sdp::description::media::{MediaDescription, MediaName, RangedPort};
@@ -86,7 +86,7 @@ fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>, firs
     let sends = section.send_ssrcs.is_some();
     lines.flag(if sends { "sendonly" } else { "recvonly" });
     lines.flag("rtcp-mux");
-    // RFC 9725 §4.4.1 demands it, RFC 8858 §4 forbids it in answers; clients ignore it (O-12).
+    // RFC 9725 §4.4.1 demands it, RFC 8858 §4 forbids it in answers; clients ignore it (WHIP-28).
     lines.flag("rtcp-mux-only");
     if section.reduced_size_rtcp {
         lines.flag("rtcp-rsize");

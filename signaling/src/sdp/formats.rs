@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use media_core::media::{Codec, Feedback, Format, MediaKind};
-use media_core::rtp::compat::Fmtp;
+use media_core::negotiation::Fmtp;
 
 /// The formats of an m-line that Sluice forwards, in the order of the m-line. Whatever else it names is passed over.
 ///

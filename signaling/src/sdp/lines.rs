@@ -5,7 +5,7 @@
 //! only what counts: `v=`, `o=`, `s=`, `t=`, `m=` and the attributes.
 
 use super::SdpError;
-use crate::limits::MAX_CANDIDATES;
+use media_core::negotiation::MAX_REMOTE_CANDIDATES;
 
 /// SDP-06
 const MAX_SECTIONS: usize = 64;
@@ -126,7 +126,7 @@ impl Description {
         }
         if value.starts_with("candidate:") {
             self.candidates += 1;
-            if self.candidates > MAX_CANDIDATES {
+            if self.candidates > MAX_REMOTE_CANDIDATES {
                 return Err(SdpError::syntax(number, "more than 100 candidates"));
             }
         }

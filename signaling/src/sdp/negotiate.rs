@@ -1,9 +1,9 @@
 //! From an offer to what both sides will do: which sections live, with which formats and extensions, over which transport.
 
-use media_core::ice::{candidate_ufrag, parse_candidate};
 use media_core::media::{Extension, ExtensionMap, Format, MediaKind, MediaSection, SendSsrcs};
-use media_core::rtp::compat::compatible;
-use media_core::session::{DtlsParameters, DtlsRole, IceCredentials, RemoteCandidate};
+use media_core::negotiation::compatible;
+use media_core::negotiation::{candidate_ufrag, parse_candidate};
+use media_core::{DtlsParameters, DtlsRole, IceCredentials, RemoteCandidate};
 
 use super::SdpError;
 use super::offer::{Direction, Offer, OfferedExtension, Section, Setup};
@@ -166,7 +166,7 @@ pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> R
 
 /// The viewer's formats to which the publisher's can be forwarded, the one in use first; or why there are none.
 fn viewer_formats(section: &Section, kind: MediaKind, published: &Published) -> Result<Vec<Format>, String> {
-    let Some(track) = published.tracks.iter().find(|track| track.kind == kind) else {
+    let Some(track) = published.tracks.iter().find(|track| track.id.kind == kind) else {
         return Err(format!("the stream has no {}", kind.as_str()));
     };
     let forwardable = |viewer: &&Format| track.formats.iter().any(|publisher| compatible(publisher, viewer));

@@ -2,8 +2,8 @@
 
 use std::io::Cursor;
 
+use media_core::Fingerprint;
 use media_core::media::{Extension, Format, MediaKind};
-use media_core::session::Fingerprint;
 use sdp::SessionDescription;
 use sdp::description::common::Attribute;
 use strum::{EnumString, IntoStaticStr};

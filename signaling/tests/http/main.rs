@@ -9,7 +9,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use media_core::ledger::{Reason, Stage, StageChange, StageEvent};
-use media_core::session::{CoreEvent, SessionId, SessionStats};
+use media_core::stats::SessionStats;
+use media_core::{CoreEvent, SessionId};
 use signaling::{AllowedOrigins, SignalingConfig, Tokens};
 use support::{App, Reply, golden, now};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

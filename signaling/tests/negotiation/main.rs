@@ -7,8 +7,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-use media_core::media::{Codec, Extension, MediaKind};
-use media_core::session::{CoreEvent, DtlsRole, IceMode};
+use media_core::media::{Codec, Extension, MediaKind, TrackId};
+use media_core::{CoreEvent, DtlsRole, IceMode};
 use signaling::SignalingConfig;
 use support::{App, PUBLISH_OFFERS, Sdp, WATCH_OFFERS, golden, has, lint, media_line, values};
 
@@ -55,7 +55,7 @@ async fn every_viewer_of_every_publisher_gets_an_answer_that_lints() {
             for section in &spec.sections {
                 let source = published.sections.iter().find(|source| source.kind == section.kind).unwrap();
                 for format in &section.formats {
-                    assert!(source.formats.iter().any(|of| media_core::rtp::compat::compatible(of, format)));
+                    assert!(source.formats.iter().any(|of| media_core::negotiation::compatible(of, format)));
                 }
             }
         }
@@ -122,7 +122,7 @@ async fn red_keeps_its_place_and_goes_to_viewers_that_know_it() {
     assert_eq!(order(media_line(&Sdp::read(&reply.body).sections[0]).3), ["63", "111"]);
 
     let publisher = app.core.last();
-    let event = CoreEvent::FormatInUse { session: publisher.id, kind: MediaKind::Audio, payload_type: 63 };
+    let event = CoreEvent::FormatInUse { session: publisher.id, track: TrackId::AUDIO, payload_type: 63 };
     app.signaling.registry().apply(std::time::Instant::now(), event);
     for (viewer, expected) in [("chromium-watch", &[Codec::Opus, Codec::Red][..]), ("firefox-watch", &[Codec::Opus])] {
         let offer = golden(viewer);
@@ -233,7 +233,7 @@ async fn a_viewer_without_the_codec_in_use_gets_no_video_but_audio() {
     };
     let in_use = |codec| {
         let payload_type = number(codec).unwrap();
-        let event = CoreEvent::FormatInUse { session: publisher.id, kind: MediaKind::Video, payload_type };
+        let event = CoreEvent::FormatInUse { session: publisher.id, track: TrackId::VIDEO, payload_type };
         app.signaling.registry().apply(std::time::Instant::now(), event);
     };
     // whepsrc knows VP8, VP9 and H.264.

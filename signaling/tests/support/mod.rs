@@ -13,7 +13,7 @@ use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use media_core::ledger::Reason;
 use media_core::media::Role;
-use media_core::session::{
+use media_core::{
     Fingerprint, FingerprintHash, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
 };
 use rand::Rng;

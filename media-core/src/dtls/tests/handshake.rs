@@ -1,7 +1,7 @@
 //! Handshakes that end well, and what comes after them.
 
 use super::*;
-use crate::session::FingerprintHash;
+use crate::spec::FingerprintHash;
 use crate::srtp::SrtpProfile;
 
 #[test]

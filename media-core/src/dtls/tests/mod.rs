@@ -11,7 +11,7 @@ use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslStream, Ssl
 
 use super::queue::DatagramQueue;
 use super::*;
-use crate::session::{DtlsParameters, DtlsRole, Fingerprint};
+use crate::spec::{DtlsParameters, DtlsRole, Fingerprint};
 
 /// Long enough for any handshake of these tests, even beside a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);

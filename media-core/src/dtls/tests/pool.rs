@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
 use crate::ledger::Reason;
-use crate::session::SessionId;
+use crate::spec::SessionId;
 
 /// A server pool and a client pool with their output channels.
 struct Pools {

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::ledger::{Reason, Stage};
-use crate::session::FingerprintHash;
+use crate::spec::FingerprintHash;
 
 #[test]
 fn a_wrong_fingerprint_ends_the_handshake_before_any_key() {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::super::*;
 use super::{address, client_check, credentials, sent};
-use crate::session::{CandidateKind, IceMode, IceParameters, RemoteCandidate, SessionId};
+use crate::spec::{CandidateKind, IceMode, IceParameters, RemoteCandidate, SessionId};
 
 fn candidate(text: &str) -> RemoteCandidate {
     RemoteCandidate {

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::session::DtlsRole;
+use crate::spec::DtlsRole;
 
 fn keying(profile: SrtpProfile) -> KeyingMaterial {
     let exported: Vec<u8> = (0..profile.export_len()).map(|i| (i * 7 + 3) as u8).collect();

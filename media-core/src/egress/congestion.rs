@@ -1,0 +1,197 @@
+//! How much one viewer's path carries, and what follows from it: pacing, and the budgets of probes and retransmissions.
+
+use std::time::{Duration, Instant};
+
+use crate::bwe::pacer::{PACING_FACTOR, Pacer, RetransmissionBudget};
+use crate::bwe::{EstimateSnapshot, EstimatorLimits, SendSideEstimator};
+use crate::rtcp::TransportFeedback;
+
+/// Bounds of an estimate in bit/s.
+const MIN_ESTIMATE: u64 = 50_000;
+const MAX_ESTIMATE: u64 = 100_000_000;
+/// A viewer's path is taken to carry this at first, in bit/s …
+const START: u64 = 3_000_000;
+/// … or this part of the stream, if that is more: there is no smaller stream to begin with.
+const HEADROOM: f64 = 1.5;
+/// The path carries the stream if the estimate is this part of its rate: keyframes may leave faster than at the
+/// estimate. Else nothing does, so that what is too much waits here, where it can be dropped, and not in the path.
+const CARRIES: f64 = 1.1;
+/// A viewer that has agreed to transport-wide feedback and does not send any is not paced.
+const FEEDBACK_BY: Duration = Duration::from_secs(2);
+/// A small packet costs the shard as much as a large one: one datagram full of NACKs must not become thousands of ours.
+const LEAST_RETRANSMISSION: usize = 500;
+/// What a payload costs the path besides itself, in bytes: IPv4, UDP and RTP header, the transport-wide number, SRTP tag.
+/// Probes are made of small packets: without all of it they would find a seventh less than there is.
+const OVERHEAD: usize = 20 + 8 + 12 + 8 + 16;
+
+/// One viewer's congestion control. In front, in one line of the processor's cache, stands what a fan-out pass needs of
+/// viewers without transport-wide numbers; then the pacer, and last what only feedback and ticks touch.
+#[repr(C, align(64))]
+pub struct Congestion {
+    uncounted: Uncounted,
+    begun: Instant,
+    /// Bytes of a probe that are due.
+    probe: usize,
+    transport_wide: bool,
+    /// The viewer tells what arrives, by feedback or REMB; reports of loss alone are too rare to pace by.
+    has_feedback: bool,
+    pacer: Pacer,
+    estimator: SendSideEstimator,
+    retransmissions: RetransmissionBudget,
+    /// What the pacer follows, in bit/s.
+    pace: u64,
+    carries_stream: bool,
+}
+
+const _: () = assert!(std::mem::offset_of!(Congestion, pacer) <= 64);
+
+/// Packets without transport-wide numbers that the estimator does not know of yet: it is told before it is asked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Uncounted {
+    since: Option<Instant>,
+    packets: u32,
+    bytes: u32,
+}
+
+impl Congestion {
+    /// A viewer of a stream of `media` bit/s.
+    pub fn new(now: Instant, transport_wide: bool, media: u64) -> Congestion {
+        let start = START.max((media as f64 * HEADROOM) as u64);
+        let pace = (start as f64 * PACING_FACTOR) as u64;
+        let limits = EstimatorLimits { start, min: MIN_ESTIMATE, max: MAX_ESTIMATE };
+        Congestion {
+            uncounted: Uncounted::default(),
+            begun: now,
+            probe: 0,
+            transport_wide,
+            has_feedback: false,
+            pacer: Pacer::new(now, pace),
+            estimator: SendSideEstimator::new(now, limits, transport_wide),
+            retransmissions: RetransmissionBudget::new(now, start),
+            pace,
+            carries_stream: true,
+        }
+    }
+
+    /// Counts a packet that is sent now; its transport-wide number, if it carries one. Where only some sections carry
+    /// them, the others' packets count for the pacer alone: a number that the viewer never saw would look lost.
+    #[inline]
+    pub(super) fn on_sent(&mut self, now: Instant, payload: usize, numbered: bool) -> u16 {
+        let bytes = payload + OVERHEAD;
+        // A viewer that is not paced yet starts with a whole burst.
+        if self.has_feedback || self.transport_wide {
+            self.pacer.on_sent(now, bytes);
+        }
+        if self.transport_wide {
+            return if numbered { self.estimator.on_sent(now, bytes) } else { 0 };
+        }
+        if self.uncounted.packets == 0 {
+            self.uncounted.since = Some(now);
+        }
+        self.uncounted.packets += 1;
+        self.uncounted.bytes = self.uncounted.bytes.saturating_add(bytes as u32);
+        0
+    }
+
+    /// Tells the estimator what was sent.
+    fn count(&mut self) {
+        let Uncounted { since, packets, bytes } = std::mem::take(&mut self.uncounted);
+        if let Some(since) = since {
+            self.estimator.count_sent(since, packets, bytes);
+        }
+    }
+
+    /// True if video waits for its time.
+    pub fn is_paced(&self, now: Instant) -> bool {
+        self.has_feedback || (self.transport_wide && now.saturating_duration_since(self.begun) < FEEDBACK_BY)
+    }
+
+    /// True if the path carries the whole stream, as far as is known.
+    pub(super) fn carries_stream(&self) -> bool {
+        self.carries_stream
+    }
+
+    /// True if video may leave now.
+    #[inline]
+    pub(super) fn may_send(&self, now: Instant) -> bool {
+        self.pacer.may_send(now)
+    }
+
+    /// True if a retransmission of so many bytes is within its budget; counts it.
+    pub(super) fn allow_retransmission(&mut self, now: Instant, bytes: usize) -> bool {
+        self.retransmissions.take(now, bytes.max(LEAST_RETRANSMISSION))
+    }
+
+    /// Takes transport-wide feedback; `media` is the stream's rate in bit/s.
+    pub fn on_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>, media: u64) {
+        self.estimator.on_feedback(now, feedback);
+        self.has_feedback |= self.transport_wide;
+        self.follow(now, media);
+    }
+
+    /// Takes a REMB in bit/s.
+    pub fn on_remb(&mut self, now: Instant, bits_per_second: u64, media: u64) {
+        self.estimator.on_remb(now, bits_per_second);
+        self.has_feedback = true;
+        self.follow(now, media);
+    }
+
+    /// Takes the loss, 0 to 1, and the round-trip time of a receiver report.
+    pub fn on_receiver_report(&mut self, now: Instant, lost: f64, round_trip: Option<Duration>, media: u64) {
+        self.count();
+        self.estimator.on_receiver_report(now, lost, round_trip);
+        self.follow(now, media);
+    }
+
+    /// Lets time pass. True if a probe is due, to be sent with the next fan-out pass; only viewers to
+    /// whom padding can be sent are probed.
+    pub fn poll(&mut self, now: Instant, media: u64, can_probe: bool) -> bool {
+        self.count();
+        self.estimator.set_demand((media as f64 * 2.0 * HEADROOM) as u64);
+        self.estimator.poll(now);
+        self.follow(now, media);
+        if can_probe && self.has_feedback && self.probe == 0 {
+            self.ask_probe(now);
+        }
+        self.probe > 0
+    }
+
+    /// Bytes of padding that are due now as part of a probe.
+    #[inline]
+    pub(super) fn take_probe(&mut self, now: Instant) -> usize {
+        if self.probe == 0 && self.estimator.is_probing() {
+            self.ask_probe(now);
+        }
+        std::mem::take(&mut self.probe)
+    }
+
+    /// A probe is in progress: there will be more to send soon.
+    pub(super) fn is_probing(&self) -> bool {
+        self.estimator.is_probing()
+    }
+
+    /// True if the viewer tells what arrives.
+    pub fn has_feedback(&self) -> bool {
+        self.has_feedback
+    }
+
+    /// What is known of the path.
+    pub fn snapshot(&self) -> EstimateSnapshot {
+        self.estimator.snapshot()
+    }
+
+    fn ask_probe(&mut self, now: Instant) {
+        self.probe = self.estimator.next_probe(now).unwrap_or(0);
+    }
+
+    fn follow(&mut self, now: Instant, media: u64) {
+        let estimate = self.estimator.estimate();
+        self.carries_stream = estimate as f64 >= CARRIES * media as f64;
+        let pace = if self.carries_stream { (estimate as f64 * PACING_FACTOR) as u64 } else { estimate };
+        if pace != self.pace {
+            self.pace = pace;
+            self.pacer.set_rate(now, pace);
+            self.retransmissions.set_estimate(now, estimate);
+        }
+    }
+}

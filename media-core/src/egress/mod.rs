@@ -1,0 +1,32 @@
+//! What goes out: a viewer's tracks, and the feed of a stream to other shards.
+//!
+//! A packet to a viewer passes three parts. The [`Reader`] has a position in an encoding's cache and says which packet is
+//! next and when; it knows nothing of viewers, so that a feed or a recorder reads with it, too. The rewriter gives the packet
+//! the viewer's sequence number, timestamp, payload type and header extensions. The RTP sender protects and counts it, or
+//! sends it again.
+
+mod congestion;
+mod fast_start;
+mod feed;
+mod late_drop;
+mod reader;
+mod retransmissions;
+mod rewriter;
+mod rtp_sender;
+mod sequence_map;
+mod track;
+mod viewer;
+
+pub use congestion::Congestion;
+pub use feed::{Feed, FeedPool, FeedReport, Feeder};
+pub use reader::Reader;
+pub use track::EgressTrack;
+pub use viewer::{FanOutPass, Resent, SentCounters, Served, Viewer};
+
+use crate::srtp::MAX_TRAILER;
+
+/// Room that one outgoing packet may need, in bytes: the largest datagram, a rewritten header and the SRTP trailer.
+pub const PACKET_ROOM: usize = 1500 + 64 + MAX_TRAILER;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! A position in an encoding's cache: which packet is next, and when.
+
+use std::time::{Duration, Instant};
+
+use crate::media::{MediaKind, TrackId};
+use crate::stream::{CachedPacket, Encoding, PacketInfo};
+
+use super::fast_start::{Compression, FastStart};
+use super::late_drop::{LateDrop, Overdue};
+
+/// For so long after its fast start a viewer that requests a keyframe has probably lost the one that it was given.
+const STARTING: Duration = Duration::from_secs(2);
+/// The least time between two restarts from the cache.
+const RESTART_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Reads one encoding of a track, from its position on.
+///
+/// One reader serves all cases: that of a live viewer is at the end of the cache, that of a new viewer at the last keyframe,
+/// that of a viewer on a narrow path where the path allows.
+#[repr(C)]
+pub struct Reader {
+    /// The next sequence number to look at.
+    position: u64,
+    /// What only starts and late drops need.
+    start: Box<Start>,
+    track: TrackId,
+    encoding: u8,
+    /// Packets wait that were not due the last time.
+    is_lagging: bool,
+    /// No packet is of use before a keyframe.
+    awaits_keyframe: bool,
+    /// `start` has a fast start.
+    is_fast_starting: bool,
+}
+
+#[derive(Default)]
+struct Start {
+    fast_start: Option<FastStart>,
+    /// When it was started from the cache for the first time.
+    started: Option<Instant>,
+    /// When it was restarted from the cache.
+    restarted: Option<Instant>,
+    late_drop: LateDrop,
+}
+
+impl Reader {
+    /// A reader of an encoding from sequence number `position` on. It hands out whatever comes next; one whose packets go to
+    /// a decoder is told so by [`Reader::await_keyframe`].
+    pub fn new(track: TrackId, encoding: u8, position: u64) -> Reader {
+        Reader {
+            position,
+            start: Box::default(),
+            track,
+            encoding,
+            is_lagging: false,
+            awaits_keyframe: false,
+            is_fast_starting: false,
+        }
+    }
+
+    /// The track that it reads.
+    pub fn track(&self) -> TrackId {
+        self.track
+    }
+
+    /// The encoding that it reads, counted from 0.
+    pub fn encoding(&self) -> u8 {
+        self.encoding
+    }
+
+    /// The next sequence number to look at.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Goes to the end: what is cached is not read.
+    pub fn skip_to_end(&mut self, encoding: &Encoding) {
+        self.position = encoding.end();
+    }
+
+    /// True if packets wait that were not due the last time.
+    pub fn is_lagging(&self) -> bool {
+        self.is_lagging
+    }
+
+    /// No packet is of use before the next keyframe.
+    pub fn await_keyframe(&mut self) {
+        self.awaits_keyframe = true;
+    }
+
+    /// True while no packet is of use before a keyframe.
+    #[inline]
+    pub fn awaits_keyframe(&self) -> bool {
+        self.awaits_keyframe
+    }
+
+    /// A packet that a decoder can use was handed out.
+    #[inline]
+    pub(super) fn on_decodable(&mut self) {
+        self.awaits_keyframe = false;
+    }
+
+    /// Goes to a keyframe, received some time ago while `live` is the newest timestamp, and reads faster than real time from
+    /// there. The timestamps are to be compressed accordingly.
+    pub(super) fn fast_start(
+        &mut self,
+        now: Instant,
+        keyframe: &PacketInfo,
+        clock_rate: u32,
+        live: u32,
+    ) -> Compression {
+        let age = now.saturating_duration_since(keyframe.arrived);
+        let fast_start = FastStart::new(now, clock_rate, keyframe.timestamp, live, age);
+        self.position = keyframe.sequence;
+        self.is_fast_starting = true;
+        self.start.fast_start = Some(fast_start);
+        self.start.started.get_or_insert(now);
+        fast_start.compression
+    }
+
+    /// True shortly after it was started from the cache.
+    pub fn is_starting(&self, now: Instant) -> bool {
+        self.start.started.is_some_and(|started| now.saturating_duration_since(started) < STARTING)
+    }
+
+    /// True shortly after a restart from the cache: the same packets would be of no more use.
+    pub(super) fn has_just_restarted(&self, now: Instant) -> bool {
+        self.start.restarted.is_some_and(|at| now.saturating_duration_since(at) < RESTART_INTERVAL)
+    }
+
+    /// Notes a restart from the cache.
+    pub(super) fn on_restart(&mut self, now: Instant) {
+        self.start.restarted = Some(now);
+    }
+
+    /// The packets of the present fan-out pass that were received out of order and that it has passed already.
+    pub fn out_of_order<'a>(&self, encoding: &'a Encoding) -> impl Iterator<Item = CachedPacket<'a>> + use<'a> {
+        let position = self.position;
+        let passed = encoding.pass_out_of_order().iter().filter(move |&&sequence| sequence < position);
+        passed.filter_map(|&sequence| encoding.packet(sequence))
+    }
+
+    /// What waited too long and is to be dropped. `in_frame` is the timestamp of the frame that was begun and is finished;
+    /// `overloaded`: the shard cannot keep up, so that only the ordinary limits hold; `path_keeps_up`: what waits will soon
+    /// have been sent.
+    #[inline]
+    pub(super) fn overdue(
+        &mut self,
+        now: Instant,
+        encoding: &Encoding,
+        in_frame: Option<u32>,
+        path_keeps_up: bool,
+    ) -> Option<Overdue> {
+        if self.awaits_keyframe {
+            return None;
+        }
+        let is_video = self.track.kind == MediaKind::Video;
+        let Start { fast_start, late_drop, .. } = &mut *self.start;
+        let due = |info: &PacketInfo| {
+            let due = fast_start.as_ref().and_then(|start| start.due(info.timestamp));
+            due.map_or(info.arrived, |due| due.max(info.arrived))
+        };
+        let waiting = super::late_drop::Waiting { now, position: self.position, encoding, due };
+        if is_video { late_drop.video(&waiting, in_frame, path_keeps_up) } else { late_drop.audio(&waiting) }
+    }
+
+    /// The next packet before `end`; `None` if there is none that is due. `may_pass` holds back a packet that is.
+    #[inline]
+    pub(super) fn next<'a>(
+        &mut self,
+        now: Instant,
+        encoding: &'a Encoding,
+        end: u64,
+        may_pass: impl Fn() -> bool,
+    ) -> Option<CachedPacket<'a>> {
+        while self.position < end {
+            let packet = encoding.in_order(self.position);
+            if let Some(packet) = &packet {
+                self.is_lagging = !may_pass() || !self.is_due(now, packet);
+                if self.is_lagging {
+                    return None;
+                }
+            }
+            self.position += 1;
+            if packet.is_some() {
+                return packet;
+            }
+        }
+        None
+    }
+
+    /// The next packet before `end`, whenever it is due: what a feed or a recorder reads.
+    pub fn read<'a>(&mut self, encoding: &'a Encoding, end: u64) -> Option<CachedPacket<'a>> {
+        while self.position < end {
+            let packet = encoding.in_order(self.position);
+            self.position += 1;
+            if packet.is_some() {
+                return packet;
+            }
+        }
+        None
+    }
+
+    /// Passes over packets that are dropped.
+    pub(super) fn skip(&mut self, overdue: &Overdue) {
+        self.position = overdue.until;
+        self.awaits_keyframe |= overdue.needs_keyframe;
+    }
+
+    /// Nothing waits any more: from now on packets are due at once.
+    #[inline]
+    pub(super) fn catch_up(&mut self) {
+        self.is_lagging = false;
+        if self.is_fast_starting
+            && let Some(fast_start) = &mut self.start.fast_start
+        {
+            fast_start.catch_up();
+        }
+    }
+
+    /// False for a packet of a fast start that would be sent before its time.
+    #[inline]
+    fn is_due(&mut self, now: Instant, packet: &CachedPacket<'_>) -> bool {
+        if !self.is_fast_starting {
+            return true;
+        }
+        let Some(fast_start) = &self.start.fast_start else { return true };
+        if fast_start.compression.is_over(packet.info.timestamp) {
+            self.start.fast_start = None;
+            self.is_fast_starting = false;
+            return true;
+        }
+        fast_start.due(packet.info.timestamp).is_none_or(|due| due <= now)
+    }
+}

@@ -1,0 +1,207 @@
+//! One track of a viewer: reader, rewriter and RTP sender of one m-section.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::ClockPoint;
+use crate::media::{Format, MediaKind, MediaSection, TrackId};
+use crate::rtcp::SenderInfo;
+use crate::rtp::sequence::timestamp_is_newer;
+use crate::stream::{CachedPacket, Encoding, Tracks};
+
+use super::late_drop::Overdue;
+use super::reader::Reader;
+use super::rewriter::Rewriter;
+use super::rtp_sender::{RtpSender, SendContext, WriteError};
+
+/// One m-section of a viewer. What every fan-out pass needs stands in front, in two lines of the processor's cache and one of
+/// the payload type table: with many viewers each line is a miss.
+#[repr(C, align(64))]
+pub struct EgressTrack {
+    pub(super) reader: Reader,
+    pub(super) sender: RtpSender,
+    pub(super) rewriter: Rewriter,
+}
+
+const _: () = assert!(
+    std::mem::offset_of!(EgressTrack, rewriter) + std::mem::offset_of!(Rewriter, payload_types) <= 128,
+    "what every pass needs takes more than two lines of the processor's cache"
+);
+
+impl EgressTrack {
+    /// The track of a viewer's section; `None` for sections without SSRCs to send with. `random` gives the first sequence
+    /// numbers.
+    pub fn new(track: TrackId, section: &MediaSection, random: u32) -> Option<EgressTrack> {
+        let sender = RtpSender::new(section, (random >> 16) as u16)?;
+        let mut reader = Reader::new(track, 0, 0);
+        if track.kind == MediaKind::Video {
+            reader.await_keyframe();
+        }
+        Some(EgressTrack { reader, sender, rewriter: Rewriter::new(section, random as u16) })
+    }
+
+    /// The track of the stream that it is sent.
+    pub fn id(&self) -> TrackId {
+        self.reader.track()
+    }
+
+    /// The encoding that it is sent, once the stream has the track.
+    #[inline]
+    pub fn encoding<'a>(&self, tracks: &'a Tracks) -> Option<&'a Encoding> {
+        tracks.encoding(self.reader.track(), self.reader.encoding())
+    }
+
+    /// Media SSRC.
+    pub fn ssrc(&self) -> u32 {
+        self.sender.ssrc
+    }
+
+    /// RTP packets sent, RTX not counted.
+    pub fn packets_sent(&self) -> u32 {
+        self.sender.packets
+    }
+
+    /// Learns the publisher's formats: which of its payload types becomes which of the viewer's.
+    pub fn set_publisher_formats(&mut self, publisher: &[Format]) {
+        self.rewriter.set_publisher_formats(publisher);
+    }
+
+    /// Joins an encoding: where it has everything since a keyframe, the viewer starts there, else with what is received next.
+    /// False if it has to wait for a keyframe.
+    pub fn join(&mut self, now: Instant, encoding: &Encoding) -> bool {
+        self.reader.skip_to_end(encoding);
+        if self.id().kind == MediaKind::Audio {
+            return true;
+        }
+        let (Some(keyframe), Some(newest)) = (encoding.start(now), encoding.newest()) else { return false };
+        let compression = self.rewriter.clock_rate(keyframe.payload_type).map(|clock_rate| {
+            // Past what it was sent already, if it restarts.
+            let next = self.rewriter.next_timestamp().filter(|&next| timestamp_is_newer(next, newest.timestamp));
+            self.reader.fast_start(now, &keyframe, clock_rate, next.unwrap_or(newest.timestamp))
+        });
+        self.rewriter.restart_at(self.reader.position(), compression);
+        true
+    }
+
+    /// Restarts from the cached keyframe, with everything since, under new numbers; false if the encoding does not have that.
+    /// A viewer that did so a moment ago is not sent the same once more.
+    pub fn restart(&mut self, now: Instant, encoding: &Encoding) -> bool {
+        if !self.rewriter.has_started() {
+            return self.join(now, encoding);
+        }
+        if self.reader.has_just_restarted(now) {
+            return true;
+        }
+        if encoding.start(now).is_none() || !self.join(now, encoding) {
+            return false;
+        }
+        self.reader.on_restart(now);
+        true
+    }
+
+    /// True shortly after it was started from the cache: a viewer that requests a keyframe then has probably lost the one
+    /// that it was given.
+    pub fn is_starting(&self, now: Instant) -> bool {
+        self.reader.is_starting(now)
+    }
+
+    /// The packets of the publisher are gone: the viewer does without those that it was not sent.
+    pub fn end_publication(&mut self, encoding: &Encoding) {
+        if self.reader.position() < encoding.end() {
+            self.rewriter.withhold(encoding.end() - 1);
+        }
+        self.reader.skip_to_end(encoding);
+    }
+
+    /// True while no packet is of use before a keyframe.
+    pub fn awaits_keyframe(&self) -> bool {
+        self.reader.awaits_keyframe()
+    }
+
+    /// True if it waits for a keyframe of a publisher whose formats it knows.
+    pub fn lacks_keyframe(&self) -> bool {
+        self.reader.awaits_keyframe() && self.rewriter.has_formats()
+    }
+
+    /// The viewer reported receipt: from the next packet on it needs no MID.
+    pub fn on_receipt(&mut self) {
+        self.rewriter.on_receipt();
+    }
+
+    /// True if its packets carry transport-wide numbers.
+    pub fn is_transport_wide(&self) -> bool {
+        self.sender.is_transport_wide()
+    }
+
+    /// True once it was sent something, so that a report block can show that it arrived.
+    pub fn has_sent(&self) -> bool {
+        self.sender.packets > 0
+    }
+
+    /// The sender information of its reports at `unix`, if it was sent anything (RTCP-04).
+    pub fn sender_info(&self, unix: Duration, clock: ClockPoint) -> Option<SenderInfo> {
+        self.rewriter.has_started().then(|| self.sender.sender_info(unix, clock.rtp_at(unix)))
+    }
+
+    /// True if padding can be sent.
+    pub(super) fn can_pad(&self) -> bool {
+        self.sender.can_pad(&self.rewriter)
+    }
+
+    /// What waited too long and is to be dropped.
+    pub(super) fn overdue(&mut self, now: Instant, encoding: &Encoding, path_keeps_up: bool) -> Option<Overdue> {
+        self.reader.overdue(now, encoding, self.rewriter.last_timestamp(), path_keeps_up)
+    }
+
+    /// Passes over packets that are dropped; the viewer's numbers go on as if they had not been.
+    pub(super) fn skip(&mut self, overdue: &Overdue) {
+        self.reader.skip(overdue);
+        self.rewriter.withhold(overdue.until.saturating_sub(1));
+    }
+
+    /// Writes a packet for the first time. Video starts where a decoder can start.
+    #[inline]
+    pub(super) fn forward(
+        &mut self,
+        packet: &CachedPacket<'_>,
+        context: &mut SendContext<'_>,
+        out: &mut [u8],
+    ) -> Result<usize, WriteError> {
+        if self.reader.awaits_keyframe() && !packet.info.keyframe {
+            self.rewriter.withhold(packet.info.sequence);
+            return Err(WriteError::NotForThisViewer);
+        }
+        let placed = self.rewriter.place(packet).ok_or(WriteError::NotForThisViewer)?;
+        self.reader.on_decodable();
+        let length = self.sender.send(&self.rewriter, packet, placed, context, out)?;
+        self.rewriter.on_sent(packet);
+        Ok(length)
+    }
+
+    /// The packet behind a sequence number of the viewer's, and writing it again.
+    pub(super) fn forward_again(
+        &mut self,
+        packet: &CachedPacket<'_>,
+        sequence_number: u16,
+        context: &mut SendContext<'_>,
+        out: &mut [u8],
+    ) -> Result<usize, WriteError> {
+        let found = self.rewriter.find(sequence_number).ok_or(WriteError::NotForThisViewer)?;
+        let placed = self.rewriter.place_again(packet, sequence_number, &found).ok_or(WriteError::NotForThisViewer)?;
+        self.sender.send_again(&self.rewriter, packet, (placed, found.is_reproducible), context, out)
+    }
+
+    /// The stream's number of the packet that the viewer names, if the record of what was sent has it.
+    pub(super) fn sequence_of(&self, sequence_number: u16) -> Option<u64> {
+        self.rewriter.find(sequence_number).map(|found| found.sequence)
+    }
+
+    /// Writes a packet of `padding` bytes of padding, 1 to 255.
+    pub(super) fn pad(
+        &mut self,
+        padding: u8,
+        context: &mut SendContext<'_>,
+        out: &mut [u8],
+    ) -> Result<usize, WriteError> {
+        self.sender.pad(&self.rewriter, padding, context, out)
+    }
+}

@@ -1,0 +1,304 @@
+//! A viewer: its tracks, its keys, and what its path carries.
+
+use std::time::{Duration, Instant};
+
+use crate::media::{MediaKind, TrackId};
+use crate::net::{Outbound, TransportTuple};
+use crate::srtp::SrtpSender;
+use crate::stream::{CachedPacket, Encoding, Tracks};
+
+use super::PACKET_ROOM;
+use super::congestion::Congestion;
+use super::late_drop::Overdue;
+use super::retransmissions::Verdict;
+use super::rtp_sender::{SendContext, WriteError};
+use super::track::EgressTrack;
+
+/// The least time between two retransmissions of one packet to one viewer; the round-trip time if that is longer.
+const RETRANSMISSION_INTERVAL: Duration = Duration::from_millis(20);
+/// The round trip as measured includes what the viewer took to report: it asks again up to so much sooner, or a quarter of
+/// the time. If that were refused, the next request would come a whole round trip later.
+const ROUND_TRIP_TOLERANCE: Duration = Duration::from_millis(20);
+/// Bytes of padding in a packet of a probe.
+const PADDING: usize = 224;
+
+/// A fan-out pass over a stream's viewers: each is sent the packets that were received since the last pass.
+#[derive(Clone, Copy)]
+pub struct FanOutPass<'a> {
+    /// The present time.
+    pub now: Instant,
+    /// The stream's tracks; each encoding knows which of its packets the pass is about.
+    pub tracks: &'a Tracks,
+    /// The shard cannot keep up: what waited too long is dropped.
+    pub overloaded: bool,
+}
+
+/// What serving a viewer came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// RTP packets written.
+    pub packets: u64,
+    /// Padding packets written.
+    pub padding: u64,
+    /// Packets that the header or SRTP did not take.
+    pub refused: u64,
+    /// Packets dropped because the shard is overloaded or the viewer's path congested.
+    pub dropped: u64,
+    /// There is more for it that is not due yet.
+    pub is_lagging: bool,
+    /// The track that cannot go on without a keyframe.
+    pub needs_keyframe: Option<TrackId>,
+}
+
+/// A viewer that is ready for media. What every fan-out pass needs stands together.
+#[repr(C)]
+pub struct Viewer {
+    /// Its tracks, audio first. In memory of their own, which starts with a line of the processor's cache.
+    tracks: Box<[EgressTrack]>,
+    /// Its keys.
+    srtp: SrtpSender,
+    /// What its path carries.
+    congestion: Box<Congestion>,
+    /// What was sent so far.
+    sent: SentCounters,
+    /// Round-trip time that its last receiver report showed.
+    round_trip_time: Option<Duration>,
+}
+
+/// RTP packets and bytes sent to one viewer, retransmissions included, and packets that were dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SentCounters {
+    /// Packets.
+    pub packets: u64,
+    /// SRTP bytes.
+    pub bytes: u64,
+    /// Packets dropped because the shard was overloaded or the path congested.
+    pub dropped: u64,
+}
+
+/// What became of a NACKed packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resent {
+    /// It was written again.
+    Yes,
+    /// It is not in the cache, it is on its way, or the budget is used up.
+    No,
+    /// It was sent again as often as makes sense, and no keyframe was received since: only another one helps.
+    BeyondRepair,
+}
+
+/// Writes the packets of one viewer into the send batch.
+struct PacketWriter<'a> {
+    tuple: TransportTuple,
+    context: SendContext<'a>,
+    out: &'a mut Outbound,
+    sent: &'a mut SentCounters,
+    served: Served,
+}
+
+impl PacketWriter<'_> {
+    /// Sends what the present pass has for one track.
+    #[inline]
+    fn serve(&mut self, track: &mut EgressTrack, encoding: &Encoding, overloaded: bool, is_paced: bool) {
+        let now = self.context.now;
+        for packet in track.reader.out_of_order(encoding) {
+            self.forward(track, &packet);
+        }
+        let overdue = if overloaded || track.reader.is_lagging() {
+            let path_keeps_up = !overloaded && self.context.congestion.carries_stream();
+            track.overdue(now, encoding, path_keeps_up)
+        } else {
+            None
+        };
+        let is_paced = is_paced && track.id().kind == MediaKind::Video;
+        let end = encoding.pass_end();
+        let overdue = overdue.filter(|overdue| overdue.from < end);
+        self.forward_until(track, encoding, overdue.map_or(end, |overdue| overdue.from), is_paced);
+        if let Some(overdue) = overdue.filter(|overdue| overdue.from == track.reader.position()) {
+            self.drop(track, &overdue);
+            self.forward_until(track, encoding, end, is_paced);
+        }
+        if track.reader.position() >= end {
+            track.reader.catch_up();
+        }
+        self.served.is_lagging |= track.reader.is_lagging();
+    }
+
+    /// Sends the packets before `end` that are due.
+    #[inline]
+    fn forward_until(&mut self, track: &mut EgressTrack, encoding: &Encoding, end: u64, is_paced: bool) {
+        let now = self.context.now;
+        loop {
+            let congestion = &*self.context.congestion;
+            let may_pass = || !is_paced || congestion.may_send(now);
+            let Some(packet) = track.reader.next(now, encoding, end, may_pass) else { return };
+            self.forward(track, &packet);
+        }
+    }
+
+    #[cold]
+    fn drop(&mut self, track: &mut EgressTrack, overdue: &Overdue) {
+        let packets = overdue.until - overdue.from;
+        self.served.dropped += packets;
+        self.sent.dropped += packets;
+        if overdue.needs_keyframe {
+            self.served.needs_keyframe = Some(track.id());
+        }
+        track.skip(overdue);
+    }
+
+    #[inline]
+    fn forward(&mut self, track: &mut EgressTrack, packet: &CachedPacket<'_>) {
+        let written = self.write(|context, out| track.forward(packet, context, out));
+        self.served.packets += u64::from(written);
+    }
+
+    /// Sends the padding of a probe that is due.
+    fn probe(&mut self, video: &mut EgressTrack) {
+        let mut due = self.context.congestion.take_probe(self.context.now);
+        while due > 0 {
+            let padding = due.min(PADDING);
+            if !self.write(|context, out| video.pad(padding as u8, context, out)) {
+                break;
+            }
+            self.served.padding += 1;
+            due -= padding;
+        }
+        self.served.is_lagging |= self.context.congestion.is_probing();
+    }
+
+    /// Lets `fill` write one packet; true if it did.
+    #[inline]
+    fn write(&mut self, fill: impl FnOnce(&mut SendContext<'_>, &mut [u8]) -> Result<usize, WriteError>) -> bool {
+        match fill(&mut self.context, self.out.reserve(PACKET_ROOM)) {
+            Ok(length) => {
+                self.out.commit(self.tuple, length);
+                self.sent.packets += 1;
+                self.sent.bytes += length as u64;
+                true
+            }
+            Err(WriteError::NotForThisViewer) => false,
+            Err(WriteError::Refused) => {
+                self.served.refused += 1;
+                false
+            }
+        }
+    }
+}
+
+impl Viewer {
+    /// A viewer whose keys have just been installed, of a stream of `media` bit/s.
+    pub fn new(now: Instant, srtp: SrtpSender, mut tracks: Vec<EgressTrack>, media: u64) -> Viewer {
+        // Audio is served first: it is small and never waits for video.
+        tracks.sort_by_key(EgressTrack::id);
+        let transport_wide = tracks.iter().any(EgressTrack::is_transport_wide);
+        let congestion = Box::new(Congestion::new(now, transport_wide, media));
+        let sent = SentCounters::default();
+        Viewer { tracks: tracks.into_boxed_slice(), srtp, congestion, sent, round_trip_time: None }
+    }
+
+    /// Its tracks, audio first.
+    pub fn tracks(&self) -> &[EgressTrack] {
+        &self.tracks
+    }
+
+    /// Its tracks, audio first.
+    pub fn tracks_mut(&mut self) -> &mut [EgressTrack] {
+        &mut self.tracks
+    }
+
+    /// Its keys and its tracks.
+    pub fn srtp_and_tracks(&mut self) -> (&mut SrtpSender, &[EgressTrack]) {
+        (&mut self.srtp, &self.tracks)
+    }
+
+    /// The track that is sent with this SSRC.
+    pub fn track_by_ssrc(&mut self, ssrc: u32) -> Option<&mut EgressTrack> {
+        self.tracks.iter_mut().find(|track| track.ssrc() == ssrc)
+    }
+
+    /// What its path carries.
+    pub fn congestion(&self) -> &Congestion {
+        &self.congestion
+    }
+
+    /// What its path carries.
+    pub fn congestion_mut(&mut self) -> &mut Congestion {
+        &mut self.congestion
+    }
+
+    /// What was sent so far.
+    pub fn sent(&self) -> SentCounters {
+        self.sent
+    }
+
+    /// Round-trip time that its last receiver report showed.
+    pub fn round_trip_time(&self) -> Option<Duration> {
+        self.round_trip_time
+    }
+
+    /// A receiver report showed this round-trip time.
+    pub fn set_round_trip_time(&mut self, round_trip_time: Duration) {
+        self.round_trip_time = Some(round_trip_time);
+    }
+
+    /// Writes everything that is due for this viewer, rewritten and protected, into `out`.
+    #[inline]
+    pub fn serve(&mut self, pass: &FanOutPass<'_>, tuple: TransportTuple, out: &mut Outbound) -> Served {
+        let is_paced = self.congestion.is_paced(pass.now);
+        let context = SendContext { now: pass.now, srtp: &mut self.srtp, congestion: &mut self.congestion };
+        let mut writer = PacketWriter { tuple, context, out, sent: &mut self.sent, served: Served::default() };
+        for track in &mut self.tracks {
+            if let Some(encoding) = track.encoding(pass.tracks) {
+                writer.serve(track, encoding, pass.overloaded, is_paced);
+            }
+        }
+        if let Some(video) = self.tracks.iter_mut().find(|track| is_padded(track)) {
+            writer.probe(video);
+        }
+        writer.served
+    }
+
+    /// Retransmits the packet behind a NACKed sequence number of one track.
+    pub fn resend(
+        &mut self,
+        now: Instant,
+        (ssrc, sequence_number): (u32, u16),
+        tracks: &Tracks,
+        tuple: TransportTuple,
+        out: &mut Outbound,
+    ) -> Resent {
+        let round_trip = self.round_trip_time.unwrap_or_default();
+        let interval = (round_trip - ROUND_TRIP_TOLERANCE.min(round_trip / 4)).max(RETRANSMISSION_INTERVAL);
+        let Some(track) = self.tracks.iter_mut().find(|track| track.ssrc() == ssrc) else { return Resent::No };
+        let Some(encoding) = track.encoding(tracks) else { return Resent::No };
+        let Some(sequence) = track.sequence_of(sequence_number) else { return Resent::No };
+        let Some(packet) = encoding.packet(sequence) else { return Resent::No };
+        let congestion = &mut *self.congestion;
+        let within_budget = || congestion.allow_retransmission(now, packet.payload.len());
+        match track.sender.retransmissions.allow(now, sequence, interval, within_budget) {
+            Verdict::Send => {}
+            Verdict::GivenUp if encoding.latest_keyframe().is_some_and(|keyframe| keyframe <= sequence) => {
+                return Resent::BeyondRepair;
+            }
+            Verdict::GivenUp | Verdict::NotNow => return Resent::No,
+        }
+        let mut context = SendContext { now, srtp: &mut self.srtp, congestion };
+        let room = out.reserve(PACKET_ROOM);
+        let Ok(length) = track.forward_again(&packet, sequence_number, &mut context, room) else { return Resent::No };
+        out.commit(tuple, length);
+        self.sent.packets += 1;
+        self.sent.bytes += length as u64;
+        Resent::Yes
+    }
+
+    /// True if something can be sent to the viewer besides media, to probe its path.
+    pub fn can_pad(&self) -> bool {
+        self.tracks.iter().any(is_padded)
+    }
+}
+
+/// Probes are sent beside video: audio alone fills no path.
+fn is_padded(track: &EgressTrack) -> bool {
+    track.id().kind == MediaKind::Video && track.can_pad()
+}

@@ -1,0 +1,224 @@
+//! The handle by which control reaches the shards.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::WallClock;
+use crate::config::CoreConfig;
+use crate::dtls::{Certificate, HandshakePool};
+use crate::event::CoreEvent;
+use crate::ice::host_priority;
+use crate::ledger::Reason;
+use crate::load::{self, Load};
+use crate::media::Role;
+use crate::net::MediaSocket;
+use crate::shard::{self, ShardMessage, ShardSender, ShardSetup};
+use crate::spec::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
+use crate::stats::ShardSnapshot;
+
+/// Why the core did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A media socket could not be opened.
+    #[error("cannot listen on UDP {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// OpenSSL or libsrtp refused to start.
+    #[error("cannot set up cryptography: {0}")]
+    Crypto(String),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The running core: shards and handshake threads. Cloning gives another handle to the same core.
+#[derive(Clone)]
+pub struct MediaCore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shards: Vec<ShardHandle>,
+    fingerprint: Fingerprint,
+    threads: Mutex<Option<Threads>>,
+}
+
+/// Joined at shutdown: first the shards, then the pool, which sends their last words.
+struct Threads {
+    shards: Vec<JoinHandle<()>>,
+    pool: HandshakePool,
+}
+
+struct ShardHandle {
+    sender: ShardSender,
+    candidates: Vec<LocalCandidate>,
+    load: Arc<Load>,
+}
+
+impl MediaCore {
+    /// Opens the sockets and starts the threads. Events come until the core has shut down.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(config: CoreConfig) -> Result<(MediaCore, mpsc::UnboundedReceiver<CoreEvent>), StartError> {
+        let certificate = Certificate::generate().map_err(|error| StartError::Crypto(error.to_string()))?;
+        let pool = HandshakePool::start(config.handshake_threads.max(1), &certificate)
+            .map_err(|error| StartError::Crypto(error.to_string()))?;
+        let config = Arc::new(config);
+        let wall = WallClock::now();
+        let (events, event_receiver) = mpsc::unbounded_channel();
+        let (senders, inboxes): (Vec<ShardSender>, Vec<_>) =
+            (0..config.shards.max(1)).map(|_| shard::mailbox()).unzip();
+        // All sockets first: a thread that runs already would keep its own when a later one cannot be had.
+        let sockets = (0..inboxes.len()).map(|index| bind(&config, index)).collect::<Result<Vec<_>, _>>()?;
+        let mut shards = Vec::new();
+        let mut threads = Vec::new();
+        for (index, (inbox, (socket, port))) in inboxes.into_iter().zip(sockets).enumerate() {
+            let load = Arc::<Load>::default();
+            let setup = ShardSetup {
+                index,
+                config: config.clone(),
+                socket,
+                inbox,
+                links: senders.clone(),
+                wall,
+                pool: pool.handle(),
+                events: events.clone(),
+                load: load.clone(),
+            };
+            threads.push(spawn(setup).map_err(StartError::Thread)?);
+            let candidates = candidates(&config.public_ips, port);
+            shards.push(ShardHandle { sender: senders[index].clone(), candidates, load });
+        }
+        let fingerprint = certificate.fingerprint().clone();
+        let threads = Mutex::new(Some(Threads { shards: threads, pool }));
+        Ok((MediaCore { inner: Arc::new(Inner { shards, fingerprint, threads }) }, event_receiver))
+    }
+
+    /// SHA-256 fingerprint of the certificate of this process, for `a=fingerprint`.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.inner.fingerprint
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.inner.shards.len()
+    }
+
+    /// Candidates of a shard, the preferred one first.
+    pub fn local_candidates(&self, shard: ShardIndex) -> &[LocalCandidate] {
+        &self.inner.shards[shard].candidates
+    }
+
+    /// The shard on which a stream's publishers live: always the same one.
+    pub fn home_shard(&self, stream: StreamId) -> ShardIndex {
+        // Control counts streams up, so that neighbours spread evenly.
+        (stream.0 % self.inner.shards.len() as u64) as usize
+    }
+
+    /// The shard for a new session: publishers live on their stream's home shard, viewers too until it is a good deal
+    /// busier than the least busy one.
+    pub fn shard_for(&self, stream: StreamId, role: Role) -> ShardIndex {
+        let home = self.home_shard(stream);
+        match role {
+            Role::Publisher => home,
+            Role::Viewer => load::place(home, self.inner.shards.iter().map(|shard| &*shard.load)),
+        }
+    }
+
+    /// Opens a session on a shard. From here on checks with its credentials are answered.
+    pub fn open(&self, shard: ShardIndex, spec: SessionSpec) {
+        let home = self.home_shard(spec.stream);
+        self.inner.shards[shard].load.add_session();
+        self.inner.shards[shard].sender.send(ShardMessage::Open(Box::new(spec), home));
+    }
+
+    /// Ends a session: close_notify, then silence. Unknown sessions are ignored.
+    pub fn close(&self, shard: ShardIndex, session: SessionId, reason: Reason) {
+        self.inner.shards[shard].sender.send(ShardMessage::Close(session, reason));
+    }
+
+    /// Hands trickled candidates to a session (only the full agent uses them).
+    pub fn add_remote_candidates(&self, shard: ShardIndex, session: SessionId, candidates: Vec<RemoteCandidate>) {
+        self.inner.shards[shard].sender.send(ShardMessage::Candidates(session, candidates));
+    }
+
+    /// A copy of every shard's figures. A shard that has stopped is left out.
+    pub async fn snapshot(&self) -> Vec<ShardSnapshot> {
+        let mut replies = Vec::with_capacity(self.inner.shards.len());
+        for shard in &self.inner.shards {
+            let (reply, receiver) = oneshot::channel();
+            shard.sender.send(ShardMessage::Snapshot(reply));
+            replies.push(receiver);
+        }
+        let mut snapshots = Vec::with_capacity(replies.len());
+        for reply in replies {
+            snapshots.extend(reply.await);
+        }
+        snapshots
+    }
+
+    /// Ends all sessions with close_notify and stops the threads. Further calls do nothing.
+    pub async fn shutdown(&self) {
+        let threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(threads) = threads else { return };
+        for shard in &self.inner.shards {
+            shard.sender.send(ShardMessage::Shutdown);
+        }
+        // A panicked thread has said so already; the others are to end all the same.
+        let _ = tokio::task::spawn_blocking(move || {
+            for shard in threads.shards {
+                let _ = shard.join();
+            }
+            drop(threads.pool);
+        })
+        .await;
+    }
+}
+
+impl Drop for Inner {
+    /// The last handle is gone: nobody can end the shards any more.
+    fn drop(&mut self) {
+        for shard in &self.shards {
+            shard.sender.send(ShardMessage::Shutdown);
+        }
+    }
+}
+
+fn bind(config: &CoreConfig, index: ShardIndex) -> Result<(std::net::UdpSocket, u16), StartError> {
+    let port = match config.media_port {
+        0 => 0,
+        first => u16::try_from(index).ok().and_then(|index| first.checked_add(index)).unwrap_or(0),
+    };
+    let address = SocketAddr::new(config.media_ip, port);
+    let listen = |source| StartError::Listen { address, source };
+    let socket = MediaSocket::bind(config.media_ip, port).map_err(listen)?;
+    let port = socket.local_addr().map_err(listen)?.port();
+    Ok((socket, port))
+}
+
+fn candidates(public_ips: &[IpAddr], port: u16) -> Vec<LocalCandidate> {
+    let candidate = |(index, &ip): (usize, &IpAddr)| LocalCandidate {
+        address: SocketAddr::new(ip, port),
+        priority: host_priority(index, ip.is_ipv6()),
+        foundation: index as u32 + 1,
+    };
+    public_ips.iter().enumerate().map(candidate).collect()
+}
+
+fn spawn(setup: ShardSetup) -> std::io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let index = setup.index;
+    std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+        if let Err(error) = runtime.block_on(shard::run(setup)) {
+            tracing::error!(shard = index, %error, "the shard could not use its socket");
+        }
+    })
+}

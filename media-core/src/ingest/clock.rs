@@ -1,0 +1,321 @@
+//! Which wall-clock time belongs to which RTP timestamp, for the sender reports to viewers.
+
+use std::time::Duration;
+
+use crate::clock::ClockPoint;
+use crate::media::TrackId;
+use crate::rtcp::{NtpTime, SenderInfo};
+
+/// A sender report whose times are further than this from the packets' arrival is not believed (RTCP-06).
+const PLAUSIBLE: Duration = Duration::from_secs(10);
+/// Two reports may differ by this on top of a tenth: RTP times are those of frames, not of the moment.
+const PACE_GRAIN: Duration = Duration::from_millis(20);
+/// How far one report may move the offset of the publisher's clock: more than clocks drift in the second between two
+/// reports, and too little to notice.
+const MAX_SLEW_NANOS: i64 = 200_000;
+/// After so long the fastest packet replaces the first one as the measure of arrival times.
+const FIRST_WINDOW: Duration = Duration::from_secs(1);
+/// Later they are judged by the fastest packet in this time …
+const ARRIVAL_WINDOW: Duration = Duration::from_secs(10);
+/// … and followed by at most so much.
+const ARRIVAL_SLEW_MS: u32 = 5;
+
+/// The clocks of one publisher's tracks. Audio and video share one offset to the server's clock, for lip sync; until every
+/// running track has a believable sender report, arrival times serve for all of them (RTCP-05).
+#[derive(Debug, Default)]
+pub(super) struct IngestClock {
+    /// Of the tracks of which packets were received.
+    tracks: Vec<TrackClock>,
+    /// Publisher's NTP clock minus the server's wall clock, in nanoseconds; it follows the drift between the two.
+    ntp_offset: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TrackClock {
+    track: TrackId,
+    arrival: ArrivalClock,
+    report: Option<ClockPoint>,
+    /// NTP and RTP time of the last report, believed or not: the next one is measured against it, so that a clock which
+    /// was set is believed again soon.
+    seen: Option<(NtpTime, u32)>,
+}
+
+impl IngestClock {
+    /// The first packet of an RTP stream: `arrival` names its RTP time on the stream's time line.
+    pub(super) fn on_first_packet(&mut self, track: TrackId, arrival: ClockPoint) {
+        let clock = TrackClock { track, arrival: ArrivalClock::new(arrival), report: None, seen: None };
+        match self.track_mut(track) {
+            Some(known) => *known = clock,
+            None => self.tracks.push(clock),
+        }
+    }
+
+    /// A packet received in order: `rtp` is on the stream's time line.
+    #[inline]
+    pub(super) fn on_packet(&mut self, track: TrackId, unix: Duration, rtp: u32) {
+        if let Some(clock) = self.track_mut(track)
+            && clock.report.is_none()
+        {
+            clock.arrival.on_packet(unix, rtp);
+        }
+    }
+
+    /// A sender report: `reported` is when it was received, with its RTP time on the stream's time line; `latest` is the same
+    /// of the newest packet. Returns false if the report is not believed (RTCP-06): it names no time, one that is far from
+    /// the packets', or one that did not advance as on the other clock since the report before.
+    pub(super) fn on_sender_report(
+        &mut self,
+        track: TrackId,
+        info: &SenderInfo,
+        reported: ClockPoint,
+        latest: ClockPoint,
+    ) -> bool {
+        let Some(clock) = self.tracks.iter_mut().find(|clock| clock.track == track) else { return false };
+        let ClockPoint { unix, rtp, .. } = reported;
+        // What OBS reports before its first packet.
+        let nothing_sent = info.packet_count == 0 && info.rtp_timestamp == u32::MAX;
+        let clock_rate = latest.clock_rate;
+        let drift = rtp.wrapping_sub(latest.rtp_at(unix)) as i32;
+        let far = u64::from(drift.unsigned_abs()) > PLAUSIBLE.as_secs() * u64::from(clock_rate);
+        if nothing_sent || far || info.ntp == NtpTime(0) {
+            return false;
+        }
+        let before = clock.seen.replace((info.ntp, rtp));
+        if before.is_some_and(|before| !keeps_pace(before, (info.ntp, rtp), clock_rate)) {
+            // Perhaps the publisher's clock was set: the offset no longer applies.
+            self.ntp_offset = None;
+            return false;
+        }
+        let ahead = info.ntp.nanos_since(NtpTime::from_unix(unix));
+        let offset = self.ntp_offset.get_or_insert(ahead);
+        *offset = offset.saturating_add(ahead.saturating_sub(*offset).clamp(-MAX_SLEW_NANOS, MAX_SLEW_NANOS));
+        // Sent this long before it arrived, by the publisher's clock.
+        let age = i128::from(*offset) - i128::from(ahead);
+        if age.unsigned_abs() > PLAUSIBLE.as_nanos() {
+            return false;
+        }
+        let Ok(at) = u64::try_from(unix.as_nanos() as i128 - age) else { return false };
+        clock.report = Some(ClockPoint { unix: Duration::from_nanos(at), rtp, clock_rate });
+        true
+    }
+
+    /// The mapping of a track, once packets were received.
+    pub(super) fn point(&self, track: TrackId) -> Option<ClockPoint> {
+        let clock = self.tracks.iter().find(|clock| clock.track == track)?;
+        let all_reported = self.tracks.iter().all(|clock| clock.report.is_some());
+        Some(clock.report.filter(|_| all_reported).unwrap_or(clock.arrival.point))
+    }
+
+    fn track_mut(&mut self, track: TrackId) -> Option<&mut TrackClock> {
+        self.tracks.iter_mut().find(|clock| clock.track == track)
+    }
+}
+
+/// True if between two reports both clocks advanced, and by the same time to a tenth.
+fn keeps_pace(before: (NtpTime, u32), after: (NtpTime, u32), clock_rate: u32) -> bool {
+    let ntp = i128::from(after.0.nanos_since(before.0));
+    let ticks = i128::from(after.1.wrapping_sub(before.1) as i32);
+    let rtp = ticks * 1_000_000_000 / i128::from(clock_rate.max(1));
+    ntp > 0 && rtp >= 0 && (rtp - ntp).abs() <= ntp / 10 + PACE_GRAIN.as_nanos() as i128
+}
+
+/// The relation of RTP time and wall clock by packets' arrival: that of the fastest packets, followed slowly, as the
+/// publisher's clock drifts against the server's.
+#[derive(Clone, Copy, Debug)]
+struct ArrivalClock {
+    point: ClockPoint,
+    /// Begin of this window; `None` in the first one, which is shorter.
+    window: Option<Duration>,
+    /// Least lateness in this window, in ticks.
+    least: i32,
+}
+
+impl ArrivalClock {
+    fn new(point: ClockPoint) -> ArrivalClock {
+        ArrivalClock { point, window: None, least: i32::MAX }
+    }
+
+    fn on_packet(&mut self, unix: Duration, rtp: u32) {
+        let ClockPoint { clock_rate, .. } = self.point;
+        let micros = unix.saturating_sub(self.point.unix).as_micros() as u64;
+        let expected = self.point.rtp.wrapping_add((micros * u64::from(clock_rate) / 1_000_000) as u32);
+        self.least = self.least.min(expected.wrapping_sub(rtp) as i32);
+        let end = self.window.map_or(self.point.unix + FIRST_WINDOW, |begin| begin + ARRIVAL_WINDOW);
+        if unix < end {
+            return;
+        }
+        // The first packet may have been slow. Later, a second off is no drift but a paused publisher: its clock is taken as
+        // it is now.
+        let most = (clock_rate / 1_000 * ARRIVAL_SLEW_MS) as i32;
+        let is_drift = self.window.is_some() && self.least.unsigned_abs() < clock_rate;
+        let shift = if is_drift { self.least.clamp(-most, most) } else { self.least };
+        self.point = ClockPoint { unix, rtp: expected.wrapping_sub(shift as u32), clock_rate };
+        (self.window, self.least) = (Some(unix), i32::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    const START: Duration = Duration::from_secs(1_800_000_000);
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    fn info(ntp: Duration, rtp_timestamp: u32) -> SenderInfo {
+        SenderInfo { ntp: NtpTime::from_unix(ntp), rtp_timestamp, packet_count: 9, octet_count: 900 }
+    }
+
+    /// A video sender that started at START with RTP time 0 and reports, by a clock that is `ahead` seconds ahead of ours.
+    struct Reporter {
+        clock: IngestClock,
+        ahead: f64,
+    }
+
+    impl Reporter {
+        fn new() -> Reporter {
+            let mut clock = IngestClock::default();
+            clock.on_first_packet(TrackId::VIDEO, ClockPoint { unix: START, rtp: 0, clock_rate: 90_000 });
+            Reporter { clock, ahead: 0.0 }
+        }
+
+        /// A report at `at` seconds that names `rtp` seconds.
+        fn report(&mut self, at: f64, rtp: f64) -> bool {
+            let rtp = (rtp * 90_000.0) as i64 as u32;
+            let unix = START + seconds(at);
+            let latest = ClockPoint { unix, rtp: (at * 90_000.0) as i64 as u32, clock_rate: 90_000 };
+            let info = info(seconds(START.as_secs_f64() + at + self.ahead), rtp);
+            self.clock.on_sender_report(TrackId::VIDEO, &info, ClockPoint { unix, rtp, clock_rate: 90_000 }, latest)
+        }
+
+        /// Milliseconds by which the mapping is off at `at` seconds.
+        fn error(&self, at: f64) -> i32 {
+            let rtp = self.clock.point(TrackId::VIDEO).unwrap().rtp_at(START + seconds(at));
+            rtp.wrapping_sub((at * 90_000.0) as i64 as u32) as i32 / 90
+        }
+    }
+
+    // RTCP-05
+    #[test]
+    fn arrival_times_serve_until_both_tracks_have_reported() {
+        let mut clock = IngestClock::default();
+        let point = |unix, rtp, clock_rate| ClockPoint { unix, rtp, clock_rate };
+        clock.on_first_packet(TrackId::AUDIO, ClockPoint { unix: START, rtp: 1_000, clock_rate: 48_000 });
+        clock.on_first_packet(
+            TrackId::VIDEO,
+            ClockPoint { unix: START + seconds(0.2), rtp: 50_000, clock_rate: 90_000 },
+        );
+        assert_eq!(clock.point(TrackId::AUDIO).unwrap().rtp_at(START + seconds(1.0)), 49_000);
+        // The publisher's clock is an hour behind; its video was captured at the same time as the audio.
+        let publisher = START - seconds(3600.0);
+        let audio = (info(publisher, 1_000), point(START, 1_000, 48_000));
+        assert!(clock.on_sender_report(TrackId::AUDIO, &audio.0, audio.1, audio.1));
+        assert_eq!(clock.point(TrackId::AUDIO).unwrap().unix, START);
+        let late = START + seconds(0.2);
+        let video = (info(publisher, 50_000), point(late, 50_000, 90_000));
+        assert!(clock.on_sender_report(TrackId::VIDEO, &video.0, video.1, video.1));
+        let (audio, video) = (clock.point(TrackId::AUDIO).unwrap(), clock.point(TrackId::VIDEO).unwrap());
+        assert_eq!(audio.rtp_at(START + seconds(2.0)), 97_000);
+        // The offset has moved by its share of the later arrival, a fifth of a millisecond.
+        assert!(video.rtp_at(START + seconds(2.0)).abs_diff(230_000) <= 20);
+    }
+
+    // RTCP-06, Q-08
+    #[test]
+    fn an_impossible_first_report_is_ignored() {
+        let mut clock = IngestClock::default();
+        // The time line is just where 0xffffffff would be believable.
+        clock.on_first_packet(TrackId::VIDEO, ClockPoint { unix: START, rtp: 50_000, clock_rate: 90_000 });
+        let latest = ClockPoint { unix: START, rtp: 50_000, clock_rate: 90_000 };
+        let at = |rtp| ClockPoint { rtp, ..latest };
+        let mut first = SenderInfo { packet_count: 0, ..info(START, u32::MAX) };
+        assert!(!clock.on_sender_report(TrackId::VIDEO, &first, at(50_000), latest));
+        let far = 50_000_u32.wrapping_sub(11 * 90_000);
+        assert!(!clock.on_sender_report(TrackId::VIDEO, &info(START, far), at(far), latest));
+        first = SenderInfo { ntp: NtpTime(0), ..info(START, 50_000) };
+        assert!(!clock.on_sender_report(TrackId::VIDEO, &first, at(50_000), latest));
+        assert_eq!(clock.point(TrackId::VIDEO).unwrap().rtp, 50_000);
+        assert!(clock.on_sender_report(TrackId::VIDEO, &info(START, 50_900), at(50_900), latest));
+    }
+
+    // RTCP-06
+    #[test]
+    fn a_report_that_goes_back_or_at_another_pace_is_ignored() {
+        let mut reporter = Reporter::new();
+        assert!(reporter.report(1.0, 1.0) && reporter.report(2.0, 2.08));
+        assert!(!reporter.report(3.0, 3.3), "122 of 100");
+        assert!(!reporter.report(4.0, 4.1), "80 of 100");
+        assert!(reporter.report(5.0, 5.1) && reporter.report(6.0, 6.0));
+        assert!(!reporter.report(7.0, 5.9), "RTP time goes back");
+        assert!(reporter.error(7.0).abs() <= 1, "the last believed one applies");
+        reporter.report(8.0, 8.0);
+        assert!(reporter.report(9.0, 9.0));
+        reporter.ahead = -2.0;
+        assert!(!reporter.report(10.0, 10.0), "NTP time goes back");
+    }
+
+    // RTCP-05, RTCP-06
+    #[test]
+    fn a_publisher_that_sets_its_clock_is_believed_again_without_a_jump() {
+        let mut reporter = Reporter::new();
+        for second in 1..10 {
+            assert!(reporter.report(f64::from(second), f64::from(second)));
+        }
+        for ahead in [5.0, -3600.0] {
+            reporter.ahead = ahead;
+            assert!(!reporter.report(10.0, 10.0));
+            assert!(reporter.report(11.0, 11.0) && reporter.report(12.0, 12.0));
+            assert!(reporter.error(13.0).abs() <= 1);
+            assert!(!reporter.report(10.0, 10.0));
+            assert!(reporter.report(10.1, 10.1));
+        }
+    }
+
+    // RTCP-05: 100 ppm over two days.
+    #[test]
+    fn a_clock_that_drifts_stays_believed() {
+        let mut reporter = Reporter::new();
+        for second in 1..172_800 {
+            let at = f64::from(second);
+            reporter.ahead = at * 1e-4;
+            assert!(reporter.report(at, at), "{at}");
+        }
+        assert!(reporter.error(172_800.0).abs() <= 1);
+    }
+
+    // RTCP-05: a publisher without sender reports whose clock drifts by 100 ppm, with up to 40 ms of jitter.
+    #[test]
+    fn arrival_times_follow_clock_drift_and_not_jitter() {
+        let mut clock = IngestClock::default();
+        clock.on_first_packet(TrackId::AUDIO, ClockPoint { unix: START + seconds(0.04), rtp: 0, clock_rate: 48_000 });
+        let (mut random, mut worst) = (StdRng::seed_from_u64(1), 0);
+        for packet in 1..180_000_u32 {
+            let jitter = seconds(random.random_range(0.0..0.04));
+            let sent = START + seconds(f64::from(packet) * 0.02 * (1.0 + 1e-4));
+            clock.on_packet(TrackId::AUDIO, sent + jitter, packet * 960);
+            let rtp = clock.point(TrackId::AUDIO).unwrap().rtp_at(sent);
+            if packet > 500 {
+                worst = worst.max((rtp.wrapping_sub(packet * 960) as i32).abs());
+            }
+        }
+        assert!(worst <= 48 * 3, "{worst} ticks");
+    }
+
+    // RTCP-05: the encoder paused for half a minute, and so did its RTP time.
+    #[test]
+    fn a_pause_that_rtp_time_does_not_count_is_detected() {
+        let mut clock = IngestClock::default();
+        clock.on_first_packet(TrackId::VIDEO, ClockPoint { unix: START, rtp: 0, clock_rate: 90_000 });
+        for frame in 1..3_000_u32 {
+            let pause = if frame >= 600 { 30.0 } else { 0.0 };
+            clock.on_packet(TrackId::VIDEO, START + seconds(f64::from(frame) / 30.0 + pause), frame * 3_000);
+        }
+        let rtp = clock.point(TrackId::VIDEO).unwrap().rtp_at(START + seconds(130.0));
+        assert!(rtp.abs_diff(9_000_000) <= 90 * 2, "{rtp}");
+    }
+}

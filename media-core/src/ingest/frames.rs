@@ -1,0 +1,121 @@
+//! What the packets of a section say of its frames: where keyframes begin, which parameter sets belong to them, and whether
+//! frames are sent in the order in which they are shown.
+
+use crate::media::{Codec, Extension, Format, MediaKind};
+use crate::rtp::codec;
+use crate::rtp::codec::parameter_sets::ParameterSets;
+use crate::rtp::sequence::timestamp_distance;
+use crate::stream::{Place, StoredExtensions};
+
+/// Steps back in RTP time that make B-frames: a sender that sets its clock steps once.
+const B_FRAMES: u32 = 3;
+
+/// What a section's packets have said so far.
+pub(super) struct Frames {
+    /// By format.
+    sets: Vec<Option<ParameterSets>>,
+    /// The sender's RTP time of the last sequence parameter set in the stream.
+    sets_at: Option<u32>,
+    /// The latest keyframe: RTP time and sequence number of its first packet, on the time line.
+    keyframe: Option<Place>,
+    steps_back: u32,
+    /// The video's orientation, as received last (3GPP TS 26.114 §7.4.5).
+    orientation: Option<u8>,
+}
+
+/// Whether a decoder can start at a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameStart {
+    /// It cannot.
+    None,
+    /// It can.
+    Keyframe,
+    /// It can once it has the parameter sets, which were not sent with this frame.
+    KeyframeWithoutSets,
+}
+
+impl Frames {
+    pub(super) fn new(formats: &[Format]) -> Frames {
+        let sets = formats.iter().map(ParameterSets::of).collect();
+        Frames { sets, sets_at: None, keyframe: None, steps_back: 0, orientation: None }
+    }
+
+    /// Another RTP stream: parameter sets and orientation of the one before do not apply to it.
+    pub(super) fn on_new_stream(&mut self, formats: &[Format]) {
+        *self = Frames { steps_back: self.steps_back, keyframe: self.keyframe, ..Frames::new(formats) };
+    }
+
+    /// Looks at a packet of a format; `timestamp` is the sender's own.
+    pub(super) fn inspect(&mut self, format: usize, codec: Codec, payload: &[u8], timestamp: u32) -> FrameStart {
+        let starts = codec::starts_keyframe(codec, payload);
+        let Some(Some(sets)) = self.sets.get_mut(format) else {
+            return if starts { FrameStart::Keyframe } else { FrameStart::None };
+        };
+        if sets.learn(payload) {
+            self.sets_at = Some(timestamp);
+        }
+        match starts {
+            false => FrameStart::None,
+            true if self.sets_at == Some(timestamp) => FrameStart::Keyframe,
+            true if sets.complete().next().is_some() => FrameStart::KeyframeWithoutSets,
+            // The sets were lost, or are delayed: with this frame alone no decoder starts.
+            true => FrameStart::None,
+        }
+    }
+
+    /// The parameter sets of a format, or none if some are missing.
+    pub(super) fn sets(&self, format: usize) -> impl Iterator<Item = &[u8]> {
+        self.sets.get(format).into_iter().flatten().flat_map(ParameterSets::complete)
+    }
+
+    /// A packet at which a decoder can start has this place. Returns whether it is the keyframe's first one so far, and
+    /// whether the keyframe is a new one: it may consist of several packets of one RTP time, parameter sets in front,
+    /// received in any order (COD-10).
+    pub(super) fn on_start(&mut self, place: Place) -> (bool, bool) {
+        match &mut self.keyframe {
+            Some(known) if known.timestamp == place.timestamp => {
+                let earlier = place.sequence < known.sequence;
+                known.sequence = known.sequence.min(place.sequence);
+                (earlier, false)
+            }
+            // Received after a newer keyframe, it answers no keyframe request.
+            Some(known) if place.sequence < known.sequence => (true, false),
+            _ => {
+                self.keyframe = Some(place);
+                (true, true)
+            }
+        }
+    }
+
+    /// True if a packet at this RTP time of the time line is part of the latest keyframe.
+    pub(super) fn is_keyframe(&self, timestamp: u32) -> bool {
+        self.keyframe.is_some_and(|keyframe| keyframe.timestamp == timestamp)
+    }
+
+    /// Notes the video's orientation. A sender may include it only when it changes; it is repeated in the last packet of every
+    /// keyframe, for viewers that start there (EXT-H09).
+    pub(super) fn repeat_orientation(&mut self, extensions: &mut StoredExtensions, ends_keyframe: bool) {
+        match (extensions.get(Extension::VideoOrientation), self.orientation) {
+            (Some(&[orientation]), _) => self.orientation = Some(orientation),
+            (None, Some(orientation)) if ends_keyframe => {
+                // If there is no room, the header is full of extensions of equal weight.
+                extensions.push(Extension::VideoOrientation, &[orientation]);
+            }
+            _ => {}
+        }
+    }
+
+    /// The newest packet's RTP time, and that of the newest before it.
+    pub(super) fn on_newest(&mut self, kind: MediaKind, timestamp: u32, before: u32, clock_rate: u32) {
+        let step = timestamp_distance(timestamp, before);
+        if kind == MediaKind::Video && step < 0 && step.unsigned_abs() < clock_rate {
+            self.steps_back = self.steps_back.saturating_add(1);
+        }
+    }
+
+    /// True if RTP time goes back from frame to frame: the encoder sends B-frames, which WebRTC receivers show in the order
+    /// of sending (RTP-11).
+    pub(super) fn has_b_frames(&self) -> bool {
+        self.steps_back >= B_FRAMES
+    }
+}

@@ -1,0 +1,269 @@
+//! The receiving side of a publisher: its RTP streams, their sequence numbers and losses, and the reports that go back.
+//!
+//! A packet finds its m-section ([`SectionReceiver`]) by MID, SSRC or payload type, is counted in the section's
+//! [`ReceiveStream`](receive_stream::ReceiveStream), and goes into an encoding of the section's track.
+
+pub mod arrival;
+mod clock;
+mod congestion_feedback;
+mod frames;
+mod receive_stream;
+mod section;
+mod ssrcs;
+
+use std::time::{Duration, Instant};
+
+use crate::clock::ClockPoint;
+use crate::media::{Format, MediaKind, MediaSection, TrackId};
+use crate::rtcp::{ReportBlock, SenderReport};
+use crate::rtp::RtpHeader;
+use crate::rtp::rtt::RoundTrip;
+use crate::stats::DropReason;
+use crate::stream::{KeyframeRequest, Tracks};
+
+use clock::IngestClock;
+use congestion_feedback::CongestionFeedback;
+use receive_stream::ReceiveStream;
+use section::{IncomingPacket, PayloadUse, SectionReceiver};
+use ssrcs::KnownSsrcs;
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is in its track's cache: forward it.
+    Forward {
+        /// Its track.
+        track: TrackId,
+        /// The stream's sequence number.
+        sequence: u64,
+        /// The first packet of a keyframe.
+        keyframe: bool,
+    },
+    /// Nothing is to be forwarded: padding, a probe, a duplicate.
+    Consumed,
+    /// Video that no decoder can use before a keyframe: request one.
+    AwaitingKeyframe {
+        /// Its track.
+        track: TrackId,
+    },
+}
+
+/// The receiving side of one connected publisher.
+pub struct Ingest {
+    /// In the order of their tracks, as are report blocks.
+    sections: Vec<SectionReceiver>,
+    known_ssrcs: KnownSsrcs,
+    congestion_feedback: CongestionFeedback,
+    timing: Timing,
+}
+
+/// The clocks of the publisher's tracks, and the round-trip time to it.
+struct Timing {
+    clock: IngestClock,
+    round_trip: RoundTrip,
+}
+
+impl Ingest {
+    /// A publisher with these sections; their tracks are made if the stream has none yet.
+    pub fn new(now: Instant, sections: &[MediaSection], tracks: &mut Tracks) -> Ingest {
+        let mut receivers: Vec<_> = TrackId::of_sections(sections)
+            .map(|(track, section)| {
+                tracks.get_or_insert(track);
+                SectionReceiver::new(track, section.clone())
+            })
+            .collect();
+        receivers.sort_by_key(|section| section.track);
+        Ingest {
+            sections: receivers,
+            known_ssrcs: KnownSsrcs::declared(sections),
+            congestion_feedback: CongestionFeedback::new(now, sections),
+            timing: Timing { clock: IngestClock::default(), round_trip: RoundTrip::new() },
+        }
+    }
+
+    /// What is published: the tracks with the formats of their sections.
+    pub fn tracks(&self) -> impl Iterator<Item = (TrackId, &[Format])> {
+        self.sections.iter().map(|section| (section.track, section.formats()))
+    }
+
+    /// The formats of a track; none if it is not published.
+    pub fn formats(&self, track: TrackId) -> &[Format] {
+        self.section(track).map_or(&[], SectionReceiver::formats)
+    }
+
+    /// Which wall-clock time belongs to the RTP timestamps of a track.
+    pub fn clock_point(&self, track: TrackId) -> Option<ClockPoint> {
+        self.timing.clock.point(track)
+    }
+
+    /// Takes a decrypted RTP packet; `unix` is the wall-clock time of `now`.
+    ///
+    /// # Errors
+    /// [`DropReason::MalformedRtp`], or [`DropReason::UnknownRtpStream`] if it belongs to no section.
+    pub fn on_rtp(
+        &mut self,
+        now: Instant,
+        unix: Duration,
+        packet: &[u8],
+        tracks: &mut Tracks,
+    ) -> Result<Accepted, DropReason> {
+        let header = RtpHeader::parse(packet).map_err(|_| DropReason::MalformedRtp)?;
+        let known = self.known_ssrcs.find(&header, packet, &self.sections)?;
+        let mut sections = self.sections.iter_mut();
+        let section = sections.find(|section| section.track == known.track).ok_or(DropReason::UnknownRtpStream)?;
+        self.congestion_feedback.on_packet(now, section.negotiated(), &header, packet);
+        let payload = header.payload(packet);
+        let incoming = |format| IncomingPacket { now, unix, format, header: &header, packet, payload };
+        match section.payload_use(header.payload_type) {
+            PayloadUse::Unknown => Err(DropReason::UnknownRtpStream),
+            PayloadUse::Media(format) => section.on_media(&incoming(format), known, tracks, &mut self.timing),
+            PayloadUse::Rtx(format) => section.on_retransmission(&incoming(format), tracks, &mut self.timing),
+        }
+    }
+
+    /// The formats that came into use since the last call, as track and payload type.
+    pub fn take_format_changes(&mut self) -> impl Iterator<Item = (TrackId, u8)> {
+        self.sections.iter_mut().filter_map(|section| Some((section.track, section.take_format_change()?)))
+    }
+
+    /// Takes a sender report of one of the RTP streams. Our reports name its time even where it is not believed.
+    ///
+    /// # Errors
+    /// [`DropReason::ImplausibleSenderReport`] if its times are not believed.
+    pub fn on_sender_report(
+        &mut self,
+        now: Instant,
+        unix: Duration,
+        report: &SenderReport<'_>,
+        tracks: &Tracks,
+    ) -> Result<(), DropReason> {
+        for section in &mut self.sections {
+            let Some(stream) = section.stream.as_mut().filter(|stream| stream.ssrc == report.sender_ssrc) else {
+                continue;
+            };
+            stream.stats.on_sender_report(now, report.info.ntp);
+            let Some(encoding) = tracks.encoding(section.track, stream.encoding) else { continue };
+            let timeline = &encoding.timeline;
+            let (Some(offset), Some((newest, arrival))) = (timeline.timestamp_offset(), timeline.newest()) else {
+                continue;
+            };
+            let clock_rate = timeline.clock_rate();
+            let unix_of_arrival = unix.saturating_sub(now.saturating_duration_since(arrival));
+            let latest = ClockPoint { unix: unix_of_arrival, rtp: newest, clock_rate };
+            let rtp = report.info.rtp_timestamp.wrapping_add(offset);
+            let reported = ClockPoint { unix, rtp, clock_rate };
+            if !self.timing.clock.on_sender_report(section.track, &report.info, reported, latest) {
+                return Err(DropReason::ImplausibleSenderReport);
+            }
+        }
+        Ok(())
+    }
+
+    /// The publisher sent BYE for an RTP stream: the next packet may be of another one.
+    pub fn on_bye(&mut self, ssrc: u32) {
+        for section in &mut self.sections {
+            if section.stream.as_ref().is_some_and(|stream| stream.ssrc == ssrc) {
+                section.end_stream();
+            }
+        }
+    }
+
+    /// One report block for each RTP stream that sends.
+    pub fn report_blocks(&mut self, now: Instant, mut write: impl FnMut(ReportBlock)) {
+        for stream in self.sections.iter_mut().filter_map(|section| section.stream.as_mut()) {
+            if let Some(block) = stream.stats.report(now) {
+                write(block);
+            }
+        }
+    }
+
+    /// Packets lost so far, over all RTP streams.
+    pub fn packets_lost(&self) -> i64 {
+        self.sections.iter().map(SectionReceiver::packets_lost).sum()
+    }
+
+    /// The sequence numbers to request again, by SSRC.
+    pub fn poll_nack(&mut self, now: Instant, mut write: impl FnMut(u32, &[u16])) {
+        for stream in self.sections.iter_mut().filter_map(|section| section.stream.as_mut()) {
+            let Some(nack) = &mut stream.nack else { continue };
+            let due = nack.poll(now, &mut self.timing.round_trip);
+            if !due.is_empty() {
+                write(stream.ssrc, due);
+            }
+        }
+    }
+
+    /// The video tracks that lost packets beyond repair since the last call, so that only a keyframe helps; to be called
+    /// after every [`Ingest::poll_nack`].
+    pub fn take_keyframes_needed(&mut self) -> impl Iterator<Item = TrackId> {
+        self.sections.iter_mut().filter_map(|section| {
+            let nack = section.stream.as_mut()?.nack.as_mut()?;
+            (nack.take_keyframe_needed() && section.track.kind == MediaKind::Video).then_some(section.track)
+        })
+    }
+
+    /// True if the round-trip time is of use: packets can be requested again.
+    pub fn wants_round_trip(&self) -> bool {
+        self.streams().any(|stream| stream.nack.is_some())
+    }
+
+    /// A round trip that the publisher's extended report showed.
+    pub fn on_round_trip(&mut self, now: Instant, sample: Duration) {
+        self.timing.round_trip.on_sample(now, sample);
+    }
+
+    /// The smoothed round-trip time to the publisher, once it was measured.
+    pub fn round_trip_time(&self) -> Option<Duration> {
+        self.timing.round_trip.smoothed()
+    }
+
+    /// Transport-wide feedback, if it is due: one of the media SSRCs, and transport-wide sequence numbers with their arrival
+    /// in microseconds.
+    pub fn poll_arrivals(&mut self, now: Instant, write: impl FnOnce(u32, &[(u16, Option<u64>)])) {
+        let media_ssrc = self.streams().map(|stream| stream.ssrc).next().unwrap_or(0);
+        if let CongestionFeedback::TransportWide(arrivals) = &mut self.congestion_feedback {
+            arrivals.poll(now, |arrivals| write(media_ssrc, arrivals));
+        }
+    }
+
+    /// The estimate of the publisher's path in bit/s, if it is to be sent, and the SSRCs that share it (RTCP-13).
+    pub fn poll_estimate(&mut self, now: Instant) -> Option<(u64, Vec<u32>)> {
+        let CongestionFeedback::Remb(estimator) = &mut self.congestion_feedback else { return None };
+        if let Some(round_trip) = self.timing.round_trip.smoothed() {
+            estimator.set_round_trip(round_trip);
+        }
+        let estimate = estimator.poll(now)?;
+        Some((estimate, self.streams().map(|stream| stream.ssrc).collect()))
+    }
+
+    /// True if the video has B-frames, which viewers show in the wrong order (RTP-11).
+    pub fn has_b_frames(&self) -> bool {
+        self.sections.iter().any(SectionReceiver::has_b_frames)
+    }
+
+    /// How to request a keyframe of a video track: its media SSRC, and PLI or FIR as negotiated; `None` if neither was.
+    pub fn keyframe_request(&self, track: TrackId) -> Option<KeyframeRequest> {
+        let section = self.section(track).filter(|_| track.kind == MediaKind::Video)?;
+        let ssrc = section.stream.as_ref()?.ssrc;
+        let feedback = section.format()?.feedback;
+        if feedback.pli {
+            Some(KeyframeRequest::Pli { ssrc })
+        } else if feedback.fir {
+            Some(KeyframeRequest::Fir { ssrc })
+        } else {
+            None
+        }
+    }
+
+    fn section(&self, track: TrackId) -> Option<&SectionReceiver> {
+        self.sections.iter().find(|section| section.track == track)
+    }
+
+    /// The RTP streams that are being received.
+    fn streams(&self) -> impl Iterator<Item = &ReceiveStream> {
+        self.sections.iter().filter_map(|section| section.stream.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,318 @@
+//! One m-section of a publisher: from received packets to packets of its track.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::ClockPoint;
+use crate::media::{Extension, Format, MediaKind, MediaSection, TrackId};
+use crate::rtp::{RtpHeader, red, rtx};
+use crate::stats::DropReason;
+use crate::stream::{Encoding, PacketInfo, Place, StoredExtensions, Tracks};
+
+use super::clock::IngestClock;
+use super::frames::{FrameStart, Frames};
+use super::receive_stream::{Numbered, ReceiveStream};
+use super::ssrcs::KnownSsrc;
+use super::{Accepted, Timing};
+
+/// A section takes a new SSRC without MID, or an old one again, only when the present one was silent for this long
+/// (RTP-03).
+const SSRC_SILENCE: Duration = Duration::from_millis(200);
+
+/// What a payload type of a section means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum PayloadUse {
+    Unknown,
+    /// Index of the format.
+    Media(u8),
+    /// Index of the format that is repaired.
+    Rtx(u8),
+}
+
+/// The receiver of one m-section.
+pub(super) struct SectionReceiver {
+    pub(super) track: TrackId,
+    negotiated: MediaSection,
+    payload_uses: [PayloadUse; 128],
+    /// Payload type of the blocks of each format that is RED.
+    redundant: Vec<Option<u8>>,
+    /// The RTP stream that the section receives.
+    pub(super) stream: Option<ReceiveStream>,
+    /// Losses of the RTP streams before the present one.
+    lost_before: i64,
+    /// The payload type in use.
+    payload_type: Option<u8>,
+    /// A payload type that came into use and was not reported yet.
+    format_change: Option<u8>,
+    frames: Frames,
+}
+
+/// An RTP packet on its way into a track.
+#[derive(Clone, Copy)]
+pub(super) struct IncomingPacket<'a> {
+    /// When it was received.
+    pub(super) now: Instant,
+    /// The same by the wall clock.
+    pub(super) unix: Duration,
+    /// Index of its format; for RTX, of the format that is repaired.
+    pub(super) format: u8,
+    pub(super) header: &'a RtpHeader,
+    /// All of it, for its header extensions.
+    pub(super) packet: &'a [u8],
+    pub(super) payload: &'a [u8],
+}
+
+/// A packet with its place in the track.
+struct Placed {
+    info: PacketInfo,
+    /// It is the first packet received of a keyframe.
+    is_new_keyframe: bool,
+}
+
+impl SectionReceiver {
+    pub(super) fn new(track: TrackId, negotiated: MediaSection) -> SectionReceiver {
+        let mut payload_uses = [PayloadUse::Unknown; 128];
+        for (index, format) in negotiated.formats.iter().enumerate() {
+            payload_uses[usize::from(format.payload_type & 0x7f)] = PayloadUse::Media(index as u8);
+            if let Some(rtx) = format.rtx_payload_type {
+                payload_uses[usize::from(rtx & 0x7f)] = PayloadUse::Rtx(index as u8);
+            }
+        }
+        SectionReceiver {
+            track,
+            payload_uses,
+            redundant: negotiated.formats.iter().map(Format::redundant_payload_type).collect(),
+            stream: None,
+            lost_before: 0,
+            payload_type: None,
+            format_change: None,
+            frames: Frames::new(&negotiated.formats),
+            negotiated,
+        }
+    }
+
+    /// What was negotiated for the section.
+    pub(super) fn negotiated(&self) -> &MediaSection {
+        &self.negotiated
+    }
+
+    /// The formats of the section.
+    pub(super) fn formats(&self) -> &[Format] {
+        &self.negotiated.formats
+    }
+
+    /// The format in use, or the first one before any packet.
+    pub(super) fn format(&self) -> Option<&Format> {
+        let used = self.formats().iter().find(|format| Some(format.payload_type) == self.payload_type);
+        used.or(self.formats().first())
+    }
+
+    pub(super) fn payload_use(&self, payload_type: u8) -> PayloadUse {
+        self.payload_uses[usize::from(payload_type & 0x7f)]
+    }
+
+    /// True if the packet's MID names this section.
+    pub(super) fn is_named_by(&self, header: &RtpHeader, packet: &[u8]) -> bool {
+        let id = self.negotiated.extensions.id(Extension::Mid);
+        id.and_then(|id| header.extension(packet, id)) == Some(self.negotiated.mid.as_bytes())
+    }
+
+    pub(super) fn take_format_change(&mut self) -> Option<u8> {
+        self.format_change.take()
+    }
+
+    /// Packets lost so far, over all of its RTP streams.
+    pub(super) fn packets_lost(&self) -> i64 {
+        self.lost_before + self.stream.as_ref().map_or(0, |stream| stream.stats.packets_lost())
+    }
+
+    pub(super) fn has_b_frames(&self) -> bool {
+        self.frames.has_b_frames()
+    }
+
+    /// The next packet may be of another RTP stream.
+    pub(super) fn end_stream(&mut self) {
+        self.lost_before = self.packets_lost();
+        self.stream = None;
+    }
+
+    /// Takes a packet of a media format, whose SSRC is `known`.
+    ///
+    /// # Errors
+    /// [`DropReason::UnknownRtpStream`] if the section receives another SSRC, or [`DropReason::MalformedRtp`].
+    pub(super) fn on_media(
+        &mut self,
+        incoming: &IncomingPacket<'_>,
+        known: &mut KnownSsrc,
+        tracks: &mut Tracks,
+        timing: &mut Timing,
+    ) -> Result<Accepted, DropReason> {
+        let &IncomingPacket { now, format: index, header, payload, .. } = incoming;
+        let adopted = self.adopt(incoming, known)?;
+        let Some(stream) = &mut self.stream else { return Err(DropReason::UnknownRtpStream) };
+        let format = &self.negotiated.formats[usize::from(index)];
+        let clock_rate = format.clock_rate;
+        let Numbered { extended, restarted } = stream.on_media(now, header, format, &mut timing.round_trip);
+        if restarted {
+            self.frames.on_new_stream(&self.negotiated.formats);
+        }
+        if let Some(inner) = self.redundant[usize::from(index)].filter(|_| !payload.is_empty()) {
+            red::check(payload, inner).map_err(|_| DropReason::MalformedRtp)?;
+        }
+        let encoding = tracks.encoding_mut(self.track, stream.encoding).ok_or(DropReason::UnknownRtpStream)?;
+        // Another clock on the same SSRC starts RTP times of its own, too.
+        if adopted || restarted || encoding.timeline.clock_rate() != clock_rate {
+            encoding.timeline.end_segment();
+            encoding.timeline.set_clock_rate(clock_rate);
+        }
+        Ok(self.take(incoming, extended, encoding, &mut timing.clock))
+    }
+
+    /// Takes an RTX packet (RFC 4588).
+    ///
+    /// # Errors
+    /// [`DropReason::UnknownRtpStream`] if the track is gone.
+    pub(super) fn on_retransmission(
+        &mut self,
+        incoming: &IncomingPacket<'_>,
+        tracks: &mut Tracks,
+        timing: &mut Timing,
+    ) -> Result<Accepted, DropReason> {
+        let repairs_another = self.repairs_another(incoming.header.ssrc);
+        let Some(stream) = self.stream.as_mut().filter(|_| !repairs_another) else {
+            return Ok(Accepted::Consumed);
+        };
+        // An RTX packet without a whole OSN is a probe (RTCP-10).
+        let Some((original, payload)) = rtx::split_payload(incoming.payload) else {
+            return Ok(Accepted::Consumed);
+        };
+        let extended = stream.on_retransmission(incoming.now, original, &mut timing.round_trip);
+        let payload_type = self.negotiated.formats[usize::from(incoming.format)].payload_type;
+        let restored = RtpHeader { sequence_number: original, payload_type, ssrc: stream.ssrc, ..*incoming.header };
+        let encoding = tracks.encoding_mut(self.track, stream.encoding).ok_or(DropReason::UnknownRtpStream)?;
+        let incoming = IncomingPacket { header: &restored, payload, ..*incoming };
+        Ok(self.take(&incoming, extended, encoding, &mut timing.clock))
+    }
+
+    /// True if the description says that this RTX stream repairs another one than the section receives.
+    fn repairs_another(&self, rtx_ssrc: u32) -> bool {
+        let present = self.stream.as_ref().map(|stream| stream.ssrc);
+        let mut pairs = self.negotiated.declared_ssrcs.iter();
+        pairs.any(|&(media, rtx)| rtx == Some(rtx_ssrc) && Some(media) != present)
+    }
+
+    /// Receives the packet's SSRC from now on, if it may replace the present one; true if it is another one.
+    fn adopt(&mut self, incoming: &IncomingPacket<'_>, known: &mut KnownSsrc) -> Result<bool, DropReason> {
+        let &IncomingPacket { now, header, packet, .. } = incoming;
+        if let Some(present) = &self.stream {
+            if present.ssrc == header.ssrc {
+                return Ok(false);
+            }
+            let is_silent = present.silence(now) >= SSRC_SILENCE;
+            if !is_silent && (known.was_adopted || !self.is_named_by(header, packet)) {
+                return Err(DropReason::UnknownRtpStream);
+            }
+        }
+        known.was_adopted = true;
+        self.end_stream();
+        self.frames.on_new_stream(&self.negotiated.formats);
+        let has_nack = self.formats().iter().any(|format| format.feedback.nack);
+        self.stream = Some(ReceiveStream::new(now, header.ssrc, has_nack));
+        Ok(true)
+    }
+
+    /// Takes a packet into the track, unless it is padding or no decoder can use it.
+    fn take(
+        &mut self,
+        incoming: &IncomingPacket<'_>,
+        extended: u64,
+        encoding: &mut Encoding,
+        clock: &mut IngestClock,
+    ) -> Accepted {
+        let &IncomingPacket { now, unix, header, payload, .. } = incoming;
+        if payload.is_empty() {
+            encoding.timeline.skip(extended);
+            return Accepted::Consumed;
+        }
+        let index = usize::from(incoming.format);
+        let Format { codec, payload_type, clock_rate, .. } = self.negotiated.formats[index];
+        let start = self.frames.inspect(index, codec, payload, header.timestamp);
+        let is_first = encoding.timeline.is_between_segments();
+        let is_new_format = self.payload_type != Some(payload_type);
+        // Another RTP stream or codec is of no use to any decoder before its first keyframe.
+        if self.track.kind == MediaKind::Video && start == FrameStart::None && (is_first || is_new_format) {
+            // Packets that are withheld leave no gap (RTP-05).
+            encoding.timeline.skip(extended);
+            return Accepted::AwaitingKeyframe { track: self.track };
+        }
+        let before = encoding.timeline.newest();
+        let Some(placed) = self.place(incoming, extended, start, encoding) else { return Accepted::Consumed };
+        let rtp = placed.info.timestamp;
+        if is_first {
+            clock.on_first_packet(self.track, ClockPoint { unix, rtp, clock_rate });
+        } else if encoding.timeline.newest() == Some((rtp, now)) {
+            clock.on_packet(self.track, unix, rtp);
+            if let Some((before, _)) = before {
+                self.frames.on_newest(self.track.kind, rtp, before, clock_rate);
+            }
+        }
+        self.admit(incoming, &placed, encoding)
+    }
+
+    /// Gives a packet its place on the time line, after the parameter sets that its keyframe lacks. `None` if it is too old.
+    fn place(
+        &mut self,
+        incoming: &IncomingPacket<'_>,
+        extended: u64,
+        start: FrameStart,
+        encoding: &mut Encoding,
+    ) -> Option<Placed> {
+        let &IncomingPacket { now, header, .. } = incoming;
+        let index = usize::from(incoming.format);
+        // Where earlier packets may still be received, the sets may be among them, and newer than those that are known.
+        let lacks_sets = start == FrameStart::KeyframeWithoutSets && encoding.timeline.can_insert_before(extended);
+        let sets = || lacks_sets.then(|| self.frames.sets(index)).into_iter().flatten();
+        let inserted = sets().count();
+        let place = encoding.timeline.place_after_inserted(now, extended, header.timestamp, inserted as u8)?;
+        let mut info = PacketInfo {
+            sequence: place.sequence,
+            timestamp: place.timestamp,
+            arrived: now,
+            payload_type: self.negotiated.formats[index].payload_type,
+            marker: header.marker,
+            keyframe: false,
+        };
+        let first = place.sequence - inserted as u64;
+        for (sequence, set) in (first..).zip(sets()) {
+            encoding.admit(PacketInfo { sequence, marker: false, keyframe: sequence == first, ..info }, &[], set);
+        }
+        let mut is_new_keyframe = false;
+        if start != FrameStart::None {
+            (info.keyframe, is_new_keyframe) = self.frames.on_start(Place { sequence: first, ..place });
+            // After inserted parameter sets, these are where decoders start.
+            info.keyframe &= inserted == 0;
+            if let Some(stream) = &mut self.stream {
+                stream.on_keyframe(extended);
+            }
+        }
+        Some(Placed { info, is_new_keyframe })
+    }
+
+    /// Puts a packet into the cache, with the header extensions that viewers may get.
+    fn admit(&mut self, incoming: &IncomingPacket<'_>, placed: &Placed, encoding: &mut Encoding) -> Accepted {
+        let &IncomingPacket { header, packet, payload, .. } = incoming;
+        let &Placed { info, is_new_keyframe } = placed;
+        let is_new_format = self.payload_type.replace(info.payload_type) != Some(info.payload_type);
+        let mut extensions = StoredExtensions::of(&self.negotiated.extensions, header, packet);
+        if self.track.kind == MediaKind::Video {
+            let ends_keyframe = header.marker && self.frames.is_keyframe(info.timestamp);
+            self.frames.repeat_orientation(&mut extensions, ends_keyframe);
+        }
+        if !encoding.admit(info, extensions.as_bytes(), payload) {
+            return Accepted::Consumed;
+        }
+        if is_new_format {
+            self.format_change = Some(info.payload_type);
+        }
+        Accepted::Forward { track: self.track, sequence: info.sequence, keyframe: is_new_keyframe }
+    }
+}

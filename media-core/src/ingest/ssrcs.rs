@@ -1,0 +1,79 @@
+//! The SSRCs of a publisher, and which section each of them belongs to (RTP-02).
+
+use crate::media::{MediaSection, TrackId};
+use crate::rtp::RtpHeader;
+use crate::srtp::MAX_INBOUND_SSRCS;
+use crate::stats::DropReason;
+
+use super::section::{PayloadUse, SectionReceiver};
+
+/// SSRCs of one publisher that are told apart, as many as SRTP lets in; media and RTX of two sections are four.
+pub(super) const MAX_SSRCS: usize = MAX_INBOUND_SSRCS;
+
+/// The SSRCs that were declared or received, oldest first.
+pub(super) struct KnownSsrcs(Vec<KnownSsrc>);
+
+/// An SSRC, of media or RTX.
+pub(super) struct KnownSsrc {
+    ssrc: u32,
+    /// The track of its section.
+    pub(super) track: TrackId,
+    /// Its section received it before: a MID alone does not bring it back, else two SSRCs that both send would replace each
+    /// other with every packet.
+    pub(super) was_adopted: bool,
+}
+
+impl KnownSsrcs {
+    /// Those that the sections declare.
+    pub(super) fn declared(sections: &[MediaSection]) -> KnownSsrcs {
+        let mut known = Vec::with_capacity(MAX_SSRCS);
+        for (track, section) in TrackId::of_sections(sections) {
+            let ssrcs = section.declared_ssrcs.iter().flat_map(|&(media, rtx)| std::iter::once(media).chain(rtx));
+            let room = MAX_SSRCS - known.len();
+            known.extend(ssrcs.take(room).map(|ssrc| KnownSsrc { ssrc, track, was_adopted: false }));
+        }
+        KnownSsrcs(known)
+    }
+
+    /// The entry of the packet's SSRC. A new one belongs to the section that its MID names, or to the only one that knows
+    /// its payload type.
+    ///
+    /// # Errors
+    /// [`DropReason::UnknownRtpStream`] if there is no such section.
+    pub(super) fn find(
+        &mut self,
+        header: &RtpHeader,
+        packet: &[u8],
+        sections: &[SectionReceiver],
+    ) -> Result<&mut KnownSsrc, DropReason> {
+        let index = match self.0.iter().position(|known| known.ssrc == header.ssrc) {
+            Some(index) => index,
+            None => {
+                let track = track_of(header, packet, sections).ok_or(DropReason::UnknownRtpStream)?;
+                if self.0.len() == MAX_SSRCS {
+                    self.0.remove(0);
+                }
+                self.0.push(KnownSsrc { ssrc: header.ssrc, track, was_adopted: false });
+                self.0.len() - 1
+            }
+        };
+        Ok(&mut self.0[index])
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// By MID, else by payload type.
+fn track_of(header: &RtpHeader, packet: &[u8], sections: &[SectionReceiver]) -> Option<TrackId> {
+    if let Some(named) = sections.iter().find(|section| section.is_named_by(header, packet)) {
+        return Some(named.track);
+    }
+    let mut users = sections.iter().filter(|section| section.payload_use(header.payload_type) != PayloadUse::Unknown);
+    match (users.next(), users.next()) {
+        (Some(section), None) => Some(section.track),
+        _ => None,
+    }
+}

@@ -1,0 +1,211 @@
+//! How sessions open, connect and end.
+
+use std::time::Instant;
+
+use crate::dtls::{Connection, DtlsOutput, DtlsOutputKind};
+use crate::egress::{EgressTrack, Viewer};
+use crate::event::CoreEvent;
+use crate::ingest::Ingest;
+use crate::ledger::{Reason, Stage};
+use crate::media::{Format, Role, TrackId};
+use crate::session::Session;
+use crate::spec::{SessionId, SessionSpec, ShardIndex};
+use crate::srtp::SrtpSender;
+use crate::stream::PublishedTrack;
+
+use super::Shard;
+use super::mailbox::ShardMessage;
+
+/// DTLS record type of alerts, close_notify among them (RFC 6347 §4.1).
+const ALERT: u8 = 21;
+
+impl Shard {
+    /// Opens a session of a stream that lives on shard `home`.
+    pub(super) fn open(&mut self, now: Instant, spec: SessionSpec, home: ShardIndex) {
+        let stream = self.stream(now, spec.stream, home);
+        self.streams.slab[stream].sessions += 1;
+        if home != self.index && self.streams.slab[stream].sessions == 1 {
+            self.links[home].send(ShardMessage::Join(spec.stream, self.index));
+        }
+        let transport = (self.socket.address(), &self.agents);
+        let session = Session::new(now, spec, stream, &self.config, transport);
+        let key = self.sessions.insert(session);
+        self.publish_events(key);
+    }
+
+    /// Ends a session and frees everything of it.
+    pub(super) fn end(&mut self, now: Instant, key: usize, reason: Reason) {
+        self.publish_events(key);
+        let session = self.sessions.remove(now, key);
+        if session.selected.is_some() {
+            self.handshakes.pool.close(session.id);
+        }
+        let stream = &mut self.streams.slab[session.stream];
+        stream.sessions -= 1;
+        stream.remove_viewer(key);
+        if stream.publisher == Some(key) {
+            stream.publisher = None;
+            self.streams.publishing.retain(|&stream| stream != session.stream);
+            self.set_publisher(now, session.stream, None);
+        }
+        let stream = &self.streams.slab[session.stream];
+        if stream.home != self.index && stream.sessions == 0 {
+            self.links[stream.home].send(ShardMessage::Leave(stream.id, self.index));
+        }
+        self.streams.remove_if_unused(session.stream);
+        self.load.shared.remove_session();
+        if self.sessions.slab.is_empty() {
+            self.load.meter.idle(&self.load.shared);
+        }
+        // Control has stopped listening only when the server ends.
+        let _ = self.events.send(CoreEvent::Ended { session: session.id, reason, stats: session.stats() });
+    }
+
+    /// A publisher connected (`Some`) or is gone: tells all viewers of the stream, here and on the shards that it feeds.
+    pub(super) fn set_publisher(&mut self, now: Instant, key: usize, published: Option<Vec<PublishedTrack>>) {
+        self.finish_passes(key);
+        let stream = &mut self.streams.slab[key];
+        stream.tracks.set_publisher(published.as_deref());
+        stream.without_publisher_since = published.is_none().then_some(now);
+        for &viewer in &stream.viewers {
+            let Some(viewer) = self.sessions.slab[viewer].viewer_mut() else { continue };
+            for track in viewer.tracks_mut() {
+                if let Some(encoding) = track.encoding(&stream.tracks) {
+                    track.end_publication(encoding);
+                }
+                if let Some(published) = &published {
+                    track.set_publisher_formats(formats(published, track.id()));
+                }
+            }
+        }
+        for &shard in stream.feeder.shards() {
+            self.links[shard].send(ShardMessage::Publisher(stream.id, published.clone()));
+        }
+        stream.published = published;
+    }
+
+    /// What a handshake thread says.
+    pub(super) fn on_dtls(&mut self, output: DtlsOutput) {
+        let now = Instant::now();
+        let key = self.sessions.find(output.session);
+        match (output.kind, key) {
+            (DtlsOutputKind::Transmit(datagram), key) => self.transmit_dtls(output.session, key, &datagram),
+            (DtlsOutputKind::Connected(connection), Some(key)) => self.on_connected(now, key, connection),
+            (DtlsOutputKind::Failed(failure), Some(key)) => {
+                let session = &mut self.sessions.slab[key];
+                session.lifecycle.on_failure(now, failure.stage, failure.reason, failure.detail);
+                self.end(now, key, failure.reason);
+            }
+            (DtlsOutputKind::PeerClosed, Some(key)) => self.end(now, key, Reason::PeerClosed),
+            _ => {}
+        }
+    }
+
+    fn transmit_dtls(&mut self, session: SessionId, key: Option<usize>, datagram: &[u8]) {
+        let tuple = match key {
+            Some(key) => self.sessions.slab[key].selected,
+            // After its end a session says close_notify and nothing else (RFC 7675 §5.2).
+            None if datagram.first() == Some(&ALERT) => self.sessions.take_close_notify(session),
+            None => None,
+        };
+        if let Some(tuple) = tuple {
+            self.outbound.push(tuple, datagram);
+        }
+    }
+
+    /// The keys are there: media may flow.
+    fn on_connected(&mut self, now: Instant, key: usize, connection: Connection) {
+        let session = &mut self.sessions.slab[key];
+        let profile = connection.keying.profile();
+        let (receiver, sender) = match connection.keying.contexts(session.negotiated.dtls.role) {
+            Ok(contexts) => contexts,
+            Err(error) => {
+                let detail = format!("libsrtp refused the keys: {error}");
+                session.lifecycle.on_failure(now, Stage::Srtp, Reason::Internal, detail);
+                self.end(now, key, Reason::Internal);
+                return;
+            }
+        };
+        self.counters.handshakes_completed += 1;
+        session.inbound.srtp = Some(receiver);
+        session.stats.srtp_profile = Some(profile.as_str());
+        let detail = format!("{} {}", connection.version, connection.cipher);
+        session.lifecycle.on_handshake(now, detail, profile.as_str());
+        match session.role {
+            Role::Publisher => self.on_publisher_connected(now, key, sender),
+            Role::Viewer => self.on_viewer_connected(now, key, sender),
+        }
+        self.publish_events(key);
+        let early = self.sessions.slab[key].inbound.take_early(now);
+        for held in early {
+            let result = held.and_then(|(tuple, mut data)| self.on_datagram(now, tuple, &mut data));
+            if let Err(reason) = result {
+                self.counters.drop(reason);
+            }
+        }
+        self.fan_out();
+    }
+
+    fn on_publisher_connected(&mut self, now: Instant, key: usize, srtp: SrtpSender) {
+        let session = &mut self.sessions.slab[key];
+        let stream_key = session.stream;
+        let tracks = &mut self.streams.slab[stream_key].tracks;
+        let ingest = Ingest::new(now, &session.negotiated.sections, tracks);
+        let published = ingest.tracks().map(|(id, formats)| PublishedTrack { id, formats: formats.to_vec() });
+        let published = published.collect();
+        session.begin_publishing(now, ingest, srtp);
+        if let Some(old) = self.streams.slab[stream_key].publisher {
+            self.end(now, old, Reason::Replaced);
+        }
+        self.streams.slab[stream_key].publisher = Some(key);
+        self.streams.publishing.retain(|&stream| stream != stream_key);
+        self.streams.publishing.push(stream_key);
+        self.set_publisher(now, stream_key, Some(published));
+    }
+
+    fn on_viewer_connected(&mut self, now: Instant, key: usize, srtp: SrtpSender) {
+        let session = &mut self.sessions.slab[key];
+        let stream_key = session.stream;
+        let stream = &mut self.streams.slab[stream_key];
+        let sections = TrackId::of_sections(&session.negotiated.sections);
+        let mut tracks: Vec<EgressTrack> =
+            sections.filter_map(|(track, section)| EgressTrack::new(track, section, random_u32())).collect();
+        let mut waits_for_keyframe = Vec::new();
+        for track in &mut tracks {
+            if let Some(published) = &stream.published {
+                track.set_publisher_formats(formats(published, track.id()));
+            }
+            let has_joined = track.encoding(&stream.tracks).is_some_and(|encoding| track.join(now, encoding));
+            if !has_joined && track.awaits_keyframe() {
+                waits_for_keyframe.push(track.id());
+            }
+        }
+        session.begin_watching(now, Viewer::new(now, srtp, tracks, stream.tracks.bitrate()));
+        stream.viewers.push(key);
+        self.streams.enqueue(now, stream_key);
+        for track in waits_for_keyframe {
+            self.request_keyframe(now, stream_key, track);
+        }
+    }
+
+    /// Hands the session's new stage events to control.
+    pub(super) fn publish_events(&mut self, key: usize) {
+        let session = &mut self.sessions.slab[key];
+        for event in session.lifecycle.take_events() {
+            // Control has stopped listening only when the server ends.
+            let _ = self.events.send(CoreEvent::Stage { session: session.id, event });
+        }
+    }
+}
+
+/// The publisher's formats of a track; none if it has no such track.
+fn formats(published: &[PublishedTrack], track: TrackId) -> &[Format] {
+    published.iter().find(|published| published.id == track).map_or(&[], |published| &published.formats)
+}
+
+fn random_u32() -> u32 {
+    let mut bytes = [0; 4];
+    // It fails only on a system without any source of randomness, where no handshake could have ended well.
+    openssl::rand::rand_bytes(&mut bytes).expect("the system has a source of randomness");
+    u32::from_ne_bytes(bytes)
+}

@@ -1,0 +1,138 @@
+//! What control and other shards tell a shard.
+
+use std::time::Instant;
+
+use crate::egress::Feed;
+use crate::ledger::Reason;
+use crate::spec::{ShardIndex, StreamId};
+use crate::stats::{SessionSnapshot, ShardSnapshot};
+
+use super::Shard;
+use super::mailbox::{ShardInbox, ShardMessage};
+use super::stream::Stream;
+
+/// Messages before the socket gets its turn.
+const MESSAGE_ROUNDS: usize = 256;
+
+impl Shard {
+    /// Takes messages, `first` and those that wait. Returns whether the shard goes on, and whether there may be more.
+    pub(super) fn on_messages(&mut self, inbox: &mut ShardInbox, first: Option<ShardMessage>) -> (bool, bool) {
+        let mut goes_on = true;
+        let mut next = first;
+        for _ in 0..MESSAGE_ROUNDS {
+            let Some(message) = next.take().or_else(|| inbox.try_recv()) else { return (goes_on, false) };
+            goes_on &= self.on_message(message);
+        }
+        (goes_on, true)
+    }
+
+    /// Returns false when the shard is to stop.
+    fn on_message(&mut self, message: ShardMessage) -> bool {
+        let now = Instant::now();
+        match message {
+            ShardMessage::Open(spec, home) => self.open(now, *spec, home),
+            ShardMessage::Close(session, reason) => {
+                if let Some(key) = self.sessions.find(session) {
+                    self.end(now, key, reason);
+                }
+            }
+            ShardMessage::Candidates(session, candidates) => {
+                if let Some(key) = self.sessions.find(session) {
+                    let ice = &mut self.sessions.slab[key].connectivity.ice;
+                    candidates.into_iter().for_each(|candidate| ice.add_remote_candidate(candidate));
+                }
+            }
+            ShardMessage::Snapshot(reply) => {
+                // Nobody waits any more: the scrape was given up.
+                let _ = reply.send(self.snapshot());
+            }
+            ShardMessage::Shutdown => {
+                let keys: Vec<usize> = self.sessions.slab.iter().map(|(key, _)| key).collect();
+                for key in keys {
+                    self.end(now, key, Reason::Shutdown);
+                }
+                return false;
+            }
+            ShardMessage::Join(id, shard) => self.on_join(now, id, shard),
+            ShardMessage::Leave(id, shard) => {
+                if let Some(key) = self.streams.find(id) {
+                    self.streams.slab[key].feeder.remove(shard);
+                    self.streams.remove_if_unused(key);
+                }
+            }
+            ShardMessage::KeyframeRequest(id, track) => {
+                if let Some(key) = self.streams.find(id) {
+                    self.request_keyframe(now, key, track);
+                }
+            }
+            ShardMessage::Publisher(id, published) => {
+                if let Some(key) = self.streams.find(id) {
+                    self.set_publisher(now, key, published);
+                }
+            }
+            ShardMessage::Feed(feed) => self.on_feed(now, &feed),
+        }
+        true
+    }
+
+    /// The key of a stream, which is made if there is none yet.
+    pub(super) fn stream(&mut self, now: Instant, id: StreamId, home: ShardIndex) -> usize {
+        let interval = self.config.keyframe_request_interval;
+        self.streams.find_or_insert(id, || Stream::new(now, id, home, interval))
+    }
+
+    /// Another shard has viewers of a stream whose home is here.
+    fn on_join(&mut self, now: Instant, id: StreamId, shard: ShardIndex) {
+        let key = self.stream(now, id, self.index);
+        let stream = &mut self.streams.slab[key];
+        if stream.feeder.shards().contains(&shard) {
+            return;
+        }
+        let link = &self.links[shard];
+        if let Some(published) = &stream.published {
+            link.send(ShardMessage::Publisher(id, Some(published.clone())));
+        }
+        stream.feeder.add(now, shard, (id, &stream.tracks), &mut self.streams.feeds, |feed| {
+            // The mailbox has room for far more than the backlog of one stream.
+            link.feed(feed.clone());
+        });
+    }
+
+    /// Packets of a stream whose home is another shard.
+    fn on_feed(&mut self, now: Instant, feed: &Feed) {
+        let Some(key) = self.streams.find(feed.stream) else { return };
+        let stream = &mut self.streams.slab[key];
+        // Between two publishers nothing of either is for the viewers.
+        if stream.published.is_none() {
+            return;
+        }
+        for fed in &feed.tracks {
+            let track = stream.tracks.get_or_insert(fed.id);
+            track.clock = fed.clock;
+            track.keyframe_requests.set_ignored(fed.keyframe_requests_ignored);
+        }
+        for (track, encoding, packet) in feed.packets(&self.wall) {
+            if let Some(encoding) = stream.tracks.encoding_mut(track, encoding) {
+                encoding.admit(packet.info, packet.extensions, packet.payload);
+            }
+        }
+        self.streams.enqueue(now, key);
+    }
+
+    fn snapshot(&self) -> ShardSnapshot {
+        let mut counters = self.counters.clone();
+        let sent = self.outbound.total();
+        counters.datagrams_sent = sent.sent;
+        counters.bytes_sent = sent.bytes;
+        counters.send_calls = sent.calls;
+        counters.segmented_runs = sent.segmented;
+        counters.send_dropped += sent.dropped;
+        let sessions = self.sessions.slab.iter();
+        ShardSnapshot {
+            shard: self.index,
+            busy: self.load.meter.busy(),
+            counters,
+            sessions: sessions.map(|(_, s)| SessionSnapshot { id: s.id, stats: s.stats() }).collect(),
+        }
+    }
+}

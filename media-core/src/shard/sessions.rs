@@ -1,0 +1,146 @@
+//! The sessions of a shard, and how datagrams find theirs.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ahash::RandomState;
+use slab::Slab;
+
+use crate::ice;
+use crate::net::{Protocol, TransportTuple};
+use crate::session::Session;
+use crate::spec::SessionId;
+use crate::stats::DropReason;
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// How long an ended session's tuple is kept for its close_notify.
+const CLOSE_NOTIFY: Duration = Duration::from_secs(1);
+/// An address stays with the session whose media goes there while its peer proved itself within this time. A check proves
+/// the password of the new session, but not that its source address is true.
+const ADDRESS_HELD: Duration = Duration::from_secs(2);
+/// How long a full agent's transaction is remembered; a response that took longer is of no use.
+const TRANSACTION: Duration = Duration::from_secs(5);
+/// Transactions that are remembered at most.
+const MAX_TRANSACTIONS: usize = 65_536;
+
+/// All sessions of a shard, by keys that stay.
+#[derive(Default)]
+pub(super) struct Sessions {
+    pub(super) slab: Slab<Session>,
+    by_id: Map<SessionId, usize>,
+    by_ufrag: Map<String, usize>,
+    by_peer: Map<(Protocol, SocketAddr), usize>,
+    /// Transactions of full agents: whose response it will be, and until when it is awaited.
+    transactions: Map<[u8; 12], (usize, Instant)>,
+    /// Ended sessions whose close_notify is still to be sent: where to, and until when.
+    pending_close_notify: Map<SessionId, (TransportTuple, Instant)>,
+}
+
+impl Sessions {
+    /// True if no timer can have anything to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.slab.is_empty() && self.pending_close_notify.is_empty()
+    }
+
+    /// True if a close_notify is still to be sent.
+    pub(super) fn has_pending_close_notify(&self) -> bool {
+        !self.pending_close_notify.is_empty()
+    }
+
+    /// The key of a session.
+    pub(super) fn find(&self, id: SessionId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// Adds a session; its key.
+    pub(super) fn insert(&mut self, session: Session) -> usize {
+        let (id, ufrag) = (session.id, session.connectivity.local_ufrag.clone());
+        let key = self.slab.insert(session);
+        self.by_id.insert(id, key);
+        self.by_ufrag.insert(ufrag, key);
+        key
+    }
+
+    /// Takes a session out; nothing leads to it any more but its close_notify.
+    pub(super) fn remove(&mut self, now: Instant, key: usize) -> Session {
+        let session = self.slab.remove(key);
+        self.by_id.remove(&session.id);
+        self.by_ufrag.remove(&session.connectivity.local_ufrag);
+        for tuple in &session.connectivity.validated {
+            self.forget_peer(key, *tuple);
+        }
+        self.transactions.retain(|_, (owner, _)| *owner != key);
+        if let Some(tuple) = session.selected {
+            self.pending_close_notify.insert(session.id, (tuple, now + CLOSE_NOTIFY));
+        }
+        session
+    }
+
+    /// The session that this address has proven to belong to (DMX-05).
+    pub(super) fn at(&self, tuple: TransportTuple) -> Result<usize, DropReason> {
+        self.by_peer.get(&peer(tuple)).copied().ok_or(DropReason::UnvalidatedAddress)
+    }
+
+    /// The session that a STUN message is for: requests are routed by our username fragment, responses by the transaction
+    /// that we began.
+    pub(super) fn of_stun(&self, tuple: TransportTuple, data: &[u8]) -> Result<usize, DropReason> {
+        if ice::is_request(data) {
+            let ufrag = ice::peek_ufrag(data).ok_or(DropReason::MalformedStun)?;
+            self.by_ufrag.get(ufrag).copied().ok_or(DropReason::UnknownUfrag)
+        } else if ice::is_response(data) {
+            let transaction = ice::transaction_id(data).ok_or(DropReason::MalformedStun)?;
+            self.transactions.get(&transaction).map(|&(key, _)| key).ok_or(DropReason::UnknownUfrag)
+        } else {
+            self.at(tuple)
+        }
+    }
+
+    /// A full agent began a transaction.
+    pub(super) fn begin_transaction(&mut self, now: Instant, transaction: [u8; 12], key: usize) {
+        if self.transactions.len() < MAX_TRANSACTIONS {
+            self.transactions.insert(transaction, (key, now + TRANSACTION));
+        }
+    }
+
+    /// Lets a validated address lead to its session. Every check asks anew: the session that held the address may have ended
+    /// since.
+    pub(super) fn claim(&mut self, now: Instant, key: usize, remote: SocketAddr) {
+        let Some(tuple) = self.slab[key].connectivity.tuple_to(remote) else { return };
+        let owner = self.by_peer.get(&peer(tuple)).copied();
+        if owner == Some(key) {
+            return;
+        }
+        let held = owner.and_then(|owner| self.slab.get(owner)).is_some_and(|owner| {
+            owner.selected.is_some_and(|selected| selected.remote == remote)
+                && owner.lifecycle.is_alive(now, ADDRESS_HELD)
+        });
+        if !held {
+            self.by_peer.insert(peer(tuple), key);
+        }
+    }
+
+    /// An address is no longer one of the session's.
+    pub(super) fn forget_peer(&mut self, key: usize, tuple: TransportTuple) {
+        if self.by_peer.get(&peer(tuple)) == Some(&key) {
+            self.by_peer.remove(&peer(tuple));
+        }
+    }
+
+    /// Where an ended session's close_notify is to be sent, once.
+    pub(super) fn take_close_notify(&mut self, id: SessionId) -> Option<TransportTuple> {
+        self.pending_close_notify.remove(&id).map(|(tuple, _)| tuple)
+    }
+
+    /// Forgets what has expired.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.pending_close_notify.retain(|_, (_, until)| now < *until);
+        self.transactions.retain(|_, (_, until)| now < *until);
+    }
+}
+
+/// What identifies a peer on the shard's sockets, of which there is one for each protocol.
+fn peer(tuple: TransportTuple) -> (Protocol, SocketAddr) {
+    (tuple.protocol, tuple.remote)
+}

@@ -1,0 +1,160 @@
+//! The streams of a shard: who publishes, who watches, and which of them have packets to send.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use ahash::RandomState;
+use slab::Slab;
+
+use crate::clock::WallClock;
+use crate::egress::{FeedPool, Feeder};
+use crate::spec::{ShardIndex, StreamId};
+use crate::stream::{DeferredRequests, PublishedTrack, Tracks};
+
+use super::fan_out::PassState;
+
+/// Streams for which lists have room from the start.
+const ROOM: usize = 64;
+
+/// A stream inside one shard.
+///
+/// It has one home shard, where its publisher is. Every other shard with viewers of it is fed each batch once, keeps it in a
+/// cache of its own, and serves its viewers as the home shard serves its own.
+pub(super) struct Stream {
+    pub(super) id: StreamId,
+    pub(super) home: ShardIndex,
+    pub(super) tracks: Tracks,
+    /// The tracks of the connected publisher.
+    pub(super) published: Option<Vec<PublishedTrack>>,
+    /// On the home shard: the publisher's session.
+    pub(super) publisher: Option<usize>,
+    /// The sessions of connected viewers, in the order in which a fan-out pass serves them.
+    pub(super) viewers: Vec<usize>,
+    /// On the home shard: the other shards with viewers.
+    pub(super) feeder: Feeder,
+    /// Sessions of this shard, connected or not.
+    pub(super) sessions: usize,
+    pub(super) without_publisher_since: Option<Instant>,
+    /// The present fan-out pass, or the next one.
+    pub(super) pass: PassState,
+}
+
+impl Stream {
+    pub(super) fn new(now: Instant, id: StreamId, home: ShardIndex, keyframe_request_interval: Duration) -> Stream {
+        Stream {
+            id,
+            home,
+            tracks: Tracks::new(keyframe_request_interval),
+            published: None,
+            publisher: None,
+            viewers: Vec::new(),
+            feeder: Feeder::default(),
+            sessions: 0,
+            without_publisher_since: Some(now),
+            pass: PassState::default(),
+        }
+    }
+
+    /// Begins a fan-out pass; false if one is in progress.
+    pub(super) fn begin_pass(&mut self, now: Instant) -> bool {
+        let begins = self.pass.begin(now);
+        if begins {
+            self.tracks.begin_pass();
+        }
+        begins
+    }
+
+    /// Ends a fan-out pass. True if more was received meanwhile: the stream has to queue again.
+    pub(super) fn end_pass(&mut self) -> bool {
+        self.pass.end(self.tracks.have_grown_since_pass())
+    }
+
+    /// Takes a viewer out, so that a pass in progress misses nobody.
+    pub(super) fn remove_viewer(&mut self, session: usize) {
+        if let Some(index) = self.viewers.iter().position(|&viewer| viewer == session) {
+            self.viewers.remove(index);
+            self.pass.on_viewer_removed(index);
+        }
+    }
+
+    /// True if nobody needs it here any more.
+    fn is_unused(&self) -> bool {
+        self.sessions == 0 && self.feeder.shards().is_empty()
+    }
+}
+
+/// All streams of a shard, by keys that stay.
+pub(super) struct Streams {
+    pub(super) slab: Slab<Stream>,
+    by_id: std::collections::HashMap<StreamId, usize, RandomState>,
+    /// Streams whose publisher is connected here.
+    pub(super) publishing: Vec<usize>,
+    /// Streams whose viewers have packets to be sent, the first one's perhaps half done.
+    pub(super) due: VecDeque<usize>,
+    /// Streams with viewers whose next packets are not due yet.
+    pub(super) lagging: Vec<usize>,
+    pub(super) keyframe_requests: DeferredRequests,
+    /// Feeds on their way to other shards.
+    pub(super) feeds: FeedPool,
+}
+
+impl Streams {
+    pub(super) fn new(wall: WallClock) -> Streams {
+        Streams {
+            slab: Slab::new(),
+            by_id: std::collections::HashMap::default(),
+            publishing: Vec::new(),
+            due: VecDeque::with_capacity(ROOM),
+            lagging: Vec::with_capacity(ROOM),
+            keyframe_requests: DeferredRequests::default(),
+            feeds: FeedPool::new(wall),
+        }
+    }
+
+    /// The key of a stream.
+    pub(super) fn find(&self, id: StreamId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The key of a stream, which `make` makes if there is none yet.
+    pub(super) fn find_or_insert(&mut self, id: StreamId, make: impl FnOnce() -> Stream) -> usize {
+        *self.by_id.entry(id).or_insert_with(|| self.slab.insert(make()))
+    }
+
+    /// Frees a stream that nobody needs any more.
+    pub(super) fn remove_if_unused(&mut self, key: usize) {
+        if self.slab[key].is_unused() {
+            let stream = self.slab.remove(key);
+            self.by_id.remove(&stream.id);
+            self.due.retain(|&due| due != key);
+            self.lagging.retain(|&lagging| lagging != key);
+        }
+    }
+
+    /// A stream has packets for its viewers.
+    pub(super) fn enqueue(&mut self, now: Instant, key: usize) {
+        if self.slab[key].pass.enqueue(now) {
+            self.due.push_back(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn viewers_that_leave_during_a_pass_make_it_miss_nobody() {
+        for leaving in 0..5 {
+            let mut stream = Stream::new(Instant::now(), StreamId(1), 0, Duration::from_millis(500));
+            stream.viewers = (0..5).collect();
+            assert!(stream.begin_pass(Instant::now()));
+            stream.pass.next = 2;
+            stream.remove_viewer(leaving);
+            assert!(!stream.begin_pass(Instant::now()), "still in progress");
+            let (served, waiting) = stream.viewers.split_at(stream.pass.next);
+            assert_eq!(served, (0..2).filter(|&session| session != leaving).collect::<Vec<_>>());
+            assert_eq!(waiting, (2..5).filter(|&session| session != leaving).collect::<Vec<_>>());
+        }
+    }
+}

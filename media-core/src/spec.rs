@@ -1,0 +1,181 @@
+//! What control tells the core about a session: its names, and ICE, DTLS and media as both descriptions agreed them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+use crate::media::{MediaSection, Role};
+
+/// Names a session in logs, metrics and the admin API. It is no secret: the session URL has its own random part.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<SessionId, Self::Err> {
+        u64::from_str_radix(text, 16).map(SessionId)
+    }
+}
+
+impl Serialize for SessionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Names a stream inside the core. Control gives the numbers; a stream keeps its number over publisher restarts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u64);
+
+/// Index of a shard, counted from 0; its media port is the configured one plus this.
+pub type ShardIndex = usize;
+
+/// Which ICE implementation the server's side of a session runs (RFC 8445 §2.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IceMode {
+    /// Answers checks; needs an address that every client can reach.
+    #[default]
+    Lite,
+    /// The full agent of `webrtc-ice`.
+    Full,
+}
+
+/// A username fragment and password (RFC 8839 §5.4).
+#[derive(Clone, PartialEq, Eq)]
+pub struct IceCredentials {
+    /// `a=ice-ufrag`, 4..=256 ice-chars.
+    pub ufrag: String,
+    /// `a=ice-pwd`, 22..=256 ice-chars.
+    pub pwd: String,
+}
+
+impl fmt::Debug for IceCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The password never reaches a log.
+        f.debug_struct("IceCredentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
+    }
+}
+
+/// ICE as both descriptions agreed it.
+#[derive(Clone, Debug)]
+pub struct IceParameters {
+    /// Which implementation serves this session.
+    pub mode: IceMode,
+    /// The server's credentials, from [`crate::ice::random_credentials`].
+    pub local: IceCredentials,
+    /// The client's credentials.
+    pub remote: IceCredentials,
+    /// The client said `a=ice-lite`.
+    pub remote_is_lite: bool,
+    /// UDP candidates of the client; may be empty. Only the full agent uses them.
+    pub remote_candidates: Vec<RemoteCandidate>,
+}
+
+/// A UDP candidate of the client with an address literal, component 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteCandidate {
+    /// Transport address.
+    pub address: SocketAddr,
+    /// RFC 8445 §5.1.2
+    pub priority: u32,
+    /// RFC 8445 §5.1.1.3
+    pub foundation: String,
+    /// `host`, `srflx`, `prflx` or `relay`.
+    pub kind: CandidateKind,
+}
+
+/// Candidate types (RFC 8445 §5.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CandidateKind {
+    /// `typ host`
+    Host,
+    /// `typ srflx`
+    ServerReflexive,
+    /// `typ prflx`
+    PeerReflexive,
+    /// `typ relay`
+    Relay,
+}
+
+/// A hash function of `a=fingerprint` that Sluice supports (RFC 8122 §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FingerprintHash {
+    /// `sha-256`
+    Sha256,
+    /// `sha-384`
+    Sha384,
+    /// `sha-512`
+    Sha512,
+}
+
+/// One `a=fingerprint` line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The hash function.
+    pub hash: FingerprintHash,
+    /// The digest: 32, 48 or 64 bytes.
+    pub digest: Vec<u8>,
+}
+
+/// Who sends the ClientHello (RFC 8842 §5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtlsRole {
+    /// The server's side starts: the answer said `setup:active`.
+    Client,
+    /// The server's side waits: the answer said `setup:passive`.
+    Server,
+}
+
+/// DTLS as both descriptions agreed it.
+#[derive(Clone, Debug)]
+pub struct DtlsParameters {
+    /// The role of the server's side.
+    pub role: DtlsRole,
+    /// What the client's certificate must match, at least one line of it.
+    pub fingerprints: Vec<Fingerprint>,
+}
+
+/// Everything that a shard needs to run a session.
+#[derive(Clone, Debug)]
+pub struct SessionSpec {
+    /// The session.
+    pub id: SessionId,
+    /// The stream that it publishes or watches.
+    pub stream: StreamId,
+    /// Publisher or viewer.
+    pub role: Role,
+    /// ICE.
+    pub ice: IceParameters,
+    /// DTLS.
+    pub dtls: DtlsParameters,
+    /// The live m-sections, at most one of each kind, in order of the description.
+    pub sections: Vec<MediaSection>,
+    /// RTCP CNAME of the server in this session (RFC 7022).
+    pub cname: String,
+}
+
+/// A candidate of the server, for SDP answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalCandidate {
+    /// Advertised transport address.
+    pub address: SocketAddr,
+    /// RFC 8445 §5.1.2
+    pub priority: u32,
+    /// RFC 8445 §5.1.1.3: equal for candidates of one base address.
+    pub foundation: u32,
+}

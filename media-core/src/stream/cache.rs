@@ -1,0 +1,274 @@
+//! The packets of one encoding since its latest keyframe: what fan-out sends, what retransmissions repeat, and what a new
+//! viewer's fast start consists of.
+//!
+//! Stored once per stream and shard, never per viewer (RTP-12).
+
+use std::time::Instant;
+
+use crate::media::MediaKind;
+
+/// What is known of a cached packet besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketInfo {
+    /// The stream's own sequence number: continuous over publisher restarts, without padding-only packets.
+    pub sequence: u64,
+    /// RTP timestamp on the stream's own time line.
+    pub timestamp: u32,
+    /// When it was received from the publisher.
+    pub arrived: Instant,
+    /// The publisher's payload type.
+    pub payload_type: u8,
+    /// The RTP marker bit.
+    pub marker: bool,
+    /// A decoder can start here.
+    pub keyframe: bool,
+}
+
+/// A packet in the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct CachedPacket<'a> {
+    /// Its numbers.
+    pub info: PacketInfo,
+    /// Header extension elements to forward: `[Extension as u8, length, bytes…]*`.
+    pub extensions: &'a [u8],
+    /// The RTP payload without padding.
+    pub payload: &'a [u8],
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    info: PacketInfo,
+    extensions_length: u16,
+    payload_length: u16,
+    /// Absolute position of the first byte; the ring holds the last `ring.len()` positions.
+    position: u64,
+}
+
+/// How much a cache holds.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    bytes: usize,
+    packets: usize,
+}
+
+/// A ring of bytes and a ring of slots; newer packets overwrite older ones. Both double, up to their bounds, where packets
+/// that are to be kept would be overwritten.
+pub(super) struct PacketCache {
+    ring: Box<[u8]>,
+    slots: Box<[Option<Slot>]>,
+    written: u64,
+    max: Size,
+    /// The first packet that is to be kept as long as the bounds allow: its number and position.
+    kept: Option<(u64, u64)>,
+}
+
+impl PacketCache {
+    /// Bounds by kind: 8 MiB and 8192 packets for video (COD-17), of which a stream with short GOPs takes an eighth and a
+    /// quarter; 64 KiB and 256 packets for audio (5 s at 50 packets a second).
+    pub(super) fn new(kind: MediaKind) -> PacketCache {
+        match kind {
+            MediaKind::Audio => PacketCache::bounded(64 << 10, 256, 1),
+            MediaKind::Video => PacketCache::bounded(1 << 20, 2048, 8),
+        }
+    }
+
+    /// At first `bytes` and `packets`, powers of two; it may grow by `growth`, the packets by half of that.
+    fn bounded(bytes: usize, packets: usize, growth: usize) -> PacketCache {
+        PacketCache {
+            ring: vec![0; bytes].into_boxed_slice(),
+            slots: vec![None; packets].into_boxed_slice(),
+            written: 0,
+            max: Size { bytes: bytes * growth, packets: packets * growth.div_ceil(2) },
+            kept: None,
+        }
+    }
+
+    /// Stores a packet. Returns false if it is there already, is older than what the cache spans, or does not fit.
+    pub(super) fn insert(&mut self, info: PacketInfo, extensions: &[u8], payload: &[u8]) -> bool {
+        let (Ok(extensions_length), Ok(payload_length)) =
+            (u16::try_from(extensions.len()), u16::try_from(payload.len()))
+        else {
+            return false;
+        };
+        let length = extensions.len() + payload.len();
+        if length > self.ring.len() {
+            return false;
+        }
+        self.make_room(info.sequence, length);
+        let index = self.slot_index(info.sequence);
+        if self.slots[index].is_some_and(|slot| slot.info.sequence >= info.sequence) {
+            return false;
+        }
+        let mut start = self.offset(self.written);
+        if start + length > self.ring.len() {
+            // A packet is never split: the rest of the ring stays unused.
+            self.written += (self.ring.len() - start) as u64;
+            start = 0;
+        }
+        self.ring[start..start + extensions.len()].copy_from_slice(extensions);
+        self.ring[start + extensions.len()..start + length].copy_from_slice(payload);
+        self.slots[index] = Some(Slot { info, extensions_length, payload_length, position: self.written });
+        self.written += length as u64;
+        true
+    }
+
+    /// The packet with this sequence number, if it is still there.
+    #[inline]
+    pub(super) fn get(&self, sequence: u64) -> Option<CachedPacket<'_>> {
+        let slot = self.slot(sequence)?;
+        let start = self.offset(slot.position);
+        let middle = start + usize::from(slot.extensions_length);
+        let end = middle + usize::from(slot.payload_length);
+        Some(CachedPacket { info: slot.info, extensions: &self.ring[start..middle], payload: &self.ring[middle..end] })
+    }
+
+    /// The numbers of a packet, if it is still there.
+    pub(super) fn info(&self, sequence: u64) -> Option<PacketInfo> {
+        self.slot(sequence).map(|slot| slot.info)
+    }
+
+    /// Packets from this one on are to be kept; the cache grows for them up to its bounds. `None`: older packets are
+    /// overwritten at the present size.
+    pub(super) fn keep_from(&mut self, sequence: Option<u64>) {
+        self.kept = sequence.and_then(|sequence| Some((sequence, self.slot(sequence)?.position)));
+    }
+
+    /// Drops everything. After a restart of the publisher no old packet may be sent again: its payload type may now mean
+    /// something else, and the same index under another header would reuse a nonce (RFC 7714 §8).
+    pub(super) fn clear(&mut self) {
+        self.slots.fill(None);
+        self.kept = None;
+    }
+
+    #[inline]
+    fn slot(&self, sequence: u64) -> Option<&Slot> {
+        let slot = self.slots[self.slot_index(sequence)].as_ref().filter(|slot| slot.info.sequence == sequence)?;
+        (self.written - slot.position <= self.ring.len() as u64).then_some(slot)
+    }
+
+    // Both lengths are powers of two.
+    fn slot_index(&self, sequence: u64) -> usize {
+        sequence as usize & (self.slots.len() - 1)
+    }
+
+    fn offset(&self, position: u64) -> usize {
+        position as usize & (self.ring.len() - 1)
+    }
+
+    /// Grows if this packet would overwrite one that is to be kept.
+    fn make_room(&mut self, sequence: u64, length: usize) {
+        let Some((first, position)) = self.kept else { return };
+        // The unused rest at the ring's end may be as long as the packet.
+        let bytes = (self.written - position) as usize + 2 * length;
+        if bytes > self.ring.len() && self.ring.len() < self.max.bytes {
+            self.grow_ring();
+        }
+        let packets = sequence.saturating_sub(first) as usize;
+        if packets >= self.slots.len() && self.slots.len() < self.max.packets {
+            self.grow_slots();
+        }
+    }
+
+    /// Doubles the ring. No packet is split: what ended before the old length ends before the new one.
+    fn grow_ring(&mut self) {
+        let old = self.ring.len();
+        let mut ring = vec![0; 2 * old].into_boxed_slice();
+        for slot in self.slots.iter().flatten().filter(|slot| self.written - slot.position <= old as u64) {
+            let length = usize::from(slot.extensions_length) + usize::from(slot.payload_length);
+            let (from, to) = (slot.position as usize & (old - 1), slot.position as usize & (2 * old - 1));
+            ring[to..to + length].copy_from_slice(&self.ring[from..from + length]);
+        }
+        // Packets that were overwritten must not reappear.
+        let oldest = self.written.saturating_sub(old as u64);
+        for slot in &mut self.slots {
+            slot.take_if(|slot| slot.position < oldest);
+        }
+        self.ring = ring;
+    }
+
+    fn grow_slots(&mut self) {
+        let old = std::mem::take(&mut self.slots);
+        self.slots = vec![None; 2 * old.len()].into_boxed_slice();
+        for slot in old.into_iter().flatten() {
+            let index = self.slot_index(slot.info.sequence);
+            self.slots[index] = Some(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(sequence: u64) -> PacketInfo {
+        let timestamp = sequence as u32 * 3000;
+        PacketInfo { sequence, timestamp, arrived: Instant::now(), payload_type: 96, marker: false, keyframe: false }
+    }
+
+    #[test]
+    fn packets_are_returned_unchanged_until_the_ring_overwrites_them() {
+        let mut cache = PacketCache::bounded(1024, 64, 1);
+        for sequence in 0..30u64 {
+            let payload = vec![sequence as u8; 90 + (sequence as usize * 7) % 20];
+            let info = info(sequence);
+            assert!(cache.insert(info, &[1, 1, 9], &payload));
+            let got = cache.get(sequence).unwrap();
+            assert_eq!((got.info, got.extensions, got.payload), (info, &[1u8, 1, 9][..], &payload[..]));
+        }
+        assert!(cache.get(0).is_none());
+        let kept: Vec<u64> = (0..30).filter(|&sequence| cache.get(sequence).is_some()).collect();
+        assert!(kept.len() >= 7, "{kept:?}");
+        for sequence in kept {
+            assert!(cache.get(sequence).unwrap().payload.iter().all(|&byte| byte == sequence as u8));
+        }
+    }
+
+    #[test]
+    fn a_duplicate_and_a_packet_older_than_the_span_are_refused() {
+        let mut cache = PacketCache::bounded(16_384, 8, 1);
+        assert!(cache.insert(info(10), &[], &[1]));
+        assert!(!cache.insert(info(10), &[], &[2]));
+        assert_eq!(cache.get(10).unwrap().payload, [1]);
+        assert!(cache.insert(info(18), &[], &[3]));
+        assert!(!cache.insert(info(10), &[], &[1]));
+        assert!(cache.get(10).is_none());
+    }
+
+    #[test]
+    fn nothing_is_found_after_clear() {
+        let mut cache = PacketCache::new(MediaKind::Audio);
+        cache.insert(info(5), &[], &[1, 2, 3]);
+        cache.clear();
+        assert!(cache.get(5).is_none());
+        assert!(cache.insert(info(5), &[], &[4]));
+    }
+
+    // COD-17
+    #[test]
+    fn packets_to_be_kept_are_kept_up_to_the_bound_and_then_overwritten() {
+        let mut cache = PacketCache::bounded(1024, 8, 8);
+        let payload = |sequence: u64| vec![sequence as u8; 100 + (sequence as usize * 13) % 50];
+        let whole = |cache: &PacketCache, range: std::ops::Range<u64>| {
+            range.into_iter().all(|sequence| cache.get(sequence).is_some_and(|got| got.payload == payload(sequence)))
+        };
+        for sequence in 0..20 {
+            assert!(cache.insert(info(sequence), &[], &payload(sequence)));
+        }
+        assert!(cache.get(12).is_none());
+        assert!(cache.insert(info(20), &[], &payload(20)));
+        cache.keep_from(Some(20));
+        for sequence in 21..50 {
+            assert!(cache.insert(info(sequence), &[], &payload(sequence)));
+            assert!(whole(&cache, 20..sequence + 1), "{sequence}");
+        }
+        assert!(cache.get(12).is_none(), "a packet that was overwritten does not reappear");
+        for sequence in 50..500 {
+            assert!(cache.insert(info(sequence), &[], &payload(sequence)));
+        }
+        assert!(cache.get(20).is_none());
+        assert!(whole(&cache, 470..500));
+        assert_eq!((cache.ring.len(), cache.slots.len()), (8192, 32));
+        cache.keep_from(None);
+        assert!(cache.insert(info(500), &[], &payload(500)));
+    }
+}

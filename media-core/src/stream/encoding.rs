@@ -1,0 +1,337 @@
+//! One encoding of a track inside one shard: its packets in order, and where a decoder can begin.
+
+use std::time::{Duration, Instant};
+
+use crate::media::MediaKind;
+
+use super::cache::{CachedPacket, PacketCache, PacketInfo};
+use super::timeline::Timeline;
+
+/// A viewer is started with what came since the last keyframe, if that is not longer ago than this (COD-17).
+const MAX_START: Duration = Duration::from_secs(10);
+/// The rate of a track is that of about this time.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+/// Over less time a rate says nothing.
+const MIN_RATE_SPAN: Duration = Duration::from_millis(100);
+/// Packets received out of order that wait for the next fan-out pass; more are left to the viewers' NACKs.
+const MAX_OUT_OF_ORDER: usize = 256;
+
+/// One version of a track's media. It outlives publishers: numbers go on where the last one ended.
+pub struct Encoding {
+    cache: PacketCache,
+    /// On the home shard: the stream's own numbers for the packets received.
+    pub timeline: Timeline,
+    /// One past the highest sequence number received.
+    end: u64,
+    /// Packets received out of order since the last fan-out pass began.
+    out_of_order: Vec<u64>,
+    pass: PassWindow,
+    keyframe: Option<Keyframe>,
+    /// Payload bytes received so far.
+    bytes: u64,
+    rate: Rate,
+}
+
+/// The packets that the present fan-out pass is about. Those received meanwhile are for the next one: else the last viewers
+/// would get ever more, and a pass of a shard that is too slow would never end.
+#[derive(Default)]
+struct PassWindow {
+    /// One past the highest sequence number.
+    end: u64,
+    out_of_order: Vec<u64>,
+}
+
+/// The rate over the last second or so.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    /// When the server received the first packet.
+    begun: Option<Instant>,
+    measured: Option<Instant>,
+    /// Bytes by then.
+    bytes: u64,
+    bits_per_second: f64,
+}
+
+/// The latest keyframe.
+#[derive(Clone, Copy, Debug)]
+struct Keyframe {
+    /// Its first packet; parameter sets may be packets of their own.
+    sequence: u64,
+    timestamp: u32,
+    arrived: Instant,
+    /// Packets received, from the first one on.
+    packets: u64,
+    /// Payload bytes of the keyframe itself.
+    bytes: u64,
+}
+
+impl Encoding {
+    /// An encoding of which nothing was received.
+    pub fn new(kind: MediaKind) -> Encoding {
+        Encoding {
+            cache: PacketCache::new(kind),
+            timeline: Timeline::new(90_000),
+            end: 0,
+            out_of_order: Vec::with_capacity(MAX_OUT_OF_ORDER),
+            pass: PassWindow { end: 0, out_of_order: Vec::with_capacity(MAX_OUT_OF_ORDER) },
+            keyframe: None,
+            bytes: 0,
+            rate: Rate::default(),
+        }
+    }
+
+    /// Takes a packet into the cache. False if it is there already, or too old.
+    pub fn admit(&mut self, info: PacketInfo, extensions: &[u8], payload: &[u8]) -> bool {
+        if !self.cache.insert(info, extensions, payload) {
+            return false;
+        }
+        if info.sequence >= self.end {
+            self.end = info.sequence + 1;
+        } else if self.out_of_order.len() < MAX_OUT_OF_ORDER {
+            self.out_of_order.push(info.sequence);
+        }
+        self.rate.begun.get_or_insert(info.arrived);
+        self.bytes += payload.len() as u64;
+        self.note_keyframe(&info, payload.len() as u64);
+        true
+    }
+
+    /// One past the highest sequence number received.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The packet with this number, if the cache still has it.
+    #[inline]
+    pub fn packet(&self, sequence: u64) -> Option<CachedPacket<'_>> {
+        self.cache.get(sequence)
+    }
+
+    /// What is known of the packet with this number, if the cache still has it.
+    pub fn info(&self, sequence: u64) -> Option<PacketInfo> {
+        self.cache.info(sequence)
+    }
+
+    /// The packet with this number, unless it was received out of order and waits for the next fan-out pass.
+    #[inline]
+    pub fn in_order(&self, sequence: u64) -> Option<CachedPacket<'_>> {
+        if !self.out_of_order.is_empty() && self.out_of_order.contains(&sequence) {
+            return None;
+        }
+        self.cache.get(sequence)
+    }
+
+    /// Begins a fan-out pass over the packets received until now.
+    pub fn begin_pass(&mut self) {
+        self.pass.end = self.end;
+        self.pass.out_of_order.clear();
+        std::mem::swap(&mut self.pass.out_of_order, &mut self.out_of_order);
+    }
+
+    /// One past the highest sequence number of the present fan-out pass.
+    #[inline]
+    pub fn pass_end(&self) -> u64 {
+        self.pass.end
+    }
+
+    /// The packets of the present fan-out pass that were received out of order.
+    #[inline]
+    pub fn pass_out_of_order(&self) -> &[u64] {
+        &self.pass.out_of_order
+    }
+
+    /// True if packets were received since the fan-out pass began.
+    pub fn has_grown_since_pass(&self) -> bool {
+        self.pass.end != self.end || !self.out_of_order.is_empty()
+    }
+
+    /// The first packet of the latest keyframe, if the cache still has it.
+    pub fn latest_keyframe(&self) -> Option<u64> {
+        self.keyframe.map(|keyframe| keyframe.sequence)
+    }
+
+    /// Payload bytes received so far, and those of the latest keyframe: what the publisher's keyframes cost.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.bytes, self.keyframe.map_or(0, |keyframe| keyframe.bytes))
+    }
+
+    /// Payload bits per second over the last second or so, as of the last [`Encoding::measure`].
+    pub fn bitrate(&self) -> u64 {
+        self.rate.bits_per_second as u64
+    }
+
+    /// Measures the rate; to be called several times a second.
+    pub fn measure(&mut self, now: Instant) {
+        let Rate { begun, measured, bytes, bits_per_second } = self.rate;
+        let passed = measured.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)).as_secs_f64();
+        let age = begun.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let bits_per_second = if begun.is_some() && (bits_per_second == 0.0 || age < RATE_WINDOW) {
+            // A viewer's estimate starts from it, so it must not be far off: a shard that is new to the stream receives
+            // everything since the last keyframe at once.
+            self.bytes as f64 * 8.0 / age.max(MIN_RATE_SPAN).as_secs_f64()
+        } else if passed > 0.0 {
+            let present = (self.bytes - bytes) as f64 * 8.0 / passed;
+            bits_per_second + (present - bits_per_second) * (passed / RATE_WINDOW.as_secs_f64()).min(1.0)
+        } else {
+            bits_per_second
+        };
+        self.rate = Rate { begun, measured: Some(now), bytes: self.bytes, bits_per_second };
+    }
+
+    /// Where a viewer that joins now can begin: the latest keyframe, if everything since then is here.
+    pub fn start(&self, now: Instant) -> Option<PacketInfo> {
+        let keyframe = self.keyframe?;
+        let whole = keyframe.packets == self.end - keyframe.sequence;
+        let recent = now.saturating_duration_since(keyframe.arrived) <= MAX_START;
+        self.cache.info(keyframe.sequence).filter(|_| whole && recent)
+    }
+
+    /// What is known of the packet with the highest number.
+    pub fn newest(&self) -> Option<PacketInfo> {
+        self.cache.info(self.end.checked_sub(1)?)
+    }
+
+    /// The publisher is gone. The next one's first packet goes on from here, and nothing of the old one is sent again.
+    pub fn end_publication(&mut self) {
+        self.timeline.end_segment();
+        self.cache.clear();
+        self.out_of_order.clear();
+        self.pass.out_of_order.clear();
+        self.keyframe = None;
+    }
+
+    fn note_keyframe(&mut self, info: &PacketInfo, bytes: u64) {
+        let begins = self.keyframe.is_none_or(|last| {
+            let same = info.timestamp == last.timestamp;
+            if same { info.sequence < last.sequence } else { info.sequence > last.sequence }
+        });
+        if info.keyframe && begins {
+            return self.begin_at(info);
+        }
+        let Some(last) = self.keyframe.as_mut().filter(|last| info.sequence > last.sequence) else { return };
+        last.packets += 1;
+        if info.timestamp == last.timestamp {
+            last.bytes += bytes;
+        } else if info.arrived.saturating_duration_since(last.arrived) > MAX_START {
+            self.cache.keep_from(None);
+        }
+    }
+
+    /// The latest keyframe begins with this packet.
+    fn begin_at(&mut self, info: &PacketInfo) {
+        let &PacketInfo { sequence, timestamp, arrived, .. } = info;
+        let mut keyframe = Keyframe { sequence, timestamp, arrived, packets: 0, bytes: 0 };
+        // Received out of order, it follows some of its own successors.
+        for packet in (sequence..self.end).filter_map(|sequence| self.cache.get(sequence)) {
+            keyframe.packets += 1;
+            if packet.info.timestamp == timestamp {
+                keyframe.bytes += packet.payload.len() as u64;
+            }
+        }
+        self.keyframe = Some(keyframe);
+        self.cache.keep_from(Some(sequence));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(arrived: Instant, sequence: u64, timestamp: u32, keyframe: bool) -> PacketInfo {
+        PacketInfo { sequence, timestamp, arrived, payload_type: 96, marker: false, keyframe }
+    }
+
+    fn start(encoding: &Encoding, now: Instant) -> Option<u64> {
+        encoding.start(now).map(|info| info.sequence)
+    }
+
+    // COD-17
+    #[test]
+    fn a_viewer_can_start_at_the_last_keyframe_if_all_packets_since_then_are_cached() {
+        let now = Instant::now();
+        let mut encoding = Encoding::new(MediaKind::Video);
+        assert_eq!(start(&encoding, now), None);
+        for (sequence, keyframe) in [(7, false), (8, true), (9, false), (11, false)] {
+            assert!(encoding.admit(info(now, sequence, sequence as u32, keyframe), &[], b"x"));
+        }
+        assert_eq!(start(&encoding, now), None, "10 is missing");
+        assert!(encoding.admit(info(now, 10, 10, false), &[], b"x"));
+        assert_eq!(start(&encoding, now), Some(8));
+        assert_eq!(start(&encoding, now + MAX_START), Some(8));
+        assert_eq!(start(&encoding, now + 2 * MAX_START), None);
+        encoding.end_publication();
+        assert_eq!(start(&encoding, now), None);
+        assert_eq!(encoding.end(), 12);
+    }
+
+    // COD-10
+    #[test]
+    fn a_keyframe_in_several_packets_begins_with_the_first_in_whatever_order_they_come() {
+        let now = Instant::now();
+        for order in [[3, 4, 5], [4, 3, 5], [5, 4, 3]] {
+            let mut encoding = Encoding::new(MediaKind::Video);
+            encoding.admit(info(now, 2, 0, true), &[], b"x");
+            for sequence in order {
+                // Parameter sets, a keyframe's slice, and the rest of it.
+                encoding.admit(info(now, sequence, 3_000, sequence < 5), &[], b"x");
+            }
+            assert_eq!((start(&encoding, now), encoding.end()), (Some(3), 6), "{order:?}");
+            encoding.admit(info(now, 6, 6_000, false), &[], b"delta");
+            assert_eq!(encoding.bytes(), (1 + 3 + 5, 3), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn packets_received_out_of_order_wait_for_the_next_pass() {
+        let now = Instant::now();
+        let mut encoding = Encoding::new(MediaKind::Video);
+        for sequence in [0, 2, 1] {
+            encoding.admit(info(now, sequence, 0, false), &[], b"x");
+        }
+        assert!(encoding.has_grown_since_pass() && encoding.in_order(1).is_none() && encoding.in_order(2).is_some());
+        encoding.begin_pass();
+        assert_eq!((encoding.pass_end(), encoding.pass_out_of_order()), (3, &[1][..]));
+        assert!(!encoding.has_grown_since_pass() && encoding.in_order(1).is_some());
+        encoding.begin_pass();
+        assert!(encoding.pass_out_of_order().is_empty());
+        assert!(!encoding.admit(info(now, 1, 0, false), &[], b"x"));
+    }
+
+    #[test]
+    fn the_backlog_that_a_new_shard_is_given_does_not_count_as_a_rate() {
+        let start = Instant::now();
+        let mut encoding = Encoding::new(MediaKind::Video);
+        encoding.measure(start + Duration::from_millis(1_490));
+        // A second and a half of 1 Mbit/s.
+        for n in 0..150 {
+            let arrived = start + Duration::from_millis(10 * n);
+            encoding.admit(info(arrived, n, n as u32, n == 0), &[], &[0; 1_250]);
+        }
+        for tick in 0..20 {
+            encoding.measure(start + Duration::from_millis(1_500 + 25 * tick));
+            assert!(encoding.bitrate() <= 1_000_000, "{}", encoding.bitrate());
+            assert!(tick > 0 || encoding.bitrate() == 1_000_000, "{}", encoding.bitrate());
+        }
+    }
+
+    #[test]
+    fn the_rate_follows_within_some_seconds() {
+        let start = Instant::now();
+        let mut encoding = Encoding::new(MediaKind::Video);
+        let mut sequence = 0;
+        for tick in 0..100 {
+            let now = start + Duration::from_millis(100 * tick);
+            encoding.measure(now);
+            // 1 Mbit/s, then 4.
+            for _ in 0..if tick < 50 { 10 } else { 40 } {
+                encoding.admit(info(now, sequence, sequence as u32, false), &[], &[0; 1_250]);
+                sequence += 1;
+            }
+            match tick {
+                1..50 => assert_eq!(encoding.bitrate(), 1_000_000),
+                90.. => assert!((3_900_000..=4_000_000).contains(&encoding.bitrate()), "{}", encoding.bitrate()),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What a stream consists of inside one shard: tracks, their encodings with cache and time line, and the keyframe requests
+//! of its viewers.
+//!
+//! [`ingest`](crate::ingest) writes it, [`egress`](crate::egress) reads it.
+
+mod cache;
+mod encoding;
+mod extensions;
+mod keyframe_requests;
+mod timeline;
+mod track;
+
+pub use cache::{CachedPacket, PacketInfo};
+pub use encoding::Encoding;
+pub use extensions::{MAX_EXTENSIONS, StoredExtensions, stored_extensions};
+pub use keyframe_requests::{Answer, DeferredRequests, KeyframeRequest, KeyframeRequests, RequestLimit};
+pub use timeline::{Place, Timeline};
+pub use track::{PublishedTrack, Track, Tracks};

@@ -1,0 +1,390 @@
+//! The stream's own sequence numbers and timestamps, continuous over a restart of the publisher. Padding-only packets take
+//! no number, and numbers can be reserved for packets that the server inserts.
+//!
+//! Done once per stream, so that a restart costs viewers nothing.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Shifts of the numbers that are remembered, for packets received out of order.
+const MAX_SHIFTS: usize = 64;
+/// A longer gap is closed: it is an outage of many seconds, or a sender that restarted (RFC 3550 A.1), and nobody waits for
+/// the packets in it. A receiver could even take a much longer one for a step back (SRTP-08).
+const MAX_GAP: u64 = 3_000;
+/// An RTP stream that paused for so long …
+const PAUSE: Duration = Duration::from_secs(2);
+/// … and whose RTP time advanced by so much less did not count the pause: Chromium's audio does so while it has no track.
+const UNCOUNTED: Duration = Duration::from_secs(1);
+
+/// Maps one RTP stream after another onto one time line.
+#[derive(Debug)]
+pub struct Timeline {
+    clock_rate: u32,
+    segment: Option<Segment>,
+    /// Highest sequence number given out.
+    last_sequence: Option<u64>,
+    /// Timestamp of that packet, and when it was received.
+    last_timestamp: u32,
+    last_arrival: Option<Instant>,
+}
+
+/// The part of the time line that one RTP stream fills.
+#[derive(Debug)]
+struct Segment {
+    /// The RTP stream's extended sequence number that became `base`.
+    first: u64,
+    base: u64,
+    timestamp_offset: u32,
+    /// Extended sequence number of the packet after the last pause that the sender did not count, and the offset before.
+    paused: Option<(u64, u32)>,
+    /// Where the numbers were shifted, ascending: each applies up to the next.
+    shifts: VecDeque<Shift>,
+    /// The one that applies before `shifts`.
+    oldest: Shift,
+    /// Highest extended sequence number that was given a place.
+    highest: u64,
+    /// Highest extended sequence number received, padding included.
+    newest: u64,
+}
+
+/// What is added to the numbers from one packet on.
+#[derive(Clone, Copy, Debug)]
+struct Shift {
+    /// Extended sequence number.
+    from: u64,
+    by: i64,
+}
+
+/// A packet's place on the time line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The stream's sequence number.
+    pub sequence: u64,
+    /// The stream's RTP timestamp.
+    pub timestamp: u32,
+}
+
+impl Timeline {
+    /// A time line without packets; `clock_rate` in Hz.
+    pub fn new(clock_rate: u32) -> Timeline {
+        Timeline { clock_rate, segment: None, last_sequence: None, last_timestamp: 0, last_arrival: None }
+    }
+
+    /// The next packet is of another RTP stream (other SSRC, restart), or of another clock.
+    pub fn end_segment(&mut self) {
+        self.segment = None;
+    }
+
+    /// True until the first packet of the next RTP stream is placed.
+    pub fn is_between_segments(&self) -> bool {
+        self.segment.is_none()
+    }
+
+    /// The RTP clock of the present segment, in Hz.
+    pub fn clock_rate(&self) -> u32 {
+        self.clock_rate
+    }
+
+    /// The RTP clock of the next segment, in Hz.
+    pub fn set_clock_rate(&mut self, clock_rate: u32) {
+        self.clock_rate = clock_rate;
+    }
+
+    /// Timestamp and arrival of the newest packet.
+    pub fn newest(&self) -> Option<(u32, Instant)> {
+        Some((self.last_timestamp, self.last_arrival?))
+    }
+
+    /// What to add to a timestamp of the present RTP stream.
+    pub fn timestamp_offset(&self) -> Option<u32> {
+        self.segment.as_ref().map(|segment| segment.timestamp_offset)
+    }
+
+    /// True if numbers can be reserved in front of this packet: the one before it was received, or none is expected.
+    pub fn can_insert_before(&self, extended: u64) -> bool {
+        let fits = |segment: &Segment| extended == segment.newest + 1 || extended > segment.highest + MAX_GAP;
+        self.segment.as_ref().is_none_or(fits)
+    }
+
+    /// The place of a packet with extended sequence number `extended` and RTP time `timestamp`; `None` if it lies
+    /// before the first packet of its RTP stream, where no number is free.
+    pub fn place(&mut self, now: Instant, extended: u64, timestamp: u32) -> Option<Place> {
+        self.place_after_inserted(now, extended, timestamp, 0)
+    }
+
+    /// As [`place`](Self::place), with `inserted` numbers reserved in front. Only where
+    /// [`can_insert_before`](Self::can_insert_before) says so.
+    pub fn place_after_inserted(&mut self, now: Instant, extended: u64, timestamp: u32, inserted: u8) -> Option<Place> {
+        if self.segment.as_ref().is_none_or(|segment| extended > segment.highest + MAX_GAP) {
+            self.begin(now, extended, timestamp);
+        }
+        let uncounted = self.uncounted_pause(now, extended, timestamp);
+        let segment = self.segment.as_mut()?;
+        if let Some(ticks) = uncounted {
+            segment.paused = Some((extended, segment.timestamp_offset));
+            segment.timestamp_offset = segment.timestamp_offset.wrapping_add(ticks);
+        }
+        if inserted > 0 {
+            segment.shift(extended, i64::from(inserted));
+        }
+        let distance = extended.checked_sub(segment.first)?;
+        let place = Place {
+            sequence: segment.base + distance.checked_add_signed(segment.shift_of(extended)?)?,
+            timestamp: timestamp.wrapping_add(segment.offset_of(extended)),
+        };
+        segment.highest = segment.highest.max(extended);
+        segment.newest = segment.newest.max(extended);
+        if self.last_sequence.is_none_or(|last| place.sequence > last) {
+            self.last_sequence = Some(place.sequence);
+            self.last_timestamp = place.timestamp;
+            self.last_arrival = Some(now);
+        }
+        Some(place)
+    }
+
+    /// A padding-only or withheld packet takes no number: later packets close the gap (RTP-05, RTP-09).
+    pub fn skip(&mut self, extended: u64) {
+        let Some(segment) = &mut self.segment else { return };
+        // Received out of order it leaves its gap: later packets have their numbers already.
+        if extended > segment.highest && extended >= segment.shifts.back().map_or(0, |last| last.from) {
+            segment.shift(extended + 1, -1);
+            segment.newest = segment.newest.max(extended);
+        }
+    }
+
+    /// Ticks of a pause before this packet that the sender did not count. Wall clock and RTP time of the stream advance
+    /// together, so that receivers can keep tracks of it in sync (RTCP-04).
+    fn uncounted_pause(&self, now: Instant, extended: u64, timestamp: u32) -> Option<u32> {
+        let segment = self.segment.as_ref().filter(|segment| extended > segment.highest)?;
+        let pause = now.saturating_duration_since(self.last_arrival?);
+        if pause < PAUSE {
+            return None;
+        }
+        let passed = (pause.as_secs_f64() * f64::from(self.clock_rate)) as u32;
+        let counted = timestamp.wrapping_add(segment.timestamp_offset).wrapping_sub(self.last_timestamp);
+        let missing = passed.wrapping_sub(counted) as i32;
+        (f64::from(missing) > UNCOUNTED.as_secs_f64() * f64::from(self.clock_rate)).then_some(missing as u32)
+    }
+
+    fn begin(&mut self, now: Instant, extended: u64, timestamp: u32) {
+        let (base, timestamp_offset) = match (self.last_sequence, self.last_arrival) {
+            (Some(last), Some(arrival)) => {
+                // RTP time advances by the time that passed, and by at least one tick (RTP-06).
+                let elapsed = now.saturating_duration_since(arrival).as_secs_f64() * f64::from(self.clock_rate);
+                let next = self.last_timestamp.wrapping_add((elapsed as u64).max(1) as u32);
+                (last + 1, next.wrapping_sub(timestamp))
+            }
+            _ => (0, 0),
+        };
+        self.segment = Some(Segment {
+            first: extended,
+            base,
+            timestamp_offset,
+            paused: None,
+            shifts: VecDeque::with_capacity(MAX_SHIFTS),
+            oldest: Shift { from: extended, by: 0 },
+            highest: extended,
+            newest: extended,
+        });
+    }
+}
+
+impl Segment {
+    fn offset_of(&self, extended: u64) -> u32 {
+        self.paused.filter(|&(from, _)| extended < from).map_or(self.timestamp_offset, |(_, before)| before)
+    }
+
+    /// Shifts the numbers of the packets from `from` on, which lies after all earlier shifts.
+    fn shift(&mut self, from: u64, by: i64) {
+        let last = self.shifts.back_mut().unwrap_or(&mut self.oldest);
+        let by = last.by + by;
+        if last.from == from {
+            last.by = by;
+            return;
+        }
+        if self.shifts.len() == MAX_SHIFTS
+            && let Some(oldest) = self.shifts.pop_front()
+        {
+            self.oldest = oldest;
+        }
+        self.shifts.push_back(Shift { from, by });
+    }
+
+    /// `None` for a packet from before the shifts that are remembered.
+    fn shift_of(&self, extended: u64) -> Option<i64> {
+        let end = self.shifts.partition_point(|shift| shift.from <= extended);
+        let shift = end.checked_sub(1).and_then(|index| self.shifts.get(index)).unwrap_or(&self.oldest);
+        (shift.from <= extended).then_some(shift.by)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+    use std::time::Duration;
+
+    fn place(sequence: u64, timestamp: u32) -> Option<Place> {
+        Some(Place { sequence, timestamp })
+    }
+
+    // RTP-05
+    #[test]
+    fn lost_packets_leave_gaps_which_packets_received_out_of_order_fill() {
+        let now = Instant::now();
+        let mut timeline = Timeline::new(90_000);
+        assert_eq!(timeline.place(now, 70_000, 5), place(0, 5));
+        assert_eq!(timeline.place(now, 70_003, 6), place(3, 6));
+        assert_eq!(timeline.place(now, 70_001, 5), place(1, 5));
+        assert_eq!(timeline.place(now, 69_999, 5), None);
+    }
+
+    // RTP-06, RTCP-04
+    #[test]
+    fn a_pause_that_the_sender_does_not_count_is_counted_here() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut timeline = Timeline::new(48_000);
+        assert_eq!(timeline.place(start, 10, 0), place(0, 0));
+        assert_eq!(timeline.place(at(20), 11, 960), place(1, 960));
+        // Eight seconds later its RTP time has advanced by 40 ms, over the loss of one packet.
+        let after = 960 + 8 * 48_000;
+        assert_eq!(timeline.place(at(8_020), 13, 2_880), place(3, after));
+        assert_eq!(timeline.place(at(8_040), 14, 3_840), place(4, after + 960));
+        // The missing one is received out of order: it is from before the pause.
+        assert_eq!(timeline.place(at(8_060), 12, 1_920), place(2, 1_920));
+        assert_eq!(timeline.timestamp_offset(), Some(after - 2_880));
+    }
+
+    // RTP-05
+    #[test]
+    fn a_pause_that_the_sender_counts_and_a_short_outage_change_nothing() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut timeline = Timeline::new(48_000);
+        assert_eq!(timeline.place(start, 10, 0), place(0, 0));
+        // Discontinuous transmission.
+        assert_eq!(timeline.place(at(5_030), 11, 5 * 48_000), place(1, 5 * 48_000));
+        // Delayed by the network for a second and a half.
+        assert_eq!(timeline.place(at(6_530), 12, 5 * 48_000 + 960), place(2, 5 * 48_000 + 960));
+        // A clock that jumped ahead.
+        assert_eq!(timeline.place(at(9_000), 13, 90 * 48_000), place(3, 90 * 48_000));
+    }
+
+    // RTP-09
+    #[test]
+    fn padding_only_packets_leave_no_gap() {
+        let now = Instant::now();
+        let mut timeline = Timeline::new(90_000);
+        assert_eq!(timeline.place(now, 100, 0), place(0, 0));
+        timeline.skip(101);
+        timeline.skip(102);
+        assert_eq!(timeline.place(now, 104, 0), place(2, 0));
+        assert_eq!(timeline.place(now, 103, 0), place(1, 0));
+        // Received too late for its gap to be closed.
+        timeline.skip(104);
+        assert_eq!(timeline.place(now, 105, 0), place(3, 0));
+    }
+
+    #[test]
+    fn more_padding_than_is_remembered_still_leaves_no_gap() {
+        let now = Instant::now();
+        let mut timeline = Timeline::new(90_000);
+        timeline.place(now, 0, 0);
+        for extended in 1..=200 {
+            timeline.skip(extended);
+        }
+        assert_eq!(timeline.place(now, 201, 0), place(1, 0));
+    }
+
+    // COD-11
+    #[test]
+    fn numbers_reserved_in_front_of_a_packet_shift_later_packets_alone() {
+        let now = Instant::now();
+        let mut timeline = Timeline::new(90_000);
+        assert!(timeline.can_insert_before(100));
+        assert_eq!(timeline.place_after_inserted(now, 100, 0, 2), place(2, 0));
+        assert_eq!(timeline.place(now, 102, 1), place(4, 1));
+        assert!(timeline.can_insert_before(103) && !timeline.can_insert_before(104), "103 may still be received");
+        assert!(!timeline.can_insert_before(101), "its neighbours have their numbers");
+        assert_eq!(timeline.place_after_inserted(now, 103, 2, 3), place(8, 2));
+        assert_eq!(timeline.place(now, 101, 1), place(3, 1));
+        // Padding in front of it closes its gap first.
+        timeline.skip(104);
+        assert!(timeline.can_insert_before(105));
+        assert_eq!(timeline.place_after_inserted(now, 105, 3, 1), place(10, 3));
+        assert_eq!(timeline.place(now, 106, 4), place(11, 4));
+    }
+
+    // RTP-05, SRTP-09: whatever is received in whatever order, numbers keep the packets' order and none is given twice.
+    #[test]
+    fn numbers_are_unique_and_in_order_over_losses_reordering_padding_and_insertions() {
+        let now = Instant::now();
+        let mut random = StdRng::seed_from_u64(99);
+        let mut below = |end: u64| random.random_range(0..end);
+        let mut timeline = Timeline::new(90_000);
+        // Arrival order: some lost, some up to 300 late, which is beyond what is remembered of shifts.
+        let mut packets = vec![(0, 999)];
+        for extended in (1_000..20_000).filter(|extended| extended % 19 != 0) {
+            let late = if below(30) == 0 { below(300) } else { 0 };
+            packets.push((extended + late, extended));
+        }
+        packets.sort();
+        let mut given = std::collections::BTreeMap::new();
+        let (mut late_refused, mut reserved) = (0, 0);
+        for (_, extended) in packets {
+            if below(5) == 0 {
+                timeline.skip(extended);
+                continue;
+            }
+            let inserted = if timeline.can_insert_before(extended) { below(8).saturating_sub(5) as u8 } else { 0 };
+            reserved += u64::from(inserted);
+            match timeline.place_after_inserted(now, extended, 0, inserted) {
+                Some(place) => assert!(given.insert(extended, (place.sequence - u64::from(inserted), place)).is_none()),
+                None => late_refused += 1,
+            }
+        }
+        assert!(reserved > 500 && late_refused < 400, "{reserved} {late_refused}");
+        let mut next = 0;
+        for (extended, (first, place)) in given {
+            assert!(first >= next, "{extended}");
+            next = place.sequence + 1;
+        }
+    }
+
+    // SRTP-08
+    #[test]
+    fn a_gap_too_long_for_any_receiver_is_closed() {
+        let now = Instant::now();
+        let mut timeline = Timeline::new(90_000);
+        timeline.place(now, 70_000, 10);
+        assert_eq!(timeline.place(now, 70_000 + 3_000, 20), place(3_000, 20));
+        assert_eq!(timeline.place(now, 70_000 + 6_001, 30).map(|place| place.sequence), Some(3_001));
+    }
+
+    // RTP-15, RTP-06
+    #[test]
+    fn numbers_and_time_are_continuous_over_a_restart_of_the_publisher() {
+        let start = Instant::now();
+        let mut timeline = Timeline::new(90_000);
+        timeline.place(start, 65_536 + 10, 1_000);
+        timeline.place(start, 65_536 + 11, 4_000);
+        timeline.end_segment();
+        assert!(timeline.is_between_segments());
+        let later = start + Duration::from_secs(2);
+        assert_eq!(timeline.place(later, 65_536 + 40_000, 777), place(2, 4_000 + 180_000));
+        assert_eq!(timeline.place(later, 65_536 + 40_001, 777 + 3_000), place(3, 4_000 + 183_000));
+    }
+
+    #[test]
+    fn timestamps_wrap_without_a_discontinuity() {
+        let start = Instant::now();
+        let mut timeline = Timeline::new(48_000);
+        timeline.place(start, 65_536, u32::MAX - 100);
+        timeline.end_segment();
+        let next = timeline.place(start, 90_000, 9).unwrap();
+        assert_eq!(next.timestamp, u32::MAX - 99);
+    }
+}
