@@ -2,7 +2,7 @@
 //!
 //! [`client::Publisher`] sends synthetic `media` of which every payload carries a checksum and a send time;
 //! [`client::Viewer`] counts what arrives ([`tally`]). A [`run::Campaign`] lets many of both, the `fleet`, loose on a server,
-//! and measures what they do; a [`report`] says what came of it, as text, as JSON or as a page.
+//! and measures what they do; a [`report`] presents the figures as text, as JSON or as a page.
 //! Behaviour tests use the clients alone, with [`client::ClientOptions`] that break one stage of a session at a time, and the
 //! [`relay`] for impaired links.
 

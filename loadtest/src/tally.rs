@@ -14,11 +14,11 @@ pub(crate) enum Place {
     Next,
     /// It fills a gap.
     Late,
-    /// It came before, or belongs in front of the first one.
+    /// It was received before, or belongs before the first one.
     Again,
 }
 
-/// Counts gaps among sequence numbers, from the first to the highest that came.
+/// Counts gaps among sequence numbers, from the first to the highest received.
 #[derive(Clone, Debug)]
 pub(crate) struct SequenceTally {
     first: Option<u64>,
@@ -80,7 +80,7 @@ impl SequenceTally {
         (from..self.highest).filter(|number| self.seen[(number % WINDOW / 64) as usize] & (1 << (number % 64)) == 0)
     }
 
-    /// The highest number that came.
+    /// The highest number received.
     pub(crate) fn highest(&self) -> Option<u64> {
         self.first.map(|_| self.highest)
     }
@@ -89,7 +89,7 @@ impl SequenceTally {
 /// Figures of one track of one viewer, or sums of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TrackFigures {
-    /// Packets that came, each counted once.
+    /// Packets received, each counted once.
     pub delivered: u64,
     /// Payload bytes of those.
     pub bytes: u64,
@@ -97,11 +97,11 @@ pub struct TrackFigures {
     pub lost: u64,
     /// Packets of the publisher that did not come, by the counters in the payloads: losses before the server count too.
     pub missing: u64,
-    /// Packets that came again.
+    /// Packets received again (duplicates).
     pub duplicated: u64,
-    /// Packets that came after a later one.
+    /// Packets received out of order: after a later one.
     pub reordered: u64,
-    /// Of the delivered, those that came only after a NACK.
+    /// Of the delivered, those received only after a NACK.
     pub recovered: u64,
     /// Payloads whose checksum is wrong, or that are no payloads of this stream.
     pub corrupt: u64,
@@ -129,7 +129,7 @@ impl TrackFigures {
         self.restarts += other.restarts;
     }
 
-    /// Everything came, once and whole. Reordering is no fault of integrity.
+    /// Everything was received, once and whole. Reordering is no fault of integrity.
     pub fn is_intact(&self) -> bool {
         self.lost == 0 && self.missing == 0 && self.duplicated == 0 && self.corrupt == 0
     }
@@ -148,7 +148,7 @@ pub(crate) struct TrackTally {
 }
 
 impl TrackTally {
-    /// Notes a packet by its extended sequence number. False if it came before and its payload counts no more.
+    /// Notes a packet by its extended sequence number. False if it was received before and its payload counts no more.
     pub(crate) fn note_sequence(&mut self, extended: u64, payload_len: usize, recovered: bool) -> bool {
         match self.sequence.note(extended) {
             Place::Again => {
@@ -164,7 +164,7 @@ impl TrackTally {
         true
     }
 
-    /// Notes the stamp of a packet that came for the first time.
+    /// Notes the stamp of a packet received for the first time.
     pub(crate) fn note_stamp(&mut self, stamp: &Stamp) {
         if self.epoch != Some(stamp.epoch) {
             if self.epoch.is_some() {
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn a_sample_tells_what_was_lost_in_front_of_the_server() {
         let mut track = TrackTally::default();
-        // The publisher's packet 7 never reached the server; the server's 113 never came.
+        // The publisher's packet 7 never reached the server; the server's 113 was never received.
         let counter = |extended: u64| if extended < 107 { extended - 100 } else { extended - 99 };
         for extended in (100..=120).filter(|number| *number != 113) {
             track.note_sequence(extended, 1, false);

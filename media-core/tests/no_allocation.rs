@@ -130,7 +130,7 @@ async fn forwarding_allocates_nothing_in_the_shard() {
         let mut publisher = server.publisher(stream);
         let mut sequence = 199;
         run(&mut publisher, &mut viewers, &mut sequence, Duration::from_millis(1_500));
-        // Until here no viewer told what arrives: there is room for as many packets under way as there can be.
+        // Until here no viewer told what arrives: there is room for as many packets in flight as there can be.
         viewers.iter_mut().for_each(|(_, arrivals)| *arrivals = Some(ArrivalLog::new(Instant::now())));
         let before = server.counters(0).await;
         ALLOCATIONS.store(0, Ordering::Relaxed);
@@ -145,7 +145,7 @@ async fn forwarding_allocates_nothing_in_the_shard() {
         let allocations = ALLOCATIONS.load(Ordering::Relaxed);
         println!("{shards} shards: {allocations} allocations for {received} packets");
         // Two exceptions, neither of them for each packet. Where a viewer's reports come later than ever, the memory of
-        // what is under way to it doubles, a few times at most. And while another shard is behind, the home shard makes
+        // packets in flight to it doubles, a few times at most. And while another shard lags, the home shard makes
         // room for one more batch (an Arc and two lists) and keeps it, up to 64 of them.
         let allowed = 3 * viewers.len() as u64 + if shards == 1 { 0 } else { 3 * 64 };
         assert!(allocations <= allowed, "{allocations} allocations for {received} packets with {shards} shards");

@@ -140,7 +140,7 @@ pub struct StreamView {
 pub struct TrackView {
     /// Audio or video.
     pub kind: MediaKind,
-    /// Codec that the publisher really sends, once a packet came.
+    /// Codec that the publisher really sends, once a packet was received.
     #[serde(serialize_with = "codec_name")]
     pub codec: Option<Codec>,
     /// Codecs of its answer, each once, in order.

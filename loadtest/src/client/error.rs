@@ -11,7 +11,7 @@ use crate::sdp::AnswerError;
 /// Why a client failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No HTTP answer came.
+    /// No HTTP answer was received.
     #[error("HTTP: {0}")]
     Http(String),
     /// The server refused the offer.

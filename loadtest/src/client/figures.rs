@@ -38,7 +38,7 @@ pub struct ViewerFigures {
     pub video: TrackFigures,
     /// RTP packets with a payload type or SSRC that was not negotiated.
     pub unexpected: u64,
-    /// SRTP packets that did not authenticate or came twice.
+    /// SRTP packets that did not authenticate or were received twice.
     pub refused: u64,
     /// Datagrams that this client's own socket had no room for: losses by the load test, not by the server.
     pub overflowed: u64,
@@ -64,7 +64,7 @@ impl ViewerFigures {
         total
     }
 
-    /// Everything that came was whole, came once and left no gap, and something came.
+    /// Everything received was whole, received once and left no gap, and something was received.
     pub fn is_intact(&self) -> bool {
         let total = self.total();
         total.delivered > 0 && total.is_intact() && self.unexpected == 0 && self.refused == 0

@@ -23,7 +23,7 @@ pub(super) const MAX_PACKET: usize = 1500;
 pub(super) trait MediaHandler: Send + 'static {
     /// Keys are installed.
     fn connected(&mut self, now: Instant);
-    /// An RTP packet of the peer as it came, `overhead` bytes of its end are SRTP's. True if it is to be authenticated and
+    /// An RTP packet of the peer as received, `overhead` bytes of its end are SRTP's. True if it is to be authenticated and
     /// decrypted, for [`MediaHandler::rtp`]; false if its header is all that counts.
     fn wants(&mut self, _now: Instant, _packet: &[u8], _overhead: usize) -> bool {
         true
@@ -32,7 +32,7 @@ pub(super) trait MediaHandler: Send + 'static {
     fn rtp(&mut self, now: Instant, packet: &mut [u8]);
     /// An authenticated compound RTCP packet.
     fn rtcp(&mut self, now: Instant, packet: &[u8], out: &mut PacketSender);
-    /// A packet whose authentication failed, or that came before.
+    /// A packet whose authentication failed, or that was received before.
     fn refused(&mut self);
     /// The socket has dropped so many datagrams since it was opened.
     fn overflowed(&mut self, _total: u32) {}
@@ -115,7 +115,7 @@ pub(super) struct Inbound<M> {
     pub(super) peer: Option<SocketAddr>,
     pub(super) loss: RandomLoss,
     aside: Vec<(SocketAddr, Vec<u8>)>,
-    /// Media that came before the keys: a server may send right after its last flight.
+    /// Media received before the keys: a server may send right after its last flight.
     early: Vec<(Instant, PacketKind, Vec<u8>)>,
 }
 
@@ -136,7 +136,7 @@ impl<M: MediaHandler> Inbound<M> {
         std::mem::take(&mut self.aside)
     }
 
-    /// Takes the keys, and what came before them.
+    /// Takes the keys, and the packets received before them.
     pub(super) fn take_keys(&mut self, now: Instant, keys: Keys) {
         self.keys = Some(keys);
         self.media.connected(now);

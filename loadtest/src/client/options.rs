@@ -10,7 +10,7 @@ use crate::sdp::Setup;
 
 /// Which packets a viewer authenticates, decrypts and compares with what was sent.
 ///
-/// With [`Verify::All`] every payload is known to be whole. With [`Verify::Sample`] these hold for every packet: it came
+/// With [`Verify::All`] every payload is known to be whole. With [`Verify::Sample`] these hold for every packet: it was received
 /// from the server's address, its SSRC and payload type were negotiated, and by its sequence number in the clear header it
 /// is counted as delivered, lost, duplicated or reordered; no count is an estimate. Whether the tag and the payload are
 /// right, and the latency, is known for one packet in so many, for all up to the first keyframe, and for every

@@ -41,7 +41,7 @@ impl Placed {
     }
 }
 
-/// What came of one SSRC.
+/// The packets received of one SSRC.
 pub(super) struct ReceivedStream {
     pub(super) ssrc: u32,
     pub(super) kind: MediaKind,

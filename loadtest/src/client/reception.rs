@@ -247,7 +247,7 @@ mod tests {
         for sink in &counted {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.set_nonblocking(true).unwrap();
-            // What came before counts too.
+            // Packets received before count, too.
             sender.send_to(&[9], socket.local_addr().unwrap()).unwrap();
             lent.push(thread.handle().lend(socket, sink.clone(), task.clone()).unwrap());
         }

@@ -141,7 +141,7 @@ impl<M: MediaHandler> ClientTransport<M> {
         self.state.send_replace(ClientState::Ended(error));
     }
 
-    /// Does what came or is due; an error ends the transport.
+    /// Handles what was received or is due; an error ends the transport.
     fn advance(&mut self, now: Instant) -> Result<(), ClientError> {
         self.take_aside(now);
         self.ice.poll(now)?;

@@ -1,4 +1,4 @@
-//! A viewer's transport-wide feedback: when each numbered packet came (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+//! A viewer's transport-wide feedback: when each numbered packet arrived (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 
 use std::time::Instant;
 
@@ -80,7 +80,7 @@ mod tests {
 
     // RTCP-14
     #[test]
-    fn feedback_reports_what_came_and_what_did_not() {
+    fn feedback_reports_arrivals_and_losses() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut feedback_sender = FeedbackSender::new(start, 3);

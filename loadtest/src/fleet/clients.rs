@@ -39,7 +39,7 @@ pub(crate) struct Fleet<'a> {
     pub(crate) figures: FleetFigures,
     /// The paths of the viewers on narrow paths, while there are such.
     pub(crate) narrow_paths: Option<NarrowPaths>,
-    /// How often each publisher was started or came up: if that changes between a join's begin and its end, the stream was away.
+    /// How often each publisher was started or connected: if that changes between a join's begin and its end, the stream was away.
     changes: BTreeMap<usize, u64>,
 }
 

@@ -25,7 +25,7 @@ pub struct Sample {
     pub packets_per_second: f64,
     /// Payload that they received.
     pub mbit_per_second: f64,
-    /// Packets that standing viewers lost in it; those that came late after all are taken back.
+    /// Packets that standing viewers lost in it; those received late after all are taken back.
     pub lost: i64,
     /// Median of the one-way latencies of standing viewers, in ms.
     pub latency_p50_ms: Option<f64>,

@@ -74,7 +74,7 @@ pub struct Leaks {
 }
 
 impl Leaks {
-    /// Memory that came for each join, in bytes; it may have shrunk.
+    /// Memory gained for each join, in bytes; it may have shrunk.
     pub(crate) fn bytes_per_join(&self) -> Option<f64> {
         let (before, after) = (self.before.resident_bytes?, self.after.resident_bytes?);
         Some((after as f64 - before as f64) / self.joins.max(1) as f64)

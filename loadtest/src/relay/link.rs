@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_holds_for_what_comes_later_and_overtakes_nothing() {
+    fn a_change_holds_for_later_datagrams_and_overtakes_nothing() {
         let begun = Instant::now();
         let mut link = Link::new(LinkOptions { delay: 100.0, ..LinkOptions::default() }, 1);
         link.push(begun, &numbered(0));

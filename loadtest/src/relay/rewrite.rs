@@ -121,7 +121,7 @@ fn names_rtcp_address(text: &str) -> bool {
 }
 
 fn connection_address(line: &str) -> Option<IpAddr> {
-    // Behind a slash are TTL and count of multicast addresses.
+    // After a slash are TTL and count of multicast addresses.
     let address = cut(line).0.strip_prefix("c=")?.split(' ').nth(2)?;
     address.split('/').next()?.parse().ok()
 }

@@ -82,7 +82,7 @@ impl Relay {
         }
     }
 
-    /// Changes the links of all clients, present and coming. What is on its way leaves as planned. The longest wait is
+    /// Changes the links of all clients, present and later ones. What is on its way leaves as planned. The longest wait is
     /// counted from 0 again.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ pub struct Report {
     pub server: Option<ServerFigures>,
     /// The load test.
     pub generator: Option<GeneratorFigures>,
-    /// Errors of clients, and how often each came.
+    /// Errors of clients, and how often each happened.
     pub errors: BTreeMap<String, usize>,
     /// What only this kind of test finds.
     pub outcome: Outcome,
@@ -254,7 +254,7 @@ struct Verdict {
 
 impl Verdict {
     fn of(plan: &Plan, fleet: &FleetFigures, outcome: &Outcome) -> Verdict {
-        // Who came while the publisher was away, and left before it was back, missed nothing.
+        // Who joined while the publisher was away, and left before it was back, missed nothing.
         let missed_nothing = |viewer: &ViewerFigures| fleet.tolerates_ends && viewer.total().delivered == 0;
         let intact = fleet.viewers.iter().filter(|viewer| viewer.is_intact() || missed_nothing(viewer)).count();
         let wanted = match outcome {

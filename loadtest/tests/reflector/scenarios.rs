@@ -74,7 +74,7 @@ async fn a_storm_tells_what_it_did_to_those_who_stood_before() {
     let names: Vec<&str> = report.phases.iter().map(|phase| phase.name.as_str()).collect();
     assert_eq!(names, ["before the storm", "storm", "after the storm"]);
     assert!(report.phases.iter().all(|phase| phase.latency_ms.is_some()));
-    // Joins count when they happen: nobody receives in one interval what came in several.
+    // Joins count when they happen: nobody receives in one interval the packets of several.
     let busiest = report.series.iter().map(|sample| sample.packets_per_second).fold(0.0, f64::max);
     assert!(busiest < 10_000.0, "10 viewers of a Mbit/s and 50 audio packets: {busiest}");
     assert_eq!((report.phases[0].viewers, report.phases[2].viewers), (2, 10));

@@ -39,7 +39,7 @@ pub(super) struct Faults {
     pub(super) corrupt: AtomicBool,
     /// Answers DELETE, but keeps a session in its list.
     pub(super) forgetful: AtomicBool,
-    /// Gives a new viewer all RTP packets that came before.
+    /// Gives a new viewer all RTP packets received before.
     pub(super) keeps: AtomicBool,
     pub(super) kept: Mutex<Vec<Vec<u8>>>,
 }

@@ -420,7 +420,7 @@ mod tests {
 
     /// Feeds packets that leave every `step` µs and take `service` µs each at the bottleneck, which pauses for
     /// `pause` µs at the 500th of 1000; was there over-use from that one on?
-    fn overuses_behind_a_pause(step: u32, service: u32, pause: u32) -> bool {
+    fn overuses_after_a_pause(step: u32, service: u32, pause: u32) -> bool {
         let (mut detector, mut free_at, mut overuse) = (DelayDetector::default(), 0, false);
         for n in 0..1_000u32 {
             let sent = n * step;
@@ -434,10 +434,10 @@ mod tests {
     #[test]
     fn a_path_that_pauses_for_a_moment_is_not_overused() {
         for pause in [50_000, 100_000, 300_000, 1_000_000, 4_000_000] {
-            assert!(!overuses_behind_a_pause(10_000, 1_000, pause), "{pause} µs, empty");
-            assert!(!overuses_behind_a_pause(10_000, 9_500, pause), "{pause} µs, full");
+            assert!(!overuses_after_a_pause(10_000, 1_000, pause), "{pause} µs, empty");
+            assert!(!overuses_after_a_pause(10_000, 9_500, pause), "{pause} µs, full");
         }
-        assert!(overuses_behind_a_pause(10_000, 10_500, 100_000), "too much is too much, with pauses or without");
+        assert!(overuses_after_a_pause(10_000, 10_500, 100_000), "too much is too much, with pauses or without");
         let mut detector = DelayDetector::default();
         for n in 0..200u32 {
             let held = if n < 100 { 0 } else { 100_000 };

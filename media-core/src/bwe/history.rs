@@ -173,7 +173,7 @@ mod tests {
                 assert_eq!(history.report(old as u16, true), Some(Reported::Received(packet(old * 1_000, 1_000))));
             }
         }
-        assert_eq!(history.heap_size(), MIN_ENTRIES * 8, "a viewer with little under way stays small");
+        assert_eq!(history.heap_size(), MIN_ENTRIES * 8, "a viewer with little in flight stays small");
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_grows_with_the_packets_under_way_up_to_its_bound() {
+    fn memory_grows_with_the_packets_in_flight_up_to_its_bound() {
         let mut history = SentHistory::default();
         for n in 0..300u32 {
             history.push(Micros(n), 100, 0);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_feedback_passed_over_is_under_way_no_more() {
+    fn what_feedback_passed_over_is_in_flight_no_more() {
         let mut history = SentHistory::default();
         for n in 0..MIN_ENTRIES as u32 {
             history.push(Micros(n), 10, 0);

@@ -26,7 +26,7 @@ pub(super) struct PeerCheck {
 /// What the check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The certificate has not come yet.
+    /// The certificate was not received yet.
     Pending,
     /// The certificate has this fingerprint, and the SDP announced it.
     Matched(Fingerprint),

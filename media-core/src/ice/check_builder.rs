@@ -14,7 +14,7 @@ pub struct CheckBuilder {
     pub(super) username: Option<String>,
     pub(super) attributes: Vec<(u16, Vec<u8>)>,
     pub(super) password: Option<String>,
-    /// Behind MESSAGE-INTEGRITY, which does not protect them.
+    /// After MESSAGE-INTEGRITY, which does not protect them.
     pub(super) late_attributes: Vec<(u16, Vec<u8>)>,
     pub(super) fingerprint: bool,
     pub(super) id: [u8; 12],

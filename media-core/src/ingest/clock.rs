@@ -211,7 +211,7 @@ mod tests {
             ClockPoint { unix: START + seconds(0.2), rtp: 50_000, clock_rate: 90_000 },
         );
         assert_eq!(clock.point(TrackId::AUDIO).unwrap().rtp_at(START + seconds(1.0)), 49_000);
-        // The publisher's clock is an hour behind; its video was captured at the same time as the audio.
+        // The publisher's clock is an hour slow; its video was captured at the same time as the audio.
         let publisher = START - seconds(3600.0);
         let audio = (info(publisher, 1_000), point(START, 1_000, 48_000));
         assert!(clock.on_sender_report(TrackId::AUDIO, &audio.0, audio.1, audio.1));

@@ -121,7 +121,7 @@ impl Ingest {
         }
     }
 
-    /// The formats that came into use since the last call, as track and payload type.
+    /// The formats that were first used since the last call, as track and payload type.
     pub fn take_format_changes(&mut self) -> impl Iterator<Item = (TrackId, u8)> {
         self.sections.iter_mut().filter_map(|section| Some((section.track, section.take_format_change()?)))
     }

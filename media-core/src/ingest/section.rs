@@ -41,7 +41,7 @@ pub(super) struct SectionReceiver {
     lost_before: i64,
     /// The payload type in use.
     payload_type: Option<u8>,
-    /// A payload type that came into use and was not reported yet.
+    /// A payload type in use that was not reported yet.
     format_change: Option<u8>,
     frames: Frames,
 }

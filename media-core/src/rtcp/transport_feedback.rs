@@ -366,8 +366,8 @@ mod tests {
         while !rest.is_empty() {
             let (bytes, taken) = write(rest);
             assert!(taken > 0, "progress");
-            let (front, behind) = rest.split_at(taken);
-            rest = behind;
+            let (front, after) = rest.split_at(taken);
+            rest = after;
             if front.iter().all(|(_, arrival)| arrival.is_none()) {
                 assert!(bytes.is_empty());
                 continue;

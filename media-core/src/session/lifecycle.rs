@@ -8,7 +8,7 @@ use crate::config::CoreConfig;
 use crate::ledger::{Reason, Stage, StageChange, StageEvent};
 use crate::media::Role;
 
-/// Unauthentic packets that prove wrong keys, if not one authentic packet came …
+/// Unauthentic packets that prove wrong keys, if not one authentic packet was received …
 const AUTH_FAILURES: u64 = 5;
 /// … within this time after the first of them.
 const AUTH_FAILURE_TIME: Duration = Duration::from_secs(3);
@@ -247,7 +247,7 @@ impl Lifecycle {
             _ => None,
         };
         if let Some((reason, detail)) = verdict {
-            // The session stays: a keyframe or a report may still come.
+            // The session stays: a keyframe or a report may still arrive.
             self.media.failed = true;
             self.event(now, Stage::Media, StageChange::Failed(reason), detail);
         }

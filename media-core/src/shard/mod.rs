@@ -172,7 +172,7 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
 
 impl Shard {
     /// Takes what the socket has, batch by batch, and forwards each batch at once; while a fan-out pass is in progress they
-    /// are only taken: checks and RTCP wait behind media in the socket, which has to be emptied. True if there may be more.
+    /// are only taken: checks and RTCP queue after media in the socket, which has to be emptied. True if there may be more.
     fn receive(&mut self, received: &mut ReceiveBatch) -> bool {
         let in_progress = !self.streams.due.is_empty();
         for _ in 0..RECEIVE_ROUNDS {

@@ -104,7 +104,7 @@ impl Sessions {
         }
     }
 
-    /// Lets a validated address lead to its session. Every check asks anew: the session that held the address may have ended
+    /// Lets a validated address lead to its session. Every check asks again: the session that held the address may have ended
     /// since.
     pub(super) fn claim(&mut self, now: Instant, key: usize, remote: SocketAddr) {
         let Some(tuple) = self.slab[key].connectivity.tuple_to(remote) else { return };

@@ -7,7 +7,7 @@ use crate::media::MediaKind;
 use super::cache::{CachedPacket, PacketCache, PacketInfo};
 use super::timeline::Timeline;
 
-/// A viewer is started with what came since the last keyframe, if that is not longer ago than this (COD-17).
+/// A viewer is started with the packets since the last keyframe, if that is not longer ago than this (COD-17).
 const MAX_START: Duration = Duration::from_secs(10);
 /// The rate of a track is that of about this time.
 const RATE_WINDOW: Duration = Duration::from_secs(1);

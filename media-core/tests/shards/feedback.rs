@@ -142,7 +142,7 @@ async fn large_nacks_are_answered_in_bounds() {
     }
     viewer.check(true);
     viewer.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());
-    // The PLI is behind all the NACKs.
+    // The PLI is after all the NACKs.
     while server.counters(0).await.keyframe_requests_received == 0 {
         assert!(begun.elapsed() < PATIENCE);
         viewer.turn();
@@ -172,7 +172,7 @@ async fn the_publisher_is_asked_for_what_is_lost_and_viewers_get_it_late() {
 
 // RTCP-02, RTCP-11
 #[tokio::test]
-async fn keyframe_wishes_of_many_viewers_are_one_request() {
+async fn keyframe_requests_of_many_viewers_are_one_to_the_publisher() {
     for shard in [0, 1] {
         let server = Server::start(2);
         let mut viewers: Vec<Peer> = (0..5).map(|_| server.viewer(shard, 2, true)).collect();
@@ -204,7 +204,7 @@ async fn keyframe_wishes_of_many_viewers_are_one_request() {
 
 // RTCP-12
 #[tokio::test]
-async fn the_same_fir_twice_is_one_wish() {
+async fn the_same_fir_twice_is_one_keyframe_request() {
     let server = Server::start(1);
     let (_publisher, mut viewer) = watched(&server, true, 1);
     for sequence_number in [3, 3, 3, 4] {
@@ -334,7 +334,7 @@ async fn publisher_and_viewer_need_not_have_the_same_sections() {
 
 // RTCP-22
 #[tokio::test]
-async fn where_the_publisher_does_not_listen_a_viewer_begins_anew_from_the_cache() {
+async fn where_the_publisher_does_not_listen_a_viewer_restarts_from_the_cached_keyframe() {
     for shard in [0, 1] {
         let server = Server::start(2);
         let mut viewer = server.viewer(shard, 2, true);
@@ -372,7 +372,7 @@ async fn where_the_publisher_does_not_listen_a_viewer_begins_anew_from_the_cache
 
 // RTCP-11
 #[tokio::test]
-async fn where_the_publisher_takes_no_requests_a_viewer_begins_anew_from_the_cache_if_it_can() {
+async fn where_the_publisher_takes_no_requests_a_viewer_restarts_from_the_cached_keyframe_if_it_can() {
     let server = Server::start(1);
     let [mut viewer, mut other] = [0, 0].map(|shard| server.viewer(shard, 0, true));
     let mut section = video(None, true);
@@ -384,15 +384,15 @@ async fn where_the_publisher_takes_no_requests_a_viewer_begins_anew_from_the_cac
     }
     viewer.until("the packets come", |viewer| viewer.rtp.len() >= 3);
     viewer.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());
-    viewer.until("and come anew", |viewer| viewer.rtp.len() >= 6);
+    viewer.until("and come again from the cached keyframe", |viewer| viewer.rtp.len() >= 6);
     assert_eq!(server.counters(0).await.keyframes_unavailable, 0);
-    // Without 3 there is no picture that 4 could go on from.
+    // Without 3 there is no frame that 4 could go on from.
     publisher.video(4, 12_000, DELTA);
     other.until("what is left comes", |other| other.rtp.len() >= 4);
     other.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());
     let deadline = Instant::now() + PATIENCE;
     while server.counters(0).await.keyframes_unavailable == 0 {
-        assert!(Instant::now() < deadline, "nobody counts the wish");
+        assert!(Instant::now() < deadline, "nobody counts the keyframe request");
     }
     other.turn();
     publisher.turn();

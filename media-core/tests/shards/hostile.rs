@@ -28,7 +28,7 @@ fn spoil(random: &mut StdRng, datagram: &[u8]) -> Vec<u8> {
     spoilt
 }
 
-/// The server still serves: a keyframe goes from end to end, behind the silence that another source's packets may demand.
+/// The server still serves: a keyframe goes from end to end, after the silence that another source's packets may demand.
 fn assert_alive(publisher: &mut Peer, viewer: &mut Peer, mut sequence: u16) {
     let seen = viewer.rtp.len();
     publisher.validate();

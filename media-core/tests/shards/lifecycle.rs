@@ -70,7 +70,7 @@ async fn an_address_that_is_not_nominated_takes_no_media() {
     publisher.video(0, 0, KEYFRAME);
     // RTCP from the second address is this session's.
     viewer.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());
-    publisher.until("the wish arrives", |publisher| publisher.plis() > 0);
+    publisher.until("the keyframe request arrives", |publisher| publisher.plis() > 0);
     assert!(viewer.rtp.is_empty());
     viewer.socket = other;
     viewer.until("video comes to the first", |viewer| !viewer.rtp.is_empty());
@@ -220,7 +220,7 @@ async fn an_address_stays_with_the_session_that_uses_it() {
 
 // WHIP-33 and the life of a stream: nothing is left of 100 joins and leaves, whatever their moment.
 #[tokio::test]
-async fn nothing_is_left_of_sessions_that_came_and_went() {
+async fn nothing_is_left_of_ended_sessions() {
     let mut server = Server::start(2);
     let mut publisher = server.publisher(2);
     for round in 0..100_u16 {
@@ -316,9 +316,9 @@ async fn a_session_with_the_full_agent_carries_media_and_moves_like_any_other() 
     server.core.shutdown().await;
 }
 
-// DMX-06: the keyframe right behind the last flight is there before the keys are.
+// DMX-06: the keyframe right after the last flight is there before the keys are.
 #[tokio::test]
-async fn media_right_behind_the_last_flight_is_not_lost() {
+async fn media_right_after_the_last_flight_is_not_lost() {
     let server = Server::start(1);
     for stream in 0..10 {
         let mut viewer = server.viewer(0, stream, true);

@@ -45,7 +45,7 @@ pub(crate) const WIDE: u8 = 5;
 pub(crate) struct Server {
     pub(crate) core: MediaCore,
     pub(crate) events: RefCell<mpsc::UnboundedReceiver<CoreEvent>>,
-    /// Sessions whose end was heard of while something else was waited for.
+    /// Sessions whose `Ended` event was received while another one was waited for.
     ended: RefCell<Vec<(SessionId, Reason)>>,
     certificate: Certificate,
     context: DtlsContext,
@@ -227,11 +227,11 @@ pub(crate) struct Peer {
     pub(crate) closed: bool,
     /// STUN responses.
     pub(crate) answers: usize,
-    /// RTP packets that came, decrypted.
+    /// RTP packets received, decrypted.
     pub(crate) rtp: Vec<Vec<u8>>,
-    /// RTCP datagrams that came, decrypted.
+    /// RTCP datagrams received, decrypted.
     pub(crate) rtcp: Vec<Vec<u8>>,
-    /// All datagrams that came, as they came.
+    /// All datagrams received, as they are on the wire.
     pub(crate) raw: Vec<Vec<u8>>,
 }
 
@@ -314,7 +314,7 @@ impl Peer {
         match (classify(datagram).unwrap(), &mut self.keys) {
             (PacketKind::Stun, _) => self.answers += usize::from(is_response(datagram)),
             (PacketKind::Dtls, _) => self.dtls.handle_datagram(Instant::now(), datagram),
-            // A packet that came before is the plain answer to a NACK.
+            // A packet received before is a retransmission without RTX.
             (PacketKind::Rtp, Some((receiver, _))) => {
                 if let Ok(length) = receiver.unprotect_rtp(&mut bytes, datagram.len()) {
                     bytes.truncate(length);
@@ -397,7 +397,7 @@ impl Peer {
         self.send(&bytes);
     }
 
-    /// Transport-wide numbers of the packets that came, in the order of their coming.
+    /// Transport-wide sequence numbers of the packets received, in order of arrival.
     pub(crate) fn wide_numbers(&self) -> Vec<u16> {
         let wide = |packet: &Vec<u8>| {
             let header = RtpHeader::parse(packet).unwrap();
@@ -406,7 +406,7 @@ impl Peer {
         self.rtp.iter().filter_map(wide).collect()
     }
 
-    /// Tells the server when packets came, if it is time to.
+    /// Sends transport-wide feedback, if it is due.
     pub(crate) fn report_arrivals(&mut self, arrivals: &mut ArrivalLog) {
         let now = Instant::now();
         self.wide_numbers().into_iter().for_each(|wide| arrivals.on_packet(now, wide));
@@ -418,13 +418,13 @@ impl Peer {
         });
     }
 
-    /// Headers of the packets that came from this SSRC.
+    /// Headers of the packets received from this SSRC.
     pub(crate) fn headers(&self, ssrc: u32) -> Vec<RtpHeader> {
         let headers = self.rtp.iter().map(|packet| RtpHeader::parse(packet).unwrap());
         headers.filter(|header| header.ssrc == ssrc).collect()
     }
 
-    /// PLIs that came.
+    /// PLIs received.
     pub(crate) fn plis(&self) -> usize {
         self.rtcp.iter().flat_map(|d| RtcpPackets::new(d)).filter(|p| matches!(p, Ok(RtcpPacket::Pli(_)))).count()
     }

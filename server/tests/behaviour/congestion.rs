@@ -69,8 +69,8 @@ async fn a_path_that_carries_half_the_stream_gets_what_it_carries_in_time_and_di
     let mut windows = Vec::new();
     loop {
         begin_window(&far.latency);
-        let heard = viewer.figures().audio.delivered;
-        viewer_sees("four seconds of audio", &viewer, LONG, |figures| figures.audio.delivered > heard + 200).await;
+        let before = viewer.figures().audio.delivered;
+        viewer_sees("four seconds of audio", &viewer, LONG, |figures| figures.audio.delivered > before + 200).await;
         let (half, worst) = (latency(&far.latency, 0.5), latency(&far.latency, 0.95));
         let found = estimate(&server).await.unwrap_or_default();
         windows.push((half, worst, found));

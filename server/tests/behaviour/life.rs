@@ -138,7 +138,7 @@ async fn a_second_publisher_is_refused_and_disturbs_nobody() {
 
 // WHIP-32
 #[tokio::test]
-async fn a_publisher_that_never_came_gives_way_to_its_next_attempt() {
+async fn a_publisher_that_never_connected_gives_way_to_its_next_attempt() {
     for mode in ["lite", "full"] {
         let server = Sluice::start(&["--ice", mode]).await;
         let _lost = server.post_publisher("s", PublisherOptions::default(), idle()).await.unwrap();
@@ -214,8 +214,8 @@ async fn a_restart_in_a_codec_that_a_viewer_did_not_agree_to_leaves_it_the_audio
     let media = PublisherOptions { video: Some(Codec::H264), ..PublisherOptions::default() };
     let publisher = server.publisher_with("s", media, ClientOptions::default()).await;
     viewer_sees("audio of the new publisher", &viewer, LONG, |figures| figures.audio.restarts == 1).await;
-    let heard = viewer.figures().audio.delivered;
-    viewer_sees("more of it", &viewer, LONG, |figures| figures.audio.delivered > heard + 30).await;
+    let before = viewer.figures().audio.delivered;
+    viewer_sees("more of it", &viewer, LONG, |figures| figures.audio.delivered > before + 30).await;
     let agreed: Vec<Codec> = viewer.answer().sections.iter().flat_map(|section| &section.codecs).map(|c| c.0).collect();
     let figures = viewer.stop().await.unwrap();
     assert!(figures.is_intact(), "{figures:?}");

@@ -50,7 +50,7 @@ async fn loss_before_the_server_is_repaired_once_for_all_viewers() {
 
 // SRTP-05
 #[tokio::test]
-async fn packets_that_come_twice_are_taken_once() {
+async fn duplicate_packets_are_forwarded_once() {
     let server = Sluice::start(&[]).await;
     let options = ClientOptions { repeat: true, ..good() };
     let publisher = server.publisher_with("s", PublisherOptions::default(), options).await;

@@ -61,7 +61,7 @@ suite('congestion', { ice: 'lite', shards: 1 }, (test) => {
       'frames decoded': decoded,
       'of': of(({ from }) => from.sent.video.framesSent),
       'longest gap, ms': Math.round(longestGap((await narrow.seen()).frames, begin.to.at, end.to.at)),
-      'shed': of(({ stats }) => stats.rtp_shed),
+      'dropped late by the server': of(({ stats }) => stats.rtp_shed),
       'keyframe requests to the publisher': asked,
       'while converging': begin.requests - converging[0].requests,
       'frames of the other': of(({ other }) => other.received.video.framesDecoded),

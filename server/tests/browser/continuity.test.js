@@ -63,12 +63,12 @@ suite('continuity', { ice: 'lite' }, (test) => {
   });
 
   test('a publisher that restarts is seen and heard in sync by the same receiver', async (scenario) => {
-    const { publisher, viewer, before } = await watched(scenario, 'anew');
+    const { publisher, viewer, before } = await watched(scenario, 'restart');
     await publisher.page.reload();
     await scenario.publishing(publisher);
     await viewer.until('to see the video again', ({ received }) => received.video.framesDecoded > before.received.video.framesDecoded + 20);
     await inSync(viewer, 'after the restart');
     await expectFlow(publisher, viewer, 2000);
-    await expectNoBreak(scenario, 'anew', viewer, before);
+    await expectNoBreak(scenario, 'restart', viewer, before);
   });
 });

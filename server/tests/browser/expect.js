@@ -35,7 +35,7 @@ export function expectSecure(peer, { transport }) {
   assert.match(transport.srtpCipher, /^(SRTP_)?AEAD_AES_(128|256)_GCM$/, `${peer.name}: SRTP cipher`);
 }
 
-/** The first frame came within a second of the viewer's POST. */
+/** The first frame was shown within a second of the viewer's POST. */
 export async function expectQuickStart(scenario, viewer) {
   const ms = await scenario.firstFrame(viewer);
   assert.ok(ms <= FIRST_FRAME_MS, `${viewer.name}: the first frame came ${Math.round(ms)} ms after the POST`);

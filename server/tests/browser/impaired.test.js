@@ -11,7 +11,7 @@ const DELAY = 50;
 /** Random loss each way in %, what may stay lost of it, and the longest time without a new frame in milliseconds. */
 const LINKS = [{ loss: 5, residual: 0.001, longest: 500 }, { loss: 10, residual: 0.005, longest: 1500 }];
 
-/** How many packets of the video never came; one that came as RTX still counts as lost on the SSRC where it was missed. */
+/** How many packets of the video were never received; one that was received as RTX still counts as lost on the SSRC where it was missed. */
 const missing = ({ received: { video } }) => video.packetsLost - (video.retransmittedPacketsReceived ?? 0);
 
 /** What the viewer has once everything that was lost before had its time to be sent again, on a link that loses nothing. */

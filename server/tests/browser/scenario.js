@@ -143,7 +143,7 @@ class Scenario {
     return publisher.until('to send video and audio', ({ sent }) => sent.video?.framesSent > 0 && sent.audio?.packetsSent > 0);
   }
 
-  /** Waits until a viewer shows a frame; returns how long after its POST the first one came, in milliseconds. */
+  /** Waits until a viewer shows a frame; returns how long after its POST the first one was shown, in milliseconds. */
   async firstFrame(viewer) {
     const { posts, frames } = await poll(`${viewer.name}: the first frame`, async () => {
       const seen = await viewer.seen();

@@ -34,10 +34,10 @@ suite('instant start', {}, (test) => {
     const { sent } = await publisher.figures();
     console.log(`first frames after ${starts.map(Math.round).join(', ')} ms, keyframes requested: ${asked}`);
     assert.equal(asked, 0, 'the cache serves them all');
-    assert.equal(sent.video.keyFramesEncoded, keyframe.count, 'no keyframe came meanwhile');
+    assert.equal(sent.video.keyFramesEncoded, keyframe.count, 'no keyframe was encoded in between');
     assert.ok(median(starts) <= 300, `the median of the first frames is ${Math.round(median(starts))} ms`);
 
-    // What was drawn together has been played by now.
+    // The fast start, with its compressed timestamps, has been played by now.
     await viewers.at(-1).until('to have decoded what was cached', ({ at, received }) => at - keyframe.at > KEYFRAME_AGE + 3000 && received.video.framesDecoded > 20);
     const sample = () => Promise.all([publisher, ...viewers].map((peer) => peer.figures()));
     const [before, later] = await overTime(3000, sample);

@@ -16,7 +16,7 @@ fn deploy(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(file)
 }
 
-/// Compares a file with what the code says; `UPDATE=1` writes it anew.
+/// Compares a file with what the code says; `UPDATE=1` writes it.
 fn assert_current(file: &str, expected: &str) {
     if std::env::var_os("UPDATE").is_some() {
         fs::write(deploy(file), expected).unwrap();

@@ -202,12 +202,15 @@ async fn recovered(server: &Sluice, publisher: &Publisher) -> f64 {
 /// Looks at one witness: its figures before the overload, during it, after it, and at the end.
 fn judge([before, busy, resumed, end]: [&ViewerFigures; 4], refused_by_socket: f64) {
     let (video, audio) = (busy.video.missing - before.video.missing, busy.audio.missing - before.audio.missing);
-    let came = |now: TrackFigures, before: TrackFigures| (now.delivered - before.delivered) as f64;
-    let share = |missing: u64, came: f64| missing as f64 / (missing as f64 + came);
-    let (heard, seen) = (came(busy.audio, before.audio), came(busy.video, before.video));
-    let (audio, video) = (share(audio, heard), share(video, seen));
+    let delivered = |now: TrackFigures, before: TrackFigures| (now.delivered - before.delivered) as f64;
+    let share = |missing: u64, delivered: f64| missing as f64 / (missing as f64 + delivered);
+    let (audio_packets, video_packets) = (delivered(busy.audio, before.audio), delivered(busy.video, before.video));
+    let (audio, video) = (share(audio, audio_packets), share(video, video_packets));
     println!("missing of the audio {audio:.3}, of the video {video:.3}");
-    assert!(seen > 0.0 && video > 0.02 && audio < video / 2.0, "{audio} of the audio, {video} of the video: {busy:?}");
+    assert!(
+        video_packets > 0.0 && video > 0.02 && audio < video / 2.0,
+        "{audio} of the audio, {video} of the video: {busy:?}"
+    );
     // Sequence numbers go on where something was dropped: there are no gaps but those of full sockets.
     assert!(end.total().lost as f64 <= end.overflowed as f64 + refused_by_socket, "{end:?}");
     assert_eq!((end.total().corrupt, end.total().duplicated, end.refused, end.unexpected), (0, 0, 0, 0), "{end:?}");

@@ -31,7 +31,7 @@ pub(crate) struct NewSession {
     pub(crate) candidate_room: usize,
     /// The live sections of the answer.
     pub(crate) sections: Vec<MediaSection>,
-    /// When the request came.
+    /// When the request was received.
     pub(crate) created: Instant,
     /// Facts for the ledger's first stage.
     pub(crate) detail: String,
@@ -80,7 +80,7 @@ impl SessionRecord {
         self.ended.is_none() && self.closing.is_none()
     }
 
-    /// No valid connectivity check came yet.
+    /// No valid connectivity check was received yet.
     pub(crate) fn is_half_open(&self) -> bool {
         self.ledger.stage(Stage::Ice).state != StageState::Done
     }

@@ -95,7 +95,7 @@ impl StreamRecord {
 }
 
 impl TrackRecord {
-    /// The format that the publisher really sends, once a packet came.
+    /// The format that the publisher really sends, once a packet was received.
     pub(crate) fn format_in_use(&self) -> Option<&Format> {
         self.formats.iter().find(|format| Some(format.payload_type) == self.in_use)
     }

@@ -105,7 +105,7 @@ fn a_viewer_that_negotiated_feedback_but_sends_none_is_believed_its_reports() {
 }
 
 #[test]
-fn silence_decays_only_after_something_was_heard() {
+fn silence_decays_only_after_feedback_was_received() {
     // RTCP-16
     let mut viewer = Reporter::new(false);
     viewer.send(60, 2e6);
@@ -119,7 +119,7 @@ fn silence_decays_only_after_something_was_heard() {
     let kept = viewer.run(1, 2e6, 0.0, None);
     viewer.send(1, 2e6);
     viewer.send(60, 0.0);
-    assert_eq!(viewer.estimator.estimate() as f64, kept, "nothing is sent, so nothing need be heard");
+    assert_eq!(viewer.estimator.estimate() as f64, kept, "nothing is sent, so no feedback is due");
 }
 
 #[test]

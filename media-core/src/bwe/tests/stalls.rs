@@ -43,7 +43,7 @@ fn aftermath(media: Media, stall: Stall, seconds: f64, moment: u32) -> Aftermath
 fn a_stall_is_over_after_seconds() {
     // RTCP-16: after a stall the estimate is below 80 % of the path for five seconds at most, in sum, and from the fifth
     // second on where it is without one. The queue that the stall has left is below 300 ms within two seconds, and is
-    // above that for no more than a second again (what comes at once when a sender goes on).
+    // above that for no more than a second again (the burst when a sender goes on).
     for media in [Media::Held(2e6), Media::Held(0.8e6), Media::UpTo(2e6)] {
         for stall in [Stall::Link, Stall::Viewer, Stall::Loss, Stall::Feedback, Stall::Sender, Stall::Everything] {
             for seconds in [0.1, 0.3, 1.0, 3.0] {

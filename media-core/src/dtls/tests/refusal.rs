@@ -48,7 +48,7 @@ fn no_announced_fingerprint_matches_nothing() {
 }
 
 #[test]
-fn a_chain_behind_a_wrong_leaf_does_not_help() {
+fn a_chain_after_a_wrong_leaf_does_not_help() {
     // DTLS-08: the announced certificate comes along, but the leaf, whose key signs, is another one.
     let (announced, context) = identity();
     let impostor = Certificate::generate().unwrap();

@@ -444,9 +444,9 @@ fn the_fast_start_of_a_long_group_of_pictures_is_paced_and_shows_the_first_frame
         }
     }
     assert_eq!(times[0], (0, 0));
-    let late = times.iter().map(|&(came, shown)| came - shown).max().unwrap();
+    let late = times.iter().map(|&(sent, shown)| sent - shown).max().unwrap();
     assert!(late <= 40, "{late} ms");
-    let most = (0..20).map(|slot| times.iter().filter(|(came, _)| came / 100 == slot).count()).max().unwrap();
+    let most = (0..20).map(|slot| times.iter().filter(|(sent, _)| sent / 100 == slot).count()).max().unwrap();
     assert!(most <= 16, "{most} packets in 100 ms");
 }
 

@@ -98,7 +98,7 @@ impl ParameterSets {
             Codec::H264 => {
                 let kind = unit.first()? & 0x1f;
                 let id = match kind {
-                    // Behind profile, constraints and level (H.264 §7.3.2.1.1).
+                    // After profile, constraints and level (H.264 §7.3.2.1.1).
                     h264::SPS => exp_golomb(unit.get(4..)?)?,
                     h264::PPS => exp_golomb(unit.get(1..)?)?,
                     _ => return None,

@@ -64,9 +64,9 @@ impl Descriptor {
             let (&byte, mut after) = rest.split_first()?;
             let mut tl0_pic_idx = None;
             if !descriptor.flexible {
-                let (&index, behind) = after.split_first()?;
+                let (&index, next) = after.split_first()?;
                 tl0_pic_idx = Some(index);
-                after = behind;
+                after = next;
             }
             descriptor.layer = Some(LayerIndices {
                 temporal_id: byte >> 5,
