@@ -132,13 +132,10 @@ fn viewer(index: usize, transport_wide: bool) -> Viewer {
             format.feedback.transport_cc = true;
         }
         let section = MediaSection {
-            mid: "0".into(),
-            kind: track.kind,
-            formats: vec![format.clone()],
             extensions,
             reduced_size_rtcp: true,
-            declared_ssrcs: Vec::new(),
             send_ssrcs: Some(SendSsrcs { media: 4 * index as u32 + u32::from(track == TrackId::VIDEO), rtx: u32::MAX }),
+            ..MediaSection::new("0", track.kind, vec![format.clone()])
         };
         let mut egress = EgressTrack::new(track, &section, 1).expect("it has SSRCs");
         egress.set_publisher_formats(&[format]);

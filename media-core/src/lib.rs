@@ -7,7 +7,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use media_core::media::{Codec, ExtensionMap, Format, MediaKind, MediaSection, Role};
+//! use media_core::media::{Codec, Format, MediaKind, MediaSection, Role};
 //! use media_core::negotiation::random_credentials;
 //! use media_core::*;
 //!
@@ -20,15 +20,7 @@
 //! let shard = core.shard_for(stream, Role::Publisher);
 //! let client = IceCredentials { ufrag: "abcd".into(), pwd: "a password of the client".into() };
 //! let fingerprint = Fingerprint { hash: FingerprintHash::Sha256, digest: vec![0; 32] };
-//! let audio = MediaSection {
-//!     mid: "0".into(),
-//!     kind: MediaKind::Audio,
-//!     formats: vec![Format::new(111, Codec::Opus)],
-//!     extensions: ExtensionMap::default(),
-//!     reduced_size_rtcp: true,
-//!     declared_ssrcs: Vec::new(),
-//!     send_ssrcs: None,
-//! };
+//! let audio = MediaSection::new("0", MediaKind::Audio, vec![Format::new(111, Codec::Opus)]);
 //! core.open(shard, SessionSpec {
 //!     id,
 //!     stream,

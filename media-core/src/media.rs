@@ -309,6 +309,15 @@ pub struct MediaSection {
     pub send_ssrcs: Option<SendSsrcs>,
 }
 
+impl MediaSection {
+    /// A section of which nothing but its formats was agreed: no header extensions, no reduced-size RTCP, no SSRCs.
+    pub fn new(mid: impl Into<String>, kind: MediaKind, formats: Vec<Format>) -> MediaSection {
+        let (extensions, reduced_size_rtcp) = (ExtensionMap::default(), false);
+        let (declared_ssrcs, send_ssrcs) = (Vec::new(), None);
+        MediaSection { mid: mid.into(), kind, formats, extensions, reduced_size_rtcp, declared_ssrcs, send_ssrcs }
+    }
+}
+
 /// The server's own SSRCs in a viewer's section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendSsrcs {

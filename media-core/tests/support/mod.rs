@@ -201,15 +201,8 @@ fn section(
     extensions.set(Extension::TransportCc, WIDE);
     let video = kind == MediaKind::Video;
     let feedback = Feedback { nack: video, pli: video, transport_cc: true, ..Feedback::default() };
-    MediaSection {
-        mid: kind.as_str().into(),
-        kind,
-        formats: vec![Format { rtx_payload_type, feedback, ..Format::new(payload_type, codec) }],
-        extensions,
-        reduced_size_rtcp: true,
-        declared_ssrcs: Vec::new(),
-        send_ssrcs,
-    }
+    let formats = vec![Format { rtx_payload_type, feedback, ..Format::new(payload_type, codec) }];
+    MediaSection { extensions, reduced_size_rtcp: true, send_ssrcs, ..MediaSection::new(kind.as_str(), kind, formats) }
 }
 
 /// A client: publisher or viewer.

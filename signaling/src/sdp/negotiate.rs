@@ -339,13 +339,9 @@ fn live_section(
         || (section.bundle_only && offer.sections.iter().any(|other| offer.is_bundled(other) && other.rtcp_rsize));
     LiveSection {
         media: MediaSection {
-            mid: section.mid.clone().unwrap_or_default(),
-            kind,
-            formats,
             extensions: map,
             reduced_size_rtcp,
-            declared_ssrcs: Vec::new(),
-            send_ssrcs: None,
+            ..MediaSection::new(section.mid.clone().unwrap_or_default(), kind, formats)
         },
         protocol: section.media.protocol.clone(),
         has_mid: section.mid.is_some(),

@@ -26,13 +26,10 @@ fn viewer_of(track: TrackId, formats: Vec<Format>, publisher: &[Format]) -> (Vie
     extensions.set(Extension::Mid, 4);
     extensions.set(Extension::VideoOrientation, 9);
     let section = MediaSection {
-        mid: track.kind.as_str().into(),
-        kind: track.kind,
-        formats,
         extensions,
         reduced_size_rtcp: true,
-        declared_ssrcs: Vec::new(),
         send_ssrcs: Some(SendSsrcs { media: 0xaaaa, rtx: 0xbbbb }),
+        ..MediaSection::new(track.kind.as_str(), track.kind, formats)
     };
     let profile = SrtpProfile::AeadAes128Gcm;
     let exported: Vec<u8> = (0..56).collect();

@@ -92,13 +92,10 @@ impl Simulation {
             let mut extensions = ExtensionMap::default();
             extensions.set(Extension::TransportCc, NUMBER);
             let mut section = MediaSection {
-                mid: "0".into(),
-                kind: track.kind,
-                formats: vec![format],
                 extensions,
                 reduced_size_rtcp: true,
-                declared_ssrcs: Vec::new(),
                 send_ssrcs: Some(SendSsrcs { media: ssrc, rtx: ssrc + 1 }),
+                ..MediaSection::new("0", track.kind, vec![format])
             };
             section.formats[0].feedback.transport_cc = true;
             let mut egress = EgressTrack::new(track, &section, 7).unwrap();

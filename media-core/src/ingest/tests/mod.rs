@@ -30,15 +30,7 @@ fn section(kind: MediaKind, formats: Vec<Format>) -> MediaSection {
     extensions.set(Extension::Mid, MID);
     extensions.set(Extension::TransportCc, WIDE);
     extensions.set(Extension::VideoOrientation, ROTATION);
-    MediaSection {
-        mid: kind.as_str().into(),
-        kind,
-        formats,
-        extensions,
-        reduced_size_rtcp: true,
-        declared_ssrcs: Vec::new(),
-        send_ssrcs: None,
-    }
+    MediaSection { extensions, reduced_size_rtcp: true, ..MediaSection::new(kind.as_str(), kind, formats) }
 }
 
 fn audio() -> MediaSection {
