@@ -205,6 +205,7 @@ mod tests {
         PacketInfo { sequence, timestamp, arrived: Instant::now(), payload_type: 96, marker: false, keyframe: false }
     }
 
+    // RTP-12
     #[test]
     fn packets_are_returned_unchanged_until_the_ring_overwrites_them() {
         let mut cache = PacketCache::bounded(1024, 64, 1);
