@@ -1,5 +1,7 @@
 //! What protocol a datagram of the media socket carries, by its first bytes (RFC 7983 §7, RFC 5761 §4).
 
+#![deny(clippy::disallowed_types)]
+
 use crate::stats::DropReason;
 
 /// The longest datagram that is looked at, in bytes: no peer has reason to send more than an Ethernet frame holds.

@@ -1,5 +1,7 @@
 //! A token bucket in the caller's time.
 
+#![deny(clippy::disallowed_types)]
+
 use std::time::{Duration, Instant};
 
 /// A sustained rate and a burst.

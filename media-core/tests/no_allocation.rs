@@ -4,6 +4,8 @@
 
 // Tests say what went wrong by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+// The counters of a global allocator are shared by all threads.
+#![allow(clippy::disallowed_types)]
 // A global allocator cannot be had without.
 #![allow(unsafe_code)]
 

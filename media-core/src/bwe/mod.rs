@@ -24,6 +24,8 @@
 //!
 //! All rates count bytes as the caller hands them in: towards viewers IP and UDP headers too, as libwebrtc does.
 
+#![deny(clippy::disallowed_types)]
+
 mod acknowledged;
 mod aimd;
 mod delay;

@@ -5,6 +5,8 @@
 //! the viewer's sequence number, timestamp, payload type and header extensions. The RTP sender protects and counts it, or
 //! sends it again.
 
+#![deny(clippy::disallowed_types)]
+
 mod congestion;
 mod fast_start;
 mod feed;

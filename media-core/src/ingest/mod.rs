@@ -3,6 +3,8 @@
 //! A packet finds its m-section ([`SectionReceiver`]) by MID, SSRC or payload type, is counted in the section's
 //! [`ReceiveStream`](receive_stream::ReceiveStream), and goes into an encoding of the section's track.
 
+#![deny(clippy::disallowed_types)]
+
 pub mod arrival;
 mod clock;
 mod congestion_feedback;

@@ -1,5 +1,6 @@
 //! Sockets and batches: recvmmsg, sendmmsg, UDP_SEGMENT, UDP_GRO. The only module with socket calls.
 
+#![deny(clippy::disallowed_types)]
 // The system calls take raw pointers; every block states why its pointers live long enough.
 #![allow(unsafe_code)]
 

@@ -1,5 +1,7 @@
 //! RTCP (RFC 3550 §6): reading compound and reduced-size packets, and writing them. One file a message.
 
+#![deny(clippy::disallowed_types)]
+
 pub mod bye;
 pub mod fir;
 pub mod nack;

@@ -1,5 +1,7 @@
 //! RTP (RFC 3550): the header, its extensions, sequence arithmetic, retransmission, and payload descriptors.
 
+#![deny(clippy::disallowed_types)]
+
 pub mod codec;
 pub mod compat;
 pub mod extension;

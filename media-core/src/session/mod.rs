@@ -1,5 +1,7 @@
 //! One peer: its lifecycle, its connectivity, what it sends, and what it is sent.
 
+#![deny(clippy::disallowed_types)]
+
 mod connectivity;
 mod inbound;
 mod lifecycle;

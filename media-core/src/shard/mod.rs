@@ -4,6 +4,8 @@
 //! [`Shard::on_rtp`] decrypts and hands to the publisher's ingest, [`Shard::fan_out`] copies, rewrites and protects for every
 //! viewer, and one send takes the whole batch away. It takes no lock and logs nothing.
 
+#![deny(clippy::disallowed_types)]
+
 mod connect;
 mod connectivity;
 mod fan_out;

@@ -5,6 +5,7 @@
 //! the first packet of a new SSRC costs one small allocation inside libsrtp. Lengths are checked here, before libsrtp
 //! sees a packet. No MKI, no encrypted header extensions (RFC 6904), no key change inside a session.
 
+#![deny(clippy::disallowed_types)]
 #![allow(unsafe_code)]
 
 mod context;

@@ -3,6 +3,8 @@
 //!
 //! [`ingest`](crate::ingest) writes it, [`egress`](crate::egress) reads it.
 
+#![deny(clippy::disallowed_types)]
+
 mod cache;
 mod encoding;
 mod extensions;

@@ -3,9 +3,8 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use media_core::MediaCore;
@@ -47,6 +46,7 @@ pub(crate) struct Server {
     pub(crate) events: RefCell<mpsc::UnboundedReceiver<CoreEvent>>,
     /// Sessions whose `Ended` event was received while another one was waited for.
     ended: RefCell<Vec<(SessionId, Reason)>>,
+    opened: Cell<u64>,
     certificate: Certificate,
     context: DtlsContext,
 }
@@ -60,7 +60,8 @@ impl Server {
         let (core, events) = MediaCore::start(config).unwrap();
         let certificate = Certificate::generate().unwrap();
         let context = DtlsContext::new(&certificate).unwrap();
-        Server { core, events: RefCell::new(events), ended: RefCell::default(), certificate, context }
+        let (events, ended, opened) = (RefCell::new(events), RefCell::default(), Cell::new(0));
+        Server { core, events, ended, opened, certificate, context }
     }
 
     /// Opens a session on a shard; its peer has done nothing yet.
@@ -77,8 +78,8 @@ impl Server {
         role: Role,
         sections: Vec<MediaSection>,
     ) -> Peer {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = SessionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = SessionId(self.opened.get() + 1);
+        self.opened.set(id.0);
         let (local, remote) = (random_credentials(), random_credentials());
         let spec = SessionSpec {
             id,
