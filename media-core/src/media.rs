@@ -1,12 +1,12 @@
 //! What SDP negotiated for one session, in the core's own words: sections, formats, header extensions.
 
-use std::fmt;
-
 use serde::Serialize;
+use strum::{Display, EnumCount, EnumString, IntoStaticStr, VariantArray};
 
 /// What a session does with its stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Role {
     /// Sends media to the server (WHIP, RFC 9725).
     Publisher,
@@ -17,16 +17,14 @@ pub enum Role {
 impl Role {
     /// `publisher` or `viewer`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Publisher => "publisher",
-            Role::Viewer => "viewer",
-        }
+        self.into()
     }
 }
 
 /// The media type of an m-section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum MediaKind {
     /// `m=audio`
     Audio,
@@ -37,10 +35,7 @@ pub enum MediaKind {
 impl MediaKind {
     /// `audio` or `video`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            MediaKind::Audio => "audio",
-            MediaKind::Video => "video",
-        }
+        self.into()
     }
 }
 
@@ -76,12 +71,15 @@ impl TrackId {
 }
 
 /// A payload format that Sluice forwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Display, EnumString, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "UPPERCASE", ascii_case_insensitive)]
 pub enum Codec {
     /// RFC 7587
+    #[strum(serialize = "opus")]
     Opus,
     /// RFC 2198, with Opus in its blocks
+    #[strum(serialize = "red")]
     Red,
     /// G.711 µ-law, RFC 3551
     Pcmu,
@@ -102,20 +100,9 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// The encoding name as SDP writes it (`a=rtpmap`).
+    /// The encoding name as SDP writes it (`a=rtpmap`); it is read in any case (RFC 4855 §3).
     pub fn encoding_name(self) -> &'static str {
-        match self {
-            Codec::Opus => "opus",
-            Codec::Red => "red",
-            Codec::Pcmu => "PCMU",
-            Codec::Pcma => "PCMA",
-            Codec::G722 => "G722",
-            Codec::Vp8 => "VP8",
-            Codec::Vp9 => "VP9",
-            Codec::H264 => "H264",
-            Codec::H265 => "H265",
-            Codec::Av1 => "AV1",
-        }
+        self.into()
     }
 
     /// Audio or video.
@@ -124,12 +111,6 @@ impl Codec {
             Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma | Codec::G722 => MediaKind::Audio,
             _ => MediaKind::Video,
         }
-    }
-}
-
-impl fmt::Display for Codec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.encoding_name())
     }
 }
 
@@ -191,74 +172,60 @@ impl Format {
 }
 
 /// The RTP header extensions that Sluice understands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, EnumString, IntoStaticStr, VariantArray)]
 #[repr(u8)]
 pub enum Extension {
     /// RFC 9143 §15
+    #[strum(serialize = "urn:ietf:params:rtp-hdrext:sdes:mid")]
     Mid,
     /// RFC 8852
+    #[strum(serialize = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id")]
     RtpStreamId,
     /// RFC 8852
+    #[strum(serialize = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id")]
     RepairedRtpStreamId,
     /// Transport-wide congestion control, draft-holmer-rmcat-transport-wide-cc-extensions-01
+    #[strum(serialize = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01")]
     TransportCc,
     /// 24-bit send time, 6.18 fixed-point seconds
+    #[strum(serialize = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time")]
     AbsSendTime,
     /// webrtc.org abs-capture-time
+    #[strum(serialize = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time")]
     AbsCaptureTime,
     /// RFC 6464
+    #[strum(serialize = "urn:ietf:params:rtp-hdrext:ssrc-audio-level")]
     AudioLevel,
     /// 3GPP TS 26.114 §7.4.5
+    #[strum(serialize = "urn:3gpp:video-orientation")]
     VideoOrientation,
     /// webrtc.org playout-delay
+    #[strum(serialize = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay")]
     PlayoutDelay,
     /// AV1 RTP payload specification, appendix A
+    #[strum(serialize = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension")]
     DependencyDescriptor,
 }
 
 impl Extension {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Extension; 10] = [
-        Extension::Mid,
-        Extension::RtpStreamId,
-        Extension::RepairedRtpStreamId,
-        Extension::TransportCc,
-        Extension::AbsSendTime,
-        Extension::AbsCaptureTime,
-        Extension::AudioLevel,
-        Extension::VideoOrientation,
-        Extension::PlayoutDelay,
-        Extension::DependencyDescriptor,
-    ];
+    pub const ALL: &[Extension] = Extension::VARIANTS;
 
     /// The URI of `a=extmap`.
     pub fn uri(self) -> &'static str {
-        match self {
-            Extension::Mid => "urn:ietf:params:rtp-hdrext:sdes:mid",
-            Extension::RtpStreamId => "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
-            Extension::RepairedRtpStreamId => "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
-            Extension::TransportCc => "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
-            Extension::AbsSendTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
-            Extension::AbsCaptureTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time",
-            Extension::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
-            Extension::VideoOrientation => "urn:3gpp:video-orientation",
-            Extension::PlayoutDelay => "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
-            Extension::DependencyDescriptor => {
-                "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
-            }
-        }
+        self.into()
     }
 
     /// The extension that this URI names.
     pub fn from_uri(uri: &str) -> Option<Extension> {
-        Extension::ALL.into_iter().find(|extension| extension.uri() == uri)
+        uri.parse().ok()
     }
 }
 
 /// Extension ids of one section (RFC 8285: 1..=255, 0 means "not negotiated").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExtensionMap {
-    ids: [u8; Extension::ALL.len()],
+    ids: [u8; Extension::COUNT],
 }
 
 impl ExtensionMap {
@@ -286,7 +253,7 @@ impl ExtensionMap {
 
     /// All negotiated pairs.
     pub fn iter(&self) -> impl Iterator<Item = (Extension, u8)> + '_ {
-        Extension::ALL.into_iter().filter_map(|extension| Some((extension, self.id(extension)?)))
+        Extension::ALL.iter().filter_map(|&extension| Some((extension, self.id(extension)?)))
     }
 }
 
@@ -325,4 +292,37 @@ pub struct SendSsrcs {
     pub media: u32,
     /// RTX SSRC; used only with formats that have an RTX payload type.
     pub rtx: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // SDP-26
+    #[test]
+    fn codecs_have_the_encoding_names_of_their_payload_formats() {
+        for (codec, name) in [
+            (Codec::Opus, "opus"),
+            (Codec::Red, "red"),
+            (Codec::Pcmu, "PCMU"),
+            (Codec::G722, "G722"),
+            (Codec::Vp8, "VP8"),
+            (Codec::H265, "H265"),
+            (Codec::Av1, "AV1"),
+        ] {
+            assert_eq!((codec.encoding_name(), codec.to_string().as_str()), (name, name));
+            assert_eq!([name.to_lowercase().parse(), name.to_uppercase().parse()], [Ok(codec), Ok(codec)]);
+        }
+        assert!("rtx".parse::<Codec>().is_err());
+    }
+
+    #[test]
+    fn extensions_are_found_by_their_uris_alone() {
+        for &extension in Extension::ALL {
+            assert_eq!(Extension::from_uri(extension.uri()), Some(extension));
+        }
+        assert_eq!(Extension::ALL[Extension::AudioLevel as usize], Extension::AudioLevel);
+        assert_eq!(Extension::from_uri("Mid"), None);
+        assert_eq!(Extension::from_uri("urn:ietf:params:rtp-hdrext:sdes:MID"), None);
+    }
 }

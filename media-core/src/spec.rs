@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+use strum::{EnumString, IntoStaticStr};
 
 use crate::media::{MediaSection, Role};
 
@@ -100,26 +101,33 @@ pub struct RemoteCandidate {
 }
 
 /// Candidate types (RFC 8445 §5.1.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "lowercase", ascii_case_insensitive)]
 pub enum CandidateKind {
     /// `typ host`
     Host,
     /// `typ srflx`
+    #[strum(serialize = "srflx")]
     ServerReflexive,
     /// `typ prflx`
+    #[strum(serialize = "prflx")]
     PeerReflexive,
     /// `typ relay`
     Relay,
 }
 
 /// A hash function of `a=fingerprint` that Sluice supports (RFC 8122 §5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(ascii_case_insensitive)]
 pub enum FingerprintHash {
-    /// `sha-256`
+    /// SHA-256
+    #[strum(serialize = "sha-256")]
     Sha256,
-    /// `sha-384`
+    /// SHA-384
+    #[strum(serialize = "sha-384")]
     Sha384,
-    /// `sha-512`
+    /// SHA-512
+    #[strum(serialize = "sha-512")]
     Sha512,
 }
 

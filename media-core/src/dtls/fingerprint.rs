@@ -22,11 +22,7 @@ pub enum FingerprintError {
 impl FingerprintHash {
     /// The name in SDP.
     pub fn as_str(self) -> &'static str {
-        match self {
-            FingerprintHash::Sha256 => "sha-256",
-            FingerprintHash::Sha384 => "sha-384",
-            FingerprintHash::Sha512 => "sha-512",
-        }
+        self.into()
     }
 
     /// Length of the digest, in bytes.
@@ -85,10 +81,8 @@ impl FromStr for Fingerprint {
         let (Some(name), Some(digits), None) = (words.next(), words.next(), words.next()) else {
             return Err(FingerprintError::Malformed);
         };
-        let hash = [FingerprintHash::Sha256, FingerprintHash::Sha384, FingerprintHash::Sha512]
-            .into_iter()
-            .find(|hash| hash.as_str().eq_ignore_ascii_case(name))
-            .ok_or_else(|| FingerprintError::UnknownHash(name.chars().take(32).collect()))?;
+        let hash: FingerprintHash =
+            name.parse().map_err(|_| FingerprintError::UnknownHash(name.chars().take(32).collect()))?;
         let mut digest = Vec::with_capacity(hash.digest_len());
         for byte in digits.split(':') {
             if digest.len() == hash.digest_len() || byte.len() != 2 || !byte.bytes().all(|c| c.is_ascii_hexdigit()) {

@@ -41,13 +41,7 @@ pub fn parse_candidate(line: &str) -> Option<RemoteCandidate> {
     let ip: IpAddr = words.next()?.parse().ok()?;
     let port: u16 = words.next()?.parse().ok()?;
     let typ = words.next()?;
-    let kind = match words.next()? {
-        kind if kind.eq_ignore_ascii_case("host") => CandidateKind::Host,
-        kind if kind.eq_ignore_ascii_case("srflx") => CandidateKind::ServerReflexive,
-        kind if kind.eq_ignore_ascii_case("prflx") => CandidateKind::PeerReflexive,
-        kind if kind.eq_ignore_ascii_case("relay") => CandidateKind::Relay,
-        _ => return None,
-    };
+    let kind: CandidateKind = words.next()?.parse().ok()?;
     let ip = ip.to_canonical();
     let usable = component == 1
         && transport.eq_ignore_ascii_case("udp")

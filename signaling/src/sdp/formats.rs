@@ -104,19 +104,7 @@ fn split_rtpmap(rtpmap: &str) -> Option<(&str, u32, Option<u8>)> {
 
 /// The codec of this name, if clock and channels are those that its payload format demands (SDP-26).
 fn codec(name: &str, clock_rate: u32, channels: Option<u8>) -> Option<Codec> {
-    const ALL: [Codec; 10] = [
-        Codec::Opus,
-        Codec::Red,
-        Codec::Pcmu,
-        Codec::Pcma,
-        Codec::G722,
-        Codec::Vp8,
-        Codec::Vp9,
-        Codec::H264,
-        Codec::H265,
-        Codec::Av1,
-    ];
-    let codec = ALL.into_iter().find(|codec| codec.encoding_name().eq_ignore_ascii_case(name))?;
+    let codec: Codec = name.parse().ok()?;
     let fits = match codec {
         // RED around video is not forwarded: it comes with FEC, which is refused.
         Codec::Opus | Codec::Red => (clock_rate, channels) == (48_000, Some(2)),
