@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use media_core::internals::ice::parse_candidate;
 use media_core::media::{Codec, Extension, MediaKind};
-use media_core::{Fingerprint, FingerprintHash, IceCredentials, RemoteCandidate};
+use media_core::{Fingerprint, IceCredentials, RemoteCandidate};
 
 use super::format::{PayloadTypes, Ssrcs};
 
@@ -76,7 +76,7 @@ impl Answer {
         };
         let values = |key: &'static str| everywhere().filter(move |a| a.key == key).filter_map(|a| a.value.as_deref());
         let candidates: Vec<RemoteCandidate> = values("candidate").filter_map(parse_candidate).collect();
-        let mut fingerprints: Vec<Fingerprint> = values("fingerprint").filter_map(parse_fingerprint).collect();
+        let mut fingerprints: Vec<Fingerprint> = values("fingerprint").filter_map(|value| value.parse().ok()).collect();
         fingerprints.dedup();
         if fingerprints.is_empty() {
             return Err(AnswerError::Missing("fingerprint"));
@@ -147,20 +147,10 @@ fn parse_section(media: &sdp::MediaDescription) -> Option<AnsweredSection> {
     })
 }
 
-fn parse_fingerprint(value: &str) -> Option<Fingerprint> {
-    let (hash, digest) = value.split_once(' ')?;
-    let hash = match hash.to_ascii_lowercase().as_str() {
-        "sha-256" => FingerprintHash::Sha256,
-        "sha-384" => FingerprintHash::Sha384,
-        "sha-512" => FingerprintHash::Sha512,
-        _ => return None,
-    };
-    let digest = digest.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect::<Option<Vec<u8>>>()?;
-    Some(Fingerprint { hash, digest })
-}
-
 #[cfg(test)]
 mod tests {
+    use media_core::FingerprintHash;
+
     use super::*;
 
     const ANSWER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=ice-lite\r\n\
@@ -174,22 +164,22 @@ mod tests {
 
     #[test]
     fn an_answer_is_read() {
-        let answer = Answer::parse(ANSWER).unwrap();
+        let fingerprint = format!("a=fingerprint:sha-256 {}\r\n", ["AB:00"; 16].join(":"));
+        let text = ANSWER.replace("a=fingerprint:sha-256 AB:00\r\n", &fingerprint);
+        let answer = Answer::parse(&text).unwrap();
         assert!(answer.ice_lite && !answer.active);
         assert_eq!(answer.ice.ufrag, "abcd");
         assert_eq!(answer.candidates[0].address, "127.0.0.1:50000".parse().unwrap());
-        assert_eq!(answer.fingerprints, [Fingerprint { hash: FingerprintHash::Sha256, digest: vec![0xab, 0] }]);
+        assert_eq!(answer.fingerprints, [Fingerprint { hash: FingerprintHash::Sha256, digest: [0xab, 0].repeat(16) }]);
         let video = answer.live(MediaKind::Video).unwrap();
         assert_eq!(video.codecs, [(Codec::Vp8, PayloadTypes { media: 96, rtx: Some(97) })]);
         assert_eq!((video.mid.as_str(), video.mid_extension), ("1", Some(4)));
         assert_eq!(video.transport_cc_extension, None);
         assert_eq!(video.ssrcs, Some(Ssrcs { media: 11, rtx: 12 }));
-        let rejected = ANSWER.replace("m=video 9", "m=video 0");
+        let rejected = text.replace("m=video 9", "m=video 0");
         assert!(Answer::parse(&rejected).unwrap().live(MediaKind::Video).is_none());
-        for missing in
-            ["a=setup:passive\r\n", "a=fingerprint:sha-256 AB:00\r\n", "a=ice-pwd:0123456789012345678901\r\n"]
-        {
-            assert!(Answer::parse(&ANSWER.replace(missing, "")).is_err());
+        for missing in ["a=setup:passive\r\n", fingerprint.as_str(), "a=ice-pwd:0123456789012345678901\r\n"] {
+            assert!(Answer::parse(&text.replace(missing, "")).is_err());
         }
         assert!(Answer::parse("<html>").is_err());
     }
