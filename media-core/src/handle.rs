@@ -38,7 +38,8 @@ pub enum StartError {
     Thread(std::io::Error),
 }
 
-/// The running core: shards and handshake threads. Cloning gives another handle to the same core.
+/// The running core: shards and handshake threads. Cloning gives another handle to the same core. No call panics: one for
+/// a shard that the core does not have does nothing.
 #[derive(Clone)]
 pub struct MediaCore {
     inner: Arc<Inner>,
@@ -50,7 +51,7 @@ struct Inner {
     threads: Mutex<Option<Threads>>,
 }
 
-/// Joined at shutdown: first the shards, then the pool, which sends their last words.
+/// Joined at shutdown: first the shards, then the pool, which sends their last close_notify.
 struct Threads {
     shards: Vec<JoinHandle<()>>,
     pool: HandshakePool,
@@ -63,7 +64,7 @@ struct ShardHandle {
 }
 
 impl MediaCore {
-    /// Opens the sockets and starts the threads. Events come until the core has shut down.
+    /// Opens the sockets and starts the threads. The receiver yields events until the core has shut down.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -112,9 +113,9 @@ impl MediaCore {
         self.inner.shards.len()
     }
 
-    /// Candidates of a shard, the preferred one first.
+    /// Host candidates of a shard, the preferred one first.
     pub fn local_candidates(&self, shard: ShardIndex) -> &[LocalCandidate] {
-        &self.inner.shards[shard].candidates
+        self.inner.shards.get(shard).map_or(&[], |shard| &shard.candidates)
     }
 
     /// The shard on which a stream's publishers live: always the same one.
@@ -136,18 +137,26 @@ impl MediaCore {
     /// Opens a session on a shard. From here on checks with its credentials are answered.
     pub fn open(&self, shard: ShardIndex, spec: SessionSpec) {
         let home = self.home_shard(spec.stream);
-        self.inner.shards[shard].load.add_session();
-        self.inner.shards[shard].sender.send(ShardMessage::Open(Box::new(spec), home));
+        if let Some(shard) = self.inner.shards.get(shard) {
+            shard.load.add_session();
+            shard.sender.send(ShardMessage::Open(Box::new(spec), home));
+        }
     }
 
     /// Ends a session: close_notify, then silence. Unknown sessions are ignored.
     pub fn close(&self, shard: ShardIndex, session: SessionId, reason: Reason) {
-        self.inner.shards[shard].sender.send(ShardMessage::Close(session, reason));
+        self.send(shard, ShardMessage::Close(session, reason));
     }
 
     /// Hands trickled candidates to a session (only the full agent uses them).
     pub fn add_remote_candidates(&self, shard: ShardIndex, session: SessionId, candidates: Vec<RemoteCandidate>) {
-        self.inner.shards[shard].sender.send(ShardMessage::Candidates(session, candidates));
+        self.send(shard, ShardMessage::Candidates(session, candidates));
+    }
+
+    fn send(&self, shard: ShardIndex, message: ShardMessage) {
+        if let Some(shard) = self.inner.shards.get(shard) {
+            shard.sender.send(message);
+        }
     }
 
     /// A copy of every shard's figures. A shard that has stopped is left out.
@@ -184,7 +193,7 @@ impl MediaCore {
 }
 
 impl Drop for Inner {
-    /// The last handle is gone: nobody can end the shards any more.
+    /// The last handle is gone: no other can end the shards.
     fn drop(&mut self) {
         for shard in &self.shards {
             shard.sender.send(ShardMessage::Shutdown);

@@ -348,3 +348,16 @@ async fn what_is_held_before_the_keys_is_bounded() {
     assert!(server.counters(0).await.stun_checks_answered >= 2);
     server.core.shutdown().await;
 }
+
+#[tokio::test]
+async fn calls_for_a_shard_that_does_not_exist_do_nothing() {
+    let server = Server::start(1);
+    let spec = server.spec(IceMode::Lite, DtlsRole::Server, 0, Role::Publisher, vec![video(None, false)]);
+    let id = spec.id;
+    server.core.open(1, spec);
+    server.core.add_remote_candidates(1, id, Vec::new());
+    server.core.close(1, id, Reason::Deleted);
+    assert!(server.core.local_candidates(1).is_empty());
+    assert!(server.core.snapshot().await[0].sessions.is_empty());
+    server.core.shutdown().await;
+}

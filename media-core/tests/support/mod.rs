@@ -78,24 +78,8 @@ impl Server {
         role: Role,
         sections: Vec<MediaSection>,
     ) -> Peer {
-        let id = SessionId(self.opened.get() + 1);
-        self.opened.set(id.0);
-        let (local, remote) = (random_credentials(), random_credentials());
-        let spec = SessionSpec {
-            id,
-            stream: StreamId(stream),
-            role,
-            ice: IceParameters {
-                mode,
-                local: local.clone(),
-                remote: remote.clone(),
-                remote_is_lite: false,
-                remote_candidates: Vec::new(),
-            },
-            dtls: DtlsParameters { role: dtls_role, fingerprints: vec![self.certificate.fingerprint().clone()] },
-            sections,
-            cname: "server".into(),
-        };
+        let spec = self.spec(mode, dtls_role, stream, role, sections);
+        let (id, local, remote) = (spec.id, spec.ice.local.clone(), spec.ice.remote.clone());
         self.core.open(shard, spec);
         let role = if dtls_role == DtlsRole::Server { DtlsRole::Client } else { DtlsRole::Server };
         let parameters = DtlsParameters { role, fingerprints: vec![self.core.fingerprint().clone()] };
@@ -114,6 +98,34 @@ impl Server {
             rtp: Vec::new(),
             rtcp: Vec::new(),
             raw: Vec::new(),
+        }
+    }
+
+    /// A session of a new name, and credentials for both of its ends.
+    pub(crate) fn spec(
+        &self,
+        mode: IceMode,
+        dtls_role: DtlsRole,
+        stream: u64,
+        role: Role,
+        sections: Vec<MediaSection>,
+    ) -> SessionSpec {
+        let id = SessionId(self.opened.get() + 1);
+        self.opened.set(id.0);
+        SessionSpec {
+            id,
+            stream: StreamId(stream),
+            role,
+            ice: IceParameters {
+                mode,
+                local: random_credentials(),
+                remote: random_credentials(),
+                remote_is_lite: false,
+                remote_candidates: Vec::new(),
+            },
+            dtls: DtlsParameters { role: dtls_role, fingerprints: vec![self.certificate.fingerprint().clone()] },
+            sections,
+            cname: "server".into(),
         }
     }
 
