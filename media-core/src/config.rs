@@ -1,34 +1,35 @@
-//! How the core runs: all its limits and timeouts that an operator can set, with their defaults.
+//! The settings of the core: addresses, threads and timeouts that an operator can set, with their defaults.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The settings of a core.
+/// The settings of a core. The defaults serve one shard on loopback.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
-    /// Number of shards, at least 1.
+    /// Number of shards; 0 counts as 1.
     pub shards: usize,
     /// Local address of the media sockets; an unspecified IPv6 address serves both families.
     pub media_ip: IpAddr,
     /// Port of shard 0; shard n listens on `media_port + n`. 0 lets the system choose each one.
     pub media_port: u16,
-    /// Addresses to advertise in answers, in order of preference; at least one.
+    /// Addresses of the host candidates in answers, in order of preference; at least one.
     pub public_ips: Vec<IpAddr>,
-    /// Threads that run DTLS handshakes.
+    /// Number of threads that run DTLS handshakes; 0 counts as 1.
     pub handshake_threads: usize,
-    /// No valid connectivity check for this long after creation ends the session (RFC 8863 §4 wants at least 39.5 s).
+    /// A session without a valid connectivity check ends after this time (RFC 8863 §4: 39.5 s at least).
     pub ice_timeout: Duration,
-    /// From the first valid check to the end of the handshake.
+    /// The longest time from the first valid check to the end of the DTLS handshake.
     pub dtls_timeout: Duration,
-    /// Nothing authenticated from the peer for this long ends the session (RFC 7675 §5.1: 30 s).
+    /// A session that receives nothing authentic for this time ends (consent freshness, RFC 7675 §5.1: 30 s).
     pub liveness_timeout: Duration,
-    /// SRTP is ready and no RTP came for this long: stage `media` fails with `no-media`.
+    /// Stage `media` fails if a publisher sends no RTP (`no-media`), or a viewer reports none (`no-receipt`), for this time.
     pub media_timeout: Duration,
-    /// RTP comes and no keyframe among it for this long: `no-keyframe`. It is longer than the usual GOP of 10 s.
+    /// Stage `media` fails with `no-keyframe` if a publisher's video has none for this time, longer than the usual GOP of
+    /// 10 s.
     pub keyframe_timeout: Duration,
-    /// A viewer of a stream without publisher is kept this long.
+    /// The longest time that a viewer of a stream without publisher is kept.
     pub publisher_wait: Duration,
-    /// At most one keyframe request per stream goes upstream in this time.
+    /// The least time between two keyframe requests to a publisher for one track.
     pub keyframe_request_interval: Duration,
 }
 

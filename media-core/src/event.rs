@@ -1,34 +1,34 @@
-//! What the core tells control.
+//! Events of the core for control.
 
 use crate::ledger::{Reason, StageEvent};
 use crate::media::TrackId;
 use crate::spec::SessionId;
 use crate::stats::SessionStats;
 
-/// A report of the core.
+/// An event of one session.
 #[derive(Clone, Debug)]
 pub enum CoreEvent {
-    /// A stage of a session moved.
+    /// A stage of a session began, progressed, succeeded or failed.
     Stage {
         /// The session.
         session: SessionId,
-        /// What happened.
+        /// The change, for [`Ledger::apply`](crate::ledger::Ledger::apply).
         event: StageEvent,
     },
     /// A publisher's section began to send in this format, or changed to it.
     FormatInUse {
         /// The publisher's session.
         session: SessionId,
-        /// The section's track.
+        /// The track of the section.
         track: TrackId,
-        /// The payload type of the publisher's answer.
+        /// The RTP payload type, of those in the answer to the publisher.
         payload_type: u8,
     },
     /// The session is over and everything of it in the core is freed.
     Ended {
         /// The session.
         session: SessionId,
-        /// Why.
+        /// Why it ended.
         reason: Reason,
         /// Its last figures.
         stats: SessionStats,

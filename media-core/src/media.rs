@@ -1,4 +1,4 @@
-//! What SDP negotiated for one session, in the core's own words: sections, formats, header extensions.
+//! The media that SDP negotiated for one session, as the core reads it: sections, formats, header extensions.
 
 use serde::Serialize;
 use strum::{Display, EnumCount, EnumString, IntoStaticStr, VariantArray};
@@ -75,10 +75,10 @@ impl TrackId {
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "UPPERCASE", ascii_case_insensitive)]
 pub enum Codec {
-    /// RFC 7587
+    /// Opus, RFC 7587
     #[strum(serialize = "opus")]
     Opus,
-    /// RFC 2198, with Opus in its blocks
+    /// Redundant audio data, RFC 2198, with Opus in its blocks
     #[strum(serialize = "red")]
     Red,
     /// G.711 µ-law, RFC 3551
@@ -87,15 +87,15 @@ pub enum Codec {
     Pcma,
     /// G.722, RFC 3551 (its RTP clock is 8000 Hz)
     G722,
-    /// RFC 7741
+    /// VP8, RFC 7741
     Vp8,
-    /// RFC 9628
+    /// VP9, RFC 9628
     Vp9,
-    /// RFC 6184
+    /// H.264, RFC 6184
     H264,
-    /// RFC 7798
+    /// H.265, RFC 7798
     H265,
-    /// AV1 RTP payload specification, version 1.0
+    /// AV1, its RTP payload specification, version 1.0
     Av1,
 }
 
@@ -117,17 +117,17 @@ impl Codec {
 /// The RTCP feedback agreed for one format (RFC 4585, RFC 5104).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Feedback {
-    /// `a=rtcp-fb:<pt> nack`
+    /// `a=rtcp-fb:<pt> nack` (RFC 4585 §4.2): lost packets are named by generic NACK.
     pub nack: bool,
-    /// `a=rtcp-fb:<pt> nack pli`
+    /// `a=rtcp-fb:<pt> nack pli` (RFC 4585 §4.2): a keyframe request by picture loss indication.
     pub pli: bool,
-    /// `a=rtcp-fb:<pt> ccm fir`
+    /// `a=rtcp-fb:<pt> ccm fir` (RFC 5104 §7.1): a keyframe request by full intra request.
     pub fir: bool,
-    /// `a=rtcp-fb:<pt> goog-remb`
+    /// `a=rtcp-fb:<pt> goog-remb` (draft-alvestrand-rmcat-remb-03): the receiver's estimate of its path's bitrate.
     pub remb: bool,
-    /// `a=rtcp-fb:<pt> transport-cc`
+    /// `a=rtcp-fb:<pt> transport-cc` (draft-holmer-rmcat-transport-wide-cc-extensions-01): arrival times of packets.
     pub transport_cc: bool,
-    /// `a=rtcp-xr:rcvr-rtt` of the section (RFC 3611 §5.1): who receives may ask for its round-trip time.
+    /// `a=rtcp-xr:rcvr-rtt` of the section (RFC 3611 §5.1): a receiver may measure its round-trip time.
     pub receiver_round_trip: bool,
 }
 
@@ -138,7 +138,7 @@ pub struct Format {
     pub payload_type: u8,
     /// The codec.
     pub codec: Codec,
-    /// RTP clock in Hz.
+    /// RTP clock rate in Hz.
     pub clock_rate: u32,
     /// Audio channels of `a=rtpmap`; 0 for video.
     pub channels: u8,
@@ -146,7 +146,7 @@ pub struct Format {
     pub fmtp: String,
     /// Payload type of the RTX format whose `apt` names this one (RFC 4588).
     pub rtx_payload_type: Option<u8>,
-    /// Agreed feedback.
+    /// RTCP feedback agreed for it.
     pub feedback: Feedback,
 }
 
@@ -175,34 +175,34 @@ impl Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, EnumString, IntoStaticStr, VariantArray)]
 #[repr(u8)]
 pub enum Extension {
-    /// RFC 9143 §15
+    /// `a=mid` of the section, RFC 9143 §15
     #[strum(serialize = "urn:ietf:params:rtp-hdrext:sdes:mid")]
     Mid,
-    /// RFC 8852
+    /// RtpStreamId, RFC 8852 §3.1
     #[strum(serialize = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id")]
     RtpStreamId,
-    /// RFC 8852
+    /// RepairedRtpStreamId, RFC 8852 §3.2
     #[strum(serialize = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id")]
     RepairedRtpStreamId,
-    /// Transport-wide congestion control, draft-holmer-rmcat-transport-wide-cc-extensions-01
+    /// Transport-wide sequence number, draft-holmer-rmcat-transport-wide-cc-extensions-01
     #[strum(serialize = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01")]
     TransportCc,
-    /// 24-bit send time, 6.18 fixed-point seconds
+    /// Send time, webrtc.org abs-send-time: 24 bits, seconds in 6.18 fixed point
     #[strum(serialize = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time")]
     AbsSendTime,
-    /// webrtc.org abs-capture-time
+    /// Capture time, webrtc.org abs-capture-time: NTP time in 32.32 fixed point
     #[strum(serialize = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time")]
     AbsCaptureTime,
-    /// RFC 6464
+    /// Client-to-mixer audio level in -dBov, RFC 6464
     #[strum(serialize = "urn:ietf:params:rtp-hdrext:ssrc-audio-level")]
     AudioLevel,
-    /// 3GPP TS 26.114 §7.4.5
+    /// Rotation of the video frame, 3GPP TS 26.114 §7.4.5
     #[strum(serialize = "urn:3gpp:video-orientation")]
     VideoOrientation,
-    /// webrtc.org playout-delay
+    /// Bounds of the playout delay, webrtc.org playout-delay: in units of 10 ms
     #[strum(serialize = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay")]
     PlayoutDelay,
-    /// AV1 RTP payload specification, appendix A
+    /// Dependency descriptor, AV1 RTP payload specification, appendix A
     #[strum(serialize = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension")]
     DependencyDescriptor,
 }
@@ -222,7 +222,7 @@ impl Extension {
     }
 }
 
-/// Extension ids of one section (RFC 8285: 1..=255, 0 means "not negotiated").
+/// Extension ids of one section (RFC 8285 §4.2, §4.3: 1..=255; 0 means "not negotiated").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExtensionMap {
     ids: [u8; Extension::COUNT],
@@ -237,7 +237,7 @@ impl ExtensionMap {
         }
     }
 
-    /// The extension behind an id.
+    /// The extension that was negotiated with this id.
     pub fn extension(&self, id: u8) -> Option<Extension> {
         if id == 0 {
             return None;
@@ -246,12 +246,12 @@ impl ExtensionMap {
         Some(Extension::ALL[index])
     }
 
-    /// Notes that `extension` travels under `id`; id 0 removes it.
+    /// Sets the id of `extension`; id 0 removes it.
     pub fn set(&mut self, extension: Extension, id: u8) {
         self.ids[extension as usize] = id;
     }
 
-    /// All negotiated pairs.
+    /// All negotiated extensions with their ids.
     pub fn iter(&self) -> impl Iterator<Item = (Extension, u8)> + '_ {
         Extension::ALL.iter().filter_map(|&extension| Some((extension, self.id(extension)?)))
     }
@@ -260,7 +260,7 @@ impl ExtensionMap {
 /// One live m-section of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MediaSection {
-    /// `a=mid`, at most 16 bytes.
+    /// `a=mid` (RFC 5888 §4), at most 16 bytes.
     pub mid: String,
     /// Audio or video.
     pub kind: MediaKind,
@@ -270,7 +270,7 @@ pub struct MediaSection {
     pub extensions: ExtensionMap,
     /// `a=rtcp-rsize` was agreed (RFC 5506).
     pub reduced_size_rtcp: bool,
-    /// Publisher: SSRCs that the offer declared, as (media, RTX by `a=ssrc-group:FID`).
+    /// Publisher: SSRCs that the offer declared by `a=ssrc` (RFC 5576 §4.1), as (media, RTX by `a=ssrc-group:FID`).
     pub declared_ssrcs: Vec<(u32, Option<u32>)>,
     /// Viewer: the SSRCs that the server sends with; `None` for publishers.
     pub send_ssrcs: Option<SendSsrcs>,
@@ -288,9 +288,9 @@ impl MediaSection {
 /// The server's own SSRCs in a viewer's section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendSsrcs {
-    /// Media SSRC.
+    /// SSRC of the media packets.
     pub media: u32,
-    /// RTX SSRC; used only with formats that have an RTX payload type.
+    /// SSRC of the retransmissions (RFC 4588 §3); used only with formats that have an RTX payload type.
     pub rtx: u32,
 }
 

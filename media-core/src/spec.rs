@@ -1,4 +1,4 @@
-//! What control tells the core about a session: its names, and ICE, DTLS and media as both descriptions agreed them.
+//! A session as control describes it to the core: its names, and ICE, DTLS and media as both descriptions agreed them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -77,13 +77,13 @@ impl fmt::Debug for IceCredentials {
 pub struct IceParameters {
     /// Which implementation serves this session.
     pub mode: IceMode,
-    /// The server's credentials, from [`crate::ice::random_credentials`].
+    /// The server's credentials, from [`crate::negotiation::random_credentials`].
     pub local: IceCredentials,
     /// The client's credentials.
     pub remote: IceCredentials,
-    /// The client said `a=ice-lite`.
+    /// The client is lite, too: its description has `a=ice-lite` (RFC 8839 §5.3).
     pub remote_is_lite: bool,
-    /// UDP candidates of the client; may be empty. Only the full agent uses them.
+    /// UDP candidates of the client; may be empty. Only the full agent sends checks to them.
     pub remote_candidates: Vec<RemoteCandidate>,
 }
 
@@ -92,11 +92,11 @@ pub struct IceParameters {
 pub struct RemoteCandidate {
     /// Transport address.
     pub address: SocketAddr,
-    /// RFC 8445 §5.1.2
+    /// Priority, RFC 8445 §5.1.2: the greater, the better.
     pub priority: u32,
-    /// RFC 8445 §5.1.1.3
+    /// Foundation, RFC 8445 §5.1.1.3.
     pub foundation: String,
-    /// `host`, `srflx`, `prflx` or `relay`.
+    /// How the client learned the address.
     pub kind: CandidateKind,
 }
 
@@ -154,26 +154,26 @@ pub enum DtlsRole {
 pub struct DtlsParameters {
     /// The role of the server's side.
     pub role: DtlsRole,
-    /// What the client's certificate must match, at least one line of it.
+    /// Fingerprints that the client announced; its certificate must match one of them (RFC 8122 §5).
     pub fingerprints: Vec<Fingerprint>,
 }
 
 /// Everything that a shard needs to run a session.
 #[derive(Clone, Debug)]
 pub struct SessionSpec {
-    /// The session.
+    /// Its name, which no other session of the process has.
     pub id: SessionId,
     /// The stream that it publishes or watches.
     pub stream: StreamId,
     /// Publisher or viewer.
     pub role: Role,
-    /// ICE.
+    /// ICE (RFC 8445).
     pub ice: IceParameters,
-    /// DTLS.
+    /// DTLS-SRTP (RFC 5764).
     pub dtls: DtlsParameters,
     /// The live m-sections, at most one of each kind, in order of the description.
     pub sections: Vec<MediaSection>,
-    /// RTCP CNAME of the server in this session (RFC 7022).
+    /// RTCP CNAME of the server in this session (RFC 7022 §4.2).
     pub cname: String,
 }
 
@@ -182,8 +182,8 @@ pub struct SessionSpec {
 pub struct LocalCandidate {
     /// Advertised transport address.
     pub address: SocketAddr,
-    /// RFC 8445 §5.1.2
+    /// Priority, RFC 8445 §5.1.2: the greater, the better.
     pub priority: u32,
-    /// RFC 8445 §5.1.1.3: equal for candidates of one base address.
+    /// Foundation, RFC 8445 §5.1.1.3: equal for candidates of one base address.
     pub foundation: u32,
 }

@@ -58,7 +58,7 @@ impl DropReason {
     }
 }
 
-/// Counters of one shard since its start. One flat list, as each of them is one metric of its own.
+/// Counters of one shard since its start. One flat list of many fields: each is a metric of its own.
 #[derive(Clone, Debug, Default)]
 pub struct ShardCounters {
     /// Datagrams received.
@@ -75,7 +75,7 @@ pub struct ShardCounters {
     pub send_calls: u64,
     /// Messages that carried several datagrams by UDP_SEGMENT.
     pub segmented_runs: u64,
-    /// Datagrams that the socket refused; they are dropped.
+    /// Datagrams that the socket refused, which are dropped.
     pub send_dropped: u64,
     /// Dropped datagrams by [`DropReason`].
     pub dropped: [u64; DropReason::COUNT],
@@ -101,7 +101,7 @@ pub struct ShardCounters {
     pub keyframe_requests_sent: u64,
     /// PLI or FIR received from viewers.
     pub keyframe_requests_received: u64,
-    /// Keyframe requests of viewers that fail: the publisher takes or heeds none, and the cache lacks packets since the last
+    /// Keyframe requests of viewers that fail: the publisher takes or answers none, and the cache lacks packets since the last
     /// keyframe.
     pub keyframes_unavailable: u64,
     /// Valid connectivity checks answered.
@@ -121,12 +121,12 @@ impl ShardCounters {
     }
 }
 
-/// What a shard shows of itself at one moment.
+/// The figures of a shard at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct ShardSnapshot {
     /// Which shard.
     pub shard: ShardIndex,
-    /// The share of a core that its thread took in the last half second or so, 0 to 1.
+    /// The share of a processor core that its thread used in about the last half second, 0 to 1.
     pub busy: f64,
     /// Its counters.
     pub counters: ShardCounters,
@@ -134,7 +134,7 @@ pub struct ShardSnapshot {
     pub sessions: Vec<SessionSnapshot>,
 }
 
-/// Figures of one session since it began: plain counters, and a few last values.
+/// Figures of one session since it began. One flat list of many fields: each is a figure of the admin API under this name.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SessionStats {
     /// RTP packets received and authenticated.
@@ -145,37 +145,38 @@ pub struct SessionStats {
     pub rtp_sent: u64,
     /// Bytes of those: header, payload and SRTP tag.
     pub rtp_sent_bytes: u64,
-    /// RTP packets that the viewer did without, as they came too late for it: its path or the shard could not keep up.
+    /// RTP packets dropped late for the viewer, by congestion of its path or by overload of the shard.
     pub rtp_shed: u64,
-    /// What the viewer's path is believed to carry, in bit/s, if the viewer tells what arrives.
+    /// Estimated available bitrate of the path to the viewer, in bit/s; `None` without feedback of the viewer.
     pub available_outgoing_bitrate: Option<u64>,
-    /// How much longer packets take to the viewer than at best, in seconds: the queue at the bottleneck.
+    /// Queueing delay of packets to the viewer at the bottleneck, in seconds: their delay above the least one.
     pub queueing_delay: Option<f64>,
-    /// RTP packets sent again after a NACK.
+    /// RTP packets retransmitted after a NACK.
     pub retransmitted: u64,
     /// SRTP or SRTCP packets whose authentication failed.
     pub srtp_auth_failures: u64,
-    /// SRTP or SRTCP packets that came a second time.
+    /// SRTP or SRTCP packets refused as replayed (RFC 3711 §3.3.2).
     pub srtp_replays: u64,
-    /// Packets lost on the way in, by extended sequence numbers (negative: duplicates outnumber losses; RFC 3550 §6.4.1).
+    /// RTP packets of the publisher lost on the way here, by extended sequence numbers (RFC 3550 §6.4.1; negative if duplicates
+    /// outnumber losses).
     pub packets_lost: i64,
     /// Keyframe requests received (viewer) or sent (publisher).
     pub keyframe_requests: u64,
     /// Keyframes received (publisher).
     pub keyframes: u64,
-    /// The video has B-frames, which WebRTC receivers show in the order in which they come (publisher).
+    /// The video has B-frames, which WebRTC receivers show in decoding order (publisher).
     pub b_frames: bool,
-    /// Loss that the viewer's last receiver report stated, 0.0..=1.0.
+    /// Fraction lost of the viewer's last receiver report, 0.0..=1.0 (RFC 3550 §6.4.1).
     pub reported_loss: Option<f64>,
-    /// Round-trip time in seconds: of the viewer's last receiver report; to a publisher, smoothed.
+    /// Round-trip time in seconds: to a viewer, of its last receiver report; to a publisher, smoothed.
     pub round_trip_time: Option<f64>,
-    /// The selected remote address.
+    /// The remote address of the selected pair (RFC 8445 §8.1.1).
     pub remote_address: Option<SocketAddr>,
-    /// The negotiated SRTP protection profile.
+    /// The negotiated SRTP protection profile (RFC 5764 §4.1.2), by its IANA name.
     pub srtp_profile: Option<&'static str>,
 }
 
-/// One session as a snapshot shows it.
+/// The figures of one session at one moment.
 #[derive(Clone, Debug)]
 pub struct SessionSnapshot {
     /// The session.

@@ -64,7 +64,8 @@ pub(crate) struct ShardSetup {
     pub(crate) load: Arc<Load>,
 }
 
-/// The state of a shard. Everything here belongs to one thread.
+/// The state of a shard. Everything here belongs to one thread. Sixteen fields: each is a part with a job of its own, or a
+/// channel by which the shard speaks.
 pub(crate) struct Shard {
     index: ShardIndex,
     config: Arc<CoreConfig>,

@@ -37,6 +37,7 @@ struct Frame {
     packets: u64,
 }
 
+/// A viewer, its path and the stream. One flat list of state and record: each test looks at what it needs.
 struct Simulation {
     viewer: Viewer,
     published: Published,
