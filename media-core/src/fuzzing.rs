@@ -303,7 +303,7 @@ pub fn receive(data: &[u8]) {
         if ticks == 1 {
             stats.on_sender_report(now, NtpTime(u64::from(timestamp) << 20));
         }
-        let block = stats.report(now).expect("a packet came");
+        let block = stats.report(now).expect("a packet was received");
         assert!((-0x80_0000..=0x7f_ffff).contains(&block.cumulative_lost));
     }
 }

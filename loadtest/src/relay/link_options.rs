@@ -112,7 +112,7 @@ impl LinkOptions {
 /// What a link did, by cause. Datagrams if nothing else is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LinkCounts {
-    /// Came in.
+    /// Received.
     pub received: u64,
     /// Their bytes, without headers.
     pub received_bytes: u64,

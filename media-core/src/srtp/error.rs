@@ -9,7 +9,7 @@ pub enum SrtpError {
     #[error("the authentication tag is wrong")]
     Authentication,
     /// The packet was received before, or is older than the replay window.
-    #[error("the packet came before or is too old")]
+    #[error("the packet was received before or is too old")]
     Replay,
     /// Shorter than its own headers, trailer and tag; or plainly no RTP or RTCP version 2.
     #[error("the packet is shorter than its headers and tag")]
