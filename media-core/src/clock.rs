@@ -55,7 +55,7 @@ impl ClockPoint {
 }
 
 /// `later - earlier` in nanoseconds.
-pub(crate) fn signed_nanos(later: Duration, earlier: Duration) -> i128 {
+fn signed_nanos(later: Duration, earlier: Duration) -> i128 {
     later.as_nanos() as i128 - earlier.as_nanos() as i128
 }
 

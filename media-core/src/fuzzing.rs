@@ -17,7 +17,7 @@ use crate::rtp::nack::{MAX_PENDING, NackGenerator};
 use crate::rtp::receive::ReceiveStats;
 use crate::rtp::red::{self, Redundancy};
 use crate::rtp::rtt::{MAX_INTERVAL, MIN_INTERVAL, RoundTrip};
-use crate::rtp::sequence::{SequenceExtender, TimestampExtender};
+use crate::rtp::sequence::SequenceExtender;
 use crate::rtp::{ExtensionIter, HeaderFields, RtpHeader, compat, extension, rtx, write_header};
 use crate::spec::IceCredentials;
 
@@ -125,7 +125,6 @@ pub fn extensions(data: &[u8]) {
             total += 1 + element.len();
             let _ = extension::transport_cc(element);
             assert!(extension::abs_send_time(element).is_none_or(|time| time < 1 << 24));
-            assert!(extension::mid(element).is_none_or(|mid| (1..=16).contains(&mid.len()) && mid.is_ascii()));
         }
         assert!(total <= data.len());
     }
@@ -285,7 +284,7 @@ pub fn transport_feedback_writer(data: &[u8]) {
 pub fn receive(data: &[u8]) {
     let mut now = Instant::now();
     let mut timestamp = 0u32;
-    let (mut sequences, mut timestamps) = (SequenceExtender::new(), TimestampExtender::new());
+    let mut sequences = SequenceExtender::new();
     let (mut stats, mut nack, mut round_trip) = (ReceiveStats::new(1), NackGenerator::new(), RoundTrip::new());
     for &[high, low, ticks, millis] in data.as_chunks::<4>().0 {
         now += Duration::from_millis(u64::from(millis));
@@ -293,7 +292,6 @@ pub fn receive(data: &[u8]) {
         timestamp = timestamp.wrapping_add(u32::from(ticks) << (ticks & 31));
         let sequence = sequences.extend(sequence_number);
         assert_eq!(sequence as u16, sequence_number);
-        assert_eq!(timestamps.extend(timestamp) as u32, timestamp);
         stats.on_rtp(now, sequence_number, timestamp, 90_000);
         if let Some(sample) = nack.on_packet(now, sequence).and_then(|answer| answer.round_trip) {
             round_trip.on_sample(now, sample);

@@ -113,15 +113,6 @@ impl Feed {
     }
 }
 
-/// How many feeds other shards took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FeedReport {
-    /// Feeds taken.
-    pub taken: u64,
-    /// Feeds refused: the shard could not keep up.
-    pub refused: u64,
-}
-
 /// Feeds that were sent. Those that all other shards have read are filled again.
 pub struct FeedPool {
     wall: WallClock,

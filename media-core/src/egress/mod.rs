@@ -20,7 +20,7 @@ mod track;
 mod viewer;
 
 pub use congestion::Congestion;
-pub use feed::{Feed, FeedPool, FeedReport, Feeder};
+pub use feed::{Feed, FeedPool, Feeder};
 pub use reader::Reader;
 pub use track::EgressTrack;
 pub use viewer::{FanOutPass, Resent, SentCounters, Served, Viewer};

@@ -88,11 +88,6 @@ impl Ingest {
         self.sections.iter().map(|section| (section.track, section.formats()))
     }
 
-    /// The formats of a track; none if it is not published.
-    pub fn formats(&self, track: TrackId) -> &[Format] {
-        self.section(track).map_or(&[], SectionReceiver::formats)
-    }
-
     /// Which wall-clock time belongs to the RTP timestamps of a track.
     pub fn clock_point(&self, track: TrackId) -> Option<ClockPoint> {
         self.timing.clock.point(track)

@@ -59,16 +59,6 @@ impl<'a> Iterator for ExtensionIter<'a> {
     }
 }
 
-/// The identification tag of `sdes:mid` (RFC 9143 §15): 1 to 16 bytes of token characters.
-#[inline]
-pub fn mid(data: &[u8]) -> Option<&str> {
-    let is_token = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]".contains(byte);
-    if !(1..=16).contains(&data.len()) || !data.iter().all(is_token) {
-        return None;
-    }
-    std::str::from_utf8(data).ok()
-}
-
 /// The transport-wide sequence number (draft-holmer-rmcat-transport-wide-cc-extensions-01 §2).
 #[inline]
 pub fn transport_cc(data: &[u8]) -> Option<u16> {
@@ -121,16 +111,6 @@ mod tests {
         assert_eq!(elements(0x1000, &[1, 1, 1, 2]), [(1, vec![1])]);
         assert_eq!(elements(0x1000, &[1, 1, 1, 2, 4, 1]), [(1, vec![1])]);
         assert_eq!(elements(0x1234, &[0x10, 1]), []);
-    }
-
-    #[test]
-    fn names_are_short_and_plain() {
-        // EXT-H03
-        assert_eq!(mid(b"video0"), Some("video0"));
-        assert_eq!(mid(b""), None);
-        assert_eq!(mid(&[b'a'; 17]), None);
-        assert_eq!(mid(b"a b"), None);
-        assert_eq!(mid(&[0xc3, 0xa4]), None);
     }
 
     #[test]

@@ -63,36 +63,6 @@ impl SequenceExtender {
     }
 }
 
-/// Turns 32-bit timestamps into ones that do not wrap, as [`SequenceExtender`] does: the first becomes 2³² plus itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TimestampExtender {
-    highest: Option<u64>,
-}
-
-impl TimestampExtender {
-    /// Has seen nothing.
-    pub fn new() -> TimestampExtender {
-        TimestampExtender::default()
-    }
-
-    /// The extended timestamp in ticks; the low 32 bits equal `timestamp`.
-    #[inline]
-    pub fn extend(&mut self, timestamp: u32) -> u64 {
-        let extended = match self.highest {
-            None => (1 << 32) + u64::from(timestamp),
-            Some(highest) => highest.wrapping_add_signed(i64::from(timestamp_distance(timestamp, highest as u32))),
-        };
-        self.highest = Some(self.highest.map_or(extended, |highest| highest.max(extended)));
-        extended
-    }
-
-    /// The highest extended timestamp so far.
-    #[inline]
-    pub fn highest(&self) -> Option<u64> {
-        self.highest
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,14 +111,5 @@ mod tests {
         extender.extend(100);
         assert_eq!(extender.peek(200), 65_736);
         assert_eq!(extender.highest(), Some(65_636));
-    }
-
-    #[test]
-    fn timestamps_grow_over_a_wrap() {
-        let mut extender = TimestampExtender::new();
-        let first = extender.extend(u32::MAX - 1_000);
-        assert_eq!(extender.extend(2_000), first + 3_001);
-        assert_eq!(extender.extend(u32::MAX), first + 1_000);
-        assert_eq!(extender.highest(), Some(first + 3_001));
     }
 }

@@ -107,29 +107,40 @@ impl ShardLoad {
     }
 }
 
+impl Shard {
+    /// A shard without sessions, and its mailbox.
+    fn new(
+        setup: ShardSetup,
+        dtls_outputs: mpsc::UnboundedSender<DtlsOutput>,
+        agents: mpsc::Sender<AgentTransmit>,
+    ) -> std::io::Result<(Shard, ShardInbox)> {
+        let socket = Rc::new(MediaSocket::register(setup.socket)?);
+        let shard = Shard {
+            index: setup.index,
+            config: setup.config,
+            wall: setup.wall,
+            outbound: Outbound::new(socket.clone()),
+            socket,
+            counters: ShardCounters::default(),
+            sessions: Sessions::default(),
+            streams: Streams::new(setup.wall),
+            links: setup.links,
+            handshakes: Handshakes { pool: setup.pool, outputs: dtls_outputs },
+            agents,
+            events: setup.events,
+            load: ShardLoad::new(setup.load),
+            next_slow_tick: Instant::now(),
+            ice_outputs: Vec::new(),
+        };
+        Ok((shard, setup.inbox))
+    }
+}
+
 /// Runs a shard until it is told to shut down.
 pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
-    let socket = Rc::new(MediaSocket::register(setup.socket)?);
     let (dtls_outputs, mut dtls) = mpsc::unbounded_channel();
     let (agent_outputs, mut agents) = mpsc::channel(1024);
-    let mut inbox = setup.inbox;
-    let mut shard = Shard {
-        index: setup.index,
-        config: setup.config,
-        wall: setup.wall,
-        outbound: Outbound::new(socket.clone()),
-        socket,
-        counters: ShardCounters::default(),
-        sessions: Sessions::default(),
-        streams: Streams::new(setup.wall),
-        links: setup.links,
-        handshakes: Handshakes { pool: setup.pool, outputs: dtls_outputs },
-        agents: agent_outputs,
-        events: setup.events,
-        load: ShardLoad::new(setup.load),
-        next_slow_tick: Instant::now(),
-        ice_outputs: Vec::new(),
-    };
+    let (mut shard, mut inbox) = Shard::new(setup, dtls_outputs, agent_outputs)?;
     let mut received = ReceiveBatch::new();
     let mut ticker = tokio::time::interval(TICK);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
