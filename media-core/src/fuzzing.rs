@@ -132,7 +132,7 @@ pub fn extensions(data: &[u8]) {
 
 /// A VP8 payload.
 pub fn vp8_packet(data: &[u8]) {
-    let descriptor = vp8::Descriptor::parse(data);
+    let descriptor = vp8::Vp8Descriptor::parse(data);
     assert!(descriptor.is_none_or(|descriptor| (1..=6).contains(&descriptor.len) && descriptor.len <= data.len()));
     if starts_keyframe(Codec::Vp8, data) {
         assert!(descriptor.is_some_and(|descriptor| descriptor.partition_start && descriptor.partition == 0));
@@ -141,7 +141,7 @@ pub fn vp8_packet(data: &[u8]) {
 
 /// A VP9 payload.
 pub fn vp9_packet(data: &[u8]) {
-    let descriptor = vp9::Descriptor::parse(data);
+    let descriptor = vp9::Vp9Descriptor::parse(data);
     assert!(descriptor.is_none_or(|descriptor| (1..=data.len()).contains(&descriptor.len)));
     if starts_keyframe(Codec::Vp9, data) {
         assert!(descriptor.is_some_and(|descriptor| descriptor.frame_start && !descriptor.inter_picture));

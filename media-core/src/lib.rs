@@ -69,7 +69,6 @@ pub mod ledger;
 mod load;
 pub mod media;
 mod net;
-mod rate;
 mod rtcp;
 mod rtp;
 mod session;
@@ -78,6 +77,7 @@ mod spec;
 mod srtp;
 pub mod stats;
 mod stream;
+mod token_bucket;
 
 pub use config::CoreConfig;
 pub use event::CoreEvent;

@@ -136,7 +136,7 @@ impl Packetizer {
 /// See [`Broken`].
 pub(crate) fn open(codec: Codec, payload: &[u8]) -> Result<Stamp, Broken> {
     let body = match codec {
-        Codec::Vp8 => vp8::Descriptor::parse(payload).ok_or(Broken::Foreign)?.len,
+        Codec::Vp8 => vp8::Vp8Descriptor::parse(payload).ok_or(Broken::Foreign)?.len,
         _ => 0,
     };
     Stamp::open(payload.get(body..).ok_or(Broken::Foreign)?)

@@ -8,6 +8,7 @@
 #![deny(clippy::disallowed_types)]
 
 mod congestion;
+mod egress_track;
 mod fast_start;
 mod feed;
 mod late_drop;
@@ -16,13 +17,12 @@ mod retransmissions;
 mod rewriter;
 mod rtp_sender;
 mod sequence_map;
-mod track;
 mod viewer;
 
 pub use congestion::Congestion;
+pub use egress_track::EgressTrack;
 pub use feed::{Feed, FeedPool, Feeder};
 pub use reader::Reader;
-pub use track::EgressTrack;
 pub use viewer::{FanOutPass, Resent, SentCounters, Served, Viewer};
 
 use crate::srtp::MAX_TRAILER;

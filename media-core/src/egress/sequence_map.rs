@@ -165,7 +165,7 @@ impl SequenceMap {
         }
     }
 
-    /// The packet behind a number that the viewer names, if the record still has it. The numbers of all runs follow on each
+    /// The packet that was sent under a number, if the record still has it. The numbers of all runs follow on each
     /// other.
     pub(super) fn find(&self, number: u16) -> Option<Found> {
         if !self.started {

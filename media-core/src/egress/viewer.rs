@@ -9,10 +9,10 @@ use crate::stream::{CachedPacket, Encoding, Tracks};
 
 use super::PACKET_ROOM;
 use super::congestion::Congestion;
+use super::egress_track::EgressTrack;
 use super::late_drop::Overdue;
 use super::retransmissions::Verdict;
 use super::rtp_sender::{SendContext, WriteError};
-use super::track::EgressTrack;
 
 /// The least time between two retransmissions of one packet to one viewer; the round-trip time if that is longer.
 const RETRANSMISSION_INTERVAL: Duration = Duration::from_millis(20);
@@ -33,7 +33,7 @@ pub struct FanOutPass<'a> {
     pub overloaded: bool,
 }
 
-/// What serving a viewer came to.
+/// What was sent to a viewer in one fan-out pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// RTP packets written.
@@ -115,7 +115,7 @@ impl PacketWriter<'_> {
         let overdue = overdue.filter(|overdue| overdue.from < end);
         self.forward_until(track, encoding, overdue.map_or(end, |overdue| overdue.from), is_paced);
         if let Some(overdue) = overdue.filter(|overdue| overdue.from == track.reader.position()) {
-            self.drop(track, &overdue);
+            self.drop_overdue(track, &overdue);
             self.forward_until(track, encoding, end, is_paced);
         }
         if track.reader.position() >= end {
@@ -137,7 +137,7 @@ impl PacketWriter<'_> {
     }
 
     #[cold]
-    fn drop(&mut self, track: &mut EgressTrack, overdue: &Overdue) {
+    fn drop_overdue(&mut self, track: &mut EgressTrack, overdue: &Overdue) {
         let packets = overdue.until - overdue.from;
         self.served.dropped += packets;
         self.sent.dropped += packets;
@@ -259,7 +259,7 @@ impl Viewer {
         writer.served
     }
 
-    /// Retransmits the packet behind a NACKed sequence number of one track.
+    /// Retransmits the packet that was sent under a NACKed number, by the SSRC of its track.
     pub fn resend(
         &mut self,
         now: Instant,

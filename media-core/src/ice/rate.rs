@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::rate::TokenBucket;
+use crate::token_bucket::TokenBucket;
 
 /// STUN messages a second that one session may send.
 const PER_SECOND: f64 = 50.0;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::net::TransportTuple;
-use crate::rate::TokenBucket;
 use crate::srtp::{SrtpError, SrtpReceiver};
 use crate::stats::DropReason;
+use crate::token_bucket::TokenBucket;
 
 use super::Session;
 

@@ -9,7 +9,7 @@ use crate::net::{Outbound, TransportTuple};
 use crate::rtcp::ntp::round_trip_time;
 use crate::rtcp::{Nack, NtpTime, ReportBlock, RtcpPacket, RtcpPackets};
 use crate::stats::{DropReason, SessionStats, ShardCounters};
-use crate::stream::{Answer, Tracks};
+use crate::stream::{KeyframeAnswer, Tracks};
 
 use super::lifecycle::Lifecycle;
 use super::rtcp_out::FEEDBACK_SSRC;
@@ -197,10 +197,10 @@ impl Watching {
         let is_starting = egress.is_starting(now);
         let restart = || egress.restart(now, encoding);
         match stream_track.keyframe_requests.answer(now, &mut self.keyframe_requests, is_starting, restart) {
-            Answer::RateLimited => {}
-            Answer::FromCache => needed.restarted = true,
-            Answer::FromPublisher => needed.tracks.push(track),
-            Answer::Unavailable => {
+            KeyframeAnswer::RateLimited => {}
+            KeyframeAnswer::FromCache => needed.restarted = true,
+            KeyframeAnswer::FromPublisher => needed.tracks.push(track),
+            KeyframeAnswer::Unavailable => {
                 context.counters.keyframes_unavailable += 1;
                 needed.tracks.push(track);
             }

@@ -6,8 +6,8 @@
 
 #![deny(clippy::disallowed_types)]
 
+mod checks;
 mod connect;
-mod connectivity;
 mod fan_out;
 mod mailbox;
 mod messages;

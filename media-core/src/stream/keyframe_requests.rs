@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::media::TrackId;
-use crate::rate::TokenBucket;
 use crate::spec::StreamId;
+use crate::token_bucket::TokenBucket;
 
 /// Unanswered requests after which the publisher counts as one that ignores them (OBS does).
 const MAX_UNANSWERED: u32 = 3;
@@ -62,7 +62,7 @@ impl Default for RequestLimit {
 
 /// What becomes of a viewer's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum KeyframeAnswer {
     /// The viewer requests too often.
     RateLimited,
     /// The viewer restarts from the cached keyframe.
@@ -134,16 +134,16 @@ impl KeyframeRequests {
         limit: &mut RequestLimit,
         is_starting: bool,
         restart: impl FnOnce() -> bool,
-    ) -> Answer {
+    ) -> KeyframeAnswer {
         let ignored = self.are_ignored();
         if !limit.allow(now) {
-            Answer::RateLimited
+            KeyframeAnswer::RateLimited
         } else if (ignored || is_starting) && restart() {
-            Answer::FromCache
+            KeyframeAnswer::FromCache
         } else if ignored {
-            Answer::Unavailable
+            KeyframeAnswer::Unavailable
         } else {
-            Answer::FromPublisher
+            KeyframeAnswer::FromPublisher
         }
     }
 

@@ -15,6 +15,6 @@ mod track;
 pub use cache::{CachedPacket, PacketInfo};
 pub use encoding::Encoding;
 pub use extensions::{MAX_EXTENSIONS, StoredExtensions, stored_extensions};
-pub use keyframe_requests::{Answer, DeferredRequests, KeyframeRequest, KeyframeRequests, RequestLimit};
+pub use keyframe_requests::{DeferredRequests, KeyframeAnswer, KeyframeRequest, KeyframeRequests, RequestLimit};
 pub use timeline::{Place, Timeline};
 pub use track::{PublishedTrack, Track, Tracks};

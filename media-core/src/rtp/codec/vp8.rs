@@ -4,7 +4,7 @@ use super::PictureId;
 
 /// The payload descriptor in front of the VP8 data (RFC 7741 §4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Descriptor {
+pub struct Vp8Descriptor {
     /// N: no other frame refers to this one.
     pub non_reference: bool,
     /// S: the packet begins a partition.
@@ -25,11 +25,11 @@ pub struct Descriptor {
     pub len: usize,
 }
 
-impl Descriptor {
+impl Vp8Descriptor {
     /// Reads the descriptor; `None` if it reaches beyond the payload.
-    pub fn parse(payload: &[u8]) -> Option<Descriptor> {
+    pub fn parse(payload: &[u8]) -> Option<Vp8Descriptor> {
         let (&first, mut rest) = payload.split_first()?;
-        let mut descriptor = Descriptor {
+        let mut descriptor = Vp8Descriptor {
             non_reference: first & 0x20 != 0,
             partition_start: first & 0x10 != 0,
             partition: first & 0x07,
@@ -77,7 +77,7 @@ pub fn starts_keyframe(payload: &[u8]) -> bool {
     if payload.first().is_none_or(|first| first & 0x17 != 0x10) {
         return false;
     }
-    let frame = Descriptor::parse(payload).and_then(|descriptor| payload.get(descriptor.len));
+    let frame = Vp8Descriptor::parse(payload).and_then(|descriptor| payload.get(descriptor.len));
     frame.is_some_and(|first| first & 0x01 == 0)
 }
 
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn the_shortest_descriptor_is_one_byte() {
         // COD-05
-        let descriptor = Descriptor::parse(&[0x10]).unwrap();
+        let descriptor = Vp8Descriptor::parse(&[0x10]).unwrap();
         assert!(descriptor.partition_start && !descriptor.non_reference);
         assert_eq!((descriptor.len, descriptor.picture_id), (1, None));
     }
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn every_field_is_read() {
         // COD-05
-        let descriptor = Descriptor::parse(&[0xb3, 0xf0, 0x92, 0x34, 0x56, 0b1010_0111, 0xff]).unwrap();
+        let descriptor = Vp8Descriptor::parse(&[0xb3, 0xf0, 0x92, 0x34, 0x56, 0b1010_0111, 0xff]).unwrap();
         assert!(descriptor.non_reference && descriptor.partition_start && descriptor.layer_sync);
         assert_eq!(descriptor.partition, 3);
         assert_eq!(descriptor.picture_id, Some(PictureId { value: 0x1234, wide: true }));
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(descriptor.temporal_id, Some(2));
         assert_eq!(descriptor.key_idx, Some(7));
         assert_eq!(descriptor.len, 6);
-        let narrow = Descriptor::parse(&[0x80, 0x80, 0x12]).unwrap();
+        let narrow = Vp8Descriptor::parse(&[0x80, 0x80, 0x12]).unwrap();
         assert_eq!(narrow.picture_id, Some(PictureId { value: 0x12, wide: false }));
     }
 
@@ -113,7 +113,7 @@ mod tests {
         // COD-05
         let whole = [0x90, 0xf0, 0x92, 0x34, 0x56, 0xa7];
         for end in 0..whole.len() {
-            assert_eq!(Descriptor::parse(&whole[..end]), None);
+            assert_eq!(Vp8Descriptor::parse(&whole[..end]), None);
             assert!(!starts_keyframe(&whole[..end]));
         }
         assert!(!starts_keyframe(&whole), "no byte of the frame itself");

@@ -19,7 +19,7 @@ pub struct LayerIndices {
 
 /// The payload descriptor in front of the VP9 data (RFC 9628 §4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Descriptor {
+pub struct Vp9Descriptor {
     /// I: PictureID.
     pub picture_id: Option<PictureId>,
     /// P: predicted from an earlier picture.
@@ -40,11 +40,11 @@ pub struct Descriptor {
     pub len: usize,
 }
 
-impl Descriptor {
+impl Vp9Descriptor {
     /// Reads the descriptor; `None` if it reaches beyond the payload or has more than three reference indices.
-    pub fn parse(payload: &[u8]) -> Option<Descriptor> {
+    pub fn parse(payload: &[u8]) -> Option<Vp9Descriptor> {
         let (&first, mut rest) = payload.split_first()?;
-        let mut descriptor = Descriptor {
+        let mut descriptor = Vp9Descriptor {
             picture_id: None,
             inter_picture: first & 0x40 != 0,
             layer: None,
@@ -124,7 +124,7 @@ pub fn starts_keyframe(payload: &[u8]) -> bool {
     if payload.first().is_none_or(|first| first & 0x48 != 0x08) {
         return false;
     }
-    Descriptor::parse(payload)
+    Vp9Descriptor::parse(payload)
         .is_some_and(|descriptor| descriptor.layer.is_none_or(|layer| layer.spatial_id == 0 && !layer.inter_layer))
 }
 
@@ -139,7 +139,7 @@ mod tests {
             0xaa, 0x92, 0x34, 0x00, 0x07, 0x38, 0x01, 0x40, 0x00, 0xb4, 0x02, 0x80, 0x01, 0x68, 0x02, 0x00, 0x34, 0x01,
             0xff,
         ];
-        let descriptor = Descriptor::parse(&payload).unwrap();
+        let descriptor = Vp9Descriptor::parse(&payload).unwrap();
         assert_eq!(descriptor.picture_id, Some(PictureId { value: 0x1234, wide: true }));
         let layer = descriptor.layer.unwrap();
         assert_eq!((layer.temporal_id, layer.spatial_id, layer.tl0_pic_idx), (0, 0, Some(7)));
@@ -147,19 +147,19 @@ mod tests {
         assert_eq!(descriptor.len, payload.len() - 1);
         assert!(starts_keyframe(&payload));
         for end in 0..descriptor.len {
-            assert_eq!(Descriptor::parse(&payload[..end]), None, "cut at {end}");
+            assert_eq!(Vp9Descriptor::parse(&payload[..end]), None, "cut at {end}");
         }
     }
 
     #[test]
     fn flexible_mode_has_references_and_no_tl0_index() {
         // COD-08
-        let descriptor = Descriptor::parse(&[0xfc, 0x05, 0b0101_0011, 0x03, 0x02, 0xee]).unwrap();
+        let descriptor = Vp9Descriptor::parse(&[0xfc, 0x05, 0b0101_0011, 0x03, 0x02, 0xee]).unwrap();
         let layer = descriptor.layer.unwrap();
         assert_eq!((layer.temporal_id, layer.spatial_id, layer.tl0_pic_idx), (2, 1, None));
         assert!(layer.switching_up && layer.inter_layer && descriptor.flexible && descriptor.frame_end);
         assert_eq!(descriptor.len, 5);
-        assert_eq!(Descriptor::parse(&[0xdc, 0x05, 0x03, 0x03, 0x03, 0x02]), None, "four references");
+        assert_eq!(Vp9Descriptor::parse(&[0xdc, 0x05, 0x03, 0x03, 0x03, 0x02]), None, "four references");
     }
 
     #[test]

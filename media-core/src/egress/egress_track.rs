@@ -177,7 +177,7 @@ impl EgressTrack {
         Ok(length)
     }
 
-    /// The packet behind a sequence number of the viewer's, and writing it again.
+    /// Writes a packet again that was sent under this number.
     pub(super) fn forward_again(
         &mut self,
         packet: &CachedPacket<'_>,
