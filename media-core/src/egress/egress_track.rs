@@ -12,6 +12,7 @@ use super::late_drop::Overdue;
 use super::reader::Reader;
 use super::rewriter::Rewriter;
 use super::rtp_sender::{RtpSender, SendContext, WriteError};
+use super::sequence_map::Found;
 
 /// One m-section of a viewer. What every fan-out pass needs stands in front, in two lines of the processor's cache and one of
 /// the payload type table: with many viewers each line is a miss.
@@ -177,22 +178,21 @@ impl EgressTrack {
         Ok(length)
     }
 
-    /// Writes a packet again that was sent under this number.
+    /// The packet that the viewer names by its number, if the record of what was sent has it.
+    pub(super) fn find(&self, sequence_number: u16) -> Option<Found> {
+        self.rewriter.find(sequence_number)
+    }
+
+    /// Writes a packet again that was found in the record.
     pub(super) fn forward_again(
         &mut self,
         packet: &CachedPacket<'_>,
-        sequence_number: u16,
+        found: &Found,
         context: &mut SendContext<'_>,
         out: &mut [u8],
     ) -> Result<usize, WriteError> {
-        let found = self.rewriter.find(sequence_number).ok_or(WriteError::NotForThisViewer)?;
-        let placed = self.rewriter.place_again(packet, sequence_number, &found).ok_or(WriteError::NotForThisViewer)?;
+        let placed = self.rewriter.place_again(packet, found).ok_or(WriteError::NotForThisViewer)?;
         self.sender.send_again(&self.rewriter, packet, (placed, found.is_reproducible), context, out)
-    }
-
-    /// The stream's number of the packet that the viewer names, if the record of what was sent has it.
-    pub(super) fn sequence_of(&self, sequence_number: u16) -> Option<u64> {
-        self.rewriter.find(sequence_number).map(|found| found.sequence)
     }
 
     /// Writes a packet of `padding` bytes of padding, 1 to 255.

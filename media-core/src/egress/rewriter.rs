@@ -166,9 +166,9 @@ impl Rewriter {
     }
 
     /// The place of a packet that was sent before; `None` if the viewer has no format for it any more.
-    pub(super) fn place_again(&self, packet: &CachedPacket<'_>, sequence_number: u16, found: &Found) -> Option<Placed> {
+    pub(super) fn place_again(&self, packet: &CachedPacket<'_>, found: &Found) -> Option<Placed> {
         let payload_type = self.payload_type(packet.info.payload_type)?;
-        Some(Placed { timestamp: found.timestamp(packet.info.timestamp), sequence_number, payload_type })
+        Some(Placed { timestamp: found.timestamp(packet.info.timestamp), sequence_number: found.number, payload_type })
     }
 
     /// Writes header and payload of a media packet; returns the length.

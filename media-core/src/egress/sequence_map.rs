@@ -40,6 +40,8 @@ impl Run {
 pub(super) struct Found {
     /// The stream's number of the packet.
     pub(super) sequence: u64,
+    /// The viewer's number of it.
+    pub(super) number: u16,
     /// Written once more with the present settings, the packet is the same to the last bit: it belongs to the present run.
     pub(super) is_reproducible: bool,
     /// How timestamps were compressed when it was sent.
@@ -179,7 +181,7 @@ impl SequenceMap {
             let length = run.end - run.first;
             if back < length {
                 let sequence = run.end - 1 - back;
-                return Some(Found { sequence, is_reproducible: age == 0, compression: run.compression });
+                return Some(Found { sequence, number, is_reproducible: age == 0, compression: run.compression });
             }
             back -= length;
         }

@@ -76,6 +76,13 @@ pub struct SentCounters {
     pub dropped: u64,
 }
 
+impl SentCounters {
+    fn add(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
 /// What became of a NACKed packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resent {
@@ -173,8 +180,7 @@ impl PacketWriter<'_> {
         match fill(&mut self.context, self.out.reserve(PACKET_ROOM)) {
             Ok(length) => {
                 self.out.commit(self.tuple, length);
-                self.sent.packets += 1;
-                self.sent.bytes += length as u64;
+                self.sent.add(length);
                 true
             }
             Err(WriteError::NotForThisViewer) => false,
@@ -272,23 +278,22 @@ impl Viewer {
         let interval = (round_trip - ROUND_TRIP_TOLERANCE.min(round_trip / 4)).max(RETRANSMISSION_INTERVAL);
         let Some(track) = self.tracks.iter_mut().find(|track| track.ssrc() == ssrc) else { return Resent::No };
         let Some(encoding) = track.encoding(tracks) else { return Resent::No };
-        let Some(sequence) = track.sequence_of(sequence_number) else { return Resent::No };
-        let Some(packet) = encoding.packet(sequence) else { return Resent::No };
+        let Some(found) = track.find(sequence_number) else { return Resent::No };
+        let Some(packet) = encoding.packet(found.sequence) else { return Resent::No };
         let congestion = &mut *self.congestion;
         let within_budget = || congestion.allow_retransmission(now, packet.payload.len());
-        match track.sender.retransmissions.allow(now, sequence, interval, within_budget) {
+        match track.sender.retransmissions.allow(now, found.sequence, interval, within_budget) {
             Verdict::Send => {}
-            Verdict::GivenUp if encoding.latest_keyframe().is_some_and(|keyframe| keyframe <= sequence) => {
+            Verdict::GivenUp if encoding.latest_keyframe().is_some_and(|keyframe| keyframe <= found.sequence) => {
                 return Resent::BeyondRepair;
             }
             Verdict::GivenUp | Verdict::NotNow => return Resent::No,
         }
         let mut context = SendContext { now, srtp: &mut self.srtp, congestion };
         let room = out.reserve(PACKET_ROOM);
-        let Ok(length) = track.forward_again(&packet, sequence_number, &mut context, room) else { return Resent::No };
+        let Ok(length) = track.forward_again(&packet, &found, &mut context, room) else { return Resent::No };
         out.commit(tuple, length);
-        self.sent.packets += 1;
-        self.sent.bytes += length as u64;
+        self.sent.add(length);
         Resent::Yes
     }
 
