@@ -75,9 +75,12 @@ impl EgressTrack {
         }
         let (Some(keyframe), Some(newest)) = (encoding.start(now), encoding.newest()) else { return false };
         let compression = self.rewriter.clock_rate(keyframe.payload_type).map(|clock_rate| {
+            // The time since the newest packet counts: else all that follows would seem early.
+            let age = now.saturating_duration_since(newest.arrived).as_secs_f64();
+            let live = newest.timestamp.wrapping_add((age * f64::from(clock_rate)) as u32);
             // Past what it was sent already, if it restarts.
-            let next = self.rewriter.next_timestamp().filter(|&next| timestamp_is_newer(next, newest.timestamp));
-            self.reader.fast_start(now, &keyframe, clock_rate, next.unwrap_or(newest.timestamp))
+            let next = self.rewriter.next_timestamp().filter(|&next| timestamp_is_newer(next, live));
+            self.reader.fast_start(now, &keyframe, clock_rate, next.unwrap_or(live))
         });
         self.rewriter.restart_at(self.reader.position(), compression);
         true

@@ -32,7 +32,7 @@ pub(super) struct Compression {
 }
 
 impl Compression {
-    /// Compresses from timestamp `first` on, which was received `age` ago, while `live` is the newest.
+    /// Compresses from timestamp `first` on, which was received `age` ago, while `live` is the present one.
     fn new(clock_rate: u32, first: u32, live: u32, age: Duration) -> Compression {
         let duration = (age / SHARE).clamp(SHORTEST, LONGEST);
         let duration = (duration.as_secs_f64() * f64::from(clock_rate)) as u32;
@@ -71,7 +71,7 @@ pub(super) struct FastStart {
 }
 
 impl FastStart {
-    /// Starts at timestamp `first`, which was received `age` ago, while `live` is the newest.
+    /// Starts at timestamp `first`, which was received `age` ago, while `live` is the present one.
     pub(super) fn new(now: Instant, clock_rate: u32, first: u32, live: u32, age: Duration) -> FastStart {
         FastStart { started: now, compression: Compression::new(clock_rate, first, live, age), caught_up: false }
     }
@@ -81,10 +81,12 @@ impl FastStart {
         self.caught_up = true;
     }
 
-    /// When the packet with this timestamp of the stream is to be sent; `None` once the viewer has caught up.
+    /// When the packet with this timestamp of the stream is to be sent; `None` once the viewer has caught up. What comes after
+    /// the end is due at the end: if the newest packet was late, as before a burst, all that follows is earlier than its
+    /// timestamp says, and a viewer that held it back until then would do so for good.
     pub(super) fn due(&self, timestamp: u32) -> Option<Instant> {
-        let Compression { clock_rate, live, .. } = self.compression;
-        let ticks = timestamp_distance(self.compression.timestamp(timestamp), live).max(0);
+        let Compression { clock_rate, live, duration, .. } = self.compression;
+        let ticks = timestamp_distance(self.compression.timestamp(timestamp), live).clamp(0, duration as i32);
         let wait = Duration::from_secs_f64(f64::from(ticks) / f64::from(clock_rate.max(1)));
         (!self.caught_up).then(|| self.started + wait)
     }

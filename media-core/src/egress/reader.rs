@@ -100,7 +100,7 @@ impl Reader {
         self.awaits_keyframe = false;
     }
 
-    /// Goes to a keyframe, received some time ago while `live` is the newest timestamp, and reads faster than real time from
+    /// Goes to a keyframe, received some time ago while `live` is the present timestamp, and reads faster than real time from
     /// there. The timestamps are to be compressed accordingly.
     pub(super) fn fast_start(
         &mut self,

@@ -1,3 +1,4 @@
+mod live;
 mod narrow;
 
 use std::collections::HashMap;
