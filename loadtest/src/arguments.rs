@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use loadtest::client::{ClientOptions, PublisherOptions, Verify};
+use loadtest::client::{ClientOptions, ClockFaults, PublisherOptions, Verify};
 use loadtest::floor::{FloorArgs, Srtp};
 use loadtest::relay::RelayArgs;
 use loadtest::run::{Campaign, Plan, RunError, Scenario};
@@ -121,6 +121,39 @@ struct Media {
     /// A keyframe is so many times as big as the other frames; the bit rate stays
     #[arg(long, default_value_t = 5.0, value_name = "TIMES")]
     keyframe_factor: f64,
+    #[command(flatten)]
+    faults: Faults,
+}
+
+/// What is wrong with the publishers' clocks and uplinks.
+#[derive(Args)]
+struct Faults {
+    /// Publishers' RTP time runs so much faster than real time, in %; negative: slower
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", allow_negative_numbers = true)]
+    clock_drift: f64,
+    /// Publishers' RTP time steps by so many seconds every --fault-every seconds, under the same SSRC and with sequence
+    /// numbers that go on
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS", allow_negative_numbers = true)]
+    clock_step: f64,
+    /// Publishers' uplinks carry nothing for so long every --fault-every seconds; then what waited leaves at once
+    #[arg(long, default_value = "0", value_parser = seconds, value_name = "SECONDS")]
+    stall: Duration,
+    /// Seconds from one step or stall to the next
+    #[arg(long, default_value = "5", value_parser = seconds, value_name = "SECONDS")]
+    fault_every: Duration,
+}
+
+impl Faults {
+    fn clock(&self) -> Result<ClockFaults, RunError> {
+        if !(-90.0..=900.0).contains(&self.clock_drift) || !(-86_400.0..=86_400.0).contains(&self.clock_step) {
+            return Err(RunError::Plan("--clock-drift is from -90 to 900 %, --clock-step at most a day"));
+        }
+        if self.fault_every <= self.stall {
+            return Err(RunError::Plan("--fault-every is longer than --stall"));
+        }
+        let (drift, step) = (self.clock_drift / 100.0, self.clock_step);
+        Ok(ClockFaults { drift, step, stall: self.stall, every: self.fault_every })
+    }
 }
 
 #[derive(Args)]
@@ -401,6 +434,7 @@ impl Media {
         if !(1.0..=100.0).contains(&self.keyframe_factor) {
             return Err(RunError::Plan("--keyframe-factor must be from 1 to 100"));
         }
+        let faults = self.faults.clock()?;
         let longest = [self.video.len(), self.bitrate.len(), self.packet_size.len()];
         if publishers > 0 && longest.iter().any(|count| *count > publishers) {
             return Err(RunError::Plan("there are more kinds of media than publishers"));
@@ -424,6 +458,7 @@ impl Media {
                     fps: self.fps,
                     gop: self.gop,
                     keyframe_factor: self.keyframe_factor,
+                    faults,
                     ..PublisherOptions::default()
                 })
             })

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use media_core::media::{Codec, MediaKind};
 
 use super::figures::PublisherFigures;
+use super::media_clock::ClockFaults;
 use super::publisher_options::{AUDIO_BYTES, AUDIO_INTERVAL, PublisherOptions};
 use crate::media::frames::{Packetizer, Payload};
 use crate::media::stamp::Content;
@@ -32,6 +33,7 @@ pub(super) struct Encoder {
     /// Bytes that were sent beyond the average.
     debt: f64,
     first_timestamp: u32,
+    faults: ClockFaults,
     frames: u64,
     next_frame: Instant,
     next_keyframe: Instant,
@@ -49,6 +51,7 @@ impl Encoder {
             sizes: if video { media.frame_sizes() } else { (AUDIO_BYTES, AUDIO_BYTES) },
             debt: 0.0,
             first_timestamp,
+            faults: media.faults,
             frames: 0,
             next_frame: now,
             next_keyframe: now,
@@ -61,8 +64,9 @@ impl Encoder {
 
     /// The RTP timestamp of the next frame.
     pub(super) fn timestamp(&self) -> u32 {
-        let ticks = self.interval.as_nanos() * u128::from(self.frames) * u128::from(self.clock_rate()) / 1_000_000_000;
-        self.first_timestamp.wrapping_add(ticks as u32)
+        let nanos = self.interval.as_nanos() as u64 * self.frames;
+        let ticks = self.faults.rtp_time(Duration::from_nanos(nanos)) * f64::from(self.clock_rate());
+        self.first_timestamp.wrapping_add(ticks.round() as i64 as u32)
     }
 
     /// The next frame is due now, and is a keyframe.

@@ -52,6 +52,8 @@ pub struct ViewerFigures {
     pub time_steps_back: u64,
     /// The largest step of RTP time against the time of arrival from one packet to the next, in seconds.
     pub longest_time_step: f64,
+    /// How far RTP time was from the time of arrival at most, by what they were after the fast start, in seconds.
+    pub longest_time_error: f64,
     /// The largest distance of a sender report's RTP time from that of the last packet, in seconds.
     pub longest_report_step: f64,
 }

@@ -32,6 +32,8 @@ pub(super) struct PublisherMedia {
     tracks: Vec<Track>,
     media: PublisherOptions,
     begun: Instant,
+    /// When the first frames were due.
+    connected: Instant,
     next_report: Instant,
     reported: bool,
     controls: Arc<Controls>,
@@ -47,7 +49,21 @@ impl PublisherMedia {
         controls: Arc<Controls>,
         figures: Arc<Mutex<PublisherFigures>>,
     ) -> PublisherMedia {
-        PublisherMedia { tracks, media, begun, next_report: begun, reported: false, controls, figures }
+        PublisherMedia {
+            tracks,
+            media,
+            begun,
+            connected: begun,
+            next_report: begun,
+            reported: false,
+            controls,
+            figures,
+        }
+    }
+
+    /// The end of the present stall of the uplink.
+    fn stalled_until(&self, now: Instant) -> Option<Instant> {
+        self.media.faults.stalled_until(now.saturating_duration_since(self.connected)).map(|end| self.connected + end)
     }
 
     fn report(&mut self, out: &mut PacketSender) {
@@ -81,6 +97,7 @@ impl MediaHandler for PublisherMedia {
         for track in &mut self.tracks {
             track.encoder.start(now);
         }
+        self.connected = now;
         self.next_report = now + REPORT_INTERVAL / 4;
     }
 
@@ -120,6 +137,7 @@ impl MediaHandler for PublisherMedia {
         let figures = Arc::clone(&self.figures);
         let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
         self.media.keyframes = self.controls.keyframes.load(Ordering::Relaxed);
+        let stalled_until = self.stalled_until(now);
         let paused = self.controls.paused.load(Ordering::Relaxed);
         for track in &mut self.tracks {
             if paused {
@@ -127,10 +145,15 @@ impl MediaHandler for PublisherMedia {
             }
             let Track { encoder, sender } = track;
             encoder.produce(now, &self.media, &mut figures, |payload| sender.push(payload));
-            sender.send(now, out, &mut figures);
+            match stalled_until {
+                Some(end) => sender.wait_until(end),
+                None => sender.send(now, out, &mut figures),
+            }
         }
         drop(figures);
-        if now >= self.next_report {
+        if stalled_until.is_some() {
+            self.next_report = self.next_report.max(now + REPORT_INTERVAL / 10);
+        } else if now >= self.next_report {
             self.next_report = now + REPORT_INTERVAL;
             self.report(out);
         }

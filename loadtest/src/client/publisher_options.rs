@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use media_core::media::Codec;
 
+use super::media_clock::ClockFaults;
 use crate::media::stamp::STAMP_LEN;
 use crate::sdp::Imitation;
 
@@ -37,6 +38,8 @@ pub struct PublisherOptions {
     pub first_sequence: Option<u16>,
     /// RTP timestamp of the first frame of every track; random if `None`.
     pub first_timestamp: Option<u32>,
+    /// What is wrong with its clock, or its uplink.
+    pub faults: ClockFaults,
 }
 
 impl Default for PublisherOptions {
@@ -53,6 +56,7 @@ impl Default for PublisherOptions {
             imitates: Imitation::Browser,
             first_sequence: None,
             first_timestamp: None,
+            faults: ClockFaults::default(),
         }
     }
 }

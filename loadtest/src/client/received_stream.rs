@@ -17,6 +17,8 @@ const NACK_INTERVAL: Duration = Duration::from_millis(40);
 const NACK_TRIES: u8 = 5;
 /// The first NACK waits this long: most gaps are reordering.
 pub(super) const NACK_DELAY: Duration = Duration::from_millis(10);
+/// No fast start takes longer.
+const FAST_START: f64 = 2.0;
 /// SSRCs of one viewer; a server has no reason for more.
 const MAX_STREAMS: usize = 8;
 
@@ -55,6 +57,10 @@ pub(super) struct ReceivedStream {
     pub(super) last_timestamp: Option<u32>,
     time_steps_back: u64,
     longest_time_step: f64,
+    /// Arrival of the first packet, in seconds, and of the first one after the fast start its transit in ticks.
+    begun: Option<f64>,
+    reference: Option<f64>,
+    longest_time_error: f64,
     /// Delivered and lost packets at the last report.
     reported: (u64, u64),
     pub(super) last_report: Option<(u32, Instant)>,
@@ -76,6 +82,9 @@ impl ReceivedStream {
             last_timestamp: None,
             time_steps_back: 0,
             longest_time_step: 0.0,
+            begun: None,
+            reference: None,
+            longest_time_error: 0.0,
             reported: (0, 0),
             last_report: None,
             nacks: HashMap::new(),
@@ -116,6 +125,11 @@ impl ReceivedStream {
             }
         }
         self.transit = Some(transit);
+        if arrival > *self.begun.get_or_insert(arrival) + FAST_START {
+            // Half the circle of timestamps is more than 6 hours.
+            let error = (transit - *self.reference.get_or_insert(transit)) as i64 as u32 as i32;
+            self.longest_time_error = self.longest_time_error.max(f64::from(error).abs() / self.clock_rate);
+        }
     }
 
     /// The block of a receiver report; `None` before the first packet.
@@ -173,6 +187,7 @@ impl Received {
         figures.sources = self.streams.len() as u64;
         for stream in &self.streams {
             figures.time_steps_back += stream.time_steps_back;
+            figures.longest_time_error = figures.longest_time_error.max(stream.longest_time_error);
             figures.longest_time_step = figures.longest_time_step.max(stream.longest_time_step);
             match stream.kind {
                 MediaKind::Audio => figures.audio.add(&stream.track.figures()),

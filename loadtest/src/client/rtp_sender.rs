@@ -80,6 +80,11 @@ impl RtpSender {
         (!self.queue.is_empty()).then_some(self.next_burst)
     }
 
+    /// Nothing is sent before this time.
+    pub(super) fn wait_until(&mut self, time: Instant) {
+        self.next_burst = time;
+    }
+
     /// Sends the next burst of the queue.
     pub(super) fn send(&mut self, now: Instant, out: &mut PacketSender, figures: &mut PublisherFigures) {
         self.next_burst = now + PACE;

@@ -72,5 +72,6 @@ fn describe(media: &PublisherOptions) -> String {
         )
     });
     let audio = media.audio.then(|| format!("{} 50 packets/s", Codec::Opus));
-    video.into_iter().chain(audio).collect::<Vec<_>>().join("; ")
+    let faults = Some(media.faults.to_string()).filter(|faults| !faults.is_empty());
+    video.into_iter().chain(audio).chain(faults).collect::<Vec<_>>().join("; ")
 }

@@ -55,6 +55,9 @@ pub struct Report {
     pub unexpected: u64,
     /// Packets that did not authenticate or were replayed.
     pub refused: u64,
+    /// How far RTP time was from the time of arrival at most at any viewer, after its fast start, in seconds: what steps and
+    /// drift of the publisher's clock, and stalls, came to.
+    pub longest_time_error: f64,
     /// Received payload, all viewers, in Mbit/s of the main phase.
     pub received_mbit_per_second: f64,
     /// POST to the end of the handshake, in ms; of a storm, of those that joined in it.
@@ -126,6 +129,7 @@ impl Report {
             video,
             unexpected: fleet.viewers.iter().map(|viewer| viewer.unexpected).sum(),
             refused: fleet.viewers.iter().map(|viewer| viewer.refused).sum(),
+            longest_time_error: fleet.viewers.iter().map(|viewer| viewer.longest_time_error).fold(0.0, f64::max),
             received_mbit_per_second: main.map_or(0.0, |phase| phase.bytes as f64 * 8e-6 / phase.seconds.max(0.001)),
             connect_ms: times(|join| join.connected_ms),
             first_rtp_ms: times(|join| join.first_rtp_ms),
@@ -180,6 +184,10 @@ impl Report {
         let mut lines = Vec::new();
         if self.unexpected + self.refused > 0 {
             lines.push(format!("unexpected packets {}   refused by SRTP {}", self.unexpected, self.refused));
+        }
+        if self.viewers > 0 {
+            let error = self.longest_time_error;
+            lines.push(format!("RTP time: off by at most {error:.3} s from the time of arrival, at any viewer"));
         }
         lines.extend(self.usage_lines());
         lines.extend(self.outcome.lines());
