@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::clock::ClockPoint;
 use crate::media::TrackId;
 use crate::rtcp::{NtpTime, SenderInfo};
+use crate::stream::ClockSteps;
 
 /// A sender report whose times are further than this from the packets' arrival is not believed (RTCP-06).
 const PLAUSIBLE: Duration = Duration::from_secs(10);
@@ -13,12 +14,6 @@ const PACE_GRAIN: Duration = Duration::from_millis(20);
 /// How far one report may move the offset of the publisher's clock: more than clocks drift in the second between two
 /// reports, and too little to notice.
 const MAX_SLEW_NANOS: i64 = 200_000;
-/// After so long the fastest packet replaces the first one as the measure of arrival times.
-const FIRST_WINDOW: Duration = Duration::from_secs(1);
-/// Later they are judged by the fastest packet in this time …
-const ARRIVAL_WINDOW: Duration = Duration::from_secs(10);
-/// … and followed by at most so much.
-const ARRIVAL_SLEW_MS: u32 = 5;
 
 /// The clocks of one publisher's tracks. Audio and video share one offset to the server's clock, for lip sync; until every
 /// running track has a believable sender report, arrival times serve for all of them (RTCP-05).
@@ -26,6 +21,8 @@ const ARRIVAL_SLEW_MS: u32 = 5;
 pub(super) struct IngestClock {
     /// Of the tracks of which packets were received.
     tracks: Vec<TrackClock>,
+    /// The steps of the publisher's RTP clock.
+    pub(super) steps: ClockSteps,
     /// Publisher's NTP clock minus the server's wall clock, in nanoseconds; it follows the drift between the two.
     ntp_offset: Option<i64>,
 }
@@ -33,7 +30,8 @@ pub(super) struct IngestClock {
 #[derive(Clone, Copy, Debug)]
 struct TrackClock {
     track: TrackId,
-    arrival: ArrivalClock,
+    /// By the arrival of the fastest frames.
+    arrival: ClockPoint,
     report: Option<ClockPoint>,
     /// NTP and RTP time of the last report, believed or not: the next one is measured against it, so that a clock which
     /// was set is believed again soon.
@@ -43,20 +41,18 @@ struct TrackClock {
 impl IngestClock {
     /// The first packet of an RTP stream: `arrival` names its RTP time on the stream's time line.
     pub(super) fn on_first_packet(&mut self, track: TrackId, arrival: ClockPoint) {
-        let clock = TrackClock { track, arrival: ArrivalClock::new(arrival), report: None, seen: None };
+        let clock = TrackClock { track, arrival, report: None, seen: None };
         match self.track_mut(track) {
             Some(known) => *known = clock,
             None => self.tracks.push(clock),
         }
     }
 
-    /// A packet received in order: `rtp` is on the stream's time line.
+    /// A frame was received: `arrival` relates RTP time of the stream's time line and wall clock by the fastest frames.
     #[inline]
-    pub(super) fn on_packet(&mut self, track: TrackId, unix: Duration, rtp: u32) {
-        if let Some(clock) = self.track_mut(track)
-            && clock.report.is_none()
-        {
-            clock.arrival.on_packet(unix, rtp);
+    pub(super) fn on_frame(&mut self, track: TrackId, arrival: ClockPoint) {
+        if let Some(clock) = self.track_mut(track) {
+            clock.arrival = arrival;
         }
     }
 
@@ -103,7 +99,7 @@ impl IngestClock {
     pub(super) fn point(&self, track: TrackId) -> Option<ClockPoint> {
         let clock = self.tracks.iter().find(|clock| clock.track == track)?;
         let all_reported = self.tracks.iter().all(|clock| clock.report.is_some());
-        Some(clock.report.filter(|_| all_reported).unwrap_or(clock.arrival.point))
+        Some(clock.report.filter(|_| all_reported).unwrap_or(clock.arrival))
     }
 
     fn track_mut(&mut self, track: TrackId) -> Option<&mut TrackClock> {
@@ -119,46 +115,8 @@ fn keeps_pace(before: (NtpTime, u32), after: (NtpTime, u32), clock_rate: u32) ->
     ntp > 0 && rtp >= 0 && (rtp - ntp).abs() <= ntp / 10 + PACE_GRAIN.as_nanos() as i128
 }
 
-/// The relation of RTP time and wall clock by packets' arrival: that of the fastest packets, followed slowly, as the
-/// publisher's clock drifts against the server's.
-#[derive(Clone, Copy, Debug)]
-struct ArrivalClock {
-    point: ClockPoint,
-    /// Begin of this window; `None` in the first one, which is shorter.
-    window: Option<Duration>,
-    /// Least lateness in this window, in ticks.
-    least: i32,
-}
-
-impl ArrivalClock {
-    fn new(point: ClockPoint) -> ArrivalClock {
-        ArrivalClock { point, window: None, least: i32::MAX }
-    }
-
-    fn on_packet(&mut self, unix: Duration, rtp: u32) {
-        let ClockPoint { clock_rate, .. } = self.point;
-        let micros = unix.saturating_sub(self.point.unix).as_micros() as u64;
-        let expected = self.point.rtp.wrapping_add((micros * u64::from(clock_rate) / 1_000_000) as u32);
-        self.least = self.least.min(expected.wrapping_sub(rtp) as i32);
-        let end = self.window.map_or(self.point.unix + FIRST_WINDOW, |begin| begin + ARRIVAL_WINDOW);
-        if unix < end {
-            return;
-        }
-        // The first packet may have been slow. Later, a second off is no drift but a paused publisher: its clock is taken as
-        // it is now.
-        let most = (clock_rate / 1_000 * ARRIVAL_SLEW_MS) as i32;
-        let is_drift = self.window.is_some() && self.least.unsigned_abs() < clock_rate;
-        let shift = if is_drift { self.least.clamp(-most, most) } else { self.least };
-        self.point = ClockPoint { unix, rtp: expected.wrapping_sub(shift as u32), clock_rate };
-        (self.window, self.least) = (Some(unix), i32::MAX);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
-
     use super::*;
 
     const START: Duration = Duration::from_secs(1_800_000_000);
@@ -286,36 +244,5 @@ mod tests {
             assert!(reporter.report(at, at), "{at}");
         }
         assert!(reporter.error(172_800.0).abs() <= 1);
-    }
-
-    // RTCP-05: a publisher without sender reports whose clock drifts by 100 ppm, with up to 40 ms of jitter.
-    #[test]
-    fn arrival_times_follow_clock_drift_and_not_jitter() {
-        let mut clock = IngestClock::default();
-        clock.on_first_packet(TrackId::AUDIO, ClockPoint { unix: START + seconds(0.04), rtp: 0, clock_rate: 48_000 });
-        let (mut random, mut worst) = (StdRng::seed_from_u64(1), 0);
-        for packet in 1..180_000_u32 {
-            let jitter = seconds(random.random_range(0.0..0.04));
-            let sent = START + seconds(f64::from(packet) * 0.02 * (1.0 + 1e-4));
-            clock.on_packet(TrackId::AUDIO, sent + jitter, packet * 960);
-            let rtp = clock.point(TrackId::AUDIO).unwrap().rtp_at(sent);
-            if packet > 500 {
-                worst = worst.max((rtp.wrapping_sub(packet * 960) as i32).abs());
-            }
-        }
-        assert!(worst <= 48 * 3, "{worst} ticks");
-    }
-
-    // RTCP-05: the encoder paused for half a minute, and so did its RTP time.
-    #[test]
-    fn a_pause_that_rtp_time_does_not_count_is_detected() {
-        let mut clock = IngestClock::default();
-        clock.on_first_packet(TrackId::VIDEO, ClockPoint { unix: START, rtp: 0, clock_rate: 90_000 });
-        for frame in 1..3_000_u32 {
-            let pause = if frame >= 600 { 30.0 } else { 0.0 };
-            clock.on_packet(TrackId::VIDEO, START + seconds(f64::from(frame) / 30.0 + pause), frame * 3_000);
-        }
-        let rtp = clock.point(TrackId::VIDEO).unwrap().rtp_at(START + seconds(130.0));
-        assert!(rtp.abs_diff(9_000_000) <= 90 * 2, "{rtp}");
     }
 }

@@ -105,12 +105,13 @@ impl Frames {
         }
     }
 
-    /// The newest packet's RTP time, and that of the newest before it.
-    pub(super) fn on_newest(&mut self, kind: MediaKind, timestamp: u32, before: u32, clock_rate: u32) {
+    /// The sender's RTP time of the newest frame, and of the newest before it. Returns true if it goes back from one to the
+    /// other.
+    pub(super) fn on_frame(&mut self, kind: MediaKind, timestamp: u32, before: u32, clock_rate: u32) -> bool {
         let step = timestamp_distance(timestamp, before);
-        if kind == MediaKind::Video && step < 0 && step.unsigned_abs() < clock_rate {
-            self.steps_back = self.steps_back.saturating_add(1);
-        }
+        let goes_back = kind == MediaKind::Video && step < 0 && step.unsigned_abs() < clock_rate;
+        self.steps_back = self.steps_back.saturating_add(u32::from(goes_back));
+        goes_back
     }
 
     /// True if RTP time goes back from frame to frame: the encoder sends B-frames, which WebRTC receivers show in the order

@@ -6,7 +6,7 @@ use crate::clock::ClockPoint;
 use crate::media::{Extension, Format, MediaKind, MediaSection, TrackId};
 use crate::rtp::{RtpHeader, red, rtx};
 use crate::stats::DropReason;
-use crate::stream::{Encoding, PacketInfo, Place, StoredExtensions, Tracks};
+use crate::stream::{ClockSteps, Encoding, PacketInfo, Place, StoredExtensions, Tracks};
 
 use super::clock::IngestClock;
 use super::frames::{FrameStart, Frames};
@@ -228,7 +228,7 @@ impl SectionReceiver {
         encoding: &mut Encoding,
         clock: &mut IngestClock,
     ) -> Accepted {
-        let &IncomingPacket { now, unix, header, payload, .. } = incoming;
+        let &IncomingPacket { unix, header, payload, .. } = incoming;
         if payload.is_empty() {
             encoding.timeline.skip(extended);
             return Accepted::Consumed;
@@ -244,15 +244,18 @@ impl SectionReceiver {
             encoding.timeline.skip(extended);
             return Accepted::AwaitingKeyframe { track: self.track };
         }
-        let before = encoding.timeline.newest();
-        let Some(placed) = self.place(incoming, extended, start, encoding) else { return Accepted::Consumed };
-        let rtp = placed.info.timestamp;
+        let before = encoding.timeline.newest_time();
+        let Some(placed) = self.place(incoming, extended, start, encoding, &mut clock.steps) else {
+            return Accepted::Consumed;
+        };
         if is_first {
-            clock.on_first_packet(self.track, ClockPoint { unix, rtp, clock_rate });
-        } else if encoding.timeline.newest() == Some((rtp, now)) {
-            clock.on_packet(self.track, unix, rtp);
-            if let Some((before, _)) = before {
-                self.frames.on_newest(self.track.kind, rtp, before, clock_rate);
+            clock.on_first_packet(self.track, ClockPoint { unix, rtp: placed.info.timestamp, clock_rate });
+        } else if let Some(arrival) = encoding.timeline.arrival(unix)
+            && let Some(before) = before.filter(|&before| Some(before) != encoding.timeline.newest_time())
+        {
+            clock.on_frame(self.track, arrival);
+            if self.frames.on_frame(self.track.kind, header.timestamp, before, clock_rate) {
+                encoding.timeline.set_reorders(self.has_b_frames());
             }
         }
         self.admit(incoming, &placed, encoding)
@@ -265,6 +268,7 @@ impl SectionReceiver {
         extended: u64,
         start: FrameStart,
         encoding: &mut Encoding,
+        steps: &mut ClockSteps,
     ) -> Option<Placed> {
         let &IncomingPacket { now, header, .. } = incoming;
         let index = usize::from(incoming.format);
@@ -272,7 +276,7 @@ impl SectionReceiver {
         let lacks_sets = start == FrameStart::KeyframeWithoutSets && encoding.timeline.can_insert_before(extended);
         let sets = || lacks_sets.then(|| self.frames.sets(index)).into_iter().flatten();
         let inserted = sets().count();
-        let place = encoding.timeline.place_after_inserted(now, extended, header.timestamp, inserted as u8)?;
+        let place = encoding.timeline.place_after_inserted(now, (extended, header.timestamp), inserted as u8, steps)?;
         let mut info = PacketInfo {
             sequence: place.sequence,
             timestamp: place.timestamp,

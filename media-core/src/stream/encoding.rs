@@ -70,7 +70,7 @@ impl Encoding {
     pub fn new(kind: MediaKind) -> Encoding {
         Encoding {
             cache: PacketCache::new(kind),
-            timeline: Timeline::new(90_000),
+            timeline: Timeline::new(kind, 90_000),
             end: 0,
             out_of_order: Vec::with_capacity(MAX_OUT_OF_ORDER),
             pass: PassWindow { end: 0, out_of_order: Vec::with_capacity(MAX_OUT_OF_ORDER) },

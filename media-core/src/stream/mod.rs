@@ -9,6 +9,7 @@ mod cache;
 mod encoding;
 mod extensions;
 mod keyframe_requests;
+mod rtp_clock;
 mod timeline;
 mod track;
 
@@ -16,5 +17,6 @@ pub use cache::{CachedPacket, PacketInfo};
 pub use encoding::Encoding;
 pub use extensions::{MAX_EXTENSIONS, StoredExtensions, stored_extensions};
 pub use keyframe_requests::{DeferredRequests, KeyframeAnswer, KeyframeRequest, KeyframeRequests, RequestLimit};
+pub use rtp_clock::ClockSteps;
 pub use timeline::{Place, Timeline};
 pub use track::{PublishedTrack, Track, Tracks};

@@ -1,25 +1,30 @@
-//! The stream's own sequence numbers and timestamps, continuous over a restart of the publisher. Padding-only packets take
-//! no number, and numbers can be reserved for packets that the server inserts.
+//! The stream's own sequence numbers and timestamps, continuous over a restart of the publisher and over steps and drift of
+//! its RTP clock. Padding-only packets take no number, and numbers can be reserved for packets that the server inserts.
 //!
 //! Done once per stream, so that a restart costs viewers nothing.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::clock::ClockPoint;
+use crate::media::MediaKind;
+use crate::rtp::sequence::timestamp_distance;
+
+use super::rtp_clock::{ClockSteps, RtpClock};
+
 /// Shifts of the numbers that are remembered, for packets received out of order.
 const MAX_SHIFTS: usize = 64;
+/// Time bases that are remembered, likewise.
+const MAX_TIME_BASES: usize = 64;
 /// A longer gap is closed: it is an outage of many seconds, or a sender that restarted (RFC 3550 A.1), and nobody waits for
 /// the packets in it. A receiver could even take a much longer one for a step back (SRTP-08).
 const MAX_GAP: u64 = 3_000;
-/// An RTP stream that paused for so long …
-const PAUSE: Duration = Duration::from_secs(2);
-/// … and whose RTP time advanced by so much less did not count the pause: Chromium's audio does so while it has no track.
-const UNCOUNTED: Duration = Duration::from_secs(1);
 
 /// Maps one RTP stream after another onto one time line.
 #[derive(Debug)]
 pub struct Timeline {
     clock_rate: u32,
+    clock: RtpClock,
     segment: Option<Segment>,
     /// Highest sequence number given out.
     last_sequence: Option<u64>,
@@ -35,8 +40,10 @@ struct Segment {
     first: u64,
     base: u64,
     timestamp_offset: u32,
-    /// Extended sequence number of the packet after the last pause that the sender did not count, and the offset before.
-    paused: Option<(u64, u32)>,
+    /// Where that offset changed, ascending.
+    time_bases: VecDeque<TimeBase>,
+    /// The sender's RTP time of the newest packet.
+    newest_time: u32,
     /// Where the numbers were shifted, ascending: each applies up to the next.
     shifts: VecDeque<Shift>,
     /// The one that applies before `shifts`.
@@ -55,6 +62,16 @@ struct Shift {
     by: i64,
 }
 
+/// A packet from which on timestamps have another offset: the sender's RTP clock paused, stepped or drifted.
+#[derive(Clone, Copy, Debug)]
+struct TimeBase {
+    /// Its extended sequence number.
+    from: u64,
+    /// The sender's RTP time of the newest packet before, and of this one.
+    times: (u32, u32),
+    offset_before: u32,
+}
+
 /// A packet's place on the time line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -66,8 +83,9 @@ pub struct Place {
 
 impl Timeline {
     /// A time line without packets; `clock_rate` in Hz.
-    pub fn new(clock_rate: u32) -> Timeline {
-        Timeline { clock_rate, segment: None, last_sequence: None, last_timestamp: 0, last_arrival: None }
+    pub fn new(kind: MediaKind, clock_rate: u32) -> Timeline {
+        let clock = RtpClock::new(kind, clock_rate);
+        Timeline { clock_rate, clock, segment: None, last_sequence: None, last_timestamp: 0, last_arrival: None }
     }
 
     /// The next packet is of another RTP stream (other SSRC, restart), or of another clock.
@@ -100,6 +118,22 @@ impl Timeline {
         self.segment.as_ref().map(|segment| segment.timestamp_offset)
     }
 
+    /// Which wall-clock time belongs to its timestamps, by the arrival of the fastest frames; `unix` is when the newest frame
+    /// arrived.
+    pub fn arrival(&self, unix: Duration) -> Option<ClockPoint> {
+        Some(ClockPoint { unix, rtp: self.clock.present()?, clock_rate: self.clock_rate })
+    }
+
+    /// The sender's RTP time of the newest packet.
+    pub fn newest_time(&self) -> Option<u32> {
+        self.segment.as_ref().map(|segment| segment.newest_time)
+    }
+
+    /// The sender sends frames in another order than they are shown.
+    pub fn set_reorders(&mut self, reorders: bool) {
+        self.clock.set_reorders(reorders);
+    }
+
     /// True if numbers can be reserved in front of this packet: the one before it was received, or none is expected.
     pub fn can_insert_before(&self, extended: u64) -> bool {
         let fits = |segment: &Segment| extended == segment.newest + 1 || extended > segment.highest + MAX_GAP;
@@ -108,21 +142,26 @@ impl Timeline {
 
     /// The place of a packet with extended sequence number `extended` and RTP time `timestamp`; `None` if it lies
     /// before the first packet of its RTP stream, where no number is free.
-    pub fn place(&mut self, now: Instant, extended: u64, timestamp: u32) -> Option<Place> {
-        self.place_after_inserted(now, extended, timestamp, 0)
-    }
-
-    /// As [`place`](Self::place), with `inserted` numbers reserved in front. Only where
+    /// `steps` are those of the publisher's clock. With `inserted` numbers reserved in front, only where
     /// [`can_insert_before`](Self::can_insert_before) says so.
-    pub fn place_after_inserted(&mut self, now: Instant, extended: u64, timestamp: u32, inserted: u8) -> Option<Place> {
+    pub fn place_after_inserted(
+        &mut self,
+        now: Instant,
+        (extended, timestamp): (u64, u32),
+        inserted: u8,
+        steps: &mut ClockSteps,
+    ) -> Option<Place> {
         if self.segment.as_ref().is_none_or(|segment| extended > segment.highest + MAX_GAP) {
             self.begin(now, extended, timestamp);
         }
-        let uncounted = self.uncounted_pause(now, extended, timestamp);
         let segment = self.segment.as_mut()?;
-        if let Some(ticks) = uncounted {
-            segment.paused = Some((extended, segment.timestamp_offset));
-            segment.timestamp_offset = segment.timestamp_offset.wrapping_add(ticks);
+        // The first packet of a new frame.
+        if extended > segment.highest && timestamp != segment.newest_time {
+            let shift = self.clock.on_frame(now, timestamp.wrapping_add(segment.timestamp_offset), steps);
+            if shift != 0 {
+                segment.move_time(extended, timestamp, shift as u32);
+            }
+            segment.newest_time = timestamp;
         }
         if inserted > 0 {
             segment.shift(extended, i64::from(inserted));
@@ -130,7 +169,7 @@ impl Timeline {
         let distance = extended.checked_sub(segment.first)?;
         let place = Place {
             sequence: segment.base + distance.checked_add_signed(segment.shift_of(extended)?)?,
-            timestamp: timestamp.wrapping_add(segment.offset_of(extended)),
+            timestamp: timestamp.wrapping_add(segment.offset_of(extended, timestamp)),
         };
         segment.highest = segment.highest.max(extended);
         segment.newest = segment.newest.max(extended);
@@ -152,20 +191,6 @@ impl Timeline {
         }
     }
 
-    /// Ticks of a pause before this packet that the sender did not count. Wall clock and RTP time of the stream advance
-    /// together, so that receivers can keep tracks of it in sync (RTCP-04).
-    fn uncounted_pause(&self, now: Instant, extended: u64, timestamp: u32) -> Option<u32> {
-        let segment = self.segment.as_ref().filter(|segment| extended > segment.highest)?;
-        let pause = now.saturating_duration_since(self.last_arrival?);
-        if pause < PAUSE {
-            return None;
-        }
-        let passed = (pause.as_secs_f64() * f64::from(self.clock_rate)) as u32;
-        let counted = timestamp.wrapping_add(segment.timestamp_offset).wrapping_sub(self.last_timestamp);
-        let missing = passed.wrapping_sub(counted) as i32;
-        (f64::from(missing) > UNCOUNTED.as_secs_f64() * f64::from(self.clock_rate)).then_some(missing as u32)
-    }
-
     fn begin(&mut self, now: Instant, extended: u64, timestamp: u32) {
         let (base, timestamp_offset) = match (self.last_sequence, self.last_arrival) {
             (Some(last), Some(arrival)) => {
@@ -176,11 +201,13 @@ impl Timeline {
             }
             _ => (0, 0),
         };
+        self.clock.begin(now, timestamp.wrapping_add(timestamp_offset), self.clock_rate);
         self.segment = Some(Segment {
             first: extended,
             base,
             timestamp_offset,
-            paused: None,
+            time_bases: VecDeque::with_capacity(MAX_TIME_BASES),
+            newest_time: timestamp,
             shifts: VecDeque::with_capacity(MAX_SHIFTS),
             oldest: Shift { from: extended, by: 0 },
             highest: extended,
@@ -190,8 +217,24 @@ impl Timeline {
 }
 
 impl Segment {
-    fn offset_of(&self, extended: u64) -> u32 {
-        self.paused.filter(|&(from, _)| extended < from).map_or(self.timestamp_offset, |(_, before)| before)
+    /// Timestamps from this packet on are `shift` ticks later.
+    #[cold]
+    fn move_time(&mut self, from: u64, timestamp: u32, shift: u32) {
+        if self.time_bases.len() == MAX_TIME_BASES {
+            self.time_bases.pop_front();
+        }
+        let times = (self.newest_time, timestamp);
+        self.time_bases.push_back(TimeBase { from, times, offset_before: self.timestamp_offset });
+        self.timestamp_offset = self.timestamp_offset.wrapping_add(shift);
+    }
+
+    /// The offset of a packet's timestamp. One received out of order, from around the begin of a time base, is of that which
+    /// its timestamp is closer to: the packet with which it began need not be the first one of its frame.
+    fn offset_of(&self, extended: u64, timestamp: u32) -> u32 {
+        let distance = |time| timestamp_distance(timestamp, time).unsigned_abs();
+        let is_before = |base: &&TimeBase| extended < base.from && distance(base.times.0) <= distance(base.times.1);
+        let first = self.time_bases.iter().rev().take_while(is_before).last();
+        first.map_or(self.timestamp_offset, |base| base.offset_before)
     }
 
     /// Shifts the numbers of the packets from `from` on, which lies after all earlier shifts.
@@ -226,6 +269,17 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    impl Timeline {
+        /// Of a publisher's only track, with `inserted` numbers in front.
+        fn insert(&mut self, now: Instant, extended: u64, timestamp: u32, inserted: u8) -> Option<Place> {
+            self.place_after_inserted(now, (extended, timestamp), inserted, &mut ClockSteps::default())
+        }
+
+        fn place(&mut self, now: Instant, extended: u64, timestamp: u32) -> Option<Place> {
+            self.insert(now, extended, timestamp, 0)
+        }
+    }
+
     fn place(sequence: u64, timestamp: u32) -> Option<Place> {
         Some(Place { sequence, timestamp })
     }
@@ -234,7 +288,7 @@ mod tests {
     #[test]
     fn lost_packets_leave_gaps_which_packets_received_out_of_order_fill() {
         let now = Instant::now();
-        let mut timeline = Timeline::new(90_000);
+        let mut timeline = Timeline::new(MediaKind::Video, 90_000);
         assert_eq!(timeline.place(now, 70_000, 5), place(0, 5));
         assert_eq!(timeline.place(now, 70_003, 6), place(3, 6));
         assert_eq!(timeline.place(now, 70_001, 5), place(1, 5));
@@ -246,7 +300,7 @@ mod tests {
     fn a_pause_that_the_sender_does_not_count_is_counted_here() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut timeline = Timeline::new(48_000);
+        let mut timeline = Timeline::new(MediaKind::Audio, 48_000);
         assert_eq!(timeline.place(start, 10, 0), place(0, 0));
         assert_eq!(timeline.place(at(20), 11, 960), place(1, 960));
         // Eight seconds later its RTP time has advanced by 40 ms, over the loss of one packet.
@@ -263,21 +317,66 @@ mod tests {
     fn a_pause_that_the_sender_counts_and_a_short_outage_change_nothing() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut timeline = Timeline::new(48_000);
+        let mut timeline = Timeline::new(MediaKind::Audio, 48_000);
         assert_eq!(timeline.place(start, 10, 0), place(0, 0));
         // Discontinuous transmission.
         assert_eq!(timeline.place(at(5_030), 11, 5 * 48_000), place(1, 5 * 48_000));
         // Delayed by the network for a second and a half.
         assert_eq!(timeline.place(at(6_530), 12, 5 * 48_000 + 960), place(2, 5 * 48_000 + 960));
-        // A clock that jumped ahead.
-        assert_eq!(timeline.place(at(9_000), 13, 90 * 48_000), place(3, 90 * 48_000));
+    }
+
+    // F-04
+    #[test]
+    fn a_step_of_the_sender_s_clock_is_a_new_time_base() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut timeline = Timeline::new(MediaKind::Audio, 48_000);
+        let packets = |timeline: &mut Timeline, from: u64, to: u64, ahead: i64| {
+            for packet in from..to {
+                let time = (960 * packet as i64 + ahead) as u32;
+                assert_eq!(
+                    timeline.place(at(20 * packet), packet, time),
+                    place(packet, 960 * packet as u32),
+                    "{packet}"
+                );
+            }
+        };
+        let mut from = 0;
+        for (count, seconds) in (1..).zip([0, 90, -5, 25, 5, -20, -3_600, 3_600]) {
+            packets(&mut timeline, from, 100 * count, 48_000 * seconds);
+            from = 100 * count;
+        }
+        // Over a loss, and what was lost is received after all: of the old base and of the new one.
+        packets(&mut timeline, from + 3, from + 4, 0);
+        assert_eq!(
+            timeline.place(at(16_100), from + 1, 960 * (from as u32 + 1)),
+            place(from + 1, 960 * (from as u32 + 1))
+        );
+        let old = 960 * from as u32 + 3_600 * 48_000;
+        assert_eq!(timeline.place(at(16_100), from, old), place(from, 960 * from as u32));
+    }
+
+    // F-04: a frame of several packets whose first one is received after the second.
+    #[test]
+    fn all_packets_of_a_frame_have_one_time() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut timeline = Timeline::new(MediaKind::Video, 90_000);
+        for frame in 0..60 {
+            timeline.place(at(40 * frame), 2 * frame, 3_600 * frame as u32);
+            timeline.place(at(40 * frame), 2 * frame + 1, 3_600 * frame as u32);
+        }
+        for extended in [121, 120] {
+            assert_eq!(timeline.place(at(2_400), extended, 7), place(extended, 60 * 3_600));
+        }
+        assert_eq!(timeline.place(at(2_440), 122, 3_607), place(122, 61 * 3_600));
     }
 
     // RTP-09
     #[test]
     fn padding_only_packets_leave_no_gap() {
         let now = Instant::now();
-        let mut timeline = Timeline::new(90_000);
+        let mut timeline = Timeline::new(MediaKind::Video, 90_000);
         assert_eq!(timeline.place(now, 100, 0), place(0, 0));
         timeline.skip(101);
         timeline.skip(102);
@@ -291,7 +390,7 @@ mod tests {
     #[test]
     fn more_padding_than_is_remembered_still_leaves_no_gap() {
         let now = Instant::now();
-        let mut timeline = Timeline::new(90_000);
+        let mut timeline = Timeline::new(MediaKind::Video, 90_000);
         timeline.place(now, 0, 0);
         for extended in 1..=200 {
             timeline.skip(extended);
@@ -303,18 +402,18 @@ mod tests {
     #[test]
     fn numbers_reserved_in_front_of_a_packet_shift_later_packets_alone() {
         let now = Instant::now();
-        let mut timeline = Timeline::new(90_000);
+        let mut timeline = Timeline::new(MediaKind::Video, 90_000);
         assert!(timeline.can_insert_before(100));
-        assert_eq!(timeline.place_after_inserted(now, 100, 0, 2), place(2, 0));
+        assert_eq!(timeline.insert(now, 100, 0, 2), place(2, 0));
         assert_eq!(timeline.place(now, 102, 1), place(4, 1));
         assert!(timeline.can_insert_before(103) && !timeline.can_insert_before(104), "103 may still be received");
         assert!(!timeline.can_insert_before(101), "its neighbours have their numbers");
-        assert_eq!(timeline.place_after_inserted(now, 103, 2, 3), place(8, 2));
+        assert_eq!(timeline.insert(now, 103, 2, 3), place(8, 2));
         assert_eq!(timeline.place(now, 101, 1), place(3, 1));
         // Padding in front of it closes its gap first.
         timeline.skip(104);
         assert!(timeline.can_insert_before(105));
-        assert_eq!(timeline.place_after_inserted(now, 105, 3, 1), place(10, 3));
+        assert_eq!(timeline.insert(now, 105, 3, 1), place(10, 3));
         assert_eq!(timeline.place(now, 106, 4), place(11, 4));
     }
 
@@ -324,7 +423,7 @@ mod tests {
         let now = Instant::now();
         let mut random = StdRng::seed_from_u64(99);
         let mut below = |end: u64| random.random_range(0..end);
-        let mut timeline = Timeline::new(90_000);
+        let mut timeline = Timeline::new(MediaKind::Video, 90_000);
         // Arrival order: some lost, some up to 300 late, which is beyond what is remembered of shifts.
         let mut packets = vec![(0, 999)];
         for extended in (1_000..20_000).filter(|extended| extended % 19 != 0) {
@@ -341,7 +440,7 @@ mod tests {
             }
             let inserted = if timeline.can_insert_before(extended) { below(8).saturating_sub(5) as u8 } else { 0 };
             reserved += u64::from(inserted);
-            match timeline.place_after_inserted(now, extended, 0, inserted) {
+            match timeline.insert(now, extended, 0, inserted) {
                 Some(place) => assert!(given.insert(extended, (place.sequence - u64::from(inserted), place)).is_none()),
                 None => late_refused += 1,
             }
@@ -358,7 +457,7 @@ mod tests {
     #[test]
     fn a_gap_too_long_for_any_receiver_is_closed() {
         let now = Instant::now();
-        let mut timeline = Timeline::new(90_000);
+        let mut timeline = Timeline::new(MediaKind::Video, 90_000);
         timeline.place(now, 70_000, 10);
         assert_eq!(timeline.place(now, 70_000 + 3_000, 20), place(3_000, 20));
         assert_eq!(timeline.place(now, 70_000 + 6_001, 30).map(|place| place.sequence), Some(3_001));
@@ -368,7 +467,7 @@ mod tests {
     #[test]
     fn numbers_and_time_are_continuous_over_a_restart_of_the_publisher() {
         let start = Instant::now();
-        let mut timeline = Timeline::new(90_000);
+        let mut timeline = Timeline::new(MediaKind::Video, 90_000);
         timeline.place(start, 65_536 + 10, 1_000);
         timeline.place(start, 65_536 + 11, 4_000);
         timeline.end_segment();
@@ -381,7 +480,7 @@ mod tests {
     #[test]
     fn timestamps_wrap_without_a_discontinuity() {
         let start = Instant::now();
-        let mut timeline = Timeline::new(48_000);
+        let mut timeline = Timeline::new(MediaKind::Audio, 48_000);
         timeline.place(start, 65_536, u32::MAX - 100);
         timeline.end_segment();
         let next = timeline.place(start, 90_000, 9).unwrap();

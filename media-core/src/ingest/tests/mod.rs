@@ -3,6 +3,7 @@
 mod continuity;
 mod keyframes;
 mod loss;
+mod time;
 
 use super::ssrcs::MAX_SSRCS;
 use super::*;
