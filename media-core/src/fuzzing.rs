@@ -12,7 +12,7 @@ use crate::media::{Codec, Format};
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter};
 use crate::rtp::codec::parameter_sets::{MAX_UNIT_LEN, MAX_UNITS, ParameterSets};
-use crate::rtp::codec::{starts_keyframe, vp8, vp9};
+use crate::rtp::codec::{Start, start, vp8, vp9};
 use crate::rtp::nack::{MAX_PENDING, NackGenerator};
 use crate::rtp::receive::ReceiveStats;
 use crate::rtp::red::{self, Redundancy};
@@ -134,7 +134,7 @@ pub fn extensions(data: &[u8]) {
 pub fn vp8_packet(data: &[u8]) {
     let descriptor = vp8::Vp8Descriptor::parse(data);
     assert!(descriptor.is_none_or(|descriptor| (1..=6).contains(&descriptor.len) && descriptor.len <= data.len()));
-    if starts_keyframe(Codec::Vp8, data) {
+    if start(Codec::Vp8, data) == Start::Keyframe {
         assert!(descriptor.is_some_and(|descriptor| descriptor.partition_start && descriptor.partition == 0));
     }
 }
@@ -143,20 +143,20 @@ pub fn vp8_packet(data: &[u8]) {
 pub fn vp9_packet(data: &[u8]) {
     let descriptor = vp9::Vp9Descriptor::parse(data);
     assert!(descriptor.is_none_or(|descriptor| (1..=data.len()).contains(&descriptor.len)));
-    if starts_keyframe(Codec::Vp9, data) {
+    if start(Codec::Vp9, data) == Start::Keyframe {
         assert!(descriptor.is_some_and(|descriptor| descriptor.frame_start && !descriptor.inter_picture));
     }
 }
 
 /// An H.264 payload.
 pub fn h264(data: &[u8]) {
-    starts_keyframe(Codec::H264, data);
+    start(Codec::H264, data);
     learn(Codec::H264, data);
 }
 
 /// An H.265 payload.
 pub fn h265(data: &[u8]) {
-    starts_keyframe(Codec::H265, data);
+    start(Codec::H265, data);
     learn(Codec::H265, data);
 }
 
@@ -175,7 +175,8 @@ fn format(codec: Codec, fmtp: &str) -> Format {
 
 /// An AV1 payload.
 pub fn av1(data: &[u8]) {
-    starts_keyframe(Codec::Av1, data);
+    start(Codec::Av1, data);
+    learn(Codec::Av1, data);
 }
 
 /// A RED payload, and what viewers get of it.

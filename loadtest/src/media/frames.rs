@@ -27,6 +27,8 @@ const SPS: [u8; 15] = [0x67, 0x42, 0xe0, 0x1f, 0x8c, 0x8d, 0x40, 0x50, 0x17, 0xf
 const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
 const STAP_A: u8 = 0x78;
 const SEI: u8 = 0x06;
+/// SEI message: user data.
+const USER_DATA: u8 = 5;
 const FU_A_IDR: u8 = 0x7c;
 const FU_A_SLICE: u8 = 0x5c;
 const IDR: u8 = 0x65;
@@ -101,7 +103,7 @@ impl Packetizer {
             }
             let sei = MIN_PAYLOAD - front.len() - 2;
             front.extend((sei as u16).to_be_bytes());
-            front.push(SEI);
+            front.extend([SEI, USER_DATA, (sei - 3) as u8]);
             payloads.push(self.payload(&front, 0, MIN_PAYLOAD));
         }
         let count = bytes.div_ceil(self.size).max(1);
@@ -144,7 +146,7 @@ pub(crate) fn open(codec: Codec, payload: &[u8]) -> Result<Stamp, Broken> {
 
 #[cfg(test)]
 mod tests {
-    use media_core::internals::rtp::codec::starts_keyframe;
+    use media_core::internals::rtp::codec::{Start, start};
 
     use super::*;
     use crate::media::stamp::Content;
@@ -174,13 +176,17 @@ mod tests {
     fn keyframes_are_seen_as_such_and_nothing_else_is() {
         for codec in [Codec::Vp8, Codec::H264] {
             let mut packetizer = Packetizer::new(codec, 1100);
-            let starts = |payloads: &[Payload]| -> Vec<bool> {
-                payloads.iter().map(|payload| starts_keyframe(codec, &payload.bytes)).collect()
+            let starts = |payloads: &[Payload]| -> Vec<Start> {
+                payloads.iter().map(|payload| start(codec, &payload.bytes)).collect()
             };
             let key = starts(&packetizer.frame(true, 5000));
-            assert!(key[0]);
-            assert!(key[2..].iter().all(|start| !start), "{codec} {key:?}");
-            assert!(starts(&packetizer.frame(false, 5000)).iter().all(|start| !start));
+            let front: &[Start] = match codec {
+                Codec::H264 => &[Start::ParameterSets, Start::Keyframe],
+                _ => &[Start::Keyframe],
+            };
+            assert_eq!(key[..front.len()], *front, "{codec}");
+            assert!(key[front.len()..].iter().all(|start| *start == Start::None), "{codec} {key:?}");
+            assert!(starts(&packetizer.frame(false, 5000)).iter().all(|start| *start == Start::None));
         }
     }
 

@@ -6,7 +6,7 @@ use crate::clock::ClockPoint;
 use crate::media::{Format, MediaKind, MediaSection, TrackId};
 use crate::rtcp::SenderInfo;
 use crate::rtp::sequence::timestamp_is_newer;
-use crate::stream::{CachedPacket, Encoding, Tracks};
+use crate::stream::{CachedPacket, Encoding, PacketInfo, Tracks};
 
 use super::late_drop::Overdue;
 use super::reader::Reader;
@@ -73,17 +73,49 @@ impl EgressTrack {
         if self.id().kind == MediaKind::Audio {
             return true;
         }
-        let (Some(keyframe), Some(newest)) = (encoding.start(now), encoding.newest()) else { return false };
+        encoding.start(now).is_some_and(|keyframe| self.start_at(now, encoding, &keyframe))
+    }
+
+    /// Starts at a keyframe in the cache, after which everything is there.
+    fn start_at(&mut self, now: Instant, encoding: &Encoding, keyframe: &PacketInfo) -> bool {
+        let Some(newest) = encoding.newest() else { return false };
         let compression = self.rewriter.clock_rate(keyframe.payload_type).map(|clock_rate| {
             // The time since the newest packet counts: else all that follows would seem early.
             let age = now.saturating_duration_since(newest.arrived).as_secs_f64();
             let live = newest.timestamp.wrapping_add((age * f64::from(clock_rate)) as u32);
             // Past what it was sent already, if it restarts.
             let next = self.rewriter.next_timestamp().filter(|&next| timestamp_is_newer(next, live));
-            self.reader.fast_start(now, &keyframe, clock_rate, next.unwrap_or(live))
+            self.reader.fast_start(now, keyframe, clock_rate, next.unwrap_or(live))
         });
         self.rewriter.restart_at(self.reader.position(), compression);
         true
+    }
+
+    /// Where the viewer waits for a keyframe: goes to it, or over what the present pass has before it. False if the viewer
+    /// goes on waiting.
+    #[cold]
+    pub(super) fn seek_keyframe(&mut self, now: Instant, encoding: &Encoding) -> bool {
+        let keyframe = self.reader.awaited_keyframe(now, encoding);
+        let keyframe = keyframe.filter(|keyframe| self.rewriter.payload_type(keyframe.payload_type).is_some());
+        match keyframe {
+            Some(keyframe) if keyframe.sequence >= self.reader.position() => {
+                if keyframe.sequence > self.reader.position() {
+                    self.rewriter.withhold(keyframe.sequence - 1);
+                }
+                self.reader.begin_at(keyframe.sequence);
+                true
+            }
+            Some(keyframe) => self.start_at(now, encoding, &keyframe),
+            None => {
+                let before = self.reader.position();
+                let end = self.reader.pass_over(encoding);
+                if end > before {
+                    self.rewriter.withhold(end - 1);
+                }
+                self.reader.catch_up();
+                false
+            }
+        }
     }
 
     /// Restarts from the cached keyframe, with everything since, under new numbers; false if the encoding does not have that.
@@ -162,7 +194,7 @@ impl EgressTrack {
         self.rewriter.withhold(overdue.until.saturating_sub(1));
     }
 
-    /// Writes a packet for the first time. Video starts where a decoder can start.
+    /// Writes a packet for the first time.
     #[inline]
     pub(super) fn forward(
         &mut self,
@@ -170,12 +202,7 @@ impl EgressTrack {
         context: &mut SendContext<'_>,
         out: &mut [u8],
     ) -> Result<usize, WriteError> {
-        if self.reader.awaits_keyframe() && !packet.info.keyframe {
-            self.rewriter.withhold(packet.info.sequence);
-            return Err(WriteError::NotForThisViewer);
-        }
         let placed = self.rewriter.place(packet).ok_or(WriteError::NotForThisViewer)?;
-        self.reader.on_decodable();
         let length = self.sender.send(&self.rewriter, packet, placed, context, out)?;
         self.rewriter.on_sent(packet);
         Ok(length)

@@ -233,7 +233,8 @@ mod tests {
     use super::*;
 
     fn info(sequence: u64, keyframe: bool) -> PacketInfo {
-        PacketInfo { sequence, timestamp: 9, arrived: Instant::now(), payload_type: 96, marker: true, keyframe }
+        let timestamp = sequence as u32 * 3_000;
+        PacketInfo { sequence, timestamp, arrived: Instant::now(), payload_type: 96, marker: true, keyframe }
     }
 
     fn admit(tracks: &mut Tracks, track: TrackId, info: PacketInfo, extensions: &[u8], payload: &[u8]) {

@@ -40,6 +40,8 @@ struct Start {
     started: Option<Instant>,
     /// When it was restarted from the cache.
     restarted: Option<Instant>,
+    /// The first packet that a keyframe for which it waits may have.
+    awaited_from: u64,
     late_drop: LateDrop,
 }
 
@@ -94,10 +96,29 @@ impl Reader {
         self.awaits_keyframe
     }
 
-    /// A packet that a decoder can use was handed out.
-    #[inline]
-    pub(super) fn on_decodable(&mut self) {
+    /// The first packet of the keyframe for which it waits, if that is in the cache: received with what the present pass is
+    /// about, or passed over before it was known for one. From that one on it has everything.
+    pub(super) fn awaited_keyframe(&self, now: Instant, encoding: &Encoding) -> Option<PacketInfo> {
+        let keyframe = encoding.latest_keyframe()?;
+        let is_ahead = keyframe >= self.position;
+        let is_awaited = if is_ahead { keyframe < encoding.pass_end() } else { keyframe >= self.start.awaited_from };
+        // What was received out of order since the pass began is for the next one.
+        let first = encoding.in_order(keyframe).filter(|_| is_awaited)?.info;
+        (is_ahead || encoding.start(now).is_some()).then_some(first)
+    }
+
+    /// Goes to a keyframe, and hands out what follows.
+    pub(super) fn begin_at(&mut self, keyframe: u64) {
+        self.position = keyframe;
         self.awaits_keyframe = false;
+    }
+
+    /// Passes over what comes before a keyframe of this fan-out pass. One that begins later, or whose first packets are for
+    /// the next pass, is not passed over. One past the last packet that was.
+    pub(super) fn pass_over(&mut self, encoding: &Encoding) -> u64 {
+        let keyframe = encoding.latest_keyframe().filter(|&keyframe| keyframe >= self.position);
+        self.position = self.position.max(keyframe.unwrap_or(u64::MAX).min(encoding.pass_end()));
+        self.position
     }
 
     /// Goes to a keyframe, received some time ago while `live` is the present timestamp, and reads faster than real time from
@@ -111,7 +132,7 @@ impl Reader {
     ) -> Compression {
         let age = now.saturating_duration_since(keyframe.arrived);
         let fast_start = FastStart::new(now, clock_rate, keyframe.timestamp, live, age);
-        self.position = keyframe.sequence;
+        self.begin_at(keyframe.sequence);
         self.is_fast_starting = true;
         self.start.fast_start = Some(fast_start);
         self.start.started.get_or_insert(now);
@@ -204,7 +225,10 @@ impl Reader {
     /// Passes over packets that are dropped.
     pub(super) fn skip(&mut self, overdue: &Overdue) {
         self.position = overdue.until;
-        self.awaits_keyframe |= overdue.needs_keyframe;
+        if overdue.needs_keyframe {
+            self.awaits_keyframe = true;
+            self.start.awaited_from = overdue.until;
+        }
     }
 
     /// Nothing waits any more: from now on packets are due at once.

@@ -108,6 +108,9 @@ impl PacketWriter<'_> {
     #[inline]
     fn serve(&mut self, track: &mut EgressTrack, encoding: &Encoding, overloaded: bool, is_paced: bool) {
         let now = self.context.now;
+        if track.awaits_keyframe() && !track.seek_keyframe(now, encoding) {
+            return;
+        }
         for packet in track.reader.out_of_order(encoding) {
             self.forward(track, &packet);
         }

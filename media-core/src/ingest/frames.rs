@@ -2,8 +2,8 @@
 //! frames are sent in the order in which they are shown.
 
 use crate::media::{Codec, Extension, Format, MediaKind};
-use crate::rtp::codec;
 use crate::rtp::codec::parameter_sets::ParameterSets;
+use crate::rtp::codec::{self, Start};
 use crate::rtp::sequence::timestamp_distance;
 use crate::stream::{Place, StoredExtensions};
 
@@ -18,6 +18,8 @@ pub(super) struct Frames {
     sets_at: Option<u32>,
     /// The latest keyframe: RTP time and sequence number of its first packet, on the time line.
     keyframe: Option<Place>,
+    /// RTP time of the latest recovery point at which viewers start, on the time line.
+    recovery: Option<u32>,
     steps_back: u32,
     /// The video's orientation, as received last (3GPP TS 26.114 §7.4.5).
     orientation: Option<u8>,
@@ -28,16 +30,32 @@ pub(super) struct Frames {
 pub(super) enum FrameStart {
     /// It cannot.
     None,
+    /// It cannot, but what it needs for the frame behind them may be in this packet.
+    ParameterSets,
     /// It can.
     Keyframe,
     /// It can once it has the parameter sets, which were not sent with this frame.
     KeyframeWithoutSets,
+    /// A recovery point: what a decoder shows becomes right within some time.
+    RecoveryPoint,
+}
+
+impl FrameStart {
+    /// True for keyframes.
+    pub(super) fn is_keyframe(self) -> bool {
+        matches!(self, FrameStart::Keyframe | FrameStart::KeyframeWithoutSets)
+    }
+
+    /// True for all with which a decoder can begin.
+    pub(super) fn is_decodable(self) -> bool {
+        self.is_keyframe() || self == FrameStart::RecoveryPoint
+    }
 }
 
 impl Frames {
     pub(super) fn new(formats: &[Format]) -> Frames {
         let sets = formats.iter().map(ParameterSets::of).collect();
-        Frames { sets, sets_at: None, keyframe: None, steps_back: 0, orientation: None }
+        Frames { sets, sets_at: None, keyframe: None, recovery: None, steps_back: 0, orientation: None }
     }
 
     /// Another RTP stream: parameter sets and orientation of the one before do not apply to it.
@@ -47,19 +65,21 @@ impl Frames {
 
     /// Looks at a packet of a format; `timestamp` is the sender's own.
     pub(super) fn inspect(&mut self, format: usize, codec: Codec, payload: &[u8], timestamp: u32) -> FrameStart {
-        let starts = codec::starts_keyframe(codec, payload);
+        let start = codec::start(codec, payload);
         let Some(Some(sets)) = self.sets.get_mut(format) else {
-            return if starts { FrameStart::Keyframe } else { FrameStart::None };
+            return if start == Start::Keyframe { FrameStart::Keyframe } else { FrameStart::None };
         };
         if sets.learn(payload) {
             self.sets_at = Some(timestamp);
         }
-        match starts {
-            false => FrameStart::None,
-            true if self.sets_at == Some(timestamp) => FrameStart::Keyframe,
-            true if sets.complete().next().is_some() => FrameStart::KeyframeWithoutSets,
-            // The sets were lost, or are delayed: with this frame alone no decoder starts.
-            true => FrameStart::None,
+        let has_sets = || sets.complete().next().is_some();
+        match start {
+            Start::ParameterSets => FrameStart::ParameterSets,
+            Start::RecoveryPoint if has_sets() => FrameStart::RecoveryPoint,
+            Start::Keyframe if self.sets_at == Some(timestamp) => FrameStart::Keyframe,
+            Start::Keyframe if has_sets() => FrameStart::KeyframeWithoutSets,
+            // Where the sets were lost, or are delayed, no decoder starts with this frame alone.
+            Start::None | Start::RecoveryPoint | Start::Keyframe => FrameStart::None,
         }
     }
 
@@ -68,10 +88,9 @@ impl Frames {
         self.sets.get(format).into_iter().flatten().flat_map(ParameterSets::complete)
     }
 
-    /// A packet at which a decoder can start has this place. Returns whether it is the keyframe's first one so far, and
-    /// whether the keyframe is a new one: it may consist of several packets of one RTP time, parameter sets in front,
-    /// received in any order (COD-10).
-    pub(super) fn on_start(&mut self, place: Place) -> (bool, bool) {
+    /// A packet that begins a keyframe has this place. Returns whether it is the keyframe's first one so far, and whether the
+    /// keyframe is a new one: several packets of one RTP time may begin it, received in any order (COD-10).
+    pub(super) fn on_keyframe(&mut self, place: Place) -> (bool, bool) {
         match &mut self.keyframe {
             Some(known) if known.timestamp == place.timestamp => {
                 let earlier = place.sequence < known.sequence;
@@ -87,17 +106,22 @@ impl Frames {
         }
     }
 
-    /// True if a packet at this RTP time of the time line is part of the latest keyframe.
-    pub(super) fn is_keyframe(&self, timestamp: u32) -> bool {
-        self.keyframe.is_some_and(|keyframe| keyframe.timestamp == timestamp)
+    /// Viewers start at a recovery point with this RTP time of the time line.
+    pub(super) fn on_recovery_point(&mut self, timestamp: u32) {
+        self.recovery = Some(timestamp);
+    }
+
+    /// True if a packet at this RTP time of the time line is part of the frame at which viewers start.
+    pub(super) fn is_start(&self, timestamp: u32) -> bool {
+        self.recovery == Some(timestamp) || self.keyframe.is_some_and(|keyframe| keyframe.timestamp == timestamp)
     }
 
     /// Notes the video's orientation. A sender may include it only when it changes; it is repeated in the last packet of every
-    /// keyframe, for viewers that start there (EXT-H09).
-    pub(super) fn repeat_orientation(&mut self, extensions: &mut StoredExtensions, ends_keyframe: bool) {
+    /// frame at which viewers start (EXT-H09).
+    pub(super) fn repeat_orientation(&mut self, extensions: &mut StoredExtensions, ends_start: bool) {
         match (extensions.get(Extension::VideoOrientation), self.orientation) {
             (Some(&[orientation]), _) => self.orientation = Some(orientation),
-            (None, Some(orientation)) if ends_keyframe => {
+            (None, Some(orientation)) if ends_start => {
                 // If there is no room, the header is full of extensions of equal weight.
                 extensions.push(Extension::VideoOrientation, &[orientation]);
             }

@@ -43,6 +43,8 @@ pub(super) struct SectionReceiver {
     payload_type: Option<u8>,
     /// A payload type in use that was not reported yet.
     format_change: Option<u8>,
+    /// No decoder can go on before a keyframe.
+    awaits_keyframe: bool,
     frames: Frames,
 }
 
@@ -85,6 +87,7 @@ impl SectionReceiver {
             lost_before: 0,
             payload_type: None,
             format_change: None,
+            awaits_keyframe: false,
             frames: Frames::new(&negotiated.formats),
             negotiated,
         }
@@ -158,13 +161,13 @@ impl SectionReceiver {
         if let Some(inner) = self.redundant[usize::from(index)].filter(|_| !payload.is_empty()) {
             red::check(payload, inner).map_err(|_| DropReason::MalformedRtp)?;
         }
-        let encoding = tracks.encoding_mut(self.track, stream.encoding).ok_or(DropReason::UnknownRtpStream)?;
+        let (encoding, requests_are_ignored) = destination(tracks, self.track, stream.encoding)?;
         // Another clock on the same SSRC starts RTP times of its own, too.
         if adopted || restarted || encoding.timeline.clock_rate() != clock_rate {
             encoding.timeline.end_segment();
             encoding.timeline.set_clock_rate(clock_rate);
         }
-        Ok(self.take(incoming, extended, encoding, &mut timing.clock))
+        Ok(self.take(incoming, extended, (encoding, requests_are_ignored), &mut timing.clock))
     }
 
     /// Takes an RTX packet (RFC 4588).
@@ -188,9 +191,9 @@ impl SectionReceiver {
         let extended = stream.on_retransmission(incoming.now, original, &mut timing.round_trip);
         let payload_type = self.negotiated.formats[usize::from(incoming.format)].payload_type;
         let restored = RtpHeader { sequence_number: original, payload_type, ssrc: stream.ssrc, ..*incoming.header };
-        let encoding = tracks.encoding_mut(self.track, stream.encoding).ok_or(DropReason::UnknownRtpStream)?;
+        let destination = destination(tracks, self.track, stream.encoding)?;
         let incoming = IncomingPacket { header: &restored, payload, ..*incoming };
-        Ok(self.take(&incoming, extended, encoding, &mut timing.clock))
+        Ok(self.take(&incoming, extended, destination, &mut timing.clock))
     }
 
     /// True if the description says that this RTX stream repairs another one than the section receives.
@@ -225,7 +228,7 @@ impl SectionReceiver {
         &mut self,
         incoming: &IncomingPacket<'_>,
         extended: u64,
-        encoding: &mut Encoding,
+        (encoding, requests_are_ignored): (&mut Encoding, bool),
         clock: &mut IngestClock,
     ) -> Accepted {
         let &IncomingPacket { unix, header, payload, .. } = incoming;
@@ -235,11 +238,17 @@ impl SectionReceiver {
         }
         let index = usize::from(incoming.format);
         let Format { codec, payload_type, clock_rate, .. } = self.negotiated.formats[index];
-        let start = self.frames.inspect(index, codec, payload, header.timestamp);
+        let mut start = self.frames.inspect(index, codec, payload, header.timestamp);
+        if start == FrameStart::RecoveryPoint && !(requests_are_ignored && encoding.start(incoming.now).is_none()) {
+            // The publisher answers, or viewers have something better to start with.
+            start = FrameStart::None;
+        }
         let is_first = encoding.timeline.is_between_segments();
         let is_new_format = self.payload_type != Some(payload_type);
-        // Another RTP stream or codec is of no use to any decoder before its first keyframe.
-        if self.track.kind == MediaKind::Video && start == FrameStart::None && (is_first || is_new_format) {
+        // Another RTP stream or codec is of no use to any decoder before its first keyframe and the parameter sets of that.
+        self.awaits_keyframe |= self.track.kind == MediaKind::Video && (is_first || is_new_format);
+        self.awaits_keyframe &= !start.is_decodable();
+        if self.awaits_keyframe && start != FrameStart::ParameterSets {
             // Packets that are withheld leave no gap (RTP-05).
             encoding.timeline.skip(extended);
             return Accepted::AwaitingKeyframe { track: self.track };
@@ -290,13 +299,16 @@ impl SectionReceiver {
             encoding.admit(PacketInfo { sequence, marker: false, keyframe: sequence == first, ..info }, &[], set);
         }
         let mut is_new_keyframe = false;
-        if start != FrameStart::None {
-            (info.keyframe, is_new_keyframe) = self.frames.on_start(Place { sequence: first, ..place });
+        if start.is_keyframe() {
+            (info.keyframe, is_new_keyframe) = self.frames.on_keyframe(Place { sequence: first, ..place });
             // After inserted parameter sets, these are where decoders start.
             info.keyframe &= inserted == 0;
             if let Some(stream) = &mut self.stream {
                 stream.on_keyframe(extended);
             }
+        } else if start == FrameStart::RecoveryPoint {
+            info.keyframe = true;
+            self.frames.on_recovery_point(place.timestamp);
         }
         Some(Placed { info, is_new_keyframe })
     }
@@ -308,8 +320,8 @@ impl SectionReceiver {
         let is_new_format = self.payload_type.replace(info.payload_type) != Some(info.payload_type);
         let mut extensions = StoredExtensions::of(&self.negotiated.extensions, header, packet);
         if self.track.kind == MediaKind::Video {
-            let ends_keyframe = header.marker && self.frames.is_keyframe(info.timestamp);
-            self.frames.repeat_orientation(&mut extensions, ends_keyframe);
+            let ends_start = header.marker && self.frames.is_start(info.timestamp);
+            self.frames.repeat_orientation(&mut extensions, ends_start);
         }
         if !encoding.admit(info, extensions.as_bytes(), payload) {
             return Accepted::Consumed;
@@ -319,4 +331,11 @@ impl SectionReceiver {
         }
         Accepted::Forward { track: self.track, sequence: info.sequence, keyframe: is_new_keyframe }
     }
+}
+
+/// The encoding that a packet goes to, and whether the publisher takes no requests for keyframes of it or ignores them.
+fn destination(tracks: &mut Tracks, id: TrackId, encoding: u8) -> Result<(&mut Encoding, bool), DropReason> {
+    let track = tracks.get_mut(id).ok_or(DropReason::UnknownRtpStream)?;
+    let requests_are_ignored = track.keyframe_requests.are_ignored();
+    Ok((track.encoding_mut(encoding).ok_or(DropReason::UnknownRtpStream)?, requests_are_ignored))
 }

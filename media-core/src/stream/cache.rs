@@ -20,7 +20,8 @@ pub struct PacketInfo {
     pub payload_type: u8,
     /// The RTP marker bit.
     pub marker: bool,
-    /// A decoder can start here.
+    /// The packet makes its frame one at which a decoder can start. Parameter sets may stand in front of it, in packets of
+    /// their own.
     pub keyframe: bool,
 }
 

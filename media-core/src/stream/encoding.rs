@@ -13,6 +13,8 @@ const MAX_START: Duration = Duration::from_secs(10);
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// Over less time a rate says nothing.
 const MIN_RATE_SPAN: Duration = Duration::from_millis(100);
+/// Packets of a frame that stand in front of the one that makes it a keyframe, at most: delimiter, parameter sets and SEI.
+const MAX_LEAD: u64 = 32;
 /// Packets received out of order that wait for the next fan-out pass; more are left to the viewers' NACKs.
 const MAX_OUT_OF_ORDER: usize = 256;
 
@@ -55,7 +57,7 @@ struct Rate {
 /// The latest keyframe.
 #[derive(Clone, Copy, Debug)]
 struct Keyframe {
-    /// Its first packet; parameter sets may be packets of their own.
+    /// The first packet of its frame; parameter sets may be packets of their own.
     sequence: u64,
     timestamp: u32,
     arrived: Instant,
@@ -145,7 +147,7 @@ impl Encoding {
         self.pass.end != self.end || !self.out_of_order.is_empty()
     }
 
-    /// The first packet of the latest keyframe, if the cache still has it.
+    /// Where decoders start: the first packet of the latest keyframe's frame, parameter sets included.
     pub fn latest_keyframe(&self) -> Option<u64> {
         self.keyframe.map(|keyframe| keyframe.sequence)
     }
@@ -201,12 +203,16 @@ impl Encoding {
     }
 
     fn note_keyframe(&mut self, info: &PacketInfo, bytes: u64) {
-        let begins = self.keyframe.is_none_or(|last| {
-            let same = info.timestamp == last.timestamp;
-            if same { info.sequence < last.sequence } else { info.sequence > last.sequence }
-        });
-        if info.keyframe && begins {
-            return self.begin_at(info);
+        let begins = match self.keyframe {
+            None => info.keyframe,
+            // Received out of order: it was in front of the packet that makes the frame a keyframe.
+            Some(last) if info.timestamp == last.timestamp && info.sequence < last.sequence => {
+                info.keyframe || last.sequence - info.sequence <= MAX_LEAD
+            }
+            Some(last) => info.keyframe && info.timestamp != last.timestamp && info.sequence > last.sequence,
+        };
+        if begins {
+            return self.begin_at(&self.first_of_frame(info));
         }
         let Some(last) = self.keyframe.as_mut().filter(|last| info.sequence > last.sequence) else { return };
         last.packets += 1;
@@ -215,6 +221,13 @@ impl Encoding {
         } else if info.arrived.saturating_duration_since(last.arrived) > MAX_START {
             self.cache.keep_from(None);
         }
+    }
+
+    /// The first packet of the frame to which this one belongs. Receivers take packets of one RTP time for one frame, too.
+    fn first_of_frame(&self, info: &PacketInfo) -> PacketInfo {
+        let before = (info.sequence.saturating_sub(MAX_LEAD)..info.sequence).rev();
+        let known = before.filter_map(|sequence| self.cache.info(sequence));
+        known.take_while(|packet| packet.timestamp == info.timestamp).last().unwrap_or(*info)
     }
 
     /// The latest keyframe begins with this packet.
@@ -273,7 +286,7 @@ mod tests {
             encoding.admit(info(now, 2, 0, true), &[], b"x");
             for sequence in order {
                 // Parameter sets, a keyframe's slice, and the rest of it.
-                encoding.admit(info(now, sequence, 3_000, sequence < 5), &[], b"x");
+                encoding.admit(info(now, sequence, 3_000, sequence == 4), &[], b"x");
             }
             assert_eq!((start(&encoding, now), encoding.end()), (Some(3), 6), "{order:?}");
             encoding.admit(info(now, 6, 6_000, false), &[], b"delta");

@@ -1,3 +1,4 @@
+mod keyframes;
 mod live;
 mod narrow;
 

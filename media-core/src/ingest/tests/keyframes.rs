@@ -1,8 +1,10 @@
 //! H.264: where keyframes start, the parameter sets that are inserted, and B-frames.
 
 use super::*;
+use crate::stream::Encoding;
 
-/// Sends H.264; of each packet that is cached it returns the number, whether viewers can start there, and the payload.
+/// Sends H.264; of each packet that is cached it returns the number, whether it makes a
+/// keyframe, and the payload.
 struct H264 {
     harness: Harness,
     events: u32,
@@ -15,7 +17,7 @@ impl H264 {
     }
 
     fn send(&mut self, sequence: u16, timestamp: u32, payload: &[u8]) -> Vec<(u64, bool, Vec<u8>)> {
-        let end = self.harness.tracks.encoding(TrackId::VIDEO, 0).unwrap().end();
+        let end = self.encoding().end();
         let accepted = self.harness.receive(&Packet { timestamp, ..Packet::video(1, sequence, payload) });
         let Ok(Accepted::Forward { sequence, keyframe, .. }) = accepted else { return Vec::new() };
         self.events += u32::from(keyframe);
@@ -23,17 +25,38 @@ impl H264 {
         cached.map(|packet| (packet.info.sequence, packet.info.keyframe, packet.payload.to_vec())).collect()
     }
 
-    /// Sends one packet that is forwarded unchanged; true if viewers can start there.
-    fn plain(&mut self, sequence: u16, timestamp: u32, payload: &[u8]) -> bool {
+    /// Sends one packet that is forwarded unchanged. Where viewers start then.
+    fn plain(&mut self, sequence: u16, timestamp: u32, payload: &[u8]) -> Option<u64> {
         let cached = self.send(sequence, timestamp, payload);
         assert_eq!(cached.len(), 1);
         assert_eq!(cached[0].2, payload);
-        cached[0].1
+        self.start()
+    }
+
+    fn encoding(&self) -> &Encoding {
+        self.harness.tracks.encoding(TrackId::VIDEO, 0).unwrap()
+    }
+
+    /// Where viewers start.
+    fn start(&self) -> Option<u64> {
+        self.encoding().latest_keyframe()
+    }
+
+    /// The publisher leaves requests for a keyframe unanswered until it counts as one that ignores them.
+    fn ignore_requests(&mut self) {
+        let requests = &mut self.harness.tracks.get_mut(TrackId::VIDEO).unwrap().keyframe_requests;
+        while !requests.are_ignored() {
+            requests.request();
+            self.harness.ms += 2_000;
+            let now = self.harness.start + Duration::from_millis(self.harness.ms);
+            assert!(requests.poll(now, 0, 0));
+        }
     }
 }
 
 const AUD: &[u8] = &[0x09, 0x10];
 const SEI: &[u8] = &[0x06, 0x05, 0x80];
+const RECOVERY_POINT: &[u8] = &[0x06, 0x06, 0x01, 0x84, 0x80];
 const SPS: &[u8] = &[0x67, 0x42, 0, 0x1e, 0x80];
 const PPS: &[u8] = &[0x68, 0xce];
 const IDR: &[u8] = &[0x65, 0x88];
@@ -45,34 +68,114 @@ fn with_sets() -> Vec<u8> {
     [&[0x78, 0, 5][..], SPS, &[0, 2], PPS, &[0, 2], IDR].concat()
 }
 
-// COD-10: OBS sends sets and slices in packets of their own.
-#[test]
-fn a_keyframe_in_several_packets_is_one_and_starts_at_its_parameter_sets() {
-    let mut h264 = H264::new("");
-    let packets = [(AUD, false), (SEI, false), (SPS, true), (PPS, false), (IDR, false), (IDR_SECOND_SLICE, false)];
-    assert!(h264.plain(0, 0, SPS) && !h264.plain(1, 0, PPS) && !h264.plain(2, 0, IDR));
-    for (keyframe, timestamp) in [(1, 3_000), (2, 6_000)] {
-        for (index, (payload, starts)) in (0..).zip(packets) {
-            assert_eq!(h264.plain(10 * keyframe + index, timestamp, payload), starts, "{index}");
-        }
-        assert_eq!(h264.events, 1 + u32::from(keyframe));
-        assert!(!h264.plain(10 * keyframe + 6, timestamp + 1_500, SLICE));
-    }
-    // All in one packet, as browsers send it.
-    assert!(h264.plain(40, 9_000, &with_sets()) && !h264.plain(41, 9_000, IDR_SECOND_SLICE));
+/// Parameter sets and a recovery point in front of a frame that is refreshed bit by bit, in one packet.
+fn refresh() -> Vec<u8> {
+    let units = [SPS, PPS, RECOVERY_POINT, SLICE].map(|unit| [&[0, unit.len() as u8][..], unit].concat());
+    [&[0x78][..], &units.concat()].concat()
 }
 
-// COD-10, RTCP-10: parameter sets are received out of order, after their frame.
+// COD-10, F-03: OBS sends sets and slices in packets of their own.
+#[test]
+fn a_keyframe_in_several_packets_is_one_and_starts_with_what_stands_in_front_of_it() {
+    let mut h264 = H264::new("");
+    assert_eq!([h264.plain(0, 0, SPS), h264.plain(1, 0, PPS), h264.plain(2, 0, IDR)], [None, None, Some(0)]);
+    let mut sequence = 2;
+    for (keyframe, timestamp) in [(1, 3_000), (2, 6_000)] {
+        let (before, begin) = (h264.start(), h264.encoding().end());
+        for payload in [AUD, SEI, SPS, PPS, IDR, IDR_SECOND_SLICE] {
+            sequence += 1;
+            let is_known = payload == IDR || payload == IDR_SECOND_SLICE;
+            let expected = if is_known { Some(begin) } else { before };
+            assert_eq!(h264.plain(sequence, timestamp, payload), expected, "{payload:x?}");
+            assert_eq!(h264.events, keyframe + u32::from(is_known));
+        }
+        sequence += 1;
+        assert_eq!(h264.plain(sequence, timestamp + 1_500, SLICE), Some(begin));
+    }
+    // All in one packet, as browsers send it.
+    let begin = h264.encoding().end();
+    assert_eq!(h264.plain(sequence + 1, 9_000, &with_sets()), Some(begin));
+    assert_eq!(h264.plain(sequence + 2, 9_000, IDR_SECOND_SLICE), Some(begin));
+}
+
+// COD-10, RTCP-10, F-03: parameter sets are received out of order, after their frame.
 #[test]
 fn parameter_sets_received_out_of_order_become_the_start() {
     let mut h264 = H264::new("");
-    h264.plain(0, 0, SPS);
-    h264.plain(1, 0, PPS);
-    h264.plain(2, 0, IDR);
-    assert!(h264.plain(5, 3_000, IDR), "the sets may have been lost, and none are inserted");
-    assert!(!h264.plain(4, 3_000, PPS));
-    assert!(h264.plain(3, 3_000, SPS));
+    h264.send(0, 0, SPS);
+    h264.send(1, 0, PPS);
+    h264.send(2, 0, IDR);
+    assert_eq!(h264.plain(5, 3_000, IDR), Some(5), "the sets may have been lost, and none are inserted");
+    assert_eq!(h264.plain(4, 3_000, PPS), Some(4));
+    assert_eq!(h264.plain(3, 3_000, SPS), Some(3));
     assert_eq!(h264.events, 2);
+}
+
+// F-03: an encoder with intra refresh has one keyframe, and repeats its parameter sets as often as others send keyframes.
+#[test]
+fn parameter_sets_without_a_keyframe_are_none() {
+    let mut h264 = H264::new("");
+    h264.plain(0, 0, &with_sets());
+    let mut sequence = 0;
+    for second in 1..5 {
+        h264.harness.ms += 1_000;
+        // In packets of their own, and then in one.
+        for (frame, payloads) in [&[SPS, PPS, RECOVERY_POINT, SLICE][..], &[SLICE], &[&refresh()]].iter().enumerate() {
+            for payload in *payloads {
+                sequence += 1;
+                let timestamp = second * 90_000 + frame as u32 * 3_000;
+                assert_eq!(h264.plain(sequence, timestamp, payload), Some(0), "{second} s, {payload:x?}");
+            }
+        }
+    }
+    assert_eq!(h264.events, 1);
+    let start = h264.encoding().start(h264.harness.now()).map(|start| start.sequence);
+    assert_eq!(start, Some(0), "everything since the keyframe is there");
+}
+
+// F-03: without requests there is nothing better; with a keyframe in the cache there is.
+#[test]
+fn a_recovery_point_is_a_start_only_where_nothing_better_is_to_be_had() {
+    let mut h264 = H264::new("");
+    let mut sequence = 0;
+    let mut next = |h264: &mut H264, payload: &[u8]| {
+        sequence += 1;
+        h264.harness.ms += 100;
+        let accepted = h264.send(sequence, u32::from(sequence) * 9_000, payload);
+        (accepted.len(), h264.start())
+    };
+    assert_eq!(next(&mut h264, &refresh()), (0, None), "the publisher may answer");
+    h264.ignore_requests();
+    assert_eq!(next(&mut h264, SLICE), (0, None));
+    assert_eq!(next(&mut h264, &refresh()), (1, Some(0)));
+    assert_eq!(next(&mut h264, SLICE), (1, Some(0)));
+    assert_eq!(
+        next(&mut h264, &refresh()),
+        (1, Some(0)),
+        "everything since the first is there, and it is farther along"
+    );
+    assert_eq!(h264.events, 0, "it is no keyframe for that");
+    assert!(h264.harness.tracks.get(TrackId::VIDEO).unwrap().keyframe_requests.are_ignored());
+    // Older than viewers are started from.
+    h264.harness.ms += 11_000;
+    assert_eq!(next(&mut h264, &refresh()), (1, Some(3)));
+    assert_eq!(next(&mut h264, &with_sets()), (1, Some(4)));
+    assert_eq!((next(&mut h264, &refresh()), h264.events), ((1, Some(4)), 1));
+}
+
+// COD-10, F-03: of a stream that has not begun nothing but parameter sets is forwarded.
+#[test]
+fn a_stream_that_begins_with_parameter_sets_alone_waits_for_its_keyframe() {
+    let mut h264 = H264::new("");
+    for (sequence, payload) in (0..).zip([SPS, PPS, RECOVERY_POINT, SLICE, SLICE]) {
+        let forwarded = h264.send(sequence, 0, payload).len();
+        assert_eq!(forwarded, usize::from(payload == SPS || payload == PPS), "{payload:x?}");
+    }
+    let slice = Packet { timestamp: 3_000, ..Packet::video(1, 5, SLICE) };
+    assert_eq!(h264.harness.receive(&slice), Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO }));
+    // The sets may be older than their keyframe: it is given them once more.
+    assert_eq!(h264.send(6, 6_000, IDR).iter().map(|packet| packet.0).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!((h264.plain(7, 9_000, SLICE), h264.events), (Some(2), 1));
 }
 
 // COD-11
@@ -93,8 +196,9 @@ fn parameter_sets_of_the_description_are_inserted_before_a_keyframe_without() {
     assert_eq!(h264.events, 2);
     // The stream's own sets are newer than the description's.
     let sps = [&SPS[..4], &[0xff]].concat();
-    assert_eq!(h264.send(5, 9_000, &sps), [(9, true, sps.clone())]);
-    assert_eq!(h264.send(6, 9_000, IDR), [(10, false, IDR.to_vec())]);
+    assert_eq!(h264.send(5, 9_000, &sps), [(9, false, sps.clone())]);
+    assert_eq!(h264.send(6, 9_000, IDR), [(10, true, IDR.to_vec())]);
+    assert_eq!(h264.start(), Some(9));
     let later = h264.send(7, 12_000, IDR);
     assert_eq!(later.iter().map(|packet| &packet.2[..]).collect::<Vec<_>>(), [&sps[..], PPS, IDR]);
     assert_eq!(later[0].0, 11);

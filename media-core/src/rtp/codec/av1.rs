@@ -1,7 +1,13 @@
 //! AV1 (RTP payload specification, version 1.0): the aggregation header and the types of the OBUs after it.
 
+use super::Start;
+
 /// `OBU_SEQUENCE_HEADER` (AV1 specification §6.2.2).
-const SEQUENCE_HEADER: u8 = 1;
+pub(super) const SEQUENCE_HEADER: u8 = 1;
+/// `OBU_FRAME_HEADER`
+const FRAME_HEADER: u8 = 3;
+/// `OBU_FRAME`
+const FRAME: u8 = 6;
 
 /// The aggregation header, the first byte of every payload (AV1-RTP §4.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,17 +36,70 @@ impl AggregationHeader {
     }
 }
 
-/// True on the first packet of a coded video sequence: N=1, or a sequence header for encoders that never set N. N
-/// together with Z contradicts itself and starts nothing.
+/// What begins in the packet: a key frame that is shown, by its own header, is a keyframe; a sequence header is what a decoder
+/// needs before it, and none.
+///
+/// N is not asked: packetizers set it for every sequence header, and others never. Together with Z it contradicts itself and
+/// starts nothing.
 #[inline]
-pub fn starts_keyframe(payload: &[u8]) -> bool {
-    let Some((header, elements)) = AggregationHeader::parse(payload) else { return false };
-    if header.new_sequence {
-        return !header.continues;
+pub fn start(payload: &[u8]) -> Start {
+    let Some((header, elements)) = AggregationHeader::parse(payload) else { return Start::None };
+    if header.new_sequence && header.continues {
+        return Start::None;
     }
-    obu_elements(header, elements)
-        .skip(usize::from(header.continues))
-        .any(|element| element.first().is_some_and(|first| (first >> 3) & 0x0f == SEQUENCE_HEADER))
+    let begun = obu_elements(header, elements).skip(usize::from(header.continues));
+    begun.map(obu_start).max().unwrap_or(Start::None)
+}
+
+/// The OBUs that lie in this packet as a whole, with their headers.
+pub(super) fn whole_obus(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parsed = AggregationHeader::parse(payload);
+    let elements = parsed.into_iter().flat_map(|(header, elements)| {
+        let count = obu_elements(header, elements).count().saturating_sub(usize::from(header.continued));
+        obu_elements(header, elements).take(count).skip(usize::from(header.continues))
+    });
+    elements.filter(|element| !element.is_empty())
+}
+
+/// True if an OBU of this type begins in the packet and goes on in the next.
+pub(super) fn begins_fragmented(payload: &[u8], kind: u8) -> bool {
+    let Some((header, elements)) = AggregationHeader::parse(payload) else { return false };
+    let begun = obu_elements(header, elements).skip(usize::from(header.continues));
+    header.continued && begun.last().and_then(<[u8]>::first).is_some_and(|&first| obu_type(first) == kind)
+}
+
+/// Type of the OBU whose header begins with this byte (AV1 specification §5.3.2).
+pub(super) fn obu_type(first: u8) -> u8 {
+    (first >> 3) & 0x0f
+}
+
+/// What an OBU of the lowest spatial layer starts. Its header may have an extension and a size behind it.
+fn obu_start(obu: &[u8]) -> Start {
+    let Some((&first, mut rest)) = obu.split_first() else { return Start::None };
+    let kind = obu_type(first);
+    if kind == SEQUENCE_HEADER {
+        return Start::ParameterSets;
+    }
+    if !matches!(kind, FRAME | FRAME_HEADER) {
+        return Start::None;
+    }
+    if first & 0x04 != 0 {
+        match rest.split_first() {
+            Some((&extension, after)) if (extension >> 3) & 0x03 == 0 => rest = after,
+            _ => return Start::None,
+        }
+    }
+    if first & 0x02 != 0 {
+        match leb128(rest) {
+            Some((_, after)) => rest = after,
+            None => return Start::None,
+        }
+    }
+    // show_existing_frame 0, frame_type 0, show_frame 1 (AV1 specification §5.9.2).
+    match rest.first() {
+        Some(first) if first & 0xf0 == 0x10 => Start::Keyframe,
+        _ => Start::None,
+    }
 }
 
 /// The elements of a payload; a length beyond the packet ends them.
@@ -82,44 +141,77 @@ mod tests {
     const TEMPORAL_DELIMITER: u8 = 2 << 3;
     const SEQUENCE: u8 = 1 << 3;
     const FRAME: u8 = 6 << 3;
+    /// The first byte of the header of a key frame that is shown, and of an inter frame.
+    const KEY: u8 = 0x10;
+    const INTER: u8 = 0x30;
 
+    // COD-15, F-03
     #[test]
-    fn the_n_bit_starts_a_sequence_unless_z_contradicts() {
-        // COD-15
-        assert!(starts_keyframe(&[0x18, SEQUENCE, 0]));
-        assert!(!starts_keyframe(&[0x98, SEQUENCE, 0]));
-        assert!(!starts_keyframe(&[0x10, FRAME, 0]));
+    fn a_shown_key_frame_starts_a_sequence_whatever_the_n_bit_says() {
+        for n in [0x00, 0x08] {
+            assert_eq!(start(&[0x20 | n, 2, SEQUENCE, 0, FRAME, KEY, 2]), Start::Keyframe, "W=2");
+            assert_eq!(
+                start(&[0x00 | n, 1, TEMPORAL_DELIMITER, 2, SEQUENCE, 7, 2, FRAME, KEY]),
+                Start::Keyframe,
+                "W=0"
+            );
+            assert_eq!(start(&[0x10 | n, SEQUENCE, 0]), Start::ParameterSets, "alone");
+            assert_eq!(start(&[0x20 | n, 2, SEQUENCE, 0, FRAME, INTER]), Start::ParameterSets, "repeated");
+            assert_eq!(start(&[0x10 | n, FRAME, INTER]), Start::None);
+        }
+        assert_eq!(start(&[0x98, FRAME, KEY]), Start::None, "N and Z");
     }
 
+    // COD-15, F-03
     #[test]
-    fn a_sequence_header_starts_a_sequence_without_the_n_bit() {
-        // COD-15
-        assert!(starts_keyframe(&[0x20, 2, SEQUENCE, 0, FRAME, 1, 2]), "W=2");
-        assert!(starts_keyframe(&[0x20, 1, TEMPORAL_DELIMITER, SEQUENCE, 7]), "last of W=2 has no length");
-        assert!(starts_keyframe(&[0x00, 1, TEMPORAL_DELIMITER, 2, SEQUENCE, 7, 1, FRAME]), "W=0");
-        assert!(!starts_keyframe(&[0x00, 1, TEMPORAL_DELIMITER, 1, FRAME]));
+    fn hidden_key_frames_intra_frames_and_frames_shown_again_start_nothing() {
+        for (first, name) in [(0x00, "hidden"), (0x50, "intra-only"), (0x70, "switch"), (0x80, "shown again")] {
+            assert_eq!(start(&[0x10, FRAME, first]), Start::None, "{name}");
+        }
+        assert_eq!(start(&[0x10, FRAME]), Start::None, "no header");
     }
 
+    // COD-15
+    #[test]
+    fn extensions_and_sizes_of_obu_headers_are_read() {
+        assert_eq!(start(&[0x10, FRAME | 0x02, 9, KEY]), Start::Keyframe, "size");
+        assert_eq!(start(&[0x10, FRAME | 0x06, 0x20, 9, KEY]), Start::Keyframe, "temporal layer 1 and size");
+        assert_eq!(start(&[0x10, FRAME | 0x04, 0x08, KEY]), Start::None, "spatial layer 1");
+        assert_eq!(start(&[0x10, (3 << 3), KEY]), Start::Keyframe, "a frame header of its own");
+    }
+
+    // COD-15
     #[test]
     fn the_rest_of_an_obu_is_not_taken_for_a_header() {
-        // COD-15
-        assert!(!starts_keyframe(&[0x90, SEQUENCE, 7]));
-        assert!(starts_keyframe(&[0xa0, 1, FRAME, SEQUENCE, 7]));
+        assert_eq!(start(&[0x90, SEQUENCE, 7]), Start::None);
+        assert_eq!(start(&[0xa0, 1, FRAME, FRAME, KEY]), Start::Keyframe);
     }
 
     #[test]
     fn lengths_beyond_the_packet_start_nothing() {
-        assert!(!starts_keyframe(&[0x00, 9, SEQUENCE]));
-        assert!(!starts_keyframe(&[0x00, 0x80, 0x80]));
-        assert!(!starts_keyframe(&[0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, SEQUENCE]));
-        assert!(!starts_keyframe(&[0x00, 0, 0, 0]));
+        assert_eq!(start(&[0x00, 9, SEQUENCE]), Start::None);
+        assert_eq!(start(&[0x00, 0x80, 0x80]), Start::None);
+        assert_eq!(start(&[0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, SEQUENCE]), Start::None);
+        assert_eq!(start(&[0x00, 0, 0, 0]), Start::None);
     }
 
     #[test]
     fn lengths_of_several_bytes_are_read() {
         let mut payload = vec![0x00, 0x81, 0x01];
-        payload.extend([FRAME; 129]);
-        payload.extend([2, SEQUENCE, 0]);
-        assert!(starts_keyframe(&payload));
+        payload.extend([INTER; 129]);
+        payload.extend([2, FRAME, KEY]);
+        assert_eq!(start(&payload), Start::Keyframe);
+    }
+
+    // COD-11
+    #[test]
+    fn only_what_is_whole_is_handed_out() {
+        let whole = |payload: &'static [u8]| whole_obus(payload).collect::<Vec<_>>();
+        assert_eq!(whole(&[0x20, 2, SEQUENCE, 5, FRAME, KEY]), [&[SEQUENCE, 5][..], &[FRAME, KEY]]);
+        assert_eq!(whole(&[0xf0, 2, SEQUENCE, 5, 2, SEQUENCE, 6, FRAME, KEY]), [[SEQUENCE, 6]], "the middle of three");
+        assert!(whole(&[0x50, SEQUENCE, 5]).is_empty() && whole(&[0x50]).is_empty() && whole(&[]).is_empty());
+        assert!(begins_fragmented(&[0x50, SEQUENCE, 5], SEQUENCE_HEADER));
+        assert!(!begins_fragmented(&[0x10, SEQUENCE, 5], SEQUENCE_HEADER));
+        assert!(!begins_fragmented(&[0xd0, SEQUENCE, 5], SEQUENCE_HEADER), "the middle of one");
     }
 }

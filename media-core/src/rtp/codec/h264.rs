@@ -1,7 +1,11 @@
 //! H.264 (RFC 6184): single NAL units, STAP-A and FU-A.
 
+use super::{Start, sei};
+
 /// Instantaneous decoding refresh slice.
 const IDR: u8 = 5;
+/// Supplemental enhancement information.
+const SEI: u8 = 6;
 /// Sequence parameter set.
 pub(super) const SPS: u8 = 7;
 /// Picture parameter set.
@@ -11,19 +15,25 @@ const STAP_A: u8 = 24;
 /// Fragmentation unit (RFC 6184 §5.8).
 const FU_A: u8 = 28;
 
-/// True if the packet begins a sequence parameter set or the first slice of an IDR picture.
+/// What begins in the packet: the first slice of an IDR picture is a keyframe; a parameter set or a recovery point is not,
+/// however often it is repeated.
 ///
-/// The sets may come in packets of their own before the picture, or only out of band; an access unit delimiter or SEI in
-/// front starts nothing. Decoding cannot start at a later slice of the same picture.
+/// The sets may come in packets of their own before the picture, or only out of band; an access unit delimiter or other SEI
+/// in front starts nothing. Decoding cannot start at a later slice of the same picture.
 #[inline]
-pub fn starts_keyframe(payload: &[u8]) -> bool {
-    let Some((&header, rest)) = payload.split_first() else { return false };
+pub fn start(payload: &[u8]) -> Start {
+    let Some((&header, rest)) = payload.split_first() else { return Start::None };
     match header & 0x1f {
-        kind @ 1..=23 => unit_starts_keyframe(kind, rest),
-        STAP_A => aggregated_units(rest)
-            .any(|unit| unit.split_first().is_some_and(|(&h, r)| unit_starts_keyframe(h & 0x1f, r))),
-        FU_A => rest.split_first().is_some_and(|(&fu, r)| fu & 0x80 != 0 && unit_starts_keyframe(fu & 0x1f, r)),
-        _ => false,
+        kind @ 1..=23 => unit_start(kind, rest),
+        STAP_A => {
+            let units = aggregated_units(rest).filter_map(|unit| unit.split_first());
+            units.map(|(&header, body)| unit_start(header & 0x1f, body)).max().unwrap_or(Start::None)
+        }
+        FU_A => match rest.split_first() {
+            Some((&fu, body)) if fu & 0x80 != 0 => unit_start(fu & 0x1f, body),
+            _ => Start::None,
+        },
+        _ => Start::None,
     }
 }
 
@@ -41,11 +51,12 @@ pub(super) fn begins_fragmented(payload: &[u8], kind: u8) -> bool {
 }
 
 /// `first_mb_in_slice` is an Exp-Golomb code: a leading one bit is zero, the first macroblock.
-fn unit_starts_keyframe(kind: u8, body: &[u8]) -> bool {
+fn unit_start(kind: u8, body: &[u8]) -> Start {
     match kind {
-        SPS => true,
-        IDR => body.first().is_some_and(|first| first & 0x80 != 0),
-        _ => false,
+        SPS | PPS => Start::ParameterSets,
+        SEI if sei::has_recovery_point(body) => Start::RecoveryPoint,
+        IDR if body.first().is_some_and(|first| first & 0x80 != 0) => Start::Keyframe,
+        _ => Start::None,
     }
 }
 
@@ -64,44 +75,49 @@ pub(super) fn aggregated_units(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::*;
 
+    // COD-10, F-03
     #[test]
     fn single_units_are_told_by_their_type() {
-        // COD-10
-        assert!(starts_keyframe(&[0x67, 0x42, 0xe0, 0x1f]), "SPS");
-        assert!(starts_keyframe(&[0x65, 0x88, 0x84]), "first slice of an IDR picture");
-        assert!(!starts_keyframe(&[0x65, 0x04, 0x84]), "second slice of an IDR picture");
-        for header in [0x41, 0x68, 0x06, 0x09, 0x00] {
-            assert!(!starts_keyframe(&[header, 0x88]), "header {header:#x}");
+        assert_eq!(start(&[0x67, 0x42, 0xe0, 0x1f]), Start::ParameterSets);
+        assert_eq!(start(&[0x65, 0x88, 0x84]), Start::Keyframe, "first slice of an IDR picture");
+        assert_eq!(start(&[0x65, 0x04, 0x84]), Start::None, "second slice of an IDR picture");
+        assert_eq!(start(&[0x06, 0x06, 0x01, 0xc4]), Start::RecoveryPoint);
+        assert_eq!(start(&[0x68, 0xee]), Start::ParameterSets);
+        for header in [0x41, 0x06, 0x09, 0x00] {
+            assert_eq!(start(&[header, 0x88]), Start::None, "header {header:#x}");
         }
-        assert!(!starts_keyframe(&[0x65]), "no slice header");
+        assert_eq!(start(&[0x65]), Start::None, "no slice header");
     }
 
+    // COD-10, F-03
     #[test]
     fn every_unit_of_a_stap_a_is_looked_at() {
-        // COD-10: AUD, SEI, SPS, PPS as encoders send them.
+        // AUD, SEI, SPS, PPS as encoders send them, in front of an intra-refresh frame or of a keyframe.
         let stap = [0x78, 0, 2, 0x09, 0x10, 0, 3, 0x06, 0x01, 0x80, 0, 4, 0x67, 0x64, 0, 0x1f, 0, 2, 0x68, 0xee];
-        assert!(starts_keyframe(&stap));
-        assert!(starts_keyframe(&[0x78, 0, 2, 0x68, 0xee, 0, 2, 0x65, 0x88]));
-        assert!(!starts_keyframe(&[0x78, 0, 2, 0x68, 0xee, 0, 2, 0x41, 0x88]));
+        assert_eq!(start(&stap), Start::ParameterSets);
+        assert_eq!(start(&[&stap[..], &[0, 4, 0x06, 0x06, 0x01, 0xc4]].concat()), Start::RecoveryPoint);
+        assert_eq!(start(&[&stap[..], &[0, 2, 0x65, 0x88]].concat()), Start::Keyframe);
+        assert_eq!(start(&[0x78, 0, 2, 0x68, 0xee, 0, 2, 0x65, 0x88]), Start::Keyframe);
+        assert_eq!(start(&[0x78, 0, 2, 0x68, 0xee, 0, 2, 0x41, 0x88]), Start::ParameterSets);
     }
 
+    // COD-10
     #[test]
     fn a_stap_a_with_sizes_beyond_the_packet_starts_nothing() {
-        // COD-10
-        assert!(!starts_keyframe(&[0x78, 0, 9, 0x67, 0x42]));
-        assert!(!starts_keyframe(&[0x78, 0]));
-        assert!(!starts_keyframe(&[0x78, 0, 0, 0, 0]));
+        assert_eq!(start(&[0x78, 0, 9, 0x67, 0x42]), Start::None);
+        assert_eq!(start(&[0x78, 0]), Start::None);
+        assert_eq!(start(&[0x78, 0, 0, 0, 0]), Start::None);
     }
 
+    // COD-10, F-03
     #[test]
-    fn only_the_first_fragment_starts_a_keyframe() {
-        // COD-10
-        assert!(starts_keyframe(&[0x7c, 0x85, 0x88]));
-        assert!(starts_keyframe(&[0x7c, 0x87, 0x42]));
-        assert!(!starts_keyframe(&[0x7c, 0x05, 0x88]), "middle");
-        assert!(!starts_keyframe(&[0x7c, 0x45, 0x88]), "end");
-        assert!(!starts_keyframe(&[0x7c, 0x85, 0x08]), "second slice");
-        assert!(!starts_keyframe(&[0x7c, 0x81, 0x88]), "no IDR");
-        assert!(!starts_keyframe(&[0x7c]));
+    fn only_the_first_fragment_starts_anything() {
+        assert_eq!(start(&[0x7c, 0x85, 0x88]), Start::Keyframe);
+        assert_eq!(start(&[0x7c, 0x87, 0x42]), Start::ParameterSets);
+        assert_eq!(start(&[0x7c, 0x05, 0x88]), Start::None, "middle");
+        assert_eq!(start(&[0x7c, 0x45, 0x88]), Start::None, "end");
+        assert_eq!(start(&[0x7c, 0x85, 0x08]), Start::None, "second slice");
+        assert_eq!(start(&[0x7c, 0x81, 0x88]), Start::None, "no IDR");
+        assert_eq!(start(&[0x7c]), Start::None);
     }
 }

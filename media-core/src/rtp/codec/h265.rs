@@ -1,29 +1,41 @@
 //! H.265 (RFC 7798): single NAL units, aggregation packets and fragmentation units, without DONL fields.
 
 use super::h264::aggregated_units;
+use super::{Start, sei};
 
+/// The unit types of pictures at which decoding may start: BLA, IDR and CRA (H.265 §7.4.2.2).
+const BLA_W_LP: u8 = 16;
+const CRA: u8 = 21;
 /// Video parameter set.
 pub(super) const VPS: u8 = 32;
 /// Sequence parameter set.
 pub(super) const SPS: u8 = 33;
 /// Picture parameter set.
 pub(super) const PPS: u8 = 34;
+/// Supplemental enhancement information in front of a picture.
+const PREFIX_SEI: u8 = 39;
 /// Aggregation packet (RFC 7798 §4.4.2).
 const AP: u8 = 48;
 /// Fragmentation unit (RFC 7798 §4.4.3).
 const FU: u8 = 49;
 
-/// True if the packet begins a video or sequence parameter set, or the first slice segment of a picture at which decoding
-/// may start (unit types 16 to 21).
+/// What begins in the packet: the first slice segment of an IDR, CRA or BLA picture is a keyframe; a parameter set or a
+/// recovery point is not.
+///
+/// A decoder that starts at a CRA picture passes over the pictures that lead it and refer to what came before (RASL).
 #[inline]
-pub fn starts_keyframe(payload: &[u8]) -> bool {
-    let Some((&[first, _], rest)) = payload.split_first_chunk::<2>() else { return false };
+pub fn start(payload: &[u8]) -> Start {
+    let Some((&[first, _], rest)) = payload.split_first_chunk::<2>() else { return Start::None };
     match unit_type(first) {
-        AP => aggregated_units(rest).any(|unit| {
-            unit.split_first_chunk::<2>().is_some_and(|(&[h, _], r)| unit_starts_keyframe(unit_type(h), r))
-        }),
-        FU => rest.split_first().is_some_and(|(&fu, r)| fu & 0x80 != 0 && unit_starts_keyframe(fu & 0x3f, r)),
-        kind => unit_starts_keyframe(kind, rest),
+        AP => {
+            let units = aggregated_units(rest).filter_map(|unit| unit.split_first_chunk::<2>());
+            units.map(|(&[header, _], body)| unit_start(unit_type(header), body)).max().unwrap_or(Start::None)
+        }
+        FU => match rest.split_first() {
+            Some((&fu, body)) if fu & 0x80 != 0 => unit_start(fu & 0x3f, body),
+            _ => Start::None,
+        },
+        kind => unit_start(kind, rest),
     }
 }
 
@@ -46,11 +58,12 @@ pub(super) fn begins_fragmented(payload: &[u8], kind: u8) -> bool {
 }
 
 /// The first bit of a slice segment is `first_slice_segment_in_pic_flag`.
-fn unit_starts_keyframe(kind: u8, body: &[u8]) -> bool {
+fn unit_start(kind: u8, body: &[u8]) -> Start {
     match kind {
-        VPS | SPS => true,
-        16..=21 => body.first().is_some_and(|first| first & 0x80 != 0),
-        _ => false,
+        VPS | SPS | PPS => Start::ParameterSets,
+        PREFIX_SEI if sei::has_recovery_point(body) => Start::RecoveryPoint,
+        BLA_W_LP..=CRA if body.first().is_some_and(|first| first & 0x80 != 0) => Start::Keyframe,
+        _ => Start::None,
     }
 }
 
@@ -62,34 +75,41 @@ mod tests {
         [kind << 1, 1]
     }
 
+    // COD-14, F-03
     #[test]
     fn single_units_are_told_by_their_type() {
-        // COD-14
         for kind in 0..48u8 {
             let [first, second] = header(kind);
-            let expected = matches!(kind, 16..=21 | 32 | 33);
-            assert_eq!(starts_keyframe(&[first, second, 0x80]), expected, "type {kind}");
+            let expected = match kind {
+                16..=21 => Start::Keyframe,
+                32..=34 => Start::ParameterSets,
+                _ => Start::None,
+            };
+            assert_eq!(start(&[first, second, 0x80]), expected, "type {kind}");
         }
         let [first, second] = header(19);
-        assert!(!starts_keyframe(&[first, second, 0x40]), "second slice segment");
-        assert!(!starts_keyframe(&[first]));
+        assert_eq!(start(&[first, second, 0x40]), Start::None, "second slice segment");
+        assert_eq!(start(&[first]), Start::None);
+        let [first, second] = header(39);
+        assert_eq!(start(&[first, second, 6, 1, 0xd0, 0x80]), Start::RecoveryPoint);
     }
 
+    // COD-14, F-03
     #[test]
     fn every_unit_of_an_aggregation_packet_is_looked_at() {
-        // COD-14
         let packet = [96, 1, 0, 3, 39 << 1, 1, 0, 0, 3, 32 << 1, 1, 0x0c];
-        assert!(starts_keyframe(&packet));
-        assert!(!starts_keyframe(&packet[..packet.len() - 1]), "size beyond the packet");
-        assert!(!starts_keyframe(&[96, 1, 0, 1, 64]), "unit without a whole header");
+        assert_eq!(start(&packet), Start::ParameterSets);
+        assert_eq!(start(&packet[..packet.len() - 1]), Start::None, "size beyond the packet");
+        assert_eq!(start(&[96, 1, 0, 1, 64]), Start::None, "unit without a whole header");
+        assert_eq!(start(&[&packet[..], &[0, 3, 21 << 1, 1, 0x80]].concat()), Start::Keyframe);
     }
 
+    // COD-14
     #[test]
     fn only_the_first_fragment_starts_a_keyframe() {
-        // COD-14
-        assert!(starts_keyframe(&[98, 1, 0x80 | 19, 0x80]));
-        assert!(!starts_keyframe(&[98, 1, 19, 0x80]));
-        assert!(!starts_keyframe(&[98, 1, 0x80 | 1, 0x80]));
-        assert!(!starts_keyframe(&[98, 1]));
+        assert_eq!(start(&[98, 1, 0x80 | 19, 0x80]), Start::Keyframe);
+        assert_eq!(start(&[98, 1, 19, 0x80]), Start::None);
+        assert_eq!(start(&[98, 1, 0x80 | 1, 0x80]), Start::None);
+        assert_eq!(start(&[98, 1]), Start::None);
     }
 }

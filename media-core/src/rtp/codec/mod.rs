@@ -5,22 +5,38 @@ pub mod av1;
 pub mod h264;
 pub mod h265;
 pub mod parameter_sets;
+mod sei;
 pub mod vp8;
 pub mod vp9;
 
 use crate::media::Codec;
 
-/// True on the packet at which a decoder may start: the first of a keyframe, or the parameter sets in front of it.
-/// True for every packet of audio, false for a payload that does not parse.
+/// What a packet begins, for a decoder that has seen nothing yet. Of several, the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Start {
+    /// Nothing of use.
+    None,
+    /// What a decoder needs before anything else, and no picture: sequence and picture parameter sets of H.264, these and
+    /// video parameter sets of H.265, sequence headers of AV1. Encoders repeat them without a keyframe behind.
+    ParameterSets,
+    /// A recovery point (H.264 §D.2.8, H.265 §D.3.8): pictures from here on become right within some time, as intra refresh
+    /// goes over them, or the next picture is intra-coded, but those after it may refer to what came before.
+    RecoveryPoint,
+    /// A decoder can start here: the first packet of an IDR picture of H.264, of an IDR, CRA or BLA picture of H.265, of a key
+    /// frame of VP8 or VP9, or the begin of a key frame of AV1 that is shown.
+    Keyframe,
+}
+
+/// What a packet begins. For every packet of audio [`Start::Keyframe`], for a payload that does not parse [`Start::None`].
 #[inline]
-pub fn starts_keyframe(codec: Codec, payload: &[u8]) -> bool {
+pub fn start(codec: Codec, payload: &[u8]) -> Start {
     match codec {
-        Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma | Codec::G722 => true,
-        Codec::Vp8 => vp8::starts_keyframe(payload),
-        Codec::Vp9 => vp9::starts_keyframe(payload),
-        Codec::H264 => h264::starts_keyframe(payload),
-        Codec::H265 => h265::starts_keyframe(payload),
-        Codec::Av1 => av1::starts_keyframe(payload),
+        Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma | Codec::G722 => Start::Keyframe,
+        Codec::Vp8 => vp8::start(payload),
+        Codec::Vp9 => vp9::start(payload),
+        Codec::H264 => h264::start(payload),
+        Codec::H265 => h265::start(payload),
+        Codec::Av1 => av1::start(payload),
     }
 }
 
@@ -52,10 +68,10 @@ mod tests {
     #[test]
     fn audio_may_start_anywhere_and_video_never_in_nothing() {
         for codec in [Codec::Opus, Codec::Red, Codec::Pcmu, Codec::Pcma, Codec::G722] {
-            assert!(starts_keyframe(codec, &[]));
+            assert_eq!(start(codec, &[]), Start::Keyframe);
         }
         for codec in [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1] {
-            assert!(!starts_keyframe(codec, &[]));
+            assert_eq!(start(codec, &[]), Start::None);
         }
     }
 }

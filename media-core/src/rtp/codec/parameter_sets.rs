@@ -1,7 +1,8 @@
 //! The parameter sets of an H.264 or H.265 stream: those that it sends (RFC 6184 §5.7, RFC 7798 §4.4) and those that its
-//! description names (`sprop-parameter-sets`, RFC 6184 §8.1; `sprop-vps` and its kin, RFC 7798 §7.1).
+//! description names (`sprop-parameter-sets`, RFC 6184 §8.1; `sprop-vps` and its kin, RFC 7798 §7.1). The same of an AV1
+//! stream: its sequence header.
 
-use super::{h264, h265};
+use super::{av1, h264, h265};
 use crate::media::{Codec, Format};
 use crate::rtp::compat::Fmtp;
 
@@ -10,7 +11,10 @@ pub const MAX_UNITS: usize = 8;
 /// Bytes of one; they take some tens.
 pub const MAX_UNIT_LEN: usize = 1024;
 
-/// The latest parameter sets of a stream, each a NAL unit with its header. A set replaces the one of its kind and id.
+/// In front of a sequence header as a payload of its own: W=1, N=1 (AV1-RTP §4.4).
+const AV1_AGGREGATION: u8 = 0x18;
+
+/// The latest parameter sets of a stream, each an RTP payload: a NAL unit with its header, or an OBU. A set replaces the one of its kind and id.
 #[derive(Clone, Debug)]
 pub struct ParameterSets {
     codec: Codec,
@@ -31,6 +35,7 @@ impl ParameterSets {
         let names: &[&str] = match format.codec {
             Codec::H264 => &["sprop-parameter-sets"],
             Codec::H265 => &["sprop-vps", "sprop-sps", "sprop-pps"],
+            Codec::Av1 => &[],
             _ => return None,
         };
         let mut sets = ParameterSets { codec: format.codec, units: Vec::new() };
@@ -45,13 +50,17 @@ impl ParameterSets {
         Some(sets)
     }
 
-    /// Takes the parameter sets of a packet; true if a sequence parameter set is or begins in it.
+    /// Takes the parameter sets of a packet; true if a sequence parameter set, or sequence header, is or begins in it.
     pub fn learn(&mut self, payload: &[u8]) -> bool {
         let mut found = false;
         match self.codec {
             Codec::H264 => {
                 found |= h264::begins_fragmented(payload, h264::SPS);
                 h264::whole_units(payload).for_each(|unit| found |= self.take(unit));
+            }
+            Codec::Av1 => {
+                found |= av1::begins_fragmented(payload, av1::SEQUENCE_HEADER);
+                av1::whole_obus(payload).for_each(|obu| found |= self.take(obu));
             }
             _ => {
                 found |= h265::begins_fragmented(payload, h265::SPS);
@@ -65,6 +74,7 @@ impl ParameterSets {
     pub fn complete(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let needed: &[u8] = match self.codec {
             Codec::H264 => &[h264::SPS, h264::PPS],
+            Codec::Av1 => &[av1::SEQUENCE_HEADER],
             _ => &[h265::VPS, h265::SPS, h265::PPS],
         };
         let complete = needed.iter().all(|kind| self.units.iter().any(|unit| unit.kind == *kind));
@@ -75,17 +85,19 @@ impl ParameterSets {
     /// Keeps a unit that is a parameter set; true for a sequence parameter set.
     fn take(&mut self, unit: &[u8]) -> bool {
         let Some((kind, id, is_sequence)) = self.identify(unit) else { return false };
-        if unit.len() > MAX_UNIT_LEN {
+        let front: &[u8] = if self.codec == Codec::Av1 { &[AV1_AGGREGATION] } else { &[] };
+        if front.len() + unit.len() > MAX_UNIT_LEN {
             return is_sequence;
         }
         match self.units.binary_search_by_key(&(kind, id), |unit| (unit.kind, unit.id)) {
             Ok(index) => {
                 let bytes = &mut self.units[index].bytes;
                 bytes.clear();
+                bytes.extend_from_slice(front);
                 bytes.extend_from_slice(unit);
             }
             Err(index) if self.units.len() < MAX_UNITS => {
-                self.units.insert(index, Unit { kind, id, bytes: unit.to_vec() });
+                self.units.insert(index, Unit { kind, id, bytes: [front, unit].concat() });
             }
             Err(_) => {}
         }
@@ -104,6 +116,10 @@ impl ParameterSets {
                     _ => return None,
                 };
                 Some((kind, id, kind == h264::SPS))
+            }
+            Codec::Av1 => {
+                let kind = av1::obu_type(*unit.first()?);
+                (kind == av1::SEQUENCE_HEADER).then_some((kind, 0, true))
             }
             _ => {
                 let kind = h265::unit_type(*unit.first()?);
@@ -189,6 +205,18 @@ mod tests {
         let kinds: Vec<u8> = sets.complete().map(|unit| unit[0] >> 1).collect();
         assert_eq!(kinds, [32, 33, 34]);
         assert!(sets.learn(&[98, 1, 0x80 | 33, 0]));
+    }
+
+    // COD-15, F-03
+    #[test]
+    fn the_sequence_header_of_av1_is_kept_as_a_payload_of_its_own() {
+        let mut sets = ParameterSets::of(&format(Codec::Av1, "profile=0")).unwrap();
+        assert!(complete(&sets).is_empty());
+        assert!(sets.learn(&[0x28, 3, 0x08, 5, 6, 0x30, 0x10]));
+        assert!(!sets.learn(&[0x10, 0x30, 0x30]));
+        assert_eq!(complete(&sets), [[0x18, 0x08, 5, 6]]);
+        assert!(sets.learn(&[0x50, 0x08, 7]), "one in fragments is one, but is not kept");
+        assert_eq!(complete(&sets), [[0x18, 0x08, 5, 6]]);
     }
 
     // OPS-08

@@ -1,6 +1,6 @@
 //! VP8 (RFC 7741): the payload descriptor.
 
-use super::PictureId;
+use super::{PictureId, Start};
 
 /// The payload descriptor in front of the VP8 data (RFC 7741 §4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,15 +70,17 @@ impl Vp8Descriptor {
     }
 }
 
-/// True on the first packet of a keyframe: S=1, PID=0 and P=0 in the first byte of the frame (RFC 7741 §4.3).
+/// A keyframe begins on its first packet: S=1, PID=0 and P=0 in the first byte of the frame (RFC 7741 §4.3).
 #[inline]
-pub fn starts_keyframe(payload: &[u8]) -> bool {
+pub fn start(payload: &[u8]) -> Start {
     // Most packets are in the middle of a frame: two bits decide.
     if payload.first().is_none_or(|first| first & 0x17 != 0x10) {
-        return false;
+        return Start::None;
     }
-    let frame = Vp8Descriptor::parse(payload).and_then(|descriptor| payload.get(descriptor.len));
-    frame.is_some_and(|first| first & 0x01 == 0)
+    match Vp8Descriptor::parse(payload).and_then(|descriptor| payload.get(descriptor.len)) {
+        Some(first) if first & 0x01 == 0 => Start::Keyframe,
+        _ => Start::None,
+    }
 }
 
 #[cfg(test)]
@@ -114,18 +116,18 @@ mod tests {
         let whole = [0x90, 0xf0, 0x92, 0x34, 0x56, 0xa7];
         for end in 0..whole.len() {
             assert_eq!(Vp8Descriptor::parse(&whole[..end]), None);
-            assert!(!starts_keyframe(&whole[..end]));
+            assert_eq!(start(&whole[..end]), Start::None);
         }
-        assert!(!starts_keyframe(&whole), "no byte of the frame itself");
+        assert_eq!(start(&whole), Start::None, "no byte of the frame itself");
     }
 
     #[test]
     fn a_keyframe_starts_on_its_first_partition_only() {
         // COD-05
-        assert!(starts_keyframe(&[0x10, 0x50, 0x12, 0x00, 0x9d, 0x01, 0x2a]));
-        assert!(starts_keyframe(&[0x90, 0x80, 0x81, 0x00, 0x10]));
-        assert!(!starts_keyframe(&[0x10, 0x51]), "interframe");
-        assert!(!starts_keyframe(&[0x00, 0x50]), "middle of a partition");
-        assert!(!starts_keyframe(&[0x11, 0x50]), "second partition");
+        assert_eq!(start(&[0x10, 0x50, 0x12, 0x00, 0x9d, 0x01, 0x2a]), Start::Keyframe);
+        assert_eq!(start(&[0x90, 0x80, 0x81, 0x00, 0x10]), Start::Keyframe);
+        assert_eq!(start(&[0x10, 0x51]), Start::None, "interframe");
+        assert_eq!(start(&[0x00, 0x50]), Start::None, "middle of a partition");
+        assert_eq!(start(&[0x11, 0x50]), Start::None, "second partition");
     }
 }

@@ -1,6 +1,6 @@
 //! VP9 (RFC 9628): the payload descriptor.
 
-use super::PictureId;
+use super::{PictureId, Start};
 
 /// Indices of one packet's layer (RFC 9628 §4.2, flag L).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,14 +118,30 @@ fn skip_scalability_structure(bytes: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-/// True on the first packet of a keyframe's lowest spatial layer: P=0, B=1 and SID=0 or no layers.
+/// A keyframe begins on the first packet of its lowest spatial layer: P=0, B=1, SID=0 or no layers, and a key frame by its own
+/// header. Frames that are coded without others (intra-only) have P=0, too, but leave a decoder without what later frames
+/// refer to; and some packetizers never set P.
 #[inline]
-pub fn starts_keyframe(payload: &[u8]) -> bool {
+pub fn start(payload: &[u8]) -> Start {
     if payload.first().is_none_or(|first| first & 0x48 != 0x08) {
-        return false;
+        return Start::None;
     }
-    Vp9Descriptor::parse(payload)
-        .is_some_and(|descriptor| descriptor.layer.is_none_or(|layer| layer.spatial_id == 0 && !layer.inter_layer))
+    let Some(descriptor) = Vp9Descriptor::parse(payload) else { return Start::None };
+    let is_lowest = descriptor.layer.is_none_or(|layer| layer.spatial_id == 0 && !layer.inter_layer);
+    match payload.get(descriptor.len) {
+        Some(&first) if is_lowest && is_key_frame(first) => Start::Keyframe,
+        _ => Start::None,
+    }
+}
+
+/// True if the uncompressed header of a frame that begins with this byte is that of a key frame (VP9 specification §6.2):
+/// the marker 2, two bits of profile with a reserved one after profile 3, `show_existing_frame` 0, `frame_type` 0.
+fn is_key_frame(first: u8) -> bool {
+    match first & 0xf0 {
+        0xb0 => first & 0x0e == 0,
+        0x80..=0xa0 => first & 0x0c == 0,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -137,7 +153,7 @@ mod tests {
         // COD-08: I L B V in non-flexible mode, two layers with resolutions, one picture group of two.
         let payload = [
             0xaa, 0x92, 0x34, 0x00, 0x07, 0x38, 0x01, 0x40, 0x00, 0xb4, 0x02, 0x80, 0x01, 0x68, 0x02, 0x00, 0x34, 0x01,
-            0xff,
+            0x82,
         ];
         let descriptor = Vp9Descriptor::parse(&payload).unwrap();
         assert_eq!(descriptor.picture_id, Some(PictureId { value: 0x1234, wide: true }));
@@ -145,7 +161,7 @@ mod tests {
         assert_eq!((layer.temporal_id, layer.spatial_id, layer.tl0_pic_idx), (0, 0, Some(7)));
         assert!(descriptor.scalability_structure && descriptor.frame_start && !descriptor.frame_end);
         assert_eq!(descriptor.len, payload.len() - 1);
-        assert!(starts_keyframe(&payload));
+        assert_eq!(start(&payload), Start::Keyframe);
         for end in 0..descriptor.len {
             assert_eq!(Vp9Descriptor::parse(&payload[..end]), None, "cut at {end}");
         }
@@ -165,11 +181,24 @@ mod tests {
     #[test]
     fn only_the_lowest_layer_of_an_independent_picture_starts_a_keyframe() {
         // COD-08
-        assert!(starts_keyframe(&[0x08, 0xff]), "no layers");
-        assert!(!starts_keyframe(&[0x48, 0xff]), "P=1");
-        assert!(!starts_keyframe(&[0x04, 0xff]), "B=0");
-        assert!(starts_keyframe(&[0x28, 0x00, 0x00]), "SID=0");
-        assert!(!starts_keyframe(&[0x28, 0x03, 0x00]), "SID=1");
-        assert!(!starts_keyframe(&[0x28, 0x00]), "cut");
+        assert_eq!(start(&[0x08, 0x82]), Start::Keyframe, "no layers");
+        assert_eq!(start(&[0x48, 0x82]), Start::None, "P=1");
+        assert_eq!(start(&[0x04, 0x82]), Start::None, "B=0");
+        assert_eq!(start(&[0x28, 0x00, 0x00, 0x82]), Start::Keyframe, "SID=0");
+        assert_eq!(start(&[0x28, 0x03, 0x00, 0x82]), Start::None, "SID=1");
+        assert_eq!(start(&[0x28, 0x00]), Start::None, "cut");
+        assert_eq!(start(&[0x28, 0x00, 0x00]), Start::None, "no byte of the frame itself");
+    }
+
+    // F-03: the frame's own header decides, for intra-only frames and for packetizers that never set P.
+    #[test]
+    fn frames_that_are_no_key_frames_start_nothing_whatever_the_descriptor_says() {
+        for (first, name) in [(0x86, "inter or intra-only"), (0x88, "shows an old one"), (0x42, "no marker")] {
+            assert_eq!(start(&[0x08, first]), Start::None, "{name}");
+        }
+        for first in [0x82, 0x92, 0xa2, 0xb1] {
+            assert_eq!(start(&[0x08, first]), Start::Keyframe, "profiles 0 to 3: {first:#x}");
+        }
+        assert_eq!(start(&[0x08, 0xb2]), Start::None, "inter, profile 3");
     }
 }
