@@ -82,6 +82,11 @@ test-deploy: build-tests ## Check the files under deploy/ and .github/ only
 	@.ci/install deploy
 	$(TARGET)/venv/bin/python .ci/check_deploy.py
 
+.PHONY: recordings
+recordings: ## Let FFmpeg's decoders judge the recorded streams of media-core/tests/recorded again
+	@.ci/install recordings
+	@media-core/tests/recorded/make.py --check
+
 .PHONY: screenshot
 screenshot: build-tests ## Update the screenshot of README.md
 	@.ci/install browser

@@ -3,6 +3,7 @@
 mod continuity;
 mod keyframes;
 mod loss;
+mod recorded;
 mod time;
 
 use super::ssrcs::MAX_SSRCS;
