@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::ClockPoint;
 use crate::media::{Extension, Format, MediaKind, MediaSection, TrackId};
-use crate::rtp::{RtpHeader, red, rtx};
+use crate::rtp::{RtpHeader, codec, red, rtx};
 use crate::stats::DropReason;
 use crate::stream::{ClockSteps, Encoding, PacketInfo, Place, StoredExtensions, Tracks};
 
@@ -14,8 +14,8 @@ use super::receive_stream::{Numbered, ReceiveStream};
 use super::ssrcs::KnownSsrc;
 use super::{Accepted, Timing};
 
-/// A section takes a new SSRC without MID, or an old one again, only when the present one was silent for this long
-/// (RTP-03).
+/// A section takes an SSRC again that it received before, or a new one that does not say that it is to be taken, only when the
+/// present one was silent for this long (RTP-03).
 const SSRC_SILENCE: Duration = Duration::from_millis(200);
 
 /// What a payload type of a section means.
@@ -205,13 +205,13 @@ impl SectionReceiver {
 
     /// Receives the packet's SSRC from now on, if it may replace the present one; true if it is another one.
     fn adopt(&mut self, incoming: &IncomingPacket<'_>, known: &mut KnownSsrc) -> Result<bool, DropReason> {
-        let &IncomingPacket { now, header, packet, .. } = incoming;
+        let &IncomingPacket { now, header, .. } = incoming;
         if let Some(present) = &self.stream {
             if present.ssrc == header.ssrc {
                 return Ok(false);
             }
             let is_silent = present.silence(now) >= SSRC_SILENCE;
-            if !is_silent && (known.was_adopted || !self.is_named_by(header, packet)) {
+            if !is_silent && (known.was_adopted || !self.takes_over(incoming, known)) {
                 return Err(DropReason::UnknownRtpStream);
             }
         }
@@ -221,6 +221,22 @@ impl SectionReceiver {
         let has_nack = self.formats().iter().any(|format| format.feedback.nack);
         self.stream = Some(ReceiveStream::new(now, header.ssrc, has_nack));
         Ok(true)
+    }
+
+    /// True if a new SSRC says that it is to be taken at once: by its MID, by a keyframe or the parameter sets in front of one,
+    /// which may be the only one for long, or by a second audio packet in order. Each of two that both send does so once.
+    fn takes_over(&self, incoming: &IncomingPacket<'_>, known: &mut KnownSsrc) -> bool {
+        let &IncomingPacket { header, packet, payload, .. } = incoming;
+        let number = header.sequence_number;
+        let follows = known.last_number.replace(number) == Some(number.wrapping_sub(1));
+        self.is_named_by(header, packet)
+            || match self.track.kind {
+                MediaKind::Audio => follows,
+                MediaKind::Video => {
+                    let format = &self.negotiated.formats[usize::from(incoming.format)];
+                    codec::start(format.codec, payload) != codec::Start::None
+                }
+            }
     }
 
     /// Takes a packet into the track, unless it is padding or no decoder can use it.

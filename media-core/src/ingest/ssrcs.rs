@@ -21,6 +21,8 @@ pub(super) struct KnownSsrc {
     /// Its section received it before: a MID alone does not bring it back, else two SSRCs that both send would replace each
     /// other with every packet.
     pub(super) was_adopted: bool,
+    /// Sequence number of the last packet that its section did not take.
+    pub(super) last_number: Option<u16>,
 }
 
 impl KnownSsrcs {
@@ -30,7 +32,7 @@ impl KnownSsrcs {
         for (track, section) in TrackId::of_sections(sections) {
             let ssrcs = section.declared_ssrcs.iter().flat_map(|&(media, rtx)| std::iter::once(media).chain(rtx));
             let room = MAX_SSRCS - known.len();
-            known.extend(ssrcs.take(room).map(|ssrc| KnownSsrc { ssrc, track, was_adopted: false }));
+            known.extend(ssrcs.take(room).map(|ssrc| KnownSsrc { ssrc, track, was_adopted: false, last_number: None }));
         }
         KnownSsrcs(known)
     }
@@ -53,7 +55,7 @@ impl KnownSsrcs {
                 if self.0.len() == MAX_SSRCS {
                     self.0.remove(0);
                 }
-                self.0.push(KnownSsrc { ssrc: header.ssrc, track, was_adopted: false });
+                self.0.push(KnownSsrc { ssrc: header.ssrc, track, was_adopted: false, last_number: None });
                 self.0.len() - 1
             }
         };

@@ -4,6 +4,7 @@ mod continuity;
 mod keyframes;
 mod loss;
 mod recorded;
+mod takeover;
 mod time;
 
 use super::ssrcs::MAX_SSRCS;
@@ -220,7 +221,7 @@ fn numbers_and_time_are_continuous_over_a_restart_of_the_publisher() {
 fn a_new_ssrc_is_accepted_by_its_mid_or_after_silence_of_the_old_one() {
     let mut harness = Harness::new(&[video()]);
     harness.forwarded(&Packet::video(1, 10, KEYFRAME));
-    assert_eq!(harness.receive(&Packet::video(2, 900, KEYFRAME)), Err(DropReason::UnknownRtpStream));
+    assert_eq!(harness.receive(&Packet::video(2, 900, DELTA)), Err(DropReason::UnknownRtpStream));
     assert_eq!(harness.forwarded(&Packet::video(3, 7, KEYFRAME).with(&[(MID, b"video")])).0, 1);
     harness.ms += 200;
     assert_eq!(harness.forwarded(&Packet::video(2, 901, KEYFRAME)).0, 2);
@@ -345,7 +346,7 @@ fn after_bye_another_ssrc_is_accepted_and_losses_stay_counted() {
     harness.forwarded(&Packet::video(1, 4, DELTA));
     assert_eq!(harness.ingest.packets_lost(), 3);
     harness.ingest.on_bye(99);
-    assert_eq!(harness.receive(&Packet::video(2, 0, KEYFRAME)), Err(DropReason::UnknownRtpStream));
+    assert_eq!(harness.receive(&Packet::video(2, 0, DELTA)), Err(DropReason::UnknownRtpStream));
     harness.ingest.on_bye(1);
     assert_eq!(harness.forwarded(&Packet::video(2, 100, KEYFRAME)).0, 5);
     assert_eq!(harness.ingest.packets_lost(), 3);
