@@ -92,7 +92,7 @@ impl RunBatch {
 
     /// The runs of the last call. One of unknown address family is left out.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = Run<'_>> {
-        self.0.iter_mut().map(|Message { remote, data, header, control }| {
+        self.0.iter_mut().map(|Message { remote, data, header, control, .. }| {
             let RunInfo { size, overflowed, received } = read_control(header, control);
             // Without the control message it is a single datagram.
             let size = size.unwrap_or(data.len()).max(1);

@@ -17,8 +17,10 @@ const SLOT: usize = 2048;
 pub struct Datagram<'a> {
     /// Its source, and the local address on which it was received.
     pub tuple: TransportTuple,
-    /// The UDP payload; the buffer may be changed in place.
+    /// The UDP payload, or as much of it as there is room for; the buffer may be changed in place.
     pub data: &'a mut [u8],
+    /// Length of the whole UDP payload.
+    pub length: usize,
 }
 
 /// Buffers for recvmmsg, allocated once.
@@ -37,9 +39,9 @@ impl ReceiveBatch {
 
     /// The datagrams of the last call. One of unknown address family is left out.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = Datagram<'_>> {
-        self.0.iter_mut().map(|Message { remote, data, header, control }| {
+        self.0.iter_mut().map(|Message { remote, data, length, header, control }| {
             let local = local_address(header, control);
-            Datagram { tuple: TransportTuple::udp(remote, local), data }
+            Datagram { tuple: TransportTuple::udp(remote, local), data, length }
         })
     }
 }
@@ -72,4 +74,30 @@ fn local_address(header: &libc::msghdr, _control: &Control) -> Option<IpAddr> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MediaSocket;
+    use super::*;
+
+    // F-16
+    #[tokio::test]
+    async fn a_datagram_that_is_too_long_for_its_buffer_is_received_with_its_true_length() {
+        let receiver = MediaSocket::register(MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap()).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sizes = [100, 1500, 1501, 2048, 2049, 9000];
+        for size in sizes {
+            sender.send_to(&vec![7; size], receiver.address()).unwrap();
+        }
+        let mut batch = ReceiveBatch::new();
+        let mut received = Vec::new();
+        while received.len() < sizes.len() {
+            receiver.readable().await.unwrap();
+            if receiver.receive(&mut batch).is_ok() {
+                received.extend(batch.iter_mut().map(|datagram| (datagram.length, datagram.data.len())));
+            }
+        }
+        assert_eq!(received, sizes.map(|size| (size, size.min(SLOT))));
+    }
 }

@@ -35,7 +35,10 @@ unsafe impl Send for Slots {}
 /// One message that the system wrote.
 pub(super) struct Message<'a> {
     pub(super) remote: SocketAddr,
+    /// As much of it as there was room for.
     pub(super) data: &'a mut [u8],
+    /// Its length on the wire.
+    pub(super) length: usize,
     pub(super) header: &'a libc::msghdr,
     /// Where the header's control messages are; whoever reads them by the header holds this.
     pub(super) control: &'a Control,
@@ -79,8 +82,10 @@ impl Slots {
             header.msg_hdr.msg_controllen = CONTROL as _;
         }
         let (headers, count) = (self.headers.as_mut_ptr(), self.headers.len());
+        // MSG_TRUNC: the length of a datagram that was cut is its length on the wire.
+        let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         // SAFETY: every header points to buffers that `self` owns and nobody else touches during the call.
-        let received = unsafe { libc::recvmmsg(fd, headers, count as _, libc::MSG_DONTWAIT as _, ptr::null_mut()) };
+        let received = unsafe { libc::recvmmsg(fd, headers, count as _, flags as _, ptr::null_mut()) };
         self.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         Ok(self.filled)
     }
@@ -91,8 +96,9 @@ impl Slots {
         let (names, controls) = (&self.names, &self.controls);
         self.data.chunks_exact_mut(size).zip(headers).enumerate().filter_map(move |(index, (slot, header))| {
             let remote = names[index].get()?;
-            let data = &mut slot[..(header.msg_len as usize).min(size)];
-            Some(Message { remote, data, header: &header.msg_hdr, control: &controls[index] })
+            let length = header.msg_len as usize;
+            let data = &mut slot[..length.min(size)];
+            Some(Message { remote, data, length, header: &header.msg_hdr, control: &controls[index] })
         })
     }
 }
