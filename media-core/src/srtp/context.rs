@@ -19,8 +19,11 @@ pub const MAX_TRAILER: usize = ffi::SRTP_MAX_TRAILER_LEN as usize + 4;
 /// RFC 3711 §3.3.2. For RTCP libsrtp has a fixed window of 128.
 pub const REPLAY_WINDOW: usize = 1024;
 
-/// Distinct SSRCs that one peer may send with, RTP and RTCP together.
+/// Distinct SSRCs that one peer may send with at a time, RTP and RTCP together.
 pub const MAX_INBOUND_SSRCS: usize = 64;
+
+/// SSRCs of one peer that may give way to newer ones.
+const MAX_RETIRED_SSRCS: usize = 4096;
 
 const RTP_HEADER: usize = 12;
 const RTCP_HEADER: usize = 8;
@@ -88,6 +91,22 @@ impl Session {
         // libsrtp never returns more than the checks above allowed; a wrong number would only cost this packet.
         usize::try_from(new_len).ok().filter(|&new| new <= buf.len()).ok_or(SrtpError::NoRoom)
     }
+
+    /// Frees what libsrtp keeps of an SSRC.
+    fn remove_stream(&mut self, ssrc: u32) {
+        // SAFETY: the session is valid until drop and borrowed mutably; libsrtp names streams in network byte order. The
+        // only error is that it has no such stream, and then there is nothing to free.
+        let _ = unsafe { ffi::srtp_remove_stream(self.raw.as_ptr(), ssrc.to_be()) };
+    }
+
+    /// True if libsrtp keeps something of an SSRC.
+    #[cfg(test)]
+    fn has_stream(&self, ssrc: u32) -> bool {
+        let mut roc = 0;
+        // SAFETY: the session is valid until drop, and `roc` lives through the call.
+        let status = unsafe { ffi::srtp_get_stream_roc(self.raw.as_ptr(), ssrc, &raw mut roc) };
+        status == ffi::srtp_err_status_t_srtp_err_status_ok
+    }
 }
 
 impl Drop for Session {
@@ -123,13 +142,23 @@ fn crypto_policy(profile: SrtpProfile) -> ffi::srtp_crypto_policy_t {
 pub struct SrtpReceiver {
     session: Session,
     // In order of first appearance; the first entries of a session carry nearly all packets.
-    ssrcs: Vec<u32>,
+    sources: Vec<Source>,
+    /// SSRCs that gave way, in order of their numbers. Their replay windows are gone, and so they are refused.
+    retired: Vec<u32>,
+    /// Authenticated packets so far: the clock of [`Source::last_packet`].
+    packets: u64,
+}
+
+/// An SSRC that sent authenticated packets.
+struct Source {
+    ssrc: u32,
+    last_packet: u64,
 }
 
 impl SrtpReceiver {
     pub(super) fn new(profile: SrtpProfile, master: &MasterKey) -> Result<SrtpReceiver, SrtpError> {
         let session = Session::new(profile, master, ffi::srtp_ssrc_type_t_ssrc_any_inbound)?;
-        Ok(SrtpReceiver { session, ssrcs: Vec::with_capacity(8) })
+        Ok(SrtpReceiver { session, sources: Vec::with_capacity(8), retired: Vec::new(), packets: 0 })
     }
 
     /// Turns the first `len` bytes of `buf`, an SRTP packet, into RTP in place and returns the shorter length.
@@ -170,23 +199,67 @@ impl SrtpReceiver {
         self.unprotect(ffi::srtp_unprotect_rtcp, packet, ssrc)
     }
 
-    /// SSRCs that sent authenticated packets so far.
+    /// True if packets of this SSRC were authentic before.
+    pub fn knows(&self, ssrc: u32) -> bool {
+        self.sources.iter().any(|source| source.ssrc == ssrc)
+    }
+
+    /// True after the first packet of an SSRC more than a session may have: one of the others has to [retire].
+    ///
+    /// [retire]: SrtpReceiver::retire_idle
+    #[inline]
+    pub fn has_surplus(&self) -> bool {
+        self.sources.len() > MAX_INBOUND_SSRCS
+    }
+
+    /// Forgets the SSRC whose last packet is the oldest, of those that are not in use. Packets of it count as replayed from
+    /// now on: nobody could tell whether they are.
+    pub fn retire_idle(&mut self, is_in_use: impl Fn(u32) -> bool) {
+        let idle = self.sources.iter().enumerate().filter(|(_, source)| !is_in_use(source.ssrc));
+        let Some((index, _)) = idle.min_by_key(|(_, source)| source.last_packet) else { return };
+        let Source { ssrc, .. } = self.sources.remove(index);
+        self.session.remove_stream(ssrc);
+        if let Err(place) = self.retired.binary_search(&ssrc) {
+            self.retired.insert(place, ssrc);
+        }
+    }
+
+    /// True if libsrtp keeps something of an SSRC.
     #[cfg(test)]
-    pub(super) fn ssrcs(&self) -> &[u32] {
-        &self.ssrcs
+    pub(super) fn has_stream(&self, ssrc: u32) -> bool {
+        self.session.has_stream(ssrc)
+    }
+
+    /// SSRCs that sent authenticated packets and have not retired.
+    #[cfg(test)]
+    pub(super) fn ssrcs(&self) -> Vec<u32> {
+        self.sources.iter().map(|source| source.ssrc).collect()
     }
 
     fn unprotect(&mut self, function: Transform, packet: &mut [u8], ssrc: u32) -> Result<usize, SrtpError> {
-        let known = self.ssrcs.contains(&ssrc);
-        if !known && self.ssrcs.len() >= MAX_INBOUND_SSRCS {
-            return Err(SrtpError::TooManySources);
+        let known = self.sources.iter().position(|source| source.ssrc == ssrc);
+        if known.is_none() {
+            self.may_appear(ssrc)?;
         }
         let len = packet.len();
         let plain_len = self.session.transform(function, packet, len)?;
-        if !known {
-            self.ssrcs.push(ssrc);
+        self.packets += 1;
+        match known {
+            Some(index) => self.sources[index].last_packet = self.packets,
+            None => self.sources.push(Source { ssrc, last_packet: self.packets }),
         }
         Ok(plain_len)
+    }
+
+    /// Whether there may be one SSRC more, if its packet is authentic.
+    fn may_appear(&self, ssrc: u32) -> Result<(), SrtpError> {
+        if self.retired.binary_search(&ssrc).is_ok() {
+            return Err(SrtpError::Replay);
+        }
+        if self.has_surplus() || self.retired.len() >= MAX_RETIRED_SSRCS && self.sources.len() >= MAX_INBOUND_SSRCS {
+            return Err(SrtpError::TooManySources);
+        }
+        Ok(())
     }
 }
 

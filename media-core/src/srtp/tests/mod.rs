@@ -287,23 +287,61 @@ fn a_buffer_without_room_for_the_trailer_is_refused() {
     }
 }
 
+// SRTP-02, F-18
 #[test]
-fn a_session_has_at_most_64_inbound_sources() {
-    // SRTP-02
+fn the_65th_source_takes_the_place_of_the_one_that_is_idle_for_longest() {
     for profile in SrtpProfile::ALL {
         let (mut sender, mut receiver) = pair(profile);
+        let mut old = Vec::new();
         for ssrc in 0..MAX_INBOUND_SSRCS as u32 {
             let packet = protect_rtp(&mut sender, &rtp(1, ssrc, b"x"));
             assert!(unprotect_rtp(&mut receiver, &packet).is_ok());
+            old.push(packet);
         }
-        let packet = protect_rtp(&mut sender, &rtp(1, 1000, b"x"));
-        assert_eq!(unprotect_rtp(&mut receiver, &packet), Err(SrtpError::TooManySources));
-        let packet = protect_rtcp(&mut sender, &rtcp(1000));
-        assert_eq!(unprotect_rtcp(&mut receiver, &packet), Err(SrtpError::TooManySources));
-        let packet = protect_rtp(&mut sender, &rtp(2, 3, b"x"));
-        assert!(unprotect_rtp(&mut receiver, &packet).is_ok(), "known sources go on");
+        // Source 0 goes on, 1 is in use though silent: 2 is idle.
+        assert!(unprotect_rtp(&mut receiver, &protect_rtp(&mut sender, &rtp(2, 0, b"x"))).is_ok());
+        assert!(!receiver.has_surplus());
+        let mut forged = protect_rtp(&mut sender, &rtp(1, 1000, b"x"));
+        *forged.last_mut().unwrap() ^= 1;
+        assert_eq!(unprotect_rtp(&mut receiver, &forged), Err(SrtpError::Authentication));
+        assert!(!receiver.has_surplus(), "a forged packet is no source");
+        assert!(unprotect_rtp(&mut receiver, &protect_rtp(&mut sender, &rtp(1, 1001, b"x"))).is_ok());
+        assert!(receiver.has_surplus());
+        let one_more = protect_rtp(&mut sender, &rtp(1, 1002, b"x"));
+        assert_eq!(unprotect_rtp(&mut receiver, &one_more), Err(SrtpError::TooManySources), "until one retires");
+        assert!(receiver.has_stream(2));
+        receiver.retire_idle(|ssrc| ssrc == 1);
+        assert!(!receiver.has_surplus());
+        assert!(!receiver.has_stream(2) && receiver.has_stream(1) && receiver.has_stream(0));
         assert_eq!(receiver.ssrcs().len(), MAX_INBOUND_SSRCS);
+        // Its replay window is gone: what was recorded of it must not come back.
+        assert_eq!(unprotect_rtp(&mut receiver, &old[2]), Err(SrtpError::Replay));
+        let packet = protect_rtcp(&mut sender, &rtcp(2));
+        assert_eq!(unprotect_rtcp(&mut receiver, &packet), Err(SrtpError::Replay));
+        for ssrc in [0, 1, 1001] {
+            let packet = protect_rtp(&mut sender, &rtp(3, ssrc, b"x"));
+            assert!(unprotect_rtp(&mut receiver, &packet).is_ok(), "{ssrc} goes on");
+        }
     }
+}
+
+// F-18
+#[test]
+fn thousands_of_sources_stay_bounded() {
+    let (mut sender, mut receiver) = pair(SrtpProfile::AeadAes128Gcm);
+    let mut refused = 0;
+    for ssrc in 0..5000 {
+        match unprotect_rtp(&mut receiver, &protect_rtp(&mut sender, &rtp(1, ssrc, b"x"))) {
+            Ok(_) if receiver.has_surplus() => receiver.retire_idle(|other| other == ssrc),
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error, SrtpError::TooManySources);
+                refused += 1;
+            }
+        }
+        assert!(receiver.ssrcs().len() <= MAX_INBOUND_SSRCS);
+    }
+    assert_eq!(refused, 5000 - 4096 - MAX_INBOUND_SSRCS);
 }
 
 #[test]
