@@ -24,6 +24,7 @@ use super::candidate::is_check_target;
 use super::check::{self, Binding, Kind};
 use super::mux::{AgentTransmit, MuxConn, OneConn, Outbound};
 use super::rate::StunLimit;
+use super::refusals::{CheckRefusal, Refusals};
 use super::valid_list::ValidList;
 use crate::spec::{IceCredentials, RemoteCandidate, SessionId};
 use crate::stats::DropReason;
@@ -93,6 +94,7 @@ pub struct FullAgent {
     outbound: Arc<Outbound>,
     valid: ValidList,
     limits: [StunLimit; 2],
+    pub(super) refusals: Refusals,
     candidates: Vec<SocketAddr>,
     /// One agent for IPv4 and one for IPv6, each started when it is first needed: an agent cannot tell to which of
     /// several local candidates a datagram was sent.
@@ -118,6 +120,7 @@ impl FullAgent {
             outbound: Arc::new(Outbound::new(owner, local_address.ip(), transmit)),
             valid: ValidList::default(),
             limits: [StunLimit::new(), StunLimit::new()],
+            refusals: Refusals::default(),
             candidates: Vec::new(),
             workers: [None, None],
         };
@@ -155,9 +158,13 @@ impl FullAgent {
         out: &mut Vec<IceOutput>,
     ) -> Result<(), DropReason> {
         if !self.limits[usize::from(self.valid.is_validated(source))].take(now) {
-            return Err(DropReason::StunRate);
+            return Err(self.refuse(CheckRefusal::Rate, source));
         }
-        let mut binding = Binding::parse(datagram)?;
+        let mut binding = Binding::parse(datagram).inspect_err(|_| {
+            if check::is_request(datagram) {
+                self.refusals.note(CheckRefusal::Malformed, source);
+            }
+        })?;
         match binding.kind {
             Kind::Request => {
                 if self.on_request(now, source, binding, out)? {
@@ -188,17 +195,20 @@ impl FullAgent {
         binding: Binding,
         out: &mut Vec<IceOutput>,
     ) -> Result<bool, DropReason> {
-        let (request, message) = binding.into_request(&self.local, &self.remote)?;
+        let request = binding.into_request(&self.local, &self.remote);
+        let (request, message) = request.map_err(|refusal| self.refuse(refusal, source))?;
         let password = &self.local.pwd;
         let conflict = match self.role {
             AgentRole::Controlling => request.controlling,
             AgentRole::Controlled => request.controlled,
         };
         // The agent cannot change its role, so the peer has to, whatever the tie-breakers say.
-        if let Some(refusal) = request.refusal(&message, conflict, password) {
-            out.extend(refusal.map(|datagram| IceOutput::Transmit { to: source, datagram }));
+        if let Some((refusal, response)) = request.refusal(&message, conflict, password) {
+            self.refusals.note(refusal, source);
+            out.extend(response.map(|datagram| IceOutput::Transmit { to: source, datagram }));
             return Ok(false);
         }
+        self.refusals.clear();
         let nominates = request.use_candidate && self.role == AgentRole::Controlled;
         self.valid.validate(now, source, nominates, out);
         let source_form = canonical(source);
@@ -213,6 +223,11 @@ impl FullAgent {
             worker.sources.push(source_form);
         }
         Ok(true)
+    }
+
+    fn refuse(&mut self, refusal: CheckRefusal, source: SocketAddr) -> DropReason {
+        self.refusals.note(refusal, source);
+        refusal.drop_reason()
     }
 
     /// Passes an authenticated message to the agent.

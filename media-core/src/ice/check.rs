@@ -15,6 +15,7 @@ use stun::message::{
 };
 use stun::xoraddr::XorMappedAddress;
 
+use super::refusals::CheckRefusal;
 use crate::spec::IceCredentials;
 use crate::stats::DropReason;
 
@@ -63,12 +64,21 @@ pub fn transaction_id(datagram: &[u8]) -> Option<[u8; 12]> {
 ///
 /// It only routes; nothing is authenticated yet. Costs no allocation.
 pub fn peek_ufrag(datagram: &[u8]) -> Option<&str> {
+    let (local, _) = peek_username(datagram)?.split_once(':')?;
+    (!local.is_empty()).then_some(local)
+}
+
+/// All parts of USERNAME of a Binding request: one of them may be ours where the first is not.
+pub fn peek_ufrags(datagram: &[u8]) -> impl Iterator<Item = &str> {
+    peek_username(datagram).into_iter().flat_map(|username| username.splitn(3, ':'))
+}
+
+fn peek_username(datagram: &[u8]) -> Option<&str> {
     if !is_request(datagram) {
         return None;
     }
     let (_, username) = attributes(datagram).find(|&(typ, _)| typ == ATTR_USERNAME.0)?;
-    let (local, _) = std::str::from_utf8(username).ok()?.split_once(':')?;
-    (!local.is_empty()).then_some(local)
+    std::str::from_utf8(username).ok()
 }
 
 /// True if a request that this side wrote carries USE-CANDIDATE.
@@ -164,13 +174,13 @@ impl Binding {
     /// Verifies USERNAME and MESSAGE-INTEGRITY of a request and reads it.
     ///
     /// # Errors
-    /// [`DropReason::StunIntegrity`] if either is missing or wrong.
+    /// [`CheckRefusal::Username`] or [`CheckRefusal::Password`] if it is missing or wrong; the former if both are.
     pub(super) fn into_request(
         mut self,
         local: &IceCredentials,
         remote: &IceCredentials,
-    ) -> Result<(Request, Message), DropReason> {
-        self.authenticate(&local.pwd)?;
+    ) -> Result<(Request, Message), CheckRefusal> {
+        let authentic = self.authenticate(&local.pwd).is_ok();
         let mut request = Request { use_candidate: false, controlling: false, controlled: false, unknown: Vec::new() };
         let mut named = false;
         // What follows MESSAGE-INTEGRITY is not protected by it and does not count (RFC 8489 §14.5).
@@ -186,7 +196,11 @@ impl Binding {
                 _ => {}
             }
         }
-        if named { Ok((request, self.message)) } else { Err(DropReason::StunIntegrity) }
+        match (named, authentic) {
+            (true, true) => Ok((request, self.message)),
+            (false, _) => Err(CheckRefusal::Username),
+            (true, false) => Err(CheckRefusal::Password),
+        }
     }
 }
 
@@ -206,11 +220,16 @@ pub(super) fn success(request: &Message, source: SocketAddr, password: &str) -> 
 impl Request {
     /// The error response that this authenticated request deserves, if it deserves one: unknown attributes first, then a
     /// role that is ours (`conflict`). The inner `None` is that of [`respond`].
-    pub(super) fn refusal(&self, message: &Message, conflict: bool, password: &str) -> Option<Option<Vec<u8>>> {
+    pub(super) fn refusal(
+        &self,
+        message: &Message,
+        conflict: bool,
+        password: &str,
+    ) -> Option<(CheckRefusal, Option<Vec<u8>>)> {
         if !self.unknown.is_empty() {
-            Some(unknown_attributes(message, &self.unknown, password))
+            Some((CheckRefusal::UnknownAttribute, unknown_attributes(message, &self.unknown, password)))
         } else if conflict {
-            Some(role_conflict(message, password))
+            Some((CheckRefusal::RoleConflict, role_conflict(message, password)))
         } else {
             None
         }

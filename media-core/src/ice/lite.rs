@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::IceOutput;
 use super::check::{self, Binding, Kind};
 use super::rate::StunLimit;
+use super::refusals::{CheckRefusal, Refusals};
 use super::valid_list::ValidList;
 use crate::spec::IceCredentials;
 use crate::stats::DropReason;
@@ -19,13 +20,14 @@ pub struct IceLite {
     /// One for all other addresses, one for those of the valid list: a third party that learnt the username fragment
     /// cannot use up the peer's.
     limits: [StunLimit; 2],
+    pub(super) refusals: Refusals,
 }
 
 impl IceLite {
     /// Answers checks to the credentials `local` from the peer with `remote`.
     pub fn new(local: IceCredentials, remote: IceCredentials) -> IceLite {
         let limits = [StunLimit::new(), StunLimit::new()];
-        IceLite { local, remote, valid: ValidList::default(), limits }
+        IceLite { local, remote, valid: ValidList::default(), limits, refusals: Refusals::default() }
     }
 
     /// Takes one STUN datagram and appends the outputs to `out` (RFC 8445 §7.3).
@@ -45,9 +47,13 @@ impl IceLite {
         out: &mut Vec<IceOutput>,
     ) -> Result<(), DropReason> {
         if !self.limits[usize::from(self.valid.is_validated(source))].take(now) {
-            return Err(DropReason::StunRate);
+            return Err(self.refuse(CheckRefusal::Rate, source));
         }
-        let mut binding = Binding::parse(datagram)?;
+        let mut binding = Binding::parse(datagram).inspect_err(|_| {
+            if check::is_request(datagram) {
+                self.refusals.note(CheckRefusal::Malformed, source);
+            }
+        })?;
         match binding.kind {
             Kind::Request => {}
             Kind::Indication => {
@@ -60,17 +66,25 @@ impl IceLite {
             // A response to nothing: this side asks nothing.
             Kind::Success | Kind::Error => return Err(DropReason::MalformedStun),
         }
-        let (request, message) = binding.into_request(&self.local, &self.remote)?;
+        let request = binding.into_request(&self.local, &self.remote);
+        let (request, message) = request.map_err(|refusal| self.refuse(refusal, source))?;
         let password = &self.local.pwd;
         // A lite side never controls, so the peer has to (RFC 8445 §6.1.1).
-        if let Some(refusal) = request.refusal(&message, request.controlled, password) {
-            out.extend(refusal.map(|datagram| IceOutput::Transmit { to: source, datagram }));
+        if let Some((refusal, response)) = request.refusal(&message, request.controlled, password) {
+            self.refusals.note(refusal, source);
+            out.extend(response.map(|datagram| IceOutput::Transmit { to: source, datagram }));
             return Ok(());
         }
+        self.refusals.clear();
         let response = check::success(&message, source, password);
         out.extend(response.map(|datagram| IceOutput::Transmit { to: source, datagram }));
         self.valid.validate(now, source, request.use_candidate, out);
         Ok(())
+    }
+
+    fn refuse(&mut self, refusal: CheckRefusal, source: SocketAddr) -> DropReason {
+        self.refusals.note(refusal, source);
+        refusal.drop_reason()
     }
 
     /// Lets time pass; see [`super::Ice::tick`].

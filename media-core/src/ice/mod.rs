@@ -12,6 +12,7 @@ mod check_builder;
 mod lite;
 mod mux;
 mod rate;
+mod refusals;
 #[cfg(test)]
 mod tests;
 mod valid_list;
@@ -25,11 +26,12 @@ pub use agent::{AgentOptions, AgentRole, AgentStart, FullAgent};
 pub use candidate::{
     MAX_REMOTE_CANDIDATES, candidate_line, candidate_ufrag, host_priority, is_check_target, parse_candidate,
 };
-pub use check::{is_request, is_response, peek_ufrag, transaction_id};
+pub use check::{is_request, is_response, peek_ufrag, peek_ufrags, transaction_id};
 #[cfg(any(test, feature = "fuzzing"))]
 pub use check_builder::CheckBuilder;
 pub use lite::IceLite;
 pub use mux::AgentTransmit;
+pub use refusals::{CheckRefusal, Refusals};
 
 use crate::spec::{IceCredentials, IceMode, IceParameters, RemoteCandidate, SessionId};
 use crate::stats::DropReason;
@@ -138,6 +140,23 @@ impl Ice {
             Ice::Lite(lite) => lite.last_valid_check(),
             Ice::Full(full) => full.last_valid_check(),
         }
+    }
+
+    /// The checks that were refused since the last valid one.
+    pub fn refusals(&self) -> &Refusals {
+        match self {
+            Ice::Lite(lite) => &lite.refusals,
+            Ice::Full(full) => &full.refusals,
+        }
+    }
+
+    /// Notes a check that names the session in another way than checks do, so that it was not handed in.
+    pub fn on_misnamed(&mut self, source: SocketAddr) {
+        let refusals = match self {
+            Ice::Lite(lite) => &mut lite.refusals,
+            Ice::Full(full) => &mut full.refusals,
+        };
+        refusals.note(CheckRefusal::Username, source);
     }
 
     /// The remote address of the selected pair.

@@ -13,7 +13,11 @@ use super::Shard;
 impl Shard {
     /// A STUN message.
     pub(super) fn on_stun(&mut self, now: Instant, tuple: TransportTuple, data: &[u8]) -> Result<(), DropReason> {
-        let key = self.sessions.of_stun(tuple, data)?;
+        let key = self.sessions.of_stun(tuple, data).inspect_err(|_| {
+            if let Some(key) = self.sessions.of_misnamed(data) {
+                self.sessions.slab[key].connectivity.ice.on_misnamed(tuple.remote);
+            }
+        })?;
         let session = self.sessions.slab.get_mut(key).ok_or(DropReason::UnknownUfrag)?;
         let mut outputs = std::mem::take(&mut self.ice_outputs);
         let ice = &mut session.connectivity.ice;

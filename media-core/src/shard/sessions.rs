@@ -97,6 +97,11 @@ impl Sessions {
         }
     }
 
+    /// The session that a request names which leads to none: its username is not ours first, or has no second part.
+    pub(super) fn of_misnamed(&self, data: &[u8]) -> Option<usize> {
+        ice::peek_ufrags(data).find_map(|ufrag| self.by_ufrag.get(ufrag).copied())
+    }
+
     /// A full agent began a transaction.
     pub(super) fn begin_transaction(&mut self, now: Instant, transaction: [u8; 12], key: usize) {
         if self.transactions.len() < MAX_TRANSACTIONS {
