@@ -22,8 +22,12 @@ pub struct CoreConfig {
     pub dtls_timeout: Duration,
     /// A session that receives nothing authentic for this time ends (consent freshness, RFC 7675 §5.1: 30 s).
     pub liveness_timeout: Duration,
-    /// Stage `media` fails if a publisher sends no RTP (`no-media`), or a viewer reports none (`no-receipt`), for this time.
+    /// Stage `media` fails if a publisher sends no RTP (`no-media`, `medium-missing`), or a viewer reports none
+    /// (`no-receipt`), for this time.
     pub media_timeout: Duration,
+    /// Stage `media` fails with `media-stopped` if no video was received for this time, or no audio for twice this time, from a
+    /// publisher that sent it before.
+    pub media_gap: Duration,
     /// Stage `media` fails with `no-keyframe` if a publisher's video has none for this time, longer than the usual GOP of
     /// 10 s.
     pub keyframe_timeout: Duration,
@@ -45,6 +49,7 @@ impl Default for CoreConfig {
             dtls_timeout: Duration::from_secs(30),
             liveness_timeout: Duration::from_secs(30),
             media_timeout: Duration::from_secs(10),
+            media_gap: Duration::from_secs(3),
             keyframe_timeout: Duration::from_secs(12),
             publisher_wait: Duration::from_secs(60),
             keyframe_request_interval: Duration::from_millis(500),

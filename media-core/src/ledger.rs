@@ -76,8 +76,14 @@ pub enum Reason {
     Replaced,
     /// The stream had no publisher for too long.
     PublisherGone,
-    /// No connectivity check with the right credentials was received in time.
+    /// No connectivity check for the session was received in time.
     NoValidCheck,
+    /// Checks were received, and all of them refused: the peer claims the role that is the server's.
+    IceRoleConflict,
+    /// Checks were received, and all of them refused: user name or password are not those of offer and answer.
+    IceCredentials,
+    /// Checks were received, and all of them refused for other causes.
+    ChecksRefused,
     /// Nothing authenticated was received from the peer for the liveness time.
     ConsentLost,
     /// The handshake began but did not end in time.
@@ -94,10 +100,20 @@ pub enum Reason {
     FingerprintMismatch,
     /// Packets were received, and none of them authenticated.
     SrtpAuthentication,
+    /// Packets go on to be received with sequence numbers that SRTP takes for those of packets received before.
+    SrtpReplay,
     /// SRTP is ready, and no RTP was received.
     NoMedia,
-    /// RTP is received, but no keyframe.
+    /// One of the media that were offered is received, and another one never was.
+    MediumMissing,
+    /// Video RTP is received, but no keyframe.
     NoKeyframe,
+    /// Media were received, and one of them is not any more.
+    MediaStopped,
+    /// Packets are received that are too long, and are dropped; media are missing.
+    PacketsTooLong,
+    /// Packets are received and dropped for other causes; media are missing.
+    MediaDropped,
     /// RTP was sent, and the viewer reports no receipt.
     NoReceipt,
     /// A bug in the server.
@@ -121,13 +137,22 @@ impl Reason {
             }
             Reason::PublisherGone => "Start the publisher again; viewers then join anew.",
             Reason::NoValidCheck => {
-                "No check reached the media port: look at --public-ip, the firewall's UDP rule for the media ports, and NAT."
+                "No check for this session reached the media port: look at --public-ip, the firewall's UDP rule for the media ports, and NAT."
+            }
+            Reason::IceRoleConflict => {
+                "The network is fine, the roles are not: the client has to be the controlling ICE agent, as the side that offers to this server."
+            }
+            Reason::IceCredentials => {
+                "The network is fine, the credentials are not: checks must carry USERNAME server:client and the password of the answer. The client mixes two sessions or applied another answer."
+            }
+            Reason::ChecksRefused => {
+                "The network is fine, but the client's connectivity checks are not as RFC 8445 demands them; the detail counts what is wrong."
             }
             Reason::ConsentLost => {
                 "The peer vanished without a word: network loss, a closed lid, or a NAT that forgot the mapping."
             }
             Reason::DtlsTimeout => {
-                "Checks pass but the handshake stalls: look for a path that drops large or fragmented UDP datagrams (MTU)."
+                "Checks pass but the handshake does not end. If the detail counts no DTLS at all, the client never began or cannot send it; else look for a path that drops large UDP datagrams (MTU)."
             }
             Reason::DtlsAlertReceived => {
                 "The client refused the handshake; its own log says why (the alert is in the detail)."
@@ -145,14 +170,29 @@ impl Reason {
             Reason::SrtpAuthentication => {
                 "The keys disagree or packets are altered on the way: suspect the client's SRTP or a middlebox."
             }
+            Reason::SrtpReplay => {
+                "The client went back with its sequence numbers under the same SSRC: it has to go on with them, or to take a new SSRC."
+            }
             Reason::NoMedia => {
                 "The secure path stands but the encoder sends nothing: look at the publisher's capture and encoder."
             }
+            Reason::MediumMissing => {
+                "A medium that was offered was never sent: look at its capture and encoder, or do not offer it."
+            }
             Reason::NoKeyframe => {
-                "The encoder sends no keyframe and ignores requests: set a keyframe interval of 1 to 2 seconds."
+                "Video is received without a keyframe, and no decoder can start: set a keyframe interval of 1 to 2 seconds. The detail says whether keyframes were requested."
+            }
+            Reason::MediaStopped => {
+                "Media that had been received have stopped: look at the publisher's capture and encoder. A medium that was muted on purpose may show so, too."
+            }
+            Reason::PacketsTooLong => {
+                "RTP packets are longer than the 1500 bytes that a datagram may have here: set the MTU of the encoder or packetizer to 1200 bytes."
+            }
+            Reason::MediaDropped => {
+                "Packets are received and dropped; the detail counts the causes. Compare payload types, SSRCs and MIDs with the answer, and look at the client's packetizer."
             }
             Reason::NoReceipt => {
-                "Packets leave the server and the viewer reports none: look at the path from server to viewer."
+                "RTP leaves the server and the viewer reports no receipt of it: look at the path from server to viewer."
             }
             Reason::Internal => "A bug: please report it with the log line of this session.",
         }
@@ -177,12 +217,14 @@ pub struct StageEvent {
 pub enum StageChange {
     /// It began.
     Begin,
-    /// A step inside the stage, such as the first RTP packet; only the detail changes.
+    /// A step inside the stage, such as the first RTP packet, or more of its failure; only the detail changes.
     Progress,
     /// It succeeded. A failed stage may still succeed (a keyframe after 20 s).
     Done,
-    /// It failed.
+    /// It failed, or fails for another reason. A stage that had succeeded may fail later (media that stop).
     Failed(Reason),
+    /// What had succeeded or failed is open again: it waits for something else.
+    Reopened,
 }
 
 /// One stage's record.
@@ -200,6 +242,8 @@ pub struct StageRecord {
     pub reason: Option<Reason>,
     /// The facts of the case.
     pub detail: String,
+    /// How often it had succeeded and then did not hold.
+    pub reopened: u32,
 }
 
 /// All stages of one session.
@@ -219,34 +263,42 @@ impl Ledger {
             ended: None,
             reason: None,
             detail: String::new(),
+            reopened: 0,
         });
         Ledger { created, stages }
     }
 
-    /// Writes one event down. Returns false if it changes nothing (a stage that is already done stays done).
+    /// Writes one event down. Returns false if it changes nothing.
     pub fn apply(&mut self, event: &StageEvent) -> bool {
         let since = event.at.saturating_duration_since(self.created);
         let record = &mut self.stages[event.stage as usize];
+        let was_done = record.state == StageState::Done;
         match event.change {
             StageChange::Begin if record.state == StageState::Waiting => {
                 record.state = StageState::Running;
                 record.started = Some(since);
             }
-            StageChange::Progress if record.state == StageState::Running => {}
+            StageChange::Progress if matches!(record.state, StageState::Running | StageState::Failed) => {}
             StageChange::Done if record.state != StageState::Done => {
                 record.started.get_or_insert(since);
                 record.ended = Some(since);
                 record.state = StageState::Done;
                 record.reason = None;
             }
-            StageChange::Failed(reason) if record.state != StageState::Failed => {
+            StageChange::Failed(reason) if record.reason != Some(reason) => {
                 record.started.get_or_insert(since);
                 record.ended = Some(since);
                 record.state = StageState::Failed;
                 record.reason = Some(reason);
             }
+            StageChange::Reopened if matches!(record.state, StageState::Done | StageState::Failed) => {
+                record.ended = None;
+                record.state = StageState::Running;
+                record.reason = None;
+            }
             _ => return false,
         }
+        record.reopened += u32::from(was_done && record.state != StageState::Done);
         if !event.detail.is_empty() {
             record.detail.clone_from(&event.detail);
         }
@@ -313,6 +365,29 @@ mod tests {
         assert!(ledger.apply(&event(now, Stage::Media, StageChange::Done)));
         assert!(ledger.failure().is_none());
         assert!(!ledger.apply(&event(now, Stage::Media, StageChange::Done)));
+    }
+
+    // F-07
+    #[test]
+    fn a_stage_that_was_done_may_fail_for_one_reason_and_another_and_end_well_again() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        let fact = |change, detail: &str| StageEvent { detail: detail.into(), ..event(now, Stage::Media, change) };
+        assert!(ledger.apply(&fact(StageChange::Done, "first keyframe")));
+        assert!(ledger.apply(&fact(StageChange::Failed(Reason::MediaStopped), "video stopped")));
+        assert!(!ledger.apply(&fact(StageChange::Failed(Reason::MediaStopped), "once more")));
+        assert!(ledger.apply(&fact(StageChange::Progress, "audio stopped, too")));
+        let media = ledger.stage(Stage::Media);
+        assert_eq!((media.state, media.reason, media.reopened), (StageState::Failed, Some(Reason::MediaStopped), 1));
+        assert_eq!(media.detail, "audio stopped, too");
+        assert!(ledger.apply(&fact(StageChange::Failed(Reason::MediaDropped), "packets come and are dropped")));
+        assert!(ledger.apply(&fact(StageChange::Reopened, "waiting for the publisher")));
+        let media = ledger.stage(Stage::Media);
+        assert_eq!((media.state, media.reason, media.ended), (StageState::Running, None, None));
+        assert!(ledger.apply(&fact(StageChange::Done, "received again")));
+        assert_eq!((ledger.stage(Stage::Media).reopened, ledger.failure().is_none()), (1, true));
+        assert!(ledger.apply(&fact(StageChange::Reopened, "")));
+        assert_eq!(ledger.stage(Stage::Media).reopened, 2);
     }
 
     #[test]

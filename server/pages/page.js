@@ -55,9 +55,9 @@ function node(tag, text, attributes = {}) {
   return made;
 }
 
-function describe({ state, started_ms, ended_ms, reason, detail }) {
+function describe({ state, started_ms, ended_ms, reason, detail, reopened }) {
   if (state === "failed") return reason ?? "failed";
-  if (state === "done") return `${ended_ms - (started_ms ?? 0)} ms`;
+  if (state === "done") return reopened ? "done again" : `${ended_ms - (started_ms ?? 0)} ms`;
   return state === "running" ? detail || "under way" : "waiting";
 }
 

@@ -67,14 +67,15 @@ impl Admin {
 
     fn population(&self) -> Population {
         let registry = self.signaling.registry();
-        let mut sessions = HashMap::new();
-        for view in registry.sessions() {
-            if view.state != SessionState::Closed {
-                *sessions.entry((view.role, view.state)).or_insert(0) += 1;
+        let (mut sessions, mut failing) = (HashMap::new(), HashMap::new());
+        for view in registry.sessions().into_iter().filter(|view| view.state != SessionState::Closed) {
+            *sessions.entry((view.role, view.state)).or_insert(0) += 1;
+            for (stage, reason) in view.stages.iter().filter_map(|stage| Some((stage.stage, stage.reason?))) {
+                *failing.entry((view.role, stage, reason)).or_insert(0) += 1;
             }
         }
         let live_streams = registry.streams().iter().filter(|stream| stream.live).count() as u64;
-        Population { sessions, live_streams }
+        Population { sessions, failing, live_streams }
     }
 }
 

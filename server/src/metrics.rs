@@ -65,6 +65,8 @@ const SHARD_COUNTERS: &[ShardCounter] = &[
 pub struct Population {
     /// Live sessions by role and state.
     pub sessions: HashMap<(Role, SessionState), u64>,
+    /// Live sessions with a failed stage, by role, stage and reason code.
+    pub failing: HashMap<(Role, Stage, &'static str), u64>,
     /// Streams with a live publisher.
     pub live_streams: u64,
 }
@@ -85,6 +87,7 @@ pub struct Metrics {
 /// How many there are, at the moment of a scrape.
 struct PopulationGauges {
     sessions: IntGaugeVec,
+    failing: IntGaugeVec,
     publishers: IntGauge,
     viewers: IntGauge,
     streams: IntGauge,
@@ -97,6 +100,7 @@ struct EventCounters {
     session_seconds: HistogramVec,
     stage_seconds: HistogramVec,
     stage_failures: IntCounterVec,
+    stages_healed: IntCounterVec,
     http_responses: IntCounterVec,
 }
 
@@ -136,6 +140,10 @@ impl PopulationGauges {
                 Opts::new("sluice_sessions", "Live sessions by role and by where they stand."),
                 &["role", "state"],
             ))?,
+            failing: d.add(IntGaugeVec::new(
+                Opts::new("sluice_sessions_failing", "Live sessions with a failed stage, by its reason code."),
+                &["role", "stage", "reason"],
+            ))?,
         })
     }
 
@@ -152,6 +160,10 @@ impl PopulationGauges {
         self.publishers.set(signed(total.get(&Role::Publisher).copied().unwrap_or(0)));
         self.viewers.set(signed(total.get(&Role::Viewer).copied().unwrap_or(0)));
         self.streams.set(signed(population.live_streams));
+        self.failing.reset();
+        for ((role, stage, reason), count) in &population.failing {
+            self.failing.with_label_values(&[role.as_str(), stage.as_str(), reason]).set(signed(*count));
+        }
     }
 }
 
@@ -180,8 +192,18 @@ impl EventCounters {
                 &["role", "stage"],
             ))?,
             stage_failures: d.add(IntCounterVec::new(
-                Opts::new("sluice_session_stage_failures_total", "Stages of sessions that failed, by reason code."),
+                Opts::new(
+                    "sluice_session_stage_failures_total",
+                    "Stages of sessions that failed, for the first time or after they had been done, by reason code.",
+                ),
                 &["role", "stage", "reason"],
+            ))?,
+            stages_healed: d.add(IntCounterVec::new(
+                Opts::new(
+                    "sluice_session_stage_healed_total",
+                    "Stages of sessions that had failed or did not hold any more, and are done again.",
+                ),
+                &["role", "stage"],
             ))?,
             http_responses: d.add(IntCounterVec::new(
                 Opts::new("sluice_http_responses_total", "Answers of the public HTTP listener."),
@@ -354,6 +376,10 @@ impl Observer for Metrics {
             }
             _ => {}
         }
+    }
+
+    fn stage_healed(&self, role: Role, stage: Stage) {
+        self.events.stages_healed.with_label_values(&[role.as_str(), stage.as_str()]).inc();
     }
 
     fn session_ended(&self, role: Role, reason: Reason, duration: Duration) {

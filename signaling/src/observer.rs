@@ -13,9 +13,15 @@ pub trait Observer: Send + Sync + 'static {
         let _ = role;
     }
 
-    /// A stage ended: `state` is `Done`, or `Failed` with its reason. `duration` runs from the stage's begin.
+    /// A stage ended: `state` is `Done`, for the first time, or `Failed` with its reason, which may happen again and again.
+    /// `duration` runs from the stage's begin.
     fn stage_ended(&self, role: Role, stage: Stage, state: StageState, reason: Option<Reason>, duration: Duration) {
         let _ = (role, stage, state, reason, duration);
+    }
+
+    /// A stage that had failed, or that had been done and did not hold, is done again.
+    fn stage_healed(&self, role: Role, stage: Stage) {
+        let _ = (role, stage);
     }
 
     /// A session is over; `duration` runs from its POST.

@@ -24,7 +24,7 @@ pub enum SessionState {
     DtlsHandshaking,
     /// The certificate is the announced one and keys are installed.
     Secured,
-    /// Media flows.
+    /// Stage `media` is done: media flows now.
     Media,
     /// Told to end; the media core has not yet confirmed it.
     Closing,
@@ -103,6 +103,8 @@ pub struct StageView {
     pub detail: String,
     /// What to look at, if it failed.
     pub advice: Option<&'static str>,
+    /// How often it had been done and then did not hold.
+    pub reopened: u32,
 }
 
 impl From<&StageRecord> for StageView {
@@ -116,6 +118,7 @@ impl From<&StageRecord> for StageView {
             reason: record.reason.map(|reason| reason.code()),
             detail: record.detail.clone(),
             advice: record.reason.map(|reason| reason.advice()),
+            reopened: record.reopened,
         }
     }
 }
@@ -125,7 +128,7 @@ impl From<&StageRecord> for StageView {
 pub struct StreamView {
     /// Its name.
     pub stream: String,
-    /// A publisher holds it and its media flows.
+    /// A publisher holds it and its media flow: all that it offered, or all but a medium that it never sent.
     pub live: bool,
     /// The publisher's session.
     pub publisher: Option<SessionId>,

@@ -153,6 +153,11 @@ impl EgressTrack {
         self.reader.awaits_keyframe()
     }
 
+    /// True if the publisher has a format that the viewer takes.
+    pub fn has_formats(&self) -> bool {
+        self.rewriter.has_formats()
+    }
+
     /// True if it waits for a keyframe of a publisher whose formats it knows.
     pub fn lacks_keyframe(&self) -> bool {
         self.reader.awaits_keyframe() && self.rewriter.has_formats()

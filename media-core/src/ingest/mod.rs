@@ -29,6 +29,8 @@ use receive_stream::ReceiveStream;
 use section::{IncomingPacket, PayloadUse, SectionReceiver};
 use ssrcs::KnownSsrcs;
 
+pub use section::Reception;
+
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
@@ -40,6 +42,8 @@ pub enum Accepted {
         sequence: u64,
         /// The first packet of a keyframe.
         keyframe: bool,
+        /// A decoder that began with the last keyframe can use it: false for parameter sets in front of the first one.
+        decodable: bool,
     },
     /// Nothing is to be forwarded: padding, a probe, a duplicate.
     Consumed,
@@ -77,7 +81,7 @@ impl Ingest {
         receivers.sort_by_key(|section| section.track);
         Ingest {
             sections: receivers,
-            known_ssrcs: KnownSsrcs::declared(sections),
+            known_ssrcs: KnownSsrcs::declared(now, sections),
             congestion_feedback: CongestionFeedback::new(now, sections),
             timing: Timing { clock: IngestClock::default(), round_trip: RoundTrip::new() },
         }
@@ -105,7 +109,7 @@ impl Ingest {
         tracks: &mut Tracks,
     ) -> Result<Accepted, DropReason> {
         let header = RtpHeader::parse(packet).map_err(|_| DropReason::MalformedRtp)?;
-        let known = self.known_ssrcs.find(&header, packet, &self.sections)?;
+        let known = self.known_ssrcs.find(now, &header, packet, &self.sections)?;
         let mut sections = self.sections.iter_mut();
         let section = sections.find(|section| section.track == known.track).ok_or(DropReason::UnknownRtpStream)?;
         self.congestion_feedback.on_packet(now, section.negotiated(), &header, packet);
@@ -250,6 +254,24 @@ impl Ingest {
         } else {
             None
         }
+    }
+
+    /// When media of each track were received.
+    pub fn receptions(&self) -> impl Iterator<Item = (TrackId, Reception)> {
+        self.sections.iter().map(|section| (section.track, section.reception))
+    }
+
+    /// Whether a payload type is one of audio or video, as far as the sections agree.
+    pub fn kind_of(&self, payload_type: u8) -> Option<MediaKind> {
+        let users = self.sections.iter().filter(|section| section.payload_use(payload_type) != PayloadUse::Unknown);
+        let mut kinds = users.map(|section| section.track.kind);
+        let kind = kinds.next()?;
+        kinds.all(|other| other == kind).then_some(kind)
+    }
+
+    /// True if a section receives this SSRC.
+    pub fn is_receiving(&self, ssrc: u32) -> bool {
+        self.streams().any(|stream| stream.ssrc == ssrc)
     }
 
     fn section(&self, track: TrackId) -> Option<&SectionReceiver> {

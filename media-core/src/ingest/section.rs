@@ -28,6 +28,15 @@ pub(super) enum PayloadUse {
     Rtx(u8),
 }
 
+/// When media of a section were received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reception {
+    /// The last packet with media.
+    pub last: Option<Instant>,
+    /// Since when packets are received that no decoder can use before a keyframe.
+    pub undecodable_since: Option<Instant>,
+}
+
 /// The receiver of one m-section.
 pub(super) struct SectionReceiver {
     pub(super) track: TrackId,
@@ -37,6 +46,7 @@ pub(super) struct SectionReceiver {
     redundant: Vec<Option<u8>>,
     /// The RTP stream that the section receives.
     pub(super) stream: Option<ReceiveStream>,
+    pub(super) reception: Reception,
     /// Losses of the RTP streams before the present one.
     lost_before: i64,
     /// The payload type in use.
@@ -84,6 +94,7 @@ impl SectionReceiver {
             payload_uses,
             redundant: negotiated.formats.iter().map(Format::redundant_payload_type).collect(),
             stream: None,
+            reception: Reception::default(),
             lost_before: 0,
             payload_type: None,
             format_change: None,
@@ -247,15 +258,16 @@ impl SectionReceiver {
         (encoding, requests_are_ignored): (&mut Encoding, bool),
         clock: &mut IngestClock,
     ) -> Accepted {
-        let &IncomingPacket { unix, header, payload, .. } = incoming;
+        let &IncomingPacket { now, unix, header, payload, .. } = incoming;
         if payload.is_empty() {
             encoding.timeline.skip(extended);
             return Accepted::Consumed;
         }
+        self.reception.last = Some(now);
         let index = usize::from(incoming.format);
         let Format { codec, payload_type, clock_rate, .. } = self.negotiated.formats[index];
         let mut start = self.frames.inspect(index, codec, payload, header.timestamp);
-        if start == FrameStart::RecoveryPoint && !(requests_are_ignored && encoding.start(incoming.now).is_none()) {
+        if start == FrameStart::RecoveryPoint && !(requests_are_ignored && encoding.start(now).is_none()) {
             // The publisher answers, or viewers have something better to start with.
             start = FrameStart::None;
         }
@@ -267,7 +279,13 @@ impl SectionReceiver {
         if self.awaits_keyframe && start != FrameStart::ParameterSets {
             // Packets that are withheld leave no gap (RTP-05).
             encoding.timeline.skip(extended);
+            self.reception.undecodable_since.get_or_insert(now);
             return Accepted::AwaitingKeyframe { track: self.track };
+        }
+        if self.awaits_keyframe {
+            self.reception.undecodable_since.get_or_insert(now);
+        } else {
+            self.reception.undecodable_since = None;
         }
         let before = encoding.timeline.newest_time();
         let Some(placed) = self.place(incoming, extended, start, encoding, &mut clock.steps) else {
@@ -345,7 +363,8 @@ impl SectionReceiver {
         if is_new_format {
             self.format_change = Some(info.payload_type);
         }
-        Accepted::Forward { track: self.track, sequence: info.sequence, keyframe: is_new_keyframe }
+        let decodable = !self.awaits_keyframe;
+        Accepted::Forward { track: self.track, sequence: info.sequence, keyframe: is_new_keyframe, decodable }
     }
 }
 

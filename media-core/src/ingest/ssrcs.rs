@@ -1,5 +1,7 @@
 //! The SSRCs of a publisher, and which section each of them belongs to (RTP-02).
 
+use std::time::Instant;
+
 use crate::media::{MediaSection, TrackId};
 use crate::rtp::RtpHeader;
 use crate::srtp::MAX_INBOUND_SSRCS;
@@ -23,27 +25,30 @@ pub(super) struct KnownSsrc {
     pub(super) was_adopted: bool,
     /// Sequence number of the last packet that its section did not take.
     pub(super) last_number: Option<u16>,
+    last_packet: Instant,
 }
 
 impl KnownSsrcs {
     /// Those that the sections declare.
-    pub(super) fn declared(sections: &[MediaSection]) -> KnownSsrcs {
+    pub(super) fn declared(now: Instant, sections: &[MediaSection]) -> KnownSsrcs {
         let mut known = Vec::with_capacity(MAX_SSRCS);
         for (track, section) in TrackId::of_sections(sections) {
             let ssrcs = section.declared_ssrcs.iter().flat_map(|&(media, rtx)| std::iter::once(media).chain(rtx));
             let room = MAX_SSRCS - known.len();
-            known.extend(ssrcs.take(room).map(|ssrc| KnownSsrc { ssrc, track, was_adopted: false, last_number: None }));
+            let fresh = |ssrc| KnownSsrc { ssrc, track, was_adopted: false, last_number: None, last_packet: now };
+            known.extend(ssrcs.take(room).map(fresh));
         }
         KnownSsrcs(known)
     }
 
     /// The entry of the packet's SSRC. A new one belongs to the section that its MID names, or to the only one that knows
-    /// its payload type.
+    /// its payload type, and takes the place of the one that is idle for longest if there are too many.
     ///
     /// # Errors
     /// [`DropReason::UnknownRtpStream`] if there is no such section.
     pub(super) fn find(
         &mut self,
+        now: Instant,
         header: &RtpHeader,
         packet: &[u8],
         sections: &[SectionReceiver],
@@ -53,13 +58,23 @@ impl KnownSsrcs {
             None => {
                 let track = track_of(header, packet, sections).ok_or(DropReason::UnknownRtpStream)?;
                 if self.0.len() == MAX_SSRCS {
-                    self.0.remove(0);
+                    self.remove_idle();
                 }
-                self.0.push(KnownSsrc { ssrc: header.ssrc, track, was_adopted: false, last_number: None });
+                let (was_adopted, last_number, last_packet) = (false, None, now);
+                self.0.push(KnownSsrc { ssrc: header.ssrc, track, was_adopted, last_number, last_packet });
                 self.0.len() - 1
             }
         };
-        Ok(&mut self.0[index])
+        let known = &mut self.0[index];
+        known.last_packet = now;
+        Ok(known)
+    }
+
+    fn remove_idle(&mut self) {
+        let idle = self.0.iter().enumerate().min_by_key(|(_, known)| known.last_packet);
+        if let Some((index, _)) = idle {
+            self.0.remove(index);
+        }
     }
 
     #[cfg(test)]

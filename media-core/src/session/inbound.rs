@@ -7,7 +7,8 @@ use crate::srtp::{SrtpError, SrtpReceiver};
 use crate::stats::DropReason;
 use crate::token_bucket::TokenBucket;
 
-use super::Session;
+use super::evidence::{Dropped, RefusedStream};
+use super::{Media, Session};
 
 /// DTLS datagrams that one peer may send: a handshake takes some five, a hello in many fragments and every flight three
 /// times over some sixty.
@@ -25,14 +26,20 @@ const EARLY_TIME: Duration = Duration::from_millis(200);
 pub(crate) struct Inbound {
     /// Bounds what this peer may put into the queue of the handshake threads, which all peers share.
     pub(crate) dtls_limit: TokenBucket,
+    /// DTLS datagrams received.
+    pub(crate) dtls_received: u32,
     /// The peer's keys.
     pub(crate) srtp: Option<SrtpReceiver>,
     /// Media received before the keys were there.
     early: Vec<(Instant, TransportTuple, Vec<u8>)>,
+    /// What was dropped.
+    pub(super) dropped: Dropped,
+    /// The SSRC whose packets SRTP refuses at present.
+    pub(super) refused_stream: Option<RefusedStream>,
 }
 
 /// RTP or RTCP.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Secure {
     /// SRTP (RFC 3711 §3.1)
     Rtp,
@@ -42,7 +49,14 @@ pub(crate) enum Secure {
 
 impl Inbound {
     pub(super) fn new() -> Inbound {
-        Inbound { dtls_limit: TokenBucket::new(DTLS_PER_SECOND, DTLS_BURST), srtp: None, early: Vec::new() }
+        Inbound {
+            dtls_limit: TokenBucket::new(DTLS_PER_SECOND, DTLS_BURST),
+            dtls_received: 0,
+            srtp: None,
+            early: Vec::new(),
+            dropped: Dropped::default(),
+            refused_stream: None,
+        }
     }
 
     /// Keeps a datagram until the keys are there; the first ones matter most, as a keyframe is of no use without its start.
@@ -54,14 +68,11 @@ impl Inbound {
         Ok(())
     }
 
-    /// The datagrams that were held, oldest first; an error stands for one that waited too long.
-    pub(crate) fn take_early(
-        &mut self,
-        now: Instant,
-    ) -> impl Iterator<Item = Result<(TransportTuple, Vec<u8>), DropReason>> + use<> {
+    /// The datagrams that were held, oldest first; each with whether it is fresh, or has waited too long.
+    pub(crate) fn take_early(&mut self, now: Instant) -> impl Iterator<Item = (TransportTuple, Vec<u8>, bool)> + use<> {
         std::mem::take(&mut self.early).into_iter().map(move |(at, tuple, data)| {
-            let fresh = now.saturating_duration_since(at) < EARLY_TIME;
-            if fresh { Ok((tuple, data)) } else { Err(DropReason::NoKeys) }
+            let is_fresh = now.saturating_duration_since(at) < EARLY_TIME;
+            (tuple, data, is_fresh)
         })
     }
 }
@@ -84,25 +95,85 @@ impl Session {
             Secure::Rtp => srtp.unprotect_rtp(data, length),
             Secure::Rtcp => srtp.unprotect_rtcp(data, length),
         };
-        let length = unprotected.map_err(|error| self.on_srtp_error(now, error))?;
+        let length = match unprotected {
+            Ok(length) => length,
+            Err(error) => return Err(self.on_srtp_error(now, error, secure, data)),
+        };
+        if self.inbound.refused_stream.is_some() || srtp.has_surplus() {
+            self.on_accepted(secure, data);
+        }
         self.lifecycle.on_authentic(now);
         Ok(Some(length))
     }
 
+    /// A packet was authentic while SRTP refused others, or it was the first one of an SSRC too many.
+    #[cold]
+    fn on_accepted(&mut self, secure: Secure, packet: &[u8]) {
+        let Session { inbound, media, .. } = self;
+        let media = &*media;
+        let Some(ssrc) = ssrc(secure, packet) else { return };
+        if inbound.refused_stream.is_some_and(|refused| refused.is(secure, ssrc)) {
+            inbound.refused_stream = None;
+        }
+        if let Some(srtp) = inbound.srtp.as_mut().filter(|srtp| srtp.has_surplus()) {
+            let is_received =
+                |other| matches!(media, Media::Publisher(publisher) if publisher.ingest.is_receiving(other));
+            srtp.retire_idle(|other| other == ssrc || is_received(other));
+        }
+    }
+
     /// Notes a packet that SRTP refused, and says under which name it is counted.
-    fn on_srtp_error(&mut self, now: Instant, error: SrtpError) -> DropReason {
+    #[cold]
+    fn on_srtp_error(&mut self, now: Instant, error: SrtpError, secure: Secure, packet: &[u8]) -> DropReason {
         match error {
             SrtpError::Authentication | SrtpError::NotEncrypted => {
                 self.stats.srtp_auth_failures += 1;
                 self.lifecycle.on_auth_failure(now);
+                self.on_refused(now, secure, packet, false);
                 DropReason::SrtpAuthentication
             }
             SrtpError::Replay => {
                 self.stats.srtp_replays += 1;
+                self.on_refused(now, secure, packet, true);
                 DropReason::SrtpReplay
             }
             SrtpError::TooShort => DropReason::TooShort,
             _ => DropReason::UnknownRtpStream,
         }
     }
+
+    /// An SSRC that was authentic before is refused. One that never was may be anybody's.
+    fn on_refused(&mut self, now: Instant, secure: Secure, packet: &[u8], is_replay: bool) {
+        let Some(ssrc) = ssrc(secure, packet) else { return };
+        if !self.inbound.srtp.as_ref().is_some_and(|srtp| srtp.knows(ssrc)) {
+            return;
+        }
+        let refused = &mut self.inbound.refused_stream;
+        if !refused.is_some_and(|refused| refused.is(secure, ssrc) || !refused.is_over(now)) {
+            *refused = Some(RefusedStream::new(now, secure, ssrc));
+        }
+        if let Some(refused) = refused.as_mut().filter(|refused| refused.is(secure, ssrc)) {
+            refused.note(now, is_replay);
+        }
+    }
+
+    /// Counts a datagram of `length` bytes that was dropped, if it is one of media or of the handshake.
+    #[cold]
+    pub(crate) fn on_dropped(&mut self, reason: DropReason, datagram: &[u8], length: usize) {
+        let kind = match (&self.media, datagram) {
+            (_, [20..=63, ..]) if reason != DropReason::TooLong => None,
+            (_, [128..=191, 192..=223, ..]) => return,
+            // The header of RTP is not encrypted.
+            (Media::Publisher(publisher), [128..=191, second, ..]) => publisher.ingest.kind_of(second & 0x7f),
+            (_, [128..=191, ..]) => None,
+            _ => return,
+        };
+        self.inbound.dropped.note(kind, reason, length);
+    }
+}
+
+/// The sender's SSRC, which is not encrypted (RFC 3711 §3.1, §3.4).
+fn ssrc(secure: Secure, packet: &[u8]) -> Option<u32> {
+    let at = if secure == Secure::Rtp { 8 } else { 4 };
+    packet.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }

@@ -1,17 +1,28 @@
 //! The session lifecycle: through ICE, DTLS, fingerprint and SRTP to media. The stage machine that writes the ledger.
 //!
-//! Sans-IO: the shard tells it what happened and when; it answers with [`StageEvent`]s and says when to give up.
+//! Sans-IO: the shard tells it what happened and when; it answers with [`StageEvent`]s and says when to give up. Its last
+//! stage is [`PublisherMedia`] or [`ViewerMedia`].
 
 use std::time::{Duration, Instant};
 
 use crate::config::CoreConfig;
+use crate::ice::{CheckRefusal, Refusals};
 use crate::ledger::{Reason, Stage, StageChange, StageEvent};
-use crate::media::Role;
+use crate::media::{Role, TrackId};
+use crate::stats::DropReason;
+use crate::stream::Source;
+
+use super::evidence::{Dropped, RefusedStream};
+use super::publisher_media::{Published, PublisherMedia};
+use super::viewer_media::{ViewerMedia, Watched};
 
 /// Unauthentic packets that prove wrong keys, if not one authentic packet was received …
 const AUTH_FAILURES: u64 = 5;
 /// … within this time after the first of them.
 const AUTH_FAILURE_TIME: Duration = Duration::from_secs(3);
+
+/// What stage `media` says while SRTP refuses packets.
+const REFUSED_BY_SRTP: &str = "waiting for packets that SRTP accepts";
 
 /// How far a session has come. Media is impossible before `Secured` (OPS-02).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +37,6 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     role: Role,
-    has_video: bool,
     created: Instant,
     phase: Phase,
     phase_since: Instant,
@@ -34,6 +44,8 @@ pub(crate) struct Lifecycle {
     authentic_media: bool,
     first_auth_failure: Option<Instant>,
     auth_failures: u64,
+    /// SRTP had been ready and refuses packets now.
+    srtp_refuses: bool,
     media: Media,
     limits: Limits,
     events: Vec<StageEvent>,
@@ -45,24 +57,45 @@ struct Limits {
     ice: Duration,
     dtls: Duration,
     liveness: Duration,
-    media: Duration,
-    keyframe: Duration,
 }
 
-/// Progress inside the last stage.
-#[derive(Debug, Default)]
-struct Media {
-    first_rtp: Option<Instant>,
-    done: bool,
-    failed: bool,
+/// The last stage.
+#[derive(Debug)]
+enum Media {
+    Pending,
+    Publisher(Box<PublisherMedia>),
+    Viewer(ViewerMedia),
+}
+
+/// What is known of a session when its stages are judged.
+pub(crate) struct Facts<'a> {
+    /// Checks that were refused since the last valid one.
+    pub(crate) refusals: &'a Refusals,
+    /// DTLS datagrams received.
+    pub(crate) dtls_received: u32,
+    /// What was dropped.
+    pub(crate) dropped: &'a Dropped,
+    /// The SSRC whose packets SRTP refuses at present.
+    pub(crate) refused_stream: Option<RefusedStream>,
+    /// What is received or sent, once there are keys.
+    pub(crate) media: MediaFacts<'a>,
+}
+
+/// What is received or sent.
+pub(crate) enum MediaFacts<'a> {
+    /// Nothing can be as yet.
+    Pending,
+    /// What a publisher sends.
+    Publisher(Published<'a>),
+    /// What a viewer is sent.
+    Viewer(Watched),
 }
 
 impl Lifecycle {
     /// A session at its creation: stage `ice` begins.
-    pub(crate) fn new(now: Instant, role: Role, has_video: bool, config: &CoreConfig) -> Lifecycle {
+    pub(crate) fn new(now: Instant, role: Role, config: &CoreConfig) -> Lifecycle {
         let mut lifecycle = Lifecycle {
             role,
-            has_video,
             created: now,
             phase: Phase::Checking,
             phase_since: now,
@@ -70,14 +103,9 @@ impl Lifecycle {
             authentic_media: false,
             first_auth_failure: None,
             auth_failures: 0,
-            media: Media::default(),
-            limits: Limits {
-                ice: config.ice_timeout,
-                dtls: config.dtls_timeout,
-                liveness: config.liveness_timeout,
-                media: config.media_timeout,
-                keyframe: config.keyframe_timeout,
-            },
+            srtp_refuses: false,
+            media: Media::Pending,
+            limits: Limits { ice: config.ice_timeout, dtls: config.dtls_timeout, liveness: config.liveness_timeout },
             events: Vec::new(),
         };
         lifecycle.event(now, Stage::Ice, StageChange::Begin, String::new());
@@ -87,6 +115,11 @@ impl Lifecycle {
     /// When the session was created.
     pub(crate) fn created(&self) -> Instant {
         self.created
+    }
+
+    /// When the peer proved itself last.
+    pub(crate) fn last_authentic(&self) -> Instant {
+        self.last_authentic
     }
 
     /// True if the peer proved itself within `time` before `now`.
@@ -162,46 +195,62 @@ impl Lifecycle {
         self.first_auth_failure.get_or_insert(now);
     }
 
-    /// A publisher's RTP packet was accepted.
-    pub(crate) fn on_rtp_received(&mut self, now: Instant, keyframe: bool) {
-        if self.media.done {
-            return;
+    /// The keys are installed: a publisher's packets of these tracks can be received.
+    pub(crate) fn begin_publishing(
+        &mut self,
+        now: Instant,
+        tracks: impl Iterator<Item = TrackId>,
+        config: &CoreConfig,
+    ) {
+        self.media = Media::Publisher(Box::new(PublisherMedia::new((self.created, now), tracks, config)));
+    }
+
+    /// The keys are installed: a viewer can be sent media.
+    pub(crate) fn begin_watching(&mut self, config: &CoreConfig) {
+        self.media = Media::Viewer(ViewerMedia::new(config));
+    }
+
+    /// A publisher's packet of a track was received; not `decodable` before the first keyframe.
+    #[inline]
+    pub(crate) fn on_media(&mut self, now: Instant, track: TrackId, decodable: bool) {
+        if let Media::Publisher(publisher) = &mut self.media
+            && !self.srtp_refuses
+        {
+            publisher.on_packet(track, decodable, media_events(now, &mut self.events));
         }
-        if self.media.first_rtp.is_none() {
-            self.media.first_rtp = Some(now);
-            self.event(now, Stage::Media, StageChange::Progress, "first RTP received".into());
-        }
-        if keyframe || !self.has_video {
-            self.finish_media(now, if self.has_video { "first keyframe received" } else { "first RTP received" });
-        }
+    }
+
+    /// What a publisher sends of its tracks.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (TrackId, Source)> {
+        let publisher = match &self.media {
+            Media::Publisher(publisher) => Some(publisher),
+            _ => None,
+        };
+        publisher.into_iter().flat_map(|publisher| publisher.sources())
     }
 
     /// A viewer's RTP packet was sent.
     pub(crate) fn on_rtp_sent(&mut self, now: Instant) {
-        if self.media.first_rtp.is_none() {
-            self.media.first_rtp = Some(now);
-            self.event(now, Stage::Media, StageChange::Progress, "first RTP sent".into());
+        if let Media::Viewer(viewer) = &mut self.media {
+            viewer.on_sent(media_events(now, &mut self.events));
         }
     }
 
-    /// A viewer reported that RTP arrived.
-    pub(crate) fn on_receipt(&mut self, now: Instant) {
-        if !self.media.done && self.media.first_rtp.is_some() {
-            self.finish_media(now, "first receipt reported");
+    /// A viewer reported this extended highest sequence number of a track of which `sent` packets had been sent.
+    pub(crate) fn on_report(&mut self, track: TrackId, highest: u32, sent: u32) {
+        if let Media::Viewer(viewer) = &mut self.media {
+            viewer.on_report(track, highest, sent);
         }
     }
 
-    /// Checks the timeouts. `Some` means: end the session for this reason.
-    pub(crate) fn poll(&mut self, now: Instant) -> Option<Reason> {
+    /// Judges the stages by what is known now. `Some` means: end the session for this reason.
+    pub(crate) fn poll(&mut self, now: Instant, facts: &Facts<'_>) -> Option<Reason> {
         let waited = now.saturating_duration_since(self.phase_since);
         match self.phase {
-            Phase::Checking if waited >= self.limits.ice => {
-                let detail = format!("no valid connectivity check within {} s", self.limits.ice.as_secs());
-                self.on_failure(now, Stage::Ice, Reason::NoValidCheck, detail);
-                return Some(Reason::NoValidCheck);
-            }
+            Phase::Checking if waited >= self.limits.ice => return Some(self.fail_ice(now, facts)),
             Phase::Handshaking if waited >= self.limits.dtls => {
-                let detail = format!("no completed handshake within {} s", self.limits.dtls.as_secs());
+                let detail =
+                    format!("no completed handshake within {} s; {}", self.limits.dtls.as_secs_f64(), dtls(facts));
                 self.on_failure(now, Stage::Dtls, Reason::DtlsTimeout, detail);
                 return Some(Reason::DtlsTimeout);
             }
@@ -210,17 +259,37 @@ impl Lifecycle {
         }
         if now.saturating_duration_since(self.last_authentic) >= self.limits.liveness && self.phase != Phase::Checking {
             let stage = if self.phase == Phase::Secured { Stage::Ice } else { Stage::Dtls };
-            let detail = format!("nothing authentic from the peer for {} s", self.limits.liveness.as_secs());
+            let mut detail = format!("nothing authentic from the peer for {} s", self.limits.liveness.as_secs_f64());
+            if facts.refusals.most_frequent().is_some() {
+                detail = format!("{detail}; {}", facts.refusals);
+            }
             self.on_failure(now, stage, Reason::ConsentLost, detail);
             return Some(Reason::ConsentLost);
         }
-        if self.phase == Phase::Secured {
-            return self.poll_secured(now, waited);
-        }
-        None
+        if self.phase == Phase::Secured { self.poll_secured(now, facts) } else { None }
     }
 
-    fn poll_secured(&mut self, now: Instant, waited: Duration) -> Option<Reason> {
+    /// No check was valid in time: what was refused tells why, if anything was received.
+    fn fail_ice(&mut self, now: Instant, facts: &Facts<'_>) -> Reason {
+        let detail = format!("no valid connectivity check within {} s", self.limits.ice.as_secs_f64());
+        let (reason, detail) = match facts.refusals.most_frequent() {
+            None => (Reason::NoValidCheck, detail),
+            Some(refusal) => {
+                let reason = match refusal {
+                    CheckRefusal::RoleConflict => Reason::IceRoleConflict,
+                    CheckRefusal::Username | CheckRefusal::Password => Reason::IceCredentials,
+                    CheckRefusal::UnknownAttribute | CheckRefusal::Malformed | CheckRefusal::Rate => {
+                        Reason::ChecksRefused
+                    }
+                };
+                (reason, format!("{detail}; {}", facts.refusals))
+            }
+        };
+        self.on_failure(now, Stage::Ice, reason, detail);
+        reason
+    }
+
+    fn poll_secured(&mut self, now: Instant, facts: &Facts<'_>) -> Option<Reason> {
         if let Some(first) = self.first_auth_failure
             && !self.authentic_media
             && self.auth_failures >= AUTH_FAILURES
@@ -230,33 +299,39 @@ impl Lifecycle {
             self.on_failure(now, Stage::Srtp, Reason::SrtpAuthentication, detail);
             return Some(Reason::SrtpAuthentication);
         }
-        if self.media.done || self.media.failed {
+        self.judge_srtp(now, facts);
+        let keys_disagree = !self.authentic_media && self.auth_failures >= AUTH_FAILURES;
+        if self.srtp_refuses || keys_disagree {
             return None;
         }
-        let since_first = self.media.first_rtp.map(|first| now.saturating_duration_since(first));
-        let verdict = match (self.role, since_first) {
-            (Role::Publisher, None) if self.first_auth_failure.is_none() && waited >= self.limits.media => {
-                Some((Reason::NoMedia, format!("no RTP for {} s", self.limits.media.as_secs())))
-            }
-            (Role::Publisher, Some(since)) if since >= self.limits.keyframe => {
-                Some((Reason::NoKeyframe, format!("RTP for {} s without a keyframe", self.limits.keyframe.as_secs())))
-            }
-            (Role::Viewer, Some(since)) if since >= self.limits.media => {
-                Some((Reason::NoReceipt, format!("RTP sent for {} s without a report", self.limits.media.as_secs())))
-            }
-            _ => None,
-        };
-        if let Some((reason, detail)) = verdict {
-            // The session stays: a keyframe or a report may still arrive.
-            self.media.failed = true;
-            self.event(now, Stage::Media, StageChange::Failed(reason), detail);
+        let emit = media_events(now, &mut self.events);
+        match (&mut self.media, &facts.media) {
+            (Media::Publisher(publisher), MediaFacts::Publisher(facts)) => publisher.poll(now, facts, emit),
+            (Media::Viewer(viewer), MediaFacts::Viewer(facts)) => viewer.poll(now, facts, emit),
+            _ => {}
         }
         None
     }
 
-    fn finish_media(&mut self, now: Instant, detail: &str) {
-        self.media.done = true;
-        self.event(now, Stage::Media, StageChange::Done, detail.to_owned());
+    /// Packets of an SSRC that were authentic and are refused one after the other fail stage `srtp`; the session lives on.
+    fn judge_srtp(&mut self, now: Instant, facts: &Facts<'_>) {
+        let refused = facts.refused_stream;
+        if let (false, Some(refused), Some(reason)) =
+            (self.srtp_refuses, refused, refused.and_then(|refused| refused.verdict(now)))
+        {
+            self.srtp_refuses = true;
+            self.event(now, Stage::Srtp, StageChange::Failed(reason), refused.to_string());
+            let emit = media_events(now, &mut self.events);
+            match &mut self.media {
+                Media::Publisher(publisher) => publisher.reopen(REFUSED_BY_SRTP, emit),
+                Media::Viewer(viewer) => viewer.reopen(REFUSED_BY_SRTP, emit),
+                Media::Pending => {}
+            }
+        } else if self.srtp_refuses && refused.is_none_or(|refused| refused.is_over(now)) {
+            self.srtp_refuses = false;
+            let detail = if refused.is_none() { "packets authenticate again" } else { "no packet is refused any more" };
+            self.event(now, Stage::Srtp, StageChange::Done, detail.into());
+        }
     }
 
     fn enter(&mut self, now: Instant, phase: Phase) {
@@ -269,155 +344,23 @@ impl Lifecycle {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::{Ledger, StageState};
+/// Writes events of stage `media`.
+fn media_events(at: Instant, events: &mut Vec<StageEvent>) -> impl FnMut(StageChange, String) {
+    move |change, detail| events.push(StageEvent { at, stage: Stage::Media, change, detail })
+}
 
-    struct Case {
-        lifecycle: Lifecycle,
-        ledger: Ledger,
-        start: Instant,
-    }
-
-    impl Case {
-        fn new(role: Role) -> Case {
-            let start = Instant::now();
-            let lifecycle = Lifecycle::new(start, role, true, &CoreConfig::default());
-            Case { lifecycle, ledger: Ledger::new(start), start }
-        }
-
-        fn at(&self, seconds: u64) -> Instant {
-            self.start + Duration::from_secs(seconds)
-        }
-
-        fn secured(role: Role) -> Case {
-            let mut case = Case::new(role);
-            assert!(case.lifecycle.on_valid_check(case.start, String::new));
-            assert!(!case.lifecycle.on_valid_check(case.start, String::new));
-            case.lifecycle.on_handshake(case.start, "DTLSv1.2".into(), "AEAD_AES_128_GCM");
-            case
-        }
-
-        fn states(&mut self) -> [StageState; 6] {
-            let events: Vec<StageEvent> = self.lifecycle.take_events().collect();
-            for event in &events {
-                self.ledger.apply(event);
-            }
-            std::array::from_fn(|index| self.ledger.stages()[index].state)
-        }
-
-        fn reason(&self, stage: Stage) -> Option<Reason> {
-            self.ledger.stage(stage).reason
-        }
-    }
-
-    use StageState::{Done, Failed, Running, Waiting};
-
-    // OPS-01, ICE-08
-    #[test]
-    fn no_check_at_all_fails_stage_ice_after_the_timeout_and_not_before() {
-        let mut case = Case::new(Role::Publisher);
-        assert_eq!(case.lifecycle.poll(case.at(39)), None);
-        assert_eq!(case.lifecycle.poll(case.at(40)), Some(Reason::NoValidCheck));
-        assert_eq!(case.states(), [Waiting, Failed, Waiting, Waiting, Waiting, Waiting]);
-        assert_eq!(case.lifecycle.poll(case.at(99)), None);
-    }
-
-    #[test]
-    fn a_handshake_that_stalls_fails_stage_dtls() {
-        let mut case = Case::new(Role::Publisher);
-        case.lifecycle.on_valid_check(case.start, String::new);
-        for second in 0..30 {
-            assert_eq!(case.lifecycle.poll(case.at(second)), None);
-            case.lifecycle.on_valid_check(case.at(second), String::new);
-        }
-        assert_eq!(case.lifecycle.poll(case.at(30)), Some(Reason::DtlsTimeout));
-        assert_eq!(case.states(), [Waiting, Done, Failed, Waiting, Waiting, Waiting]);
-    }
-
-    // DTLS-08
-    #[test]
-    fn a_wrong_certificate_fails_stage_fingerprint_and_no_other() {
-        let mut case = Case::new(Role::Viewer);
-        case.lifecycle.on_valid_check(case.start, String::new);
-        case.lifecycle.on_failure(case.at(1), Stage::Fingerprint, Reason::FingerprintMismatch, "a != b".into());
-        assert_eq!(case.states(), [Waiting, Done, Done, Failed, Waiting, Waiting]);
-        assert_eq!(case.reason(Stage::Fingerprint), Some(Reason::FingerprintMismatch));
-        assert_ne!(case.lifecycle.phase, Phase::Secured);
-    }
-
-    // OPS-04
-    #[test]
-    fn packets_of_which_none_authenticates_fail_stage_srtp() {
-        let mut case = Case::secured(Role::Publisher);
-        for _ in 0..5 {
-            case.lifecycle.on_auth_failure(case.start);
-        }
-        assert_eq!(case.lifecycle.poll(case.at(2)), None);
-        assert_eq!(case.lifecycle.poll(case.at(3)), Some(Reason::SrtpAuthentication));
-        assert_eq!(case.states(), [Waiting, Done, Done, Done, Failed, Waiting]);
-    }
-
-    #[test]
-    fn stray_unauthentic_packets_beside_authentic_ones_fail_nothing() {
-        let mut case = Case::secured(Role::Publisher);
-        case.lifecycle.on_authentic(case.start);
-        for _ in 0..500 {
-            case.lifecycle.on_auth_failure(case.start);
-        }
-        assert_eq!(case.lifecycle.poll(case.at(5)), None);
-        assert_eq!(case.states(), [Waiting, Done, Done, Done, Done, Running]);
-    }
-
-    #[test]
-    fn video_without_keyframe_fails_stage_media_and_a_late_keyframe_heals_it() {
-        let mut case = Case::secured(Role::Publisher);
-        for second in 0..=12 {
-            case.lifecycle.on_authentic(case.at(second));
-            case.lifecycle.on_rtp_received(case.at(second), false);
-            assert_eq!(case.lifecycle.poll(case.at(second)), None);
-        }
-        assert_eq!(case.states()[5], Failed);
-        assert_eq!(case.reason(Stage::Media), Some(Reason::NoKeyframe));
-        case.lifecycle.on_rtp_received(case.at(20), true);
-        assert_eq!(case.states()[5], Done);
-    }
-
-    #[test]
-    fn a_silent_publisher_fails_with_no_media() {
-        let mut case = Case::secured(Role::Publisher);
-        assert_eq!(case.lifecycle.poll(case.at(10)), None);
-        case.states();
-        assert_eq!(case.reason(Stage::Media), Some(Reason::NoMedia));
-    }
-
-    #[test]
-    fn a_viewer_is_done_when_it_reports_receipt() {
-        let mut case = Case::secured(Role::Viewer);
-        case.lifecycle.on_receipt(case.start);
-        assert_eq!(case.states()[5], Running);
-        case.lifecycle.on_rtp_sent(case.at(1));
-        case.lifecycle.on_receipt(case.at(2));
-        assert_eq!(case.states(), [Waiting, Done, Done, Done, Done, Done]);
-        assert_eq!(case.lifecycle.poll(case.at(3)), None);
-    }
-
-    #[test]
-    fn a_viewer_that_never_reports_fails_with_no_receipt() {
-        let mut case = Case::secured(Role::Viewer);
-        case.lifecycle.on_rtp_sent(case.start);
-        assert_eq!(case.lifecycle.poll(case.at(10)), None);
-        case.states();
-        assert_eq!(case.reason(Stage::Media), Some(Reason::NoReceipt));
-    }
-
-    // WHIP-33
-    #[test]
-    fn a_peer_that_falls_silent_is_given_up_after_the_liveness_time() {
-        let mut case = Case::secured(Role::Publisher);
-        case.lifecycle.on_authentic(case.at(100));
-        assert_eq!(case.lifecycle.poll(case.at(129)), None);
-        assert_eq!(case.lifecycle.poll(case.at(130)), Some(Reason::ConsentLost));
+/// What was received of the handshake.
+fn dtls(facts: &Facts<'_>) -> String {
+    let received = match facts.dtls_received {
+        0 => "no DTLS was received".to_owned(),
+        count => format!("{count} DTLS datagrams were received"),
+    };
+    let count = |reason| facts.dropped.count(reason);
+    match (count(DropReason::DtlsRate), count(DropReason::HandshakeBacklog)) {
+        (0, 0) => received,
+        (rate, backlog) => format!("{received}, of which {rate} were too many and {backlog} found the threads busy"),
     }
 }
+
+#[cfg(test)]
+mod tests;

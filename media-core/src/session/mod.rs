@@ -3,32 +3,39 @@
 #![deny(clippy::disallowed_types)]
 
 mod connectivity;
+mod evidence;
 mod inbound;
 mod lifecycle;
+mod publisher_media;
 mod rtcp_in;
 mod rtcp_out;
+mod viewer_media;
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use crate::config::CoreConfig;
 use crate::egress::{FanOutPass, Served, Viewer};
 use crate::ice::AgentTransmit;
 use crate::ingest::Ingest;
-use crate::media::{MediaKind, MediaSection, Role};
+use crate::ledger::Reason;
+use crate::media::{MediaSection, Role};
 use crate::net::{Outbound, TransportTuple};
 use crate::spec::{DtlsParameters, SessionId, SessionSpec};
 use crate::srtp::SrtpSender;
 use crate::stats::SessionStats;
-use crate::stream::RequestLimit;
+use crate::stream::{PublishedTrack, RequestLimit, Tracks};
 
 use connectivity::Connectivity;
 use inbound::Inbound;
-use lifecycle::Lifecycle;
+use lifecycle::{Facts, Lifecycle, MediaFacts};
+use publisher_media::{Published, ReceivedMedium};
 use rtcp_in::ReferenceTimes;
 use rtcp_out::PublisherReports;
+use viewer_media::{SentMedium, Watched};
 
 pub(crate) use inbound::Secure;
 pub(crate) use rtcp_in::RtcpContext;
@@ -98,7 +105,6 @@ impl Session {
         config: &CoreConfig,
         (local_address, agents): (SocketAddr, &mpsc::Sender<AgentTransmit>),
     ) -> Session {
-        let has_video = spec.sections.iter().any(|section| section.kind == MediaKind::Video);
         Session {
             selected: None,
             media: Media::Pending,
@@ -107,7 +113,7 @@ impl Session {
             stream,
             connectivity: Connectivity::new(&spec, local_address, agents, config.ice_timeout),
             inbound: Inbound::new(),
-            lifecycle: Lifecycle::new(now, spec.role, has_video, config),
+            lifecycle: Lifecycle::new(now, spec.role, config),
             stats: SessionStats::default(),
             negotiated: Negotiated {
                 reduced_size_rtcp: spec.sections.iter().all(|section| section.reduced_size_rtcp),
@@ -119,13 +125,15 @@ impl Session {
     }
 
     /// The keys are installed: it publishes.
-    pub(crate) fn begin_publishing(&mut self, now: Instant, ingest: Ingest, srtp: SrtpSender) {
+    pub(crate) fn begin_publishing(&mut self, now: Instant, ingest: Ingest, srtp: SrtpSender, config: &CoreConfig) {
+        self.lifecycle.begin_publishing(now, ingest.receptions().map(|(track, _)| track), config);
         let reports = PublisherReports::new(now);
         self.media = Media::Publisher(Box::new(Publisher { ingest, srtp, reports }));
     }
 
     /// The keys are installed: it watches.
-    pub(crate) fn begin_watching(&mut self, now: Instant, viewer: Viewer) {
+    pub(crate) fn begin_watching(&mut self, now: Instant, viewer: Viewer, config: &CoreConfig) {
+        self.lifecycle.begin_watching(config);
         self.media = Media::Viewer(Watching {
             viewer,
             keyframe_requests: RequestLimit::new(),
@@ -133,6 +141,39 @@ impl Session {
             reference_times: ReferenceTimes::default(),
             next_report: now,
         });
+    }
+
+    /// Judges its stages. `Some` means: end it for this reason. `published` are the tracks of the stream's publisher.
+    pub(crate) fn poll(
+        &mut self,
+        now: Instant,
+        tracks: &Tracks,
+        published: Option<&[PublishedTrack]>,
+    ) -> Option<Reason> {
+        let last_authentic = self.lifecycle.last_authentic();
+        let media = match &self.media {
+            Media::Pending => MediaFacts::Pending,
+            Media::Publisher(publisher) => MediaFacts::Publisher(Published {
+                media: publisher.received(),
+                keyframe_requests: self.stats.keyframe_requests,
+                rtp_received: self.stats.rtp_received,
+                dropped: &self.inbound.dropped,
+                last_authentic,
+            }),
+            Media::Viewer(watching) => MediaFacts::Viewer(Watched {
+                has_publisher: published.is_some(),
+                media: watching.sent(tracks, published),
+                last_authentic,
+            }),
+        };
+        let facts = Facts {
+            refusals: self.connectivity.ice.refusals(),
+            dtls_received: self.inbound.dtls_received,
+            dropped: &self.inbound.dropped,
+            refused_stream: self.inbound.refused_stream,
+            media,
+        };
+        self.lifecycle.poll(now, &facts)
     }
 
     /// The viewer, once it is connected.
@@ -184,5 +225,27 @@ impl Session {
             queueing_delay: estimate.map(|estimate| estimate.queueing_delay.as_secs_f64()),
             ..self.stats.clone()
         }
+    }
+}
+
+impl Publisher {
+    fn received(&self) -> SmallVec<[ReceivedMedium; 2]> {
+        let received = self.ingest.receptions().map(|(track, reception)| {
+            let takes_requests = self.ingest.keyframe_request(track).is_some();
+            ReceivedMedium { track, reception, takes_requests }
+        });
+        received.collect()
+    }
+}
+
+impl Watching {
+    fn sent(&self, tracks: &Tracks, published: Option<&[PublishedTrack]>) -> SmallVec<[SentMedium; 2]> {
+        let media = self.viewer.tracks().iter().map(|track| {
+            let id = track.id();
+            let is_published = published.is_some_and(|published| published.iter().any(|known| known.id == id));
+            let source = tracks.get(id).filter(|_| is_published && track.has_formats()).map(|track| track.source);
+            SentMedium { track: id, source, sent: track.packets_sent() }
+        });
+        media.collect()
     }
 }

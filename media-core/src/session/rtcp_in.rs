@@ -244,7 +244,7 @@ impl Watching {
         for block in blocks {
             let Some(track) = self.viewer.track_by_ssrc(block.ssrc).filter(|track| track.has_sent()) else { continue };
             track.on_receipt();
-            lifecycle.on_receipt(context.now);
+            lifecycle.on_report(track.id(), block.extended_highest_sequence, track.packets_sent());
             let fraction = f64::from(block.fraction_lost) / 256.0;
             let sent = u64::from(track.packets_sent());
             lost += fraction * sent as f64;

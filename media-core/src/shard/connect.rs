@@ -11,6 +11,7 @@ use crate::media::{Format, Role, TrackId};
 use crate::session::Session;
 use crate::spec::{SessionId, SessionSpec, ShardIndex};
 use crate::srtp::SrtpSender;
+use crate::stats::DropReason;
 use crate::stream::PublishedTrack;
 
 use super::Shard;
@@ -137,10 +138,10 @@ impl Shard {
         }
         self.publish_events(key);
         let early = self.sessions.slab[key].inbound.take_early(now);
-        for held in early {
-            let result = held.and_then(|(tuple, mut data)| self.on_datagram(now, tuple, &mut data));
+        for (tuple, mut data, is_fresh) in early {
+            let result = if is_fresh { self.on_datagram(now, tuple, &mut data) } else { Err(DropReason::NoKeys) };
             if let Err(reason) = result {
-                self.counters.drop(reason);
+                self.on_dropped(tuple, reason, &data, data.len());
             }
         }
         self.fan_out();
@@ -153,7 +154,7 @@ impl Shard {
         let ingest = Ingest::new(now, &session.negotiated.sections, tracks);
         let published = ingest.tracks().map(|(id, formats)| PublishedTrack { id, formats: formats.to_vec() });
         let published = published.collect();
-        session.begin_publishing(now, ingest, srtp);
+        session.begin_publishing(now, ingest, srtp, &self.config);
         if let Some(old) = self.streams.slab[stream_key].publisher {
             self.end(now, old, Reason::Replaced);
         }
@@ -180,7 +181,7 @@ impl Shard {
                 waits_for_keyframe.push(track.id());
             }
         }
-        session.begin_watching(now, Viewer::new(now, srtp, tracks, stream.tracks.bitrate()));
+        session.begin_watching(now, Viewer::new(now, srtp, tracks, stream.tracks.bitrate()), &self.config);
         stream.viewers.push(key);
         self.streams.enqueue(now, stream_key);
         for track in waits_for_keyframe {

@@ -13,7 +13,7 @@ use crate::ledger::Reason;
 use crate::media::TrackId;
 use crate::spec::{RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
 use crate::stats::ShardSnapshot;
-use crate::stream::PublishedTrack;
+use crate::stream::{PublishedTrack, Source};
 
 /// Feeds that may wait for a shard before further ones are refused: about two seconds of a busy stream.
 const MAX_FEEDS: usize = 512;
@@ -38,6 +38,8 @@ pub(crate) enum ShardMessage {
     KeyframeRequest(StreamId, TrackId),
     /// From the home shard: the publisher's tracks; `None` when it is gone.
     Publisher(StreamId, Option<Vec<PublishedTrack>>),
+    /// From the home shard: what the publisher sends of its tracks.
+    Sources(StreamId, Vec<(TrackId, Source)>),
     /// From the home shard: packets.
     Feed(Arc<Feed>),
 }

@@ -70,6 +70,12 @@ impl Shard {
                     self.set_publisher(now, key, published);
                 }
             }
+            ShardMessage::Sources(id, sources) => {
+                if let Some(key) = self.streams.find(id) {
+                    let tracks = &mut self.streams.slab[key].tracks;
+                    sources.into_iter().for_each(|(track, source)| tracks.get_or_insert(track).source = source);
+                }
+            }
             ShardMessage::Feed(feed) => self.on_feed(now, &feed),
         }
         true
@@ -91,6 +97,7 @@ impl Shard {
         let link = &self.links[shard];
         if let Some(published) = &stream.published {
             link.send(ShardMessage::Publisher(id, Some(published.clone())));
+            link.send(ShardMessage::Sources(id, stream.tracks.sources().collect()));
         }
         stream.feeder.add(now, shard, (id, &stream.tracks), &mut self.streams.feeds, |feed| {
             // The mailbox has room for far more than the backlog of one stream.

@@ -197,7 +197,7 @@ impl Shard {
             for datagram in received.iter_mut() {
                 self.counters.bytes_received += datagram.data.len() as u64;
                 if let Err(reason) = self.on_datagram(now, datagram.tuple, datagram.data) {
-                    self.counters.drop(reason);
+                    self.on_dropped(datagram.tuple, reason, datagram.data, datagram.length);
                 }
             }
             if in_progress {
@@ -211,12 +211,22 @@ impl Shard {
         true
     }
 
+    /// Counts a datagram that was dropped, and notes it for the ledger of the session that it came from.
+    #[cold]
+    fn on_dropped(&mut self, tuple: TransportTuple, reason: DropReason, datagram: &[u8], length: usize) {
+        self.counters.drop(reason);
+        if let Ok(key) = self.sessions.at(tuple) {
+            self.sessions.slab[key].on_dropped(reason, datagram, length);
+        }
+    }
+
     fn on_datagram(&mut self, now: Instant, tuple: TransportTuple, data: &mut [u8]) -> Result<(), DropReason> {
         match classify(data)? {
             PacketKind::Stun => self.on_stun(now, tuple, data),
             PacketKind::Dtls => {
                 let key = self.sessions.at(tuple)?;
                 let session = &mut self.sessions.slab[key];
+                session.inbound.dtls_received = session.inbound.dtls_received.saturating_add(1);
                 if !session.inbound.dtls_limit.take(now) {
                     return Err(DropReason::DtlsRate);
                 }
@@ -241,7 +251,7 @@ impl Shard {
         let tracks = &mut self.streams.slab[session.stream].tracks;
         let Some(ingest) = session.ingest_mut() else { return Err(DropReason::UnknownRtpStream) };
         match ingest.on_rtp(now, self.wall.unix(now), &data[..length], tracks)? {
-            Accepted::Forward { track, keyframe, .. } => {
+            Accepted::Forward { track, keyframe, decodable, .. } => {
                 let is_keyframe = keyframe && track.kind == MediaKind::Video;
                 if is_keyframe {
                     session.stats.keyframes += 1;
@@ -249,11 +259,11 @@ impl Shard {
                         track.keyframe_requests.on_keyframe();
                     }
                 }
-                session.lifecycle.on_rtp_received(now, is_keyframe);
+                session.lifecycle.on_media(now, track, decodable);
                 self.streams.enqueue(now, session.stream);
             }
             Accepted::AwaitingKeyframe { track } => {
-                session.lifecycle.on_rtp_received(now, false);
+                session.lifecycle.on_media(now, track, false);
                 if let Some(track) = tracks.get_mut(track) {
                     track.keyframe_requests.request();
                 }

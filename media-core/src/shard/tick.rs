@@ -159,8 +159,8 @@ impl Shard {
     fn tick_session(&mut self, now: Instant, key: usize) {
         self.tick_ice(now, key);
         let session = &mut self.sessions.slab[key];
-        let mut reason = session.lifecycle.poll(now);
         let stream = &self.streams.slab[session.stream];
+        let mut reason = session.poll(now, &stream.tracks, stream.published.as_deref());
         if session.role == Role::Viewer
             && let Some(since) = stream.without_publisher_since
             && now.saturating_duration_since(since.max(session.lifecycle.created())) >= self.config.publisher_wait
@@ -170,6 +170,27 @@ impl Shard {
         self.publish_events(key);
         if let Some(reason) = reason {
             self.end(now, key, reason);
+        } else if self.sessions.slab[key].role == Role::Publisher {
+            self.update_sources(key);
+        }
+    }
+
+    /// Tells the viewers' stages what their publisher sends, here and on the shards that the stream feeds.
+    fn update_sources(&mut self, publisher: usize) {
+        let session = &self.sessions.slab[publisher];
+        let stream = &mut self.streams.slab[session.stream];
+        if stream.publisher != Some(publisher) {
+            return;
+        }
+        let mut has_changed = false;
+        for (id, source) in session.lifecycle.sources() {
+            let track = stream.tracks.get_or_insert(id);
+            has_changed |= std::mem::replace(&mut track.source, source) != source;
+        }
+        if has_changed {
+            for &shard in stream.feeder.shards() {
+                self.links[shard].send(ShardMessage::Sources(stream.id, stream.tracks.sources().collect()));
+            }
         }
     }
 

@@ -19,4 +19,4 @@ pub use extensions::{MAX_EXTENSIONS, StoredExtensions, stored_extensions};
 pub use keyframe_requests::{DeferredRequests, KeyframeAnswer, KeyframeRequest, KeyframeRequests, RequestLimit};
 pub use rtp_clock::ClockSteps;
 pub use timeline::{Place, Timeline};
-pub use track::{PublishedTrack, Track, Tracks};
+pub use track::{PublishedTrack, Source, Track, Tracks};

@@ -17,12 +17,37 @@ pub struct PublishedTrack {
     pub formats: Vec<Format>,
 }
 
+/// What the publisher sends of a track.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing that a decoder could start with, as yet.
+    #[default]
+    Awaited,
+    /// Media.
+    Flowing,
+    /// It was offered, and nothing was received in all the time that it may take.
+    Missing,
+    /// Video without a keyframe, for longer than that may take.
+    NoKeyframe,
+    /// Nothing any more, after the packet received at this time.
+    Stopped(Instant),
+}
+
+impl Source {
+    /// True for what is neither well nor may still become so in time.
+    pub fn is_at_fault(&self) -> bool {
+        matches!(self, Source::Missing | Source::NoKeyframe | Source::Stopped(_))
+    }
+}
+
 /// One track: what viewers see as a media track. It outlives publishers: its numbers go on where the last one ended.
 pub struct Track {
     /// Its name.
     pub id: TrackId,
     /// Which wall-clock time belongs to its RTP timestamps, while a publisher sends.
     pub clock: Option<ClockPoint>,
+    /// What the publisher sends of it.
+    pub source: Source,
     /// The requests of its viewers for a keyframe.
     pub keyframe_requests: KeyframeRequests,
     /// The versions of its media of which a viewer is sent one at a time, each with its own numbers: one, without simulcast.
@@ -32,7 +57,7 @@ pub struct Track {
 impl Track {
     fn new(id: TrackId, keyframe_request_interval: Duration) -> Track {
         let keyframe_requests = KeyframeRequests::new(keyframe_request_interval);
-        Track { id, clock: None, keyframe_requests, encodings: vec![Encoding::new(id.kind)] }
+        Track { id, clock: None, source: Source::Awaited, keyframe_requests, encodings: vec![Encoding::new(id.kind)] }
     }
 
     /// An encoding by its position among those of the track, counted from 0.
@@ -119,6 +144,11 @@ impl Tracks {
         self.tracks.iter_mut()
     }
 
+    /// What the publisher sends of each track.
+    pub fn sources(&self) -> impl Iterator<Item = (TrackId, Source)> {
+        self.tracks.iter().map(|track| (track.id, track.source))
+    }
+
     /// Payload bits per second of all tracks that were received recently.
     pub fn bitrate(&self) -> u64 {
         self.tracks.iter().map(Track::bitrate).sum()
@@ -135,6 +165,7 @@ impl Tracks {
             let published = published.and_then(|published| published.iter().find(|known| known.id == track.id));
             let negotiated = published.is_none_or(|published| published.formats.iter().any(takes_requests));
             track.keyframe_requests.on_publisher(negotiated);
+            track.source = Source::Awaited;
         }
     }
 

@@ -158,6 +158,7 @@ fn core_config(settings: &Settings, machine: &Machine) -> Result<CoreConfig, Con
         dtls_timeout: settings.dtls_timeout.0,
         liveness_timeout: settings.liveness_timeout.0,
         media_timeout: settings.media_timeout.0,
+        media_gap: settings.media_gap.0,
         keyframe_timeout: settings.keyframe_timeout.0,
         publisher_wait: settings.publisher_wait.0,
         keyframe_request_interval: settings.keyframe_request_interval.0,

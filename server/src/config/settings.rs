@@ -146,9 +146,13 @@ settings! {
         /// A session from which nothing authenticated came for this long ends (RFC 7675).
         liveness_timeout: Seconds = Seconds(CoreConfig::default().liveness_timeout), "SLUICE_LIVENESS_TIMEOUT", "TIME",
             "a time above 0 and up to 24 h, such as 30s";
-        /// Secure, but no RTP for this long: stage `media` fails with `no-media`. The session lives on.
+        /// Secure, but no RTP for this long: stage `media` fails with `no-media`, or `medium-missing` if only one medium is
+        /// missing. The session lives on.
         media_timeout: Seconds = Seconds(CoreConfig::default().media_timeout), "SLUICE_MEDIA_TIMEOUT", "TIME",
             "a time above 0 and up to 24 h, such as 10s";
+        /// No more video for this long, or no more audio for twice this long: `media-stopped`.
+        media_gap: Seconds = Seconds(CoreConfig::default().media_gap), "SLUICE_MEDIA_GAP", "TIME",
+            "a time above 0 and up to 24 h, such as 3s";
         /// RTP, but no keyframe for this long: `no-keyframe`. Longer than the usual 10 s between keyframes.
         keyframe_timeout: Seconds = Seconds(CoreConfig::default().keyframe_timeout), "SLUICE_KEYFRAME_TIMEOUT", "TIME",
             "a time above 0 and up to 24 h, such as 12s";

@@ -290,7 +290,7 @@ impl Registry {
         let publisher = stream.publisher.and_then(|id| self.sessions.get(&id));
         StreamView {
             stream: name.to_owned(),
-            live: publisher.is_some_and(|session| session.state() == crate::view::SessionState::Media),
+            live: publisher.is_some_and(|session| session.sends_media()),
             publisher: stream.publisher,
             viewers: stream.viewers.len(),
             tracks: stream.track_views(),
@@ -299,15 +299,29 @@ impl Registry {
 
     fn stage(&self, id: SessionId, event: &StageEvent) {
         let Some(mut session) = self.sessions.get_mut(&id) else { return };
-        if !session.ledger.apply(event) || !matches!(event.change, StageChange::Done | StageChange::Failed(_)) {
+        let record = session.ledger.stage(event.stage);
+        let before = (record.state, record.reason);
+        if !session.ledger.apply(event) {
             return;
         }
+        session.log_stage(event, before);
         let role = session.new.role;
         let record = session.ledger.stage(event.stage);
         let lasted = record.ended.unwrap_or_default().saturating_sub(record.started.unwrap_or_default());
         let (state, reason) = (record.state, record.reason);
+        let was_done = record.reopened > 0;
         drop(session);
-        self.observer.stage_ended(role, event.stage, state, reason, lasted);
+        match event.change {
+            // How long the stage took says nothing of how long it lasted until it held again.
+            StageChange::Done if was_done => {}
+            StageChange::Done | StageChange::Failed(_) => {
+                self.observer.stage_ended(role, event.stage, state, reason, lasted);
+            }
+            _ => {}
+        }
+        if event.change == StageChange::Done && (was_done || before.0 == StageState::Failed) {
+            self.observer.stage_healed(role, event.stage);
+        }
     }
 
     fn end(&self, now: Instant, id: SessionId, reason: Reason, stats: SessionStats) {

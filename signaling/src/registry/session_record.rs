@@ -95,6 +95,16 @@ impl SessionRecord {
         }
     }
 
+    /// All media that ever were received of it are received now.
+    pub(crate) fn sends_media(&self) -> bool {
+        let lacks_one = self.ledger.stage(Stage::Media).reason == Some(Reason::MediumMissing);
+        match self.state() {
+            SessionState::Media => true,
+            SessionState::Secured => lacks_one,
+            _ => false,
+        }
+    }
+
     pub(crate) fn view(&self) -> SessionView {
         SessionView {
             id: self.new.id,
@@ -110,7 +120,36 @@ impl SessionRecord {
         }
     }
 
-    /// The one line that a session leaves in the log.
+    /// A line of the log for a failure after which the session lives on, and one for its end. `before` are the stage's state
+    /// and reason before the event.
+    pub(crate) fn log_stage(&self, event: &StageEvent, before: (StageState, Option<Reason>)) {
+        let lives_on = event.stage == Stage::Media || event.stage == Stage::Srtp && before.0 == StageState::Done;
+        // What is the publisher's fault stands in its own line.
+        let is_publishers =
+            |reason| self.new.role == Role::Viewer && matches!(reason, Reason::MediaStopped | Reason::NoKeyframe);
+        let record = self.ledger.stage(event.stage);
+        let (role, stage, detail) = (self.new.role.as_str(), event.stage.as_str(), record.detail.as_str());
+        let (session, stream) = (self.new.id, self.new.stream.as_str());
+        match (event.change, before) {
+            (StageChange::Failed(reason), _) if is_publishers(reason) => {
+                let reason = reason.code();
+                tracing::debug!(%session, stream, role, stage, reason, detail, "session stage failed");
+            }
+            (StageChange::Failed(reason), _) if lives_on => {
+                let reason = reason.code();
+                tracing::warn!(%session, stream, role, stage, reason, detail, "session stage failed");
+            }
+            (StageChange::Done, (StageState::Failed, Some(reason))) if is_publishers(reason) => {
+                tracing::debug!(%session, stream, role, stage, detail, "session stage healed");
+            }
+            (StageChange::Done, (StageState::Failed, _)) => {
+                tracing::info!(%session, stream, role, stage, detail, "session stage healed");
+            }
+            _ => {}
+        }
+    }
+
+    /// The one line that a session leaves in the log when it ends.
     pub(crate) fn log_end(&self, reason: Reason, lasted: Duration) {
         // The stage that failed, or else the last one that began.
         let last = self

@@ -225,6 +225,10 @@ impl Observer for Notes {
         self.0.lock().unwrap().push(format!("{} {stage} {state:?} {reason:?}", role.as_str()));
     }
 
+    fn stage_healed(&self, role: Role, stage: Stage) {
+        self.0.lock().unwrap().push(format!("{} {stage} healed", role.as_str()));
+    }
+
     fn session_ended(&self, role: Role, reason: Reason, _: Duration) {
         self.0.lock().unwrap().push(format!("ended {} {reason}", role.as_str()));
     }
@@ -262,6 +266,67 @@ async fn the_observer_hears_of_everything_once() {
         "GET unknown 404",
     ];
     assert_eq!(*notes.0.lock().unwrap(), expected);
+}
+
+// F-07
+#[tokio::test]
+async fn a_stage_that_fails_after_it_was_done_is_counted_logged_and_no_stream_is_live_until_it_heals() {
+    let notes = Arc::new(Notes::default());
+    let log = Log::default();
+    let guard = tracing::subscriber::set_default(log.clone());
+    let core = FakeMediaPlane::default();
+    let signaling =
+        Arc::new(Signaling::new(SignalingConfig::default(), core.clone(), Arc::clone(&notes) as Arc<dyn Observer>));
+    let app = App { core, router: router(Arc::clone(&signaling)), signaling };
+    let id = publish(&app).await;
+    notes.0.lock().unwrap().clear();
+    for earlier in [Stage::Ice, Stage::Dtls, Stage::Fingerprint, Stage::Srtp] {
+        stage(&app, id, earlier, StageChange::Begin, "");
+    }
+    stage(&app, id, Stage::Fingerprint, StageChange::Done, "");
+    let view = || app.signaling.registry().session(id).unwrap();
+    let live = || app.signaling.registry().streams()[0].live;
+    for (change, detail, is_live) in [
+        (StageChange::Done, "first keyframe", true),
+        (StageChange::Failed(Reason::MediaStopped), "video stopped", false),
+        (StageChange::Progress, "audio, too", false),
+        (StageChange::Failed(Reason::MediaDropped), "packets come and are dropped", false),
+        (StageChange::Done, "received again", true),
+        (StageChange::Reopened, "waiting", false),
+        (StageChange::Done, "received again", true),
+        // It sends what it ever sent.
+        (StageChange::Failed(Reason::MediumMissing), "audio is received, video never was", true),
+    ] {
+        stage(&app, id, Stage::Media, change, detail);
+        assert_eq!((view().stages[5].detail.as_str(), live()), (detail, is_live), "{change:?}");
+    }
+    assert_eq!(view().stages[5].reopened, 3);
+    drop(guard);
+    let heard: Vec<String> = notes.0.lock().unwrap().iter().filter(|note| note.contains(" media ")).cloned().collect();
+    assert_eq!(
+        heard,
+        [
+            "publisher media Done None",
+            "publisher media Failed Some(MediaStopped)",
+            "publisher media Failed Some(MediaDropped)",
+            "publisher media healed",
+            "publisher media healed",
+            "publisher media Failed Some(MediumMissing)",
+        ]
+    );
+    let lines = log.0.lock().unwrap();
+    let lines: Vec<_> = lines.iter().filter(|line| line.contains("session stage ")).collect();
+    let expected = [
+        ("WARN message=session stage failed", "reason=\"media-stopped\" detail=\"video stopped\""),
+        ("WARN message=session stage failed", "reason=\"media-dropped\" detail=\"packets come and are dropped\""),
+        ("INFO message=session stage healed", "detail=\"received again\""),
+        ("WARN message=session stage failed", "reason=\"medium-missing\""),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:?}");
+    for (line, (head, tail)) in lines.iter().zip(expected) {
+        assert!(line.starts_with(head) && line.contains(tail), "{line}");
+        assert!(line.contains(&format!("session={id} stream=\"s\" role=\"publisher\" stage=\"media\"")), "{line}");
+    }
 }
 
 /// Collects log events as text.

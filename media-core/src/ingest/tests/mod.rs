@@ -164,7 +164,7 @@ fn video_starts_at_its_first_keyframe_and_audio_at_once() {
     let mut harness = Harness::new(&[audio(), video()]);
     assert_eq!(harness.receive(&Packet::video(1, 10, DELTA)), Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO }));
     assert_eq!(harness.forwarded(&Packet::audio(2, 500)).0, 0);
-    let first = Accepted::Forward { track: TrackId::VIDEO, sequence: 0, keyframe: true };
+    let first = Accepted::Forward { track: TrackId::VIDEO, sequence: 0, keyframe: true, decodable: true };
     assert_eq!(harness.receive(&Packet::video(1, 11, KEYFRAME)), Ok(first));
     assert_eq!(harness.format_changes(), [(TrackId::AUDIO, 111), (TrackId::VIDEO, 96)]);
     assert_eq!(harness.forwarded(&Packet::video(1, 12, DELTA)).0, 1);
@@ -255,7 +255,7 @@ fn another_format_starts_at_its_keyframe_and_withheld_packets_leave_no_gap() {
         assert_eq!(harness.receive(&packet), Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO }));
     }
     assert_eq!(harness.format_changes(), []);
-    let first = Accepted::Forward { track: TrackId::VIDEO, sequence: 1, keyframe: true };
+    let first = Accepted::Forward { track: TrackId::VIDEO, sequence: 1, keyframe: true, decodable: true };
     assert_eq!(harness.receive(&Packet { payload_type: 98, ..Packet::video(1, 4, KEYFRAME) }), Ok(first));
     assert_eq!(harness.format_changes(), [(TrackId::VIDEO, 98)]);
 }
@@ -297,7 +297,7 @@ fn a_lost_packet_is_requested_and_its_retransmission_fills_the_gap() {
     let mut payload = vec![0xff, 0xff];
     payload.extend_from_slice(DELTA);
     let rtx = Packet { payload_type: 97, timestamp: 65_535 * 3_000, ..Packet::video(5, 77, &payload) };
-    let expected = Accepted::Forward { track: TrackId::VIDEO, sequence: 1, keyframe: false };
+    let expected = Accepted::Forward { track: TrackId::VIDEO, sequence: 1, keyframe: false, decodable: true };
     assert_eq!(harness.format_changes(), [(TrackId::VIDEO, 96)]);
     assert_eq!(harness.receive(&rtx), Ok(expected));
     assert_eq!(harness.format_changes(), []);
@@ -482,6 +482,28 @@ fn known_ssrcs_stay_bounded_whatever_a_publisher_sends() {
     }
     assert!(harness.ingest.known_ssrcs.len() <= MAX_SSRCS);
     let header = RtpHeader::parse(&[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]).unwrap();
+    let now = harness.now();
     let Ingest { known_ssrcs, sections, .. } = &mut harness.ingest;
-    assert!(known_ssrcs.find(&header, &[], sections).is_ok());
+    assert!(known_ssrcs.find(now, &header, &[], sections).is_ok());
+}
+
+// F-18
+#[test]
+fn of_too_many_ssrcs_the_idle_one_gives_way_and_one_that_sends_keeps_its_section() {
+    let video = MediaSection { declared_ssrcs: vec![(7, None)], ..video() };
+    let mut harness = Harness::new(&[video]);
+    let first = harness.receive(&Packet::video(7, 1, KEYFRAME));
+    assert!(matches!(first, Ok(Accepted::Forward { .. })), "{first:?}");
+    for ssrc in 1_000..1_200 {
+        harness.ms += 1;
+        let _ = harness.receive(&Packet::video(ssrc, 1, DELTA));
+        let sequence = ssrc as u16 - 998;
+        let accepted = harness.receive(&Packet::video(7, sequence, DELTA));
+        assert!(matches!(accepted, Ok(Accepted::Forward { .. })), "{ssrc}: {accepted:?}");
+    }
+    // It was adopted before: without a silence of the present one it does not come back.
+    let header = RtpHeader::parse(&[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7]).unwrap();
+    let now = harness.now();
+    let Ingest { known_ssrcs, sections, .. } = &mut harness.ingest;
+    assert!(known_ssrcs.find(now, &header, &[], sections).unwrap().was_adopted);
 }
