@@ -15,6 +15,9 @@ const INTERVAL: Duration = Duration::from_millis(50);
 const HEADER: usize = 20;
 const INTEGRITY: usize = 24;
 const FINGERPRINT: usize = 8;
+/// Types of attributes (RFC 8489 §18.3, RFC 8445 §16.1).
+const USERNAME: u16 = 0x0006;
+const USE_CANDIDATE: u16 = 0x0025;
 
 /// A Binding request with USERNAME, USE-CANDIDATE, MESSAGE-INTEGRITY and FINGERPRINT only, written byte by byte (RFC 8489).
 ///
@@ -25,19 +28,33 @@ pub fn bare_check(
     remote: &IceCredentials,
     transaction: [u8; 12],
 ) -> Result<Vec<u8>, ClientError> {
-    let crypto = |error: openssl::error::ErrorStack| ClientError::Crypto(error.to_string());
     let username = format!("{}:{}", remote.ufrag, local.ufrag);
+    binding_request(&username, &remote.pwd, &[(USE_CANDIDATE, &[])], transaction)
+}
+
+/// A Binding request with any USERNAME and password, and further attributes as type and value.
+///
+/// # Errors
+/// [`ClientError::Crypto`] if OpenSSL refuses the password as a key.
+pub fn binding_request(
+    username: &str,
+    password: &str,
+    further: &[(u16, &[u8])],
+    transaction: [u8; 12],
+) -> Result<Vec<u8>, ClientError> {
+    let crypto = |error: openssl::error::ErrorStack| ClientError::Crypto(error.to_string());
     let mut message = vec![0x00, 0x01, 0, 0, 0x21, 0x12, 0xa4, 0x42];
     message.extend_from_slice(&transaction);
-    message.extend_from_slice(&[0x00, 0x06]);
-    message.extend_from_slice(&(username.len() as u16).to_be_bytes());
-    message.extend_from_slice(username.as_bytes());
-    message.resize(message.len().next_multiple_of(4), 0);
-    message.extend_from_slice(&[0x00, 0x25, 0, 0]);
+    for (kind, value) in [(USERNAME, username.as_bytes())].iter().chain(further) {
+        message.extend_from_slice(&kind.to_be_bytes());
+        message.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        message.extend_from_slice(value);
+        message.resize(message.len().next_multiple_of(4), 0);
+    }
 
     // Each sum counts itself into the header's length, and what follows it not.
     set_length(&mut message, INTEGRITY);
-    let key = PKey::hmac(remote.pwd.as_bytes()).map_err(crypto)?;
+    let key = PKey::hmac(password.as_bytes()).map_err(crypto)?;
     let mut signer = Signer::new(MessageDigest::sha1(), &key).map_err(crypto)?;
     let integrity = signer.sign_oneshot_to_vec(&message).map_err(crypto)?;
     message.extend_from_slice(&[0x00, 0x08, 0, 20]);

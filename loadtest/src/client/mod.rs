@@ -27,7 +27,7 @@ mod viewer;
 mod viewer_media;
 mod wire;
 
-pub use bare_check::bare_check;
+pub use bare_check::{bare_check, binding_request};
 pub use error::{ClientError, ClientState};
 pub use figures::{PublisherFigures, ViewerFigures};
 pub use identity::Identity;

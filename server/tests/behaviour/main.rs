@@ -8,9 +8,12 @@ mod congestion;
 mod impaired;
 mod leaks;
 mod ledger;
+mod ledger_ends;
+mod ledger_media;
 mod life;
 mod loss;
 mod paths;
+mod raw;
 mod shutdown;
 #[path = "../support/mod.rs"]
 mod support;
