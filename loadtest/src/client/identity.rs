@@ -14,13 +14,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A fresh certificate, with the profiles of these options.
+    /// A fresh certificate, of the kind and with the profiles of these options.
     ///
     /// # Errors
     /// [`ClientError::Crypto`] if OpenSSL refuses.
     pub fn new(options: &ClientOptions) -> Result<Identity, ClientError> {
         let crypto = |error: media_core::internals::dtls::DtlsError| ClientError::Crypto(error.to_string());
-        let certificate = Certificate::generate().map_err(crypto)?;
+        let certificate = Certificate::generate_with(options.certificate).map_err(crypto)?;
         let context = DtlsContext::with_profiles(&certificate, &options.srtp_profiles).map_err(crypto)?;
         Ok(Identity { fingerprint: certificate.fingerprint().clone(), context })
     }

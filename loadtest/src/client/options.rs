@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use media_core::internals::dtls::CertificateKey;
 use media_core::internals::srtp::SrtpProfile;
 
 use super::reception::Reception;
@@ -36,6 +37,8 @@ pub struct ClientOptions {
     pub bare_checks: bool,
     /// Announces another fingerprint than that of its certificate.
     pub corrupt_fingerprint: bool,
+    /// The kind of its certificate's key.
+    pub certificate: CertificateKey,
     /// SRTP profiles to offer in the handshake, the preferred one first; with none there is no `use_srtp`.
     pub srtp_profiles: Vec<SrtpProfile>,
     /// Alters every protected packet that it sends.
@@ -71,6 +74,7 @@ impl Default for ClientOptions {
             send_checks: true,
             bare_checks: false,
             corrupt_fingerprint: false,
+            certificate: CertificateKey::P256,
             srtp_profiles: SrtpProfile::ALL.to_vec(),
             corrupt_srtp: false,
             send_media: true,

@@ -5,15 +5,70 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use openssl::asn1::{Asn1Integer, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
+use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::pkey::{PKey, Private};
+use openssl::pkey::{Id, PKey, Private};
+use openssl::rsa::Rsa;
 use openssl::x509::{X509, X509NameBuilder};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::DtlsError;
 use crate::spec::{Fingerprint, FingerprintHash};
 
 const DAY: i64 = 86_400;
+
+/// The kind of a certificate's key. The server's own is always on P-256; clients come with any of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+#[non_exhaustive]
+pub enum CertificateKey {
+    /// ECDSA on P-256, as browsers make it.
+    #[default]
+    P256,
+    /// ECDSA on P-224, as FFmpeg makes it with GnuTLS.
+    P224,
+    /// ECDSA on P-384.
+    P384,
+    /// ECDSA on P-521.
+    P521,
+    /// ECDSA on secp256k1.
+    Secp256k1,
+    /// ECDSA on brainpoolP256r1 (RFC 7027).
+    BrainpoolP256,
+    /// ECDSA on brainpoolP384r1 (RFC 7027).
+    BrainpoolP384,
+    /// ECDSA on brainpoolP512r1 (RFC 7027).
+    BrainpoolP512,
+    /// RSA of 2048 bits.
+    Rsa2048,
+    /// RSA of 4096 bits.
+    Rsa4096,
+    /// Ed25519 (RFC 8422 §5.1.3).
+    Ed25519,
+    /// Ed448 (RFC 8422 §5.1.3).
+    Ed448,
+}
+
+impl CertificateKey {
+    fn generate(self) -> Result<PKey<Private>, ErrorStack> {
+        let curve = match self {
+            CertificateKey::P256 => Nid::X9_62_PRIME256V1,
+            CertificateKey::P224 => Nid::SECP224R1,
+            CertificateKey::P384 => Nid::SECP384R1,
+            CertificateKey::P521 => Nid::SECP521R1,
+            CertificateKey::Secp256k1 => Nid::SECP256K1,
+            CertificateKey::BrainpoolP256 => Nid::BRAINPOOL_P256R1,
+            CertificateKey::BrainpoolP384 => Nid::BRAINPOOL_P384R1,
+            CertificateKey::BrainpoolP512 => Nid::BRAINPOOL_P512R1,
+            CertificateKey::Rsa2048 => return PKey::from_rsa(Rsa::generate(2048)?),
+            CertificateKey::Rsa4096 => return PKey::from_rsa(Rsa::generate(4096)?),
+            CertificateKey::Ed25519 => return PKey::generate_ed25519(),
+            CertificateKey::Ed448 => return PKey::generate_ed448(),
+        };
+        PKey::from_ec_key(EcKey::generate(EcGroup::from_curve_name(curve)?.as_ref())?)
+    }
+}
 
 /// A self-signed certificate with its key. Both live in memory only; cloning shares them.
 #[derive(Clone)]
@@ -24,16 +79,22 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Makes a new key on P-256 and signs a certificate for it with SHA-256 (RFC 8827 §6.5): valid from yesterday for
-    /// the next 30 days. Serial number and name are random, since Firefox confuses certificates that share both.
+    /// A certificate for a new key on P-256 (RFC 8827 §6.5), since some clients offer no other kind of cipher suite than
+    /// ECDSA; see [`Certificate::generate_with`].
     ///
     /// # Errors
     /// Only if OpenSSL lacks entropy or these algorithms.
     pub fn generate() -> Result<Certificate, DtlsError> {
-        // ECDSA, since some clients offer no other kind of cipher suite.
-        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-        let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
+        Certificate::generate_with(CertificateKey::P256)
+    }
 
+    /// Makes a new key and signs a certificate for it with SHA-256: valid from yesterday for the next 30 days. Serial number
+    /// and name are random, since Firefox confuses certificates that share both.
+    ///
+    /// # Errors
+    /// As [`Certificate::generate`].
+    pub fn generate_with(key: CertificateKey) -> Result<Certificate, DtlsError> {
+        let key = key.generate()?;
         let mut name_bits = BigNum::new()?;
         name_bits.rand(64, MsbOption::MAYBE_ZERO, false)?;
         let mut name = X509NameBuilder::new()?;
@@ -56,7 +117,12 @@ impl Certificate {
         builder.set_not_before(&not_before)?;
         builder.set_not_after(&not_after)?;
         builder.set_pubkey(&key)?;
-        builder.sign(&key, MessageDigest::sha256())?;
+        // The Edwards curves come with their own hash (RFC 8410).
+        let digest = match key.id() {
+            Id::ED25519 | Id::ED448 => MessageDigest::null(),
+            _ => MessageDigest::sha256(),
+        };
+        builder.sign(&key, digest)?;
         let x509 = builder.build();
         let fingerprint = Fingerprint::of(FingerprintHash::Sha256, &x509.to_der()?)?;
         Ok(Certificate { x509, key, fingerprint })

@@ -1,5 +1,6 @@
 //! What the peer must show inside the handshake: a common SRTP profile, and the certificate that the SDP announced.
 
+use std::ffi::CStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use openssl::error::ErrorStack;
@@ -77,13 +78,15 @@ impl PeerCheck {
 
 /// Certificate callback: chain, names and dates count for nothing, only the leaf's fingerprint does (RFC 5763 §5).
 /// `false` makes OpenSSL send a fatal alert and end the handshake before it derives any key.
-pub(super) fn verify(index: CheckIndex, store: &mut X509StoreContextRef) -> bool {
+pub(super) fn verify(index: CheckIndex, curves: &CStr, store: &mut X509StoreContextRef) -> bool {
     if store.error_depth() != 0 {
         return true;
     }
     let Some(ssl) = X509StoreContext::ssl_idx().ok().and_then(|ssl_index| store.ex_data(ssl_index)) else {
         return false;
     };
+    // The key exchange has its group by now. Where OpenSSL refuses the list, the certificate meets the one before.
+    let _widened = ssl.is_server() && ffi::set_groups(ssl, curves);
     let Some(check) = ssl.ex_data(index).cloned() else {
         return false;
     };

@@ -1,7 +1,14 @@
 //! What all handshakes of a process share: the certificate, versions, cipher suites, groups, SRTP profiles.
 
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslContext, SslMethod, SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion};
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKeyRef, Public};
+use openssl::ssl::{
+    SslContext, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion,
+};
 
 use super::Certificate;
 use super::check::{self, CheckIndex, PeerCheck};
@@ -16,9 +23,31 @@ const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256
                        ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:\
                        ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:ECDHE-RSA-AES256-SHA";
 
-/// X25519 first: any 32 bytes are a key of it, where OpenSSL multiplies a peer's point on P-256 once more to check it.
-/// P-256 must be among them for its certificate. No hybrid group: the own ClientHello has to fit one datagram.
-const GROUPS: &str = "X25519:P-256:P-384";
+/// Groups of the key exchange in the server's role. X25519 first: any 32 bytes are a key of it, where OpenSSL multiplies a
+/// peer's point on P-256 once more to check it. No hybrid group: the own ClientHello has to fit one datagram.
+const EXCHANGE_GROUPS: &str = "X25519:P-256:P-384";
+
+/// All groups, and curves of peers' certificates: OpenSSL takes a certificate only on one of its own groups (`wrong curve`),
+/// and shows its own only on one that the ClientHello lists (RFC 8422 §5.1). So the client's role lists them all, and
+/// [`is_strong_exchange`] judges what the server made of it; the server's role gets them once the key exchange has its group.
+/// Elsewhere OpenSSL may lack some of them.
+const GROUPS: [&str; 9] = [
+    "X25519",
+    "P-256",
+    "P-384",
+    "P-521",
+    "P-224",
+    "secp256k1",
+    "brainpoolP256r1",
+    "brainpoolP384r1",
+    "brainpoolP512r1",
+];
+
+/// Signatures of the handshake, every kind of key with SHA-256 or better: no SHA-1 (RFC 9155).
+const SIGNATURES: &str = "ECDSA+SHA256:ed25519:ECDSA+SHA384:ECDSA+SHA512:ed448:\
+                          rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:\
+                          rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512:\
+                          RSA+SHA256:RSA+SHA384:RSA+SHA512";
 
 /// OpenSSL refused something that does not depend on any peer.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +59,7 @@ pub struct DtlsError(#[from] ErrorStack);
 pub struct DtlsContext {
     ssl: SslContext,
     check: CheckIndex,
+    groups: Arc<CStr>,
 }
 
 impl DtlsContext {
@@ -57,7 +87,9 @@ impl DtlsContext {
         );
         builder.set_session_cache_mode(SslSessionCacheMode::OFF);
         builder.set_cipher_list(CIPHERS)?;
-        builder.set_groups_list(GROUPS)?;
+        let groups = all_groups(&mut builder);
+        builder.set_groups_list(EXCHANGE_GROUPS)?;
+        builder.set_sigalgs_list(SIGNATURES)?;
         builder.set_certificate(certificate.x509())?;
         builder.set_private_key(certificate.key())?;
         builder.check_private_key()?;
@@ -68,10 +100,11 @@ impl DtlsContext {
 
         let check = PeerCheck::index()?;
         let demand = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
-        builder.set_verify_callback(demand, move |_, store| check::verify(check, store));
+        let curves = Arc::clone(&groups);
+        builder.set_verify_callback(demand, move |_, store| check::verify(check, &curves, store));
         let ours = profiles.to_vec();
         builder.set_client_hello_callback(move |ssl, alert| check::client_hello(check, &ours, ssl, alert));
-        Ok(DtlsContext { ssl: builder.build(), check })
+        Ok(DtlsContext { ssl: builder.build(), check, groups })
     }
 
     pub(super) fn ssl(&self) -> &SslContext {
@@ -80,5 +113,29 @@ impl DtlsContext {
 
     pub(super) fn check_index(&self) -> CheckIndex {
         self.check
+    }
+
+    /// What the client's role offers.
+    pub(super) fn groups(&self) -> &CStr {
+        &self.groups
+    }
+}
+
+/// Those of [`GROUPS`] that OpenSSL has here, as it takes a list.
+fn all_groups(builder: &mut SslContextBuilder) -> Arc<CStr> {
+    let known = GROUPS.into_iter().filter(|group| builder.set_groups_list(group).is_ok());
+    let list = known.collect::<Vec<_>>().join(":");
+    // The names above hold no zero byte.
+    CString::new(list).unwrap_or_default().into()
+}
+
+/// A key exchange with this key of the peer is as strong as the certificates of browsers: 128 bits at least.
+pub(super) fn is_strong_exchange(key: &PKeyRef<Public>) -> bool {
+    match key.id() {
+        Id::X25519 | Id::X448 => true,
+        Id::EC => key.ec_key().is_ok_and(|key| {
+            matches!(key.group().curve_name(), Some(Nid::X9_62_PRIME256V1 | Nid::SECP384R1 | Nid::SECP521R1))
+        }),
+        _ => false,
     }
 }

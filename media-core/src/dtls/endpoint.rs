@@ -9,7 +9,7 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{self, ErrorCode, Ssl, SslStream};
 
 use super::check::{PeerCheck, Verdict};
-use super::context::{DATAGRAM_SIZE, DtlsContext, DtlsError};
+use super::context::{DATAGRAM_SIZE, DtlsContext, DtlsError, is_strong_exchange};
 use super::queue::DatagramQueue;
 use super::{alert, ffi};
 use crate::ledger::{Reason, Stage};
@@ -125,7 +125,12 @@ impl DtlsEndpoint {
         ssl.set_mtu(DATAGRAM_SIZE as u32)?;
         ffi::set_timer(&mut ssl);
         match parameters.role {
-            DtlsRole::Client => ssl.set_connect_state(),
+            DtlsRole::Client => {
+                if !ffi::set_groups(&ssl, context.groups()) {
+                    return Err(ErrorStack::get().into());
+                }
+                ssl.set_connect_state();
+            }
             DtlsRole::Server => ssl.set_accept_state(),
         }
         Ok(DtlsEndpoint {
@@ -345,6 +350,11 @@ impl DtlsEndpoint {
                 return Err(self.refusal(&verdict).unwrap_or_else(|| internal("the certificate went unchecked")));
             }
         };
+        // The server's role chose the group itself.
+        if self.role == DtlsRole::Client && !ssl.peer_tmp_key().is_ok_and(|key| is_strong_exchange(&key)) {
+            let detail = "the DTLS server chose a group that is too weak for the key exchange".to_owned();
+            return Err(DtlsFailure { reason: Reason::DtlsProtocolError, stage: Stage::Dtls, detail });
+        }
         let profile = ssl
             .selected_srtp_profile()
             .and_then(|profile| u16::try_from(profile.id().as_raw()).ok())

@@ -1,7 +1,8 @@
-//! The few calls of OpenSSL that the `openssl` crate lacks: DTLS timers, buffers, extensions of a ClientHello.
+//! The few calls of OpenSSL that the `openssl` crate lacks: DTLS timers, buffers, groups, extensions of a ClientHello.
 
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::ptr;
 use std::time::Duration;
 
@@ -77,6 +78,13 @@ pub(super) fn close_notify(stream: &mut SslStream<DatagramQueue>) {
     let _nothing_to_read = stream.ssl_read(&mut [0]);
     // Without the peer's own close_notify this reports "sent"; an error means that none could be sent.
     let _sent = stream.shutdown();
+}
+
+/// Replaces the groups of one association by a list such as `X25519:P-256`; false if OpenSSL has none of one name.
+pub(super) fn set_groups(ssl: &SslRef, groups: &CStr) -> bool {
+    // SAFETY: the command reads a string with its end, which it does not change, and keeps a copy. OpenSSL reads its list
+    // anew at each step of a handshake, so that none is in use between two steps, nor in the callback of one.
+    unsafe { sys::SSL_ctrl(ssl.as_ptr(), sys::SSL_CTRL_SET_GROUPS_LIST, 0, groups.as_ptr().cast_mut().cast()) == 1 }
 }
 
 /// The verification result that OpenSSL turns into the alert bad_certificate.

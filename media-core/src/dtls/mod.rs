@@ -15,7 +15,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-pub use certificate::Certificate;
+pub use certificate::{Certificate, CertificateKey};
 pub use context::{DATAGRAM_SIZE, DtlsContext, DtlsError};
 pub use endpoint::{Connection, DtlsEndpoint, DtlsEvent, DtlsFailure, MAX_RETRANSMISSIONS};
 pub use fingerprint::FingerprintError;

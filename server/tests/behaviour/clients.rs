@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use loadtest::client::{ClientOptions, PublisherOptions, ViewerOptions};
 use loadtest::sdp::{Imitation, Setup};
+use media_core::internals::dtls::CertificateKey;
 use media_core::internals::srtp::SrtpProfile;
 use media_core::media::Codec;
 
@@ -161,4 +162,25 @@ async fn a_viewer_gets_what_it_asks_for_of_what_there_is() {
     let error = server.post_viewer_with("s", video(), ClientOptions::default()).await.err().unwrap();
     assert!(error.to_string().contains("422") && error.to_string().contains("sdp-no-common-codec"), "{error}");
     publisher.stop().await.unwrap();
+}
+
+// F-25
+#[tokio::test]
+async fn clients_with_certificates_of_every_kind_connect_in_both_roles() {
+    use CertificateKey::{Ed25519, P224, P256, P384, P521, Rsa2048, Rsa4096};
+    let server = Sluice::start(&[]).await;
+    for certificate in [P224, P256, P384, P521, Rsa2048, Rsa4096, Ed25519] {
+        for setup in [Setup::Active, Setup::Passive] {
+            if certificate == Ed25519 && setup == Setup::Passive {
+                // OpenSSL 3.0, on which the client runs, has these for a server of TLS 1.2, and not of DTLS 1.2.
+                continue;
+            }
+            let options = ClientOptions { setup, certificate, ..ClientOptions::default() };
+            let publisher = server.publisher_with("s", PublisherOptions::default(), options.clone()).await;
+            let viewer = server.post_viewer("s", options).await.unwrap();
+            viewer_sees("media", &viewer, LONG, |figures| figures.video.delivered > 20).await;
+            assert!(viewer.stop().await.unwrap().is_intact(), "{certificate:?} {setup:?}");
+            publisher.stop().await.unwrap();
+        }
+    }
 }

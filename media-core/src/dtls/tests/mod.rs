@@ -1,5 +1,6 @@
 //! Both roles against each other and against peers that OpenSSL plays by hand.
 
+mod certificates;
 mod handshake;
 mod loss;
 mod pool;
