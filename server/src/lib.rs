@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod connections;
 pub mod listener;
 pub mod metrics;
 pub mod pages;

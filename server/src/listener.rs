@@ -2,41 +2,63 @@
 //!
 //! By hand, since `axum::serve` bounds neither the time nor the size of a request's head, nor the connections (HTTP-07).
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
+use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tower::Service;
 
-/// A request's head must be complete in this time, counted from the end of the request before (HTTP-07).
+use crate::connections::{Connection, Connections, Listener};
+use crate::metrics::Metrics;
+
+/// A request's head must be complete in this time, counted from the connection's begin or from the end of the request before
+/// (HTTP-07).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest head of a request in bytes; more gets 431 (HTTP-07).
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Connections of one listener at a time; further ones wait in the system's queue.
-const MAX_CONNECTIONS: usize = 8192;
-
 /// An HTTP/2 client that does not answer a ping for this long is gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where no connection can be accepted for want of file descriptors, some end within this time.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// A client that acknowledges nothing of an answer for this long, or reads nothing of it, is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where no connection can be accepted for want of file descriptors, it is tried again after this time …
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// … doubled each time, up to this.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// The log has it this often.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Serves a router in a task of its own until `stopped` says true; the task then ends with the last connection.
-pub fn spawn(listener: TcpListener, router: Router, stopped: watch::Receiver<bool>) -> JoinHandle<()> {
-    tokio::spawn(serve(listener, router, stopped))
+pub fn spawn(
+    which: Listener,
+    listener: TcpListener,
+    router: Router,
+    (connections, metrics): (Arc<Connections>, Arc<Metrics>),
+    stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let acceptor = Acceptor { which, listener, connections, metrics, pause: FIRST_PAUSE, reported: None, failures: 0 };
+    tokio::spawn(serve(acceptor, router, stopped))
 }
 
-async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
+async fn serve(mut acceptor: Acceptor, router: Router, mut stopped: watch::Receiver<bool>) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
     builder
@@ -46,49 +68,149 @@ async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiv
         .max_concurrent_streams(64)
         .keep_alive_interval(PING_TIMEOUT)
         .keep_alive_timeout(PING_TIMEOUT);
-    let graceful = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let builder = Arc::new(builder);
+    // Each connection holds a receiver.
+    let (open, is_open) = watch::channel(());
     loop {
-        let (stream, slot) = tokio::select! {
+        let (stream, connection) = tokio::select! {
             // An error means that the sender is gone, which is a stop too.
             _ = stopped.wait_for(|stopped| *stopped) => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = acceptor.accept() => accepted,
         };
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        let task = serve_connection(Arc::clone(&builder), stream, router.clone(), connection, stopped.clone());
+        let is_open = is_open.clone();
         tokio::spawn(async move {
-            // What a client does to its own connection concerns nobody else.
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "a connection failed");
-            }
-            drop(slot);
+            task.await;
+            drop(is_open);
         });
     }
-    drop(listener);
-    graceful.shutdown().await;
+    drop((acceptor, is_open));
+    open.closed().await;
 }
 
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (TcpStream, Option<tokio::sync::OwnedSemaphorePermit>) {
-    // Nobody closes the semaphore, so there is always a slot in the end.
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
+/// Serves one connection to its end.
+async fn serve_connection(
+    builder: Arc<Builder<TokioExecutor>>,
+    stream: TcpStream,
+    router: Router,
+    connection: Connection,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let connection = Arc::new(connection);
+    let service = TowerToHyperService::new(Counted { router, connection: Arc::clone(&connection) });
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut first_head = pin!(tokio::time::sleep(HEAD_TIMEOUT));
+    let (mut is_first, mut stopping) = (true, false);
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Small answers must not wait for the client's acknowledgement; without it they are only slower.
-                let _ = stream.set_nodelay(true);
-                return (stream, slot);
+        tokio::select! {
+            result = serving.as_mut() => {
+                // What a client does to its own connection concerns nobody else.
+                if let Err(error) = result {
+                    tracing::debug!(error, "a connection failed");
+                }
+                return;
             }
-            Err(error) if is_of_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+            () = connection.evicted() => return,
+            // The server library begins to count only once it knows the protocol by the first bytes.
+            () = first_head.as_mut(), if is_first => {
+                if !connection.has_requested() {
+                    return connection.closed_without_request();
+                }
+                is_first = false;
+            }
+            _ = stopped.wait_for(|stopped| *stopped), if !stopping => {
+                stopping = true;
+                serving.as_mut().graceful_shutdown();
             }
         }
     }
+}
+
+/// The router, and a note of the requests in progress.
+#[derive(Clone)]
+struct Counted {
+    router: Router,
+    connection: Arc<Connection>,
+}
+
+impl<B> Service<Request<B>> for Counted
+where
+    Router: Service<Request<B>, Response = Response, Error = Infallible>,
+    <Router as Service<Request<B>>>::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        <Router as Service<Request<B>>>::poll_ready(&mut self.router, context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let in_progress = self.connection.request();
+        let answer = self.router.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            drop(in_progress);
+            answer
+        })
+    }
+}
+
+/// Accepts connections, whatever the system says.
+struct Acceptor {
+    which: Listener,
+    listener: TcpListener,
+    connections: Arc<Connections>,
+    metrics: Arc<Metrics>,
+    pause: Duration,
+    /// When the log was last told of failures, and how many there were since.
+    reported: Option<Instant>,
+    failures: u64,
+}
+
+impl Acceptor {
+    async fn accept(&mut self) -> (TcpStream, Connection) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, remote)) => {
+                    self.pause = FIRST_PAUSE;
+                    if let Some(connection) = self.connections.admit(self.which, remote.ip()) {
+                        set_options(&stream);
+                        return (stream, connection);
+                    }
+                }
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => self.on_failure(&error).await,
+            }
+        }
+    }
+
+    /// File descriptors or memory are short. Who waits in the system's queue gets the place of a quiet connection.
+    async fn on_failure(&mut self, error: &io::Error) {
+        self.metrics.accept_failed(self.which);
+        self.failures += 1;
+        if self.reported.is_none_or(|reported| reported.elapsed() >= REPORT_INTERVAL) {
+            let (listener, failures) = (self.which.as_str(), self.failures);
+            tracing::warn!(listener, %error, failures, "cannot accept connections; is the limit of open files too low?");
+            (self.reported, self.failures) = (Some(Instant::now()), 0);
+        }
+        if self.connections.make_room() {
+            self.connections.some_ended(FIRST_PAUSE).await;
+        } else {
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(LAST_PAUSE);
+        }
+    }
+}
+
+/// None of these decides anything: without them a connection is only slower, or its end is noticed later.
+fn set_options(stream: &TcpStream) {
+    // Small answers must not wait for the client's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT));
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(WRITE_TIMEOUT));
 }
 
 /// The client went away before it was accepted.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::config::load::{LoadError, Loaded, load};
 use server::config::render;
 use server::config::resolve::{Machine, Resolved, resolve};
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         return print(&effective(&loaded, &resolved));
     }
     telemetry::start(&loaded.settings.log, loaded.settings.log_format);
+    raise_file_limit(2 * loaded.settings.max_connections);
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
@@ -53,6 +55,20 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error.to_string(), 1),
+    }
+}
+
+/// The soft limit of open files is for programs that use select(2); up to the hard one a process may have more. `wanted` are
+/// those of connections.
+fn raise_file_limit(wanted: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).is_err() {
+        tracing::warn!("the soft limit of open files could not be raised to the hard one");
+    }
+    if let Some(files) = getrlimit(Resource::Nofile).current
+        && files < wanted as u64
+    {
+        tracing::warn!(files, wanted, "the limit of open files is below what connections may take: raise LimitNOFILE");
     }
 }
 

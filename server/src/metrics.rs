@@ -17,6 +17,9 @@ use prometheus::{
     TextEncoder,
 };
 use signaling::{Observer, Resource, SessionState};
+use strum::VariantArray;
+
+use crate::connections::Listener;
 
 /// Both roles, as labels.
 const ROLES: [Role; 2] = [Role::Publisher, Role::Viewer];
@@ -71,6 +74,18 @@ pub struct Population {
     pub live_streams: u64,
 }
 
+/// Why the server closed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Closed {
+    /// No request was complete in time.
+    NoRequest,
+    /// It was quiet, and gave place to another.
+    Evicted,
+    /// The bounds were reached, and no other gave place.
+    Refused,
+}
+
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
@@ -80,6 +95,7 @@ pub struct Metrics {
     population: PopulationGauges,
     events: EventCounters,
     shards: ShardMetrics,
+    connections: ConnectionMetrics,
     draining: IntGauge,
     snapshot_timeouts: IntCounter,
 }
@@ -102,6 +118,13 @@ struct EventCounters {
     stage_failures: IntCounterVec,
     stages_healed: IntCounterVec,
     http_responses: IntCounterVec,
+}
+
+/// The listeners' TCP connections.
+struct ConnectionMetrics {
+    open: IntGaugeVec,
+    closed: IntCounterVec,
+    accept_failures: IntCounterVec,
 }
 
 /// What the shards' snapshots hold.
@@ -225,6 +248,36 @@ impl EventCounters {
     }
 }
 
+impl ConnectionMetrics {
+    fn declare(d: &mut Declare) -> prometheus::Result<ConnectionMetrics> {
+        let metrics = ConnectionMetrics {
+            open: d.add(IntGaugeVec::new(
+                Opts::new("sluice_http_connections", "Open TCP connections of the HTTP listeners."),
+                &["listener"],
+            ))?,
+            closed: d.add(IntCounterVec::new(
+                Opts::new("sluice_http_connections_closed_total", "Connections that the server closed, by reason."),
+                &["listener", "reason"],
+            ))?,
+            accept_failures: d.add(IntCounterVec::new(
+                Opts::new(
+                    "sluice_http_accept_failures_total",
+                    "Connections that could not be accepted, such as for want of file descriptors.",
+                ),
+                &["listener"],
+            ))?,
+        };
+        for listener in Listener::VARIANTS {
+            metrics.open.with_label_values(&[listener.as_str()]);
+            metrics.accept_failures.with_label_values(&[listener.as_str()]);
+            for &reason in Closed::VARIANTS {
+                metrics.closed.with_label_values(&[listener.as_str(), reason.into()]);
+            }
+        }
+        Ok(metrics)
+    }
+}
+
 impl ShardMetrics {
     fn declare(d: &mut Declare) -> prometheus::Result<ShardMetrics> {
         let busy = "Share of a core that a shard's thread took in the last half second.";
@@ -314,6 +367,7 @@ impl Metrics {
             d.add(IntGauge::new("sluice_draining", "1 while the server shuts down and takes no new session."))?;
         let events = EventCounters::declare(d)?;
         let shards = ShardMetrics::declare(d)?;
+        let connections = ConnectionMetrics::declare(d)?;
         let snapshot_timeouts = d.add(IntCounter::new(
             "sluice_snapshot_timeouts_total",
             "Scrapes to which the shards did not answer in time; their figures are those of the scrape before.",
@@ -323,7 +377,8 @@ impl Metrics {
         declare.names.extend(process.desc().iter().map(|desc| desc.fq_name.clone()));
         declare.registry.register(Box::new(process))?;
         let Declare { registry, names } = declare;
-        Ok(Metrics { registry, names, scrape: Mutex::new(()), population, events, shards, draining, snapshot_timeouts })
+        let scrape = Mutex::new(());
+        Ok(Metrics { registry, names, scrape, population, events, shards, connections, draining, snapshot_timeouts })
     }
 
     /// Names of all metrics as Prometheus sees them, without the suffixes of histograms: a test compares the dashboards and
@@ -340,6 +395,26 @@ impl Metrics {
     /// Counts an answer of a page or asset.
     pub fn page_response(&self, method: &'static str, status: u16) {
         self.events.count_response("page", method, status);
+    }
+
+    /// A connection was accepted.
+    pub fn connection_opened(&self, listener: Listener) {
+        self.connections.open.with_label_values(&[listener.as_str()]).inc();
+    }
+
+    /// A connection that was opened has ended, whoever ended it.
+    pub fn connection_ended(&self, listener: Listener) {
+        self.connections.open.with_label_values(&[listener.as_str()]).dec();
+    }
+
+    /// The server closes a connection.
+    pub fn connection_closed(&self, listener: Listener, reason: Closed) {
+        self.connections.closed.with_label_values(&[listener.as_str(), reason.into()]).inc();
+    }
+
+    /// A connection could not be accepted.
+    pub fn accept_failed(&self, listener: Listener) {
+        self.connections.accept_failures.with_label_values(&[listener.as_str()]).inc();
     }
 
     /// Writes everything in the text format of Prometheus. `shards` is `None` if they did not answer in time.

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, Admin};
 use crate::config::Settings;
 use crate::config::resolve::Resolved;
+use crate::connections::{Connections, Listener};
 use crate::metrics::Metrics;
 use crate::{listener, pages};
 
@@ -95,9 +96,12 @@ pub async fn run(settings: &Settings, resolved: Resolved) -> Result<(), RunError
     let (stop_http, stopped) = watch::channel(false);
     let public_address = listener::address(&public, settings.http_listen);
     let operator_address = listener::address(&operator, settings.admin_listen);
+    let connections = Connections::new(resolved.connections, Arc::clone(&metrics));
+    let held = || (Arc::clone(&connections), Arc::clone(&metrics));
+    let pages = pages::router(Arc::clone(&signaling), Arc::clone(&metrics));
     let servers = [
-        listener::spawn(public, pages::router(Arc::clone(&signaling), Arc::clone(&metrics)), stopped.clone()),
-        listener::spawn(operator, admin::router(Arc::clone(&admin)), stopped),
+        listener::spawn(Listener::Public, public, pages, held(), stopped.clone()),
+        listener::spawn(Listener::Admin, operator, admin::router(Arc::clone(&admin)), held(), stopped),
     ];
     admin.set_serving();
     let candidates = (0..shards).flat_map(|shard| core.local_candidates(shard)).map(|of| of.address.to_string());

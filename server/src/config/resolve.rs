@@ -9,6 +9,7 @@ use signaling::{AllowedOrigins, SignalingConfig, Tokens};
 use super::addresses::{InterfaceAddress, MAX_PUBLIC_IPS, advertised_addresses, is_loopback, serves};
 use super::settings::Settings;
 use super::values::{AccessToken, Origin};
+use crate::connections::ConnectionLimits;
 
 /// What the machine offers, as far as the configuration depends on it.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct Resolved {
     pub core: CoreConfig,
     /// Signalling's part.
     pub signaling: SignalingConfig,
+    /// How many HTTP connections there may be.
+    pub connections: ConnectionLimits,
     /// Things that are allowed but deserve a word in the log.
     pub warnings: Vec<String>,
 }
@@ -67,7 +70,9 @@ pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contr
     check_ranges(settings)?;
     let core = core_config(settings, machine)?;
     let signaling = signaling_config(settings, &tokens)?;
-    Ok(Resolved { core, signaling, warnings: warnings(settings) })
+    let connections =
+        ConnectionLimits { total: settings.max_connections, per_address: settings.max_connections_per_address };
+    Ok(Resolved { core, signaling, connections, warnings: warnings(settings) })
 }
 
 fn refuse<T>(text: String) -> Result<T, Contradiction> {
@@ -102,8 +107,14 @@ fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
     if settings.handshake_threads > 64 {
         return refuse(format!("handshake_threads: bad value {}\n  allowed: 0 to 64", settings.handshake_threads));
     }
-    if settings.max_sessions == 0 {
-        return refuse("max_sessions: bad value 0\n  allowed: 1 or more".to_owned());
+    for (key, value) in [
+        ("max_sessions", settings.max_sessions),
+        ("max_connections", settings.max_connections),
+        ("max_connections_per_address", settings.max_connections_per_address),
+    ] {
+        if value == 0 {
+            return refuse(format!("{key}: bad value 0\n  allowed: 1 or more"));
+        }
     }
     Ok(())
 }

@@ -92,6 +92,12 @@ settings! {
         /// Web origins whose pages may use WHIP and WHEP here. Repeatable.
         cors_origins: Vec<Origin> = vec![Origin::any()], "SLUICE_CORS_ORIGINS", "ORIGIN",
             "* or origins, such as https://app.example.org", value_delimiter = ',';
+        /// TCP connections of each listener at a time. Beyond it the one that has been quiet for the longest time is closed.
+        max_connections: usize = 8192, "SLUICE_MAX_CONNECTIONS", "N",
+            "1 or more";
+        /// Of them from one IPv4 address or one /64 of IPv6. 500 viewers behind one NAT may hold four each, as browsers do.
+        max_connections_per_address: usize = 2048, "SLUICE_MAX_CONNECTIONS_PER_ADDRESS", "N",
+            "1 or more; a proxy in front is one address";
     }
     "Access" {
         /// Access token: `stream=token` for one stream, `*=token` for all. Repeatable.

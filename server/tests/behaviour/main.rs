@@ -5,6 +5,7 @@
 
 mod clients;
 mod congestion;
+mod connections;
 mod impaired;
 mod leaks;
 mod ledger;

@@ -1,28 +1,54 @@
 //! The HTTP server itself, over real sockets.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use server::connections::{ConnectionLimits, Connections, Listener};
 use server::listener;
+use server::metrics::{Metrics, Population};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 struct Served {
+    address: SocketAddr,
     stream: TcpStream,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    metrics: Arc<Metrics>,
+}
+
+impl Served {
+    /// A further connection.
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    fn closed(&self, reason: &str) -> usize {
+        let text = self.metrics.render(&Population::default(), Some(&[])).unwrap();
+        let series = format!("sluice_http_connections_closed_total{{listener=\"public\",reason=\"{reason}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
+    }
 }
 
 /// A server that says `hello` at `/`, and a connection to it.
 async fn serve() -> Served {
+    serve_within(ConnectionLimits { total: 100, per_address: 100 }).await
+}
+
+async fn serve_within(limits: ConnectionLimits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let task = listener::spawn(listener, Router::new().route("/", get(async || "hello")), stopped);
-    Served { stream: TcpStream::connect(address).await.unwrap(), stop, task }
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let held = (Connections::new(limits, Arc::clone(&metrics)), Arc::clone(&metrics));
+    let router = Router::new().route("/", get(async || "hello"));
+    let task = listener::spawn(Listener::Public, listener, router, held, stopped);
+    Served { address, stream: TcpStream::connect(address).await.unwrap(), stop, task, metrics }
 }
 
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
@@ -76,4 +102,45 @@ async fn a_stop_ends_idle_connections() {
     served.stop.send_replace(true);
     tokio::time::timeout(Duration::from_secs(2), served.task).await.unwrap().unwrap();
     assert_eq!(served.stream.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+// F-09, HTTP-07
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_request_is_closed_whatever_it_began_to_say() {
+    let served = serve().await;
+    let begun: [&[u8]; 6] = [b"", b"P", b"G", b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\r\n\r\n"];
+    let mut streams = Vec::new();
+    for bytes in begun {
+        let mut stream = served.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        streams.push(stream);
+    }
+    for (mut stream, bytes) in streams.into_iter().zip(begun) {
+        // A reset is an end as well.
+        let over = tokio::time::timeout(Duration::from_secs(11), stream.read_to_end(&mut Vec::new())).await;
+        assert!(over.is_ok(), "{:?}: still open after 11 s", String::from_utf8_lossy(bytes));
+    }
+    assert!(served.closed("no-request") >= begun.len());
+}
+
+// F-09
+#[tokio::test]
+async fn who_holds_all_connections_of_an_address_shuts_out_nobody_there() {
+    let mut served = serve_within(ConnectionLimits { total: 10, per_address: 3 }).await;
+    let mut silent = vec![served.connect().await, served.connect().await];
+    served.stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_until(&mut served.stream, "hello").await;
+    // One too many while all others may just be beginning: closed at once.
+    assert_eq!(served.connect().await.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    assert_eq!((served.closed("refused"), served.closed("evicted")), (1, 0));
+    // Each of these takes the place of the one that has been quiet for the longest time.
+    for evicted in 1..=2 {
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let mut stream = served.connect().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert!(read_until(&mut stream, "hello").await.starts_with("HTTP/1.1 200 OK\r\n"));
+        assert_eq!(silent.remove(0).read(&mut [0; 1]).await.unwrap_or(0), 0);
+        assert_eq!(served.closed("evicted"), evicted);
+        silent.push(stream);
+    }
 }

@@ -17,6 +17,8 @@ use serde_json::Value;
 /// Nothing takes this long, not even on a machine that does other things.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
+const BINARY: &str = env!("CARGO_BIN_EXE_sluice");
+
 /// How often a condition is looked at.
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -39,7 +41,17 @@ impl Sluice {
 
     /// The same with further environment variables.
     pub(crate) async fn start_in(environment: &[(&str, &str)], args: &[&str]) -> Sluice {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        Sluice::start_by(Command::new(BINARY), environment, args).await
+    }
+
+    /// The same, allowed to have so many files open.
+    pub(crate) async fn start_with_files(files: usize, args: &[&str]) -> Sluice {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), BINARY]);
+        Sluice::start_by(command, &[], args).await
+    }
+
+    async fn start_by(mut command: Command, environment: &[(&str, &str)], args: &[&str]) -> Sluice {
         // The settings of whoever runs the tests are not those of the tests.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_")) {
             command.env_remove(name);
