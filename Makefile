@@ -65,6 +65,7 @@ build-tests:
 
 .PHONY: test-rust
 test-rust: build-tests ## Run the Rust tests only
+	@.ci/install network
 	$(CARGO) test --locked --workspace
 
 .PHONY: test-browser

@@ -24,7 +24,7 @@ async fn main() -> Result<(), StartError> {
     // What an answer would say of the core.
     let spec = publisher(SessionId(1), StreamId(7));
     let shard = core.shard_for(spec.stream, spec.role);
-    for candidate in core.local_candidates(shard) {
+    for candidate in core.local_candidates(shard).iter() {
         println!("a={}", candidate_line(candidate));
     }
 

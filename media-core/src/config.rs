@@ -3,6 +3,22 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+/// An address at which clients reach the media sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port of shard 0 as clients see it, where something in between maps ports; shard n is at this plus n. `None`: each
+    /// shard is at the port of its socket.
+    pub port: Option<u16>,
+}
+
+impl From<IpAddr> for PublicAddress {
+    fn from(ip: IpAddr) -> PublicAddress {
+        PublicAddress { ip, port: None }
+    }
+}
+
 /// The settings of a core. The defaults serve one shard on loopback.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
@@ -12,8 +28,9 @@ pub struct CoreConfig {
     pub media_ip: IpAddr,
     /// Port of shard 0; shard n listens on `media_port + n`. 0 lets the system choose each one.
     pub media_port: u16,
-    /// Addresses of the host candidates in answers, in order of preference; at least one.
-    pub public_ips: Vec<IpAddr>,
+    /// What the host candidates in answers say, in order of preference; at least one.
+    /// [`MediaCore::set_public_addresses`](crate::MediaCore::set_public_addresses) replaces it.
+    pub public_addresses: Vec<PublicAddress>,
     /// Number of threads that run DTLS handshakes; 0 counts as 1.
     pub handshake_threads: usize,
     /// A session without a valid connectivity check ends after this time (RFC 8863 §4: 39.5 s at least).
@@ -43,7 +60,7 @@ impl Default for CoreConfig {
             shards: 1,
             media_ip: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
             media_port: 50_000,
-            public_ips: vec![IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)],
+            public_addresses: vec![IpAddr::V4(std::net::Ipv4Addr::LOCALHOST).into()],
             handshake_threads: 1,
             ice_timeout: Duration::from_secs(40),
             dtls_timeout: Duration::from_secs(30),

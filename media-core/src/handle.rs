@@ -1,13 +1,13 @@
 //! The handle by which control reaches the shards.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::WallClock;
-use crate::config::CoreConfig;
+use crate::config::{CoreConfig, PublicAddress};
 use crate::dtls::{Certificate, HandshakePool};
 use crate::event::CoreEvent;
 use crate::ice::host_priority;
@@ -59,7 +59,9 @@ struct Threads {
 
 struct ShardHandle {
     sender: ShardSender,
-    candidates: Vec<LocalCandidate>,
+    /// Of its socket.
+    port: u16,
+    candidates: RwLock<Arc<[LocalCandidate]>>,
     load: Arc<Load>,
 }
 
@@ -95,8 +97,8 @@ impl MediaCore {
                 load: load.clone(),
             };
             threads.push(spawn(setup).map_err(StartError::Thread)?);
-            let candidates = candidates(&config.public_ips, port);
-            shards.push(ShardHandle { sender: senders[index].clone(), candidates, load });
+            let candidates = RwLock::new(candidates(&config.public_addresses, index, port));
+            shards.push(ShardHandle { sender: senders[index].clone(), port, candidates, load });
         }
         let fingerprint = certificate.fingerprint().clone();
         let threads = Mutex::new(Some(Threads { shards: threads, pool }));
@@ -114,8 +116,20 @@ impl MediaCore {
     }
 
     /// Host candidates of a shard, the preferred one first.
-    pub fn local_candidates(&self, shard: ShardIndex) -> &[LocalCandidate] {
-        self.inner.shards.get(shard).map_or(&[], |shard| &shard.candidates)
+    pub fn local_candidates(&self, shard: ShardIndex) -> Arc<[LocalCandidate]> {
+        let shard = self.inner.shards.get(shard);
+        shard.map_or_else(
+            || Arc::from([]),
+            |shard| shard.candidates.read().unwrap_or_else(PoisonError::into_inner).clone(),
+        )
+    }
+
+    /// From now on new sessions are told these addresses. Sessions that exist keep what they know.
+    pub fn set_public_addresses(&self, addresses: &[PublicAddress]) {
+        for (index, shard) in self.inner.shards.iter().enumerate() {
+            let candidates = candidates(addresses, index, shard.port);
+            *shard.candidates.write().unwrap_or_else(PoisonError::into_inner) = candidates;
+        }
     }
 
     /// The shard on which a stream's publishers live: always the same one.
@@ -213,13 +227,15 @@ fn bind(config: &CoreConfig, index: ShardIndex) -> Result<(std::net::UdpSocket, 
     Ok((socket, port))
 }
 
-fn candidates(public_ips: &[IpAddr], port: u16) -> Vec<LocalCandidate> {
-    let candidate = |(index, &ip): (usize, &IpAddr)| LocalCandidate {
-        address: SocketAddr::new(ip, port),
-        priority: host_priority(index, ip.is_ipv6()),
-        foundation: index as u32 + 1,
+/// The candidates of one shard, whose socket has `port`. One whose mapped port would pass the last one is left out.
+fn candidates(addresses: &[PublicAddress], shard: ShardIndex, port: u16) -> Arc<[LocalCandidate]> {
+    let mapped = |first: u16| u16::try_from(shard).ok().and_then(|shard| first.checked_add(shard));
+    let candidate = |(index, address): (usize, &PublicAddress)| {
+        let port = address.port.map_or(Some(port), mapped)?;
+        let priority = host_priority(index, address.ip.is_ipv6());
+        Some(LocalCandidate { address: SocketAddr::new(address.ip, port), priority, foundation: index as u32 + 1 })
     };
-    public_ips.iter().enumerate().map(candidate).collect()
+    addresses.iter().enumerate().filter_map(candidate).collect()
 }
 
 fn spawn(setup: ShardSetup) -> std::io::Result<JoinHandle<()>> {
@@ -230,4 +246,27 @@ fn spawn(setup: ShardSetup) -> std::io::Result<JoinHandle<()>> {
             tracing::error!(shard = index, %error, "the shard could not use its socket");
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // F-14
+    #[test]
+    fn a_mapped_port_counts_up_with_the_shards() {
+        let addresses = [
+            PublicAddress { ip: "203.0.113.7".parse().unwrap(), port: Some(31_000) },
+            PublicAddress { ip: "2001:db8::1".parse().unwrap(), port: Some(65_535) },
+            PublicAddress { ip: "192.0.2.1".parse().unwrap(), port: None },
+        ];
+        let of = |shard| {
+            candidates(&addresses, shard, 50_000 + shard as u16)
+                .iter()
+                .map(|c| c.address.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(0), ["203.0.113.7:31000", "[2001:db8::1]:65535", "192.0.2.1:50000"]);
+        assert_eq!(of(3), ["203.0.113.7:31003", "192.0.2.1:50003"]);
+    }
 }

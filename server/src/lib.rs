@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod config;
 pub mod connections;
+mod follow;
 pub mod listener;
 pub mod metrics;
 pub mod pages;

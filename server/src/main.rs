@@ -89,7 +89,10 @@ fn print(text: &str) -> ExitCode {
 
 /// What `--check-config` prints.
 fn effective(loaded: &Loaded, resolved: &Resolved) -> String {
-    let addresses: Vec<_> = resolved.core.public_ips.iter().map(ToString::to_string).collect();
+    let ports = |port| format!(" at port {port} and up");
+    let addresses = resolved.core.public_addresses.iter();
+    let addresses: Vec<_> =
+        addresses.map(|public| format!("{}{}", public.ip, public.port.map_or_else(String::new, ports))).collect();
     let mut text = render::effective(loaded);
     let _ = writeln!(
         text,

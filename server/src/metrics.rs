@@ -96,6 +96,8 @@ pub struct Metrics {
     events: EventCounters,
     shards: ShardMetrics,
     connections: ConnectionMetrics,
+    address_changes: IntCounter,
+    address_failures: IntCounter,
     draining: IntGauge,
     snapshot_timeouts: IntCounter,
 }
@@ -368,6 +370,14 @@ impl Metrics {
         let events = EventCounters::declare(d)?;
         let shards = ShardMetrics::declare(d)?;
         let connections = ConnectionMetrics::declare(d)?;
+        let address_changes = d.add(IntCounter::new(
+            "sluice_public_address_changes_total",
+            "Changes of the addresses that new sessions are told.",
+        ))?;
+        let address_failures = d.add(IntCounter::new(
+            "sluice_public_address_failures_total",
+            "Times that names could not be looked up, or interfaces not read; the last addresses stay.",
+        ))?;
         let snapshot_timeouts = d.add(IntCounter::new(
             "sluice_snapshot_timeouts_total",
             "Scrapes to which the shards did not answer in time; their figures are those of the scrape before.",
@@ -377,8 +387,19 @@ impl Metrics {
         declare.names.extend(process.desc().iter().map(|desc| desc.fq_name.clone()));
         declare.registry.register(Box::new(process))?;
         let Declare { registry, names } = declare;
-        let scrape = Mutex::new(());
-        Ok(Metrics { registry, names, scrape, population, events, shards, connections, draining, snapshot_timeouts })
+        Ok(Metrics {
+            registry,
+            names,
+            scrape: Mutex::new(()),
+            population,
+            events,
+            shards,
+            connections,
+            address_changes,
+            address_failures,
+            draining,
+            snapshot_timeouts,
+        })
     }
 
     /// Names of all metrics as Prometheus sees them, without the suffixes of histograms: a test compares the dashboards and
@@ -395,6 +416,16 @@ impl Metrics {
     /// Counts an answer of a page or asset.
     pub fn page_response(&self, method: &'static str, status: u16) {
         self.events.count_response("page", method, status);
+    }
+
+    /// New sessions are told other addresses from now on.
+    pub fn public_addresses_changed(&self) {
+        self.address_changes.inc();
+    }
+
+    /// The addresses could not be found out.
+    pub fn public_address_failed(&self) {
+        self.address_failures.inc();
     }
 
     /// A connection was accepted.

@@ -16,7 +16,7 @@ use crate::config::Settings;
 use crate::config::resolve::Resolved;
 use crate::connections::{Connections, Listener};
 use crate::metrics::Metrics;
-use crate::{listener, pages};
+use crate::{follow, listener, pages};
 
 /// Sessions get this long to receive close_notify; with [`HTTP_STOP_TIME`] a stop takes at most 5 s (OPS-06).
 const CLOSE_TIME: Duration = Duration::from_secs(3);
@@ -84,6 +84,7 @@ pub async fn run(settings: &Settings, resolved: Resolved) -> Result<(), RunError
     let operator = listen("admin_listen", "--admin-listen", settings.admin_listen).await?;
 
     let shards = resolved.core.shards;
+    let public_addresses = resolved.core.public_addresses.clone();
     let (core, events) = MediaCore::start(resolved.core).map_err(|error| match error {
         StartError::Listen { .. } => RunError::MediaSocket(error),
         other => RunError::Core(other),
@@ -104,11 +105,17 @@ pub async fn run(settings: &Settings, resolved: Resolved) -> Result<(), RunError
         listener::spawn(Listener::Admin, operator, admin::router(Arc::clone(&admin)), held(), stopped),
     ];
     admin.set_serving();
-    let candidates = (0..shards).flat_map(|shard| core.local_candidates(shard)).map(|of| of.address.to_string());
-    let candidates: Vec<String> = candidates.collect();
+    let candidates = (0..shards).flat_map(|shard| core.local_candidates(shard).to_vec());
+    let candidates: Vec<String> = candidates.map(|candidate| candidate.address.to_string()).collect();
     announce(settings, public_address, operator_address, &candidates, shards);
 
+    let (followed, of_addresses) = (core.clone(), Arc::clone(&metrics));
+    let follower = tokio::spawn(async move {
+        follow::follow(resolved.addresses, public_addresses, followed, &of_addresses).await;
+    });
+
     let name = stop.recv().await;
+    follower.abort();
     let counts = signaling.registry().counts();
     tracing::info!(signal = name, publishers = counts.publishers, viewers = counts.viewers, "shutting down");
     let stopping = async {

@@ -124,6 +124,18 @@ impl Session {
         }
     }
 
+    /// A valid check came by this tuple: what goes to the peer leaves from the address that it was sent to. It changes where
+    /// this machine's address does and a NAT in front stays.
+    pub(crate) fn follow_local_address(&mut self, tuple: TransportTuple) {
+        let known = self.connectivity.validated.iter_mut().find(|known| known.remote == tuple.remote);
+        if let Some(known) = known.filter(|known| known.local != tuple.local) {
+            *known = tuple;
+            if self.selected.is_some_and(|selected| selected.remote == tuple.remote) {
+                self.selected = Some(tuple);
+            }
+        }
+    }
+
     /// The keys are installed: it publishes.
     pub(crate) fn begin_publishing(&mut self, now: Instant, ingest: Ingest, srtp: SrtpSender, config: &CoreConfig) {
         self.lifecycle.begin_publishing(now, ingest.receptions().map(|(track, _)| track), config);

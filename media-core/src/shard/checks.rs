@@ -73,6 +73,7 @@ impl Shard {
         if session.connectivity.ice.last_valid_check() == Some(now) && session.selected.is_some() {
             self.on_valid_check(now, key);
             if let Some(tuple) = tuple {
+                self.sessions.slab[key].follow_local_address(tuple);
                 self.sessions.claim(now, key, tuple.remote);
             }
         }

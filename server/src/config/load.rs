@@ -302,11 +302,14 @@ mod tests {
         });
         let loaded = load(
             args(&["--token", "a=1", "--token", "b=2", "--open", "--protect-viewers=false"]),
-            env(&[("SLUICE_PUBLIC_IP", "192.0.2.1,2001:db8::1"), ("SLUICE_PROTECT_VIEWERS", "true")]),
+            env(&[
+                ("SLUICE_PUBLIC_IP", "192.0.2.1,[2001:db8::1]:31000,media.example.org"),
+                ("SLUICE_PROTECT_VIEWERS", "true"),
+            ]),
         )
         .unwrap();
         assert_eq!(loaded.settings.token.len(), 2);
-        assert_eq!(loaded.settings.public_ip.len(), 2);
+        assert_eq!(loaded.settings.public_ip.len(), 3);
         assert!(loaded.settings.open && !loaded.settings.protect_viewers);
     }
 
@@ -335,7 +338,7 @@ mod tests {
         let message = wrong(load(args(&["--media-port", "70000"]), env(&[])));
         assert!(message.starts_with("--media-port: bad value \"70000\": "), "{message}");
         assert!(message.contains("allowed: 0 to 65535"), "{message}");
-        let message = with_file("list", "public_ip = [\n  \"192.0.2.1\",\n  \"here\",\n]\n", |path| {
+        let message = with_file("list", "public_ip = [\n  \"192.0.2.1\",\n  \"not here\",\n]\n", |path| {
             wrong(load(args(&["--config", path]), env(&[])))
         });
         assert!(message.contains("public_ip: bad value"), "{message}");

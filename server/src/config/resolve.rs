@@ -6,16 +6,16 @@ use std::path::Path;
 use media_core::CoreConfig;
 use signaling::{AllowedOrigins, SignalingConfig, Tokens};
 
-use super::addresses::{InterfaceAddress, MAX_PUBLIC_IPS, advertised_addresses, is_loopback, serves};
+use super::addresses::{AddressSource, Network, System, is_loopback};
 use super::settings::Settings;
 use super::values::{AccessToken, Origin};
 use crate::connections::ConnectionLimits;
 
 /// What the machine offers, as far as the configuration depends on it.
 #[derive(Clone, Debug)]
-pub struct Machine {
-    /// Addresses of all interfaces that are up.
-    pub interfaces: Vec<InterfaceAddress>,
+pub struct Machine<N = System> {
+    /// Its addresses, and those of others.
+    pub network: N,
     /// CPUs that this process may use.
     pub cpus: usize,
     /// An IPv6 socket can be opened.
@@ -25,13 +25,8 @@ pub struct Machine {
 impl Machine {
     /// Looks at this machine.
     pub fn look() -> Machine {
-        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
         Machine {
-            interfaces: interfaces
-                .into_iter()
-                .filter(|interface| interface.is_oper_up() || interface.is_loopback())
-                .map(|interface| InterfaceAddress { address: interface.ip(), interface: interface.name })
-                .collect(),
+            network: System,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             ipv6: std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
         }
@@ -43,6 +38,8 @@ impl Machine {
 pub struct Resolved {
     /// The media core's part.
     pub core: CoreConfig,
+    /// Where its public addresses come from.
+    pub addresses: AddressSource,
     /// Signalling's part.
     pub signaling: SignalingConfig,
     /// How many HTTP connections there may be.
@@ -61,18 +58,19 @@ pub struct Contradiction(pub String);
 /// # Errors
 ///
 /// A setting out of its range, settings that contradict each other, or a token file that cannot be read.
-pub fn resolve(settings: &Settings, machine: &Machine) -> Result<Resolved, Contradiction> {
+pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<Resolved, Contradiction> {
     let mut tokens = settings.token.clone();
     if !settings.token_file.as_os_str().is_empty() {
         tokens.extend(read_token_file(&settings.token_file)?);
     }
     check_access(settings, !tokens.is_empty())?;
     check_ranges(settings)?;
-    let core = core_config(settings, machine)?;
+    let (core, addresses) = core_config(settings, machine)?;
     let signaling = signaling_config(settings, &tokens)?;
     let connections =
         ConnectionLimits { total: settings.max_connections, per_address: settings.max_connections_per_address };
-    Ok(Resolved { core, signaling, connections, warnings: warnings(settings) })
+    let warnings = warnings(settings, &core);
+    Ok(Resolved { core, addresses, signaling, connections, warnings })
 }
 
 fn refuse<T>(text: String) -> Result<T, Contradiction> {
@@ -119,12 +117,19 @@ fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
     Ok(())
 }
 
-fn warnings(settings: &Settings) -> Vec<String> {
+fn warnings(settings: &Settings, core: &CoreConfig) -> Vec<String> {
     let mut warnings = Vec::new();
     if !is_loopback(settings.http_listen.ip()) && settings.public_url.0.is_none() {
         // Whoever can alter the SDP on its way can sit in the middle of the media (RFC 8826).
         warnings.push(format!(
             "http_listen {} speaks clear text: put a proxy with TLS in front and name its address by public_url",
+            settings.http_listen
+        ));
+    }
+    let only_loopback = core.public_addresses.iter().all(|address| is_loopback(address.ip));
+    if only_loopback && !settings.public_ip.is_empty() && !is_loopback(settings.http_listen.ip()) {
+        warnings.push(format!(
+            "public_ip has nothing but loopback, and http_listen {} can be reached by others: their media would go to themselves",
             settings.http_listen
         ));
     }
@@ -137,7 +142,10 @@ fn warnings(settings: &Settings) -> Vec<String> {
     warnings
 }
 
-fn core_config(settings: &Settings, machine: &Machine) -> Result<CoreConfig, Contradiction> {
+fn core_config(
+    settings: &Settings,
+    machine: &Machine<impl Network>,
+) -> Result<(CoreConfig, AddressSource), Contradiction> {
     // One shard forwards some 250,000 packets a second, so four fill a 10 Gbit/s link; each also wants a UDP port in the firewall.
     let shards = if settings.shards == 0 { machine.cpus.clamp(1, 4) } else { settings.shards };
     if settings.media_port != 0 && usize::from(settings.media_port) + shards - 1 > usize::from(u16::MAX) {
@@ -154,16 +162,19 @@ fn core_config(settings: &Settings, machine: &Machine) -> Result<CoreConfig, Con
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) if !machine.ipv6 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         ip => ip,
     };
-    let public_ips = if settings.public_ip.is_empty() {
-        advertised_addresses(&machine.interfaces, media_ip, is_loopback(settings.http_listen.ip()))
-    } else {
-        configured_addresses(&settings.public_ip, media_ip)?
-    };
-    Ok(CoreConfig {
+    for port in settings.public_ip.iter().filter_map(|public| public.port) {
+        if usize::from(port) + shards - 1 > usize::from(u16::MAX) {
+            return refuse(format!("public_ip: port {port} with {shards} shards passes 65535"));
+        }
+    }
+    let with_loopback = is_loopback(settings.http_listen.ip());
+    let addresses = AddressSource { configured: settings.public_ip.clone(), media_ip, with_loopback };
+    let public_addresses = addresses.read(&machine.network).map_err(|error| Contradiction(error.to_string()))?;
+    let core = CoreConfig {
         shards,
         media_ip,
         media_port: settings.media_port,
-        public_ips,
+        public_addresses,
         handshake_threads,
         ice_timeout: settings.ice_timeout.0,
         dtls_timeout: settings.dtls_timeout.0,
@@ -173,29 +184,8 @@ fn core_config(settings: &Settings, machine: &Machine) -> Result<CoreConfig, Con
         keyframe_timeout: settings.keyframe_timeout.0,
         publisher_wait: settings.publisher_wait.0,
         keyframe_request_interval: settings.keyframe_request_interval.0,
-    })
-}
-
-/// The addresses of `public_ip`, each once.
-fn configured_addresses(configured: &[IpAddr], media_ip: IpAddr) -> Result<Vec<IpAddr>, Contradiction> {
-    let mut addresses = Vec::new();
-    for ip in configured {
-        if ip.is_unspecified() || ip.is_multicast() {
-            return refuse(format!("public_ip: {ip} is no address that a client can send to"));
-        }
-        if !serves(media_ip, *ip) {
-            return refuse(format!(
-                "public_ip: {ip} and media_ip {media_ip} are of different families: nothing would arrive there"
-            ));
-        }
-        if !addresses.contains(ip) {
-            addresses.push(*ip);
-        }
-    }
-    if addresses.len() > MAX_PUBLIC_IPS {
-        return refuse(format!("public_ip: {} addresses\n  allowed: at most {MAX_PUBLIC_IPS}", addresses.len()));
-    }
-    Ok(addresses)
+    };
+    Ok((core, addresses))
 }
 
 fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<SignalingConfig, Contradiction> {
@@ -240,14 +230,28 @@ fn read_token_file(path: &Path) -> Result<Vec<AccessToken>, Contradiction> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::values::Seconds;
+    use crate::config::addresses::InterfaceAddress;
+    use crate::config::values::{PublicHost, Seconds};
 
-    fn addresses(list: &[&str]) -> Vec<IpAddr> {
+    fn hosts(list: &[&str]) -> Vec<PublicHost> {
         list.iter().map(|address| address.parse().unwrap()).collect()
     }
 
-    fn machine() -> Machine {
-        Machine { interfaces: Vec::new(), cpus: 8, ipv6: true }
+    /// A machine without network.
+    #[derive(Clone)]
+    struct Alone;
+
+    impl Network for Alone {
+        fn interfaces(&self) -> std::io::Result<Vec<InterfaceAddress>> {
+            Ok(Vec::new())
+        }
+        fn lookup(&self, _: &str) -> std::io::Result<Vec<IpAddr>> {
+            Err(std::io::Error::other("no network"))
+        }
+    }
+
+    fn machine() -> Machine<Alone> {
+        Machine { network: Alone, cpus: 8, ipv6: true }
     }
 
     fn refused(settings: Settings) -> String {
@@ -299,9 +303,31 @@ mod tests {
 
     #[test]
     fn a_public_address_of_another_family_is_refused() {
-        let settings = Settings { media_ip: ANY4, public_ip: addresses(&["2001:db8::1"]), ..Settings::default() };
+        let settings = Settings { media_ip: ANY4, public_ip: hosts(&["2001:db8::1"]), ..Settings::default() };
         assert!(refused(settings).starts_with("public_ip: "));
-        assert!(refused(Settings { public_ip: addresses(&["0.0.0.0"]), ..Settings::default() }).contains("0.0.0.0"));
+        assert!(refused(Settings { public_ip: hosts(&["0.0.0.0"]), ..Settings::default() }).contains("0.0.0.0"));
+    }
+
+    // F-14
+    #[test]
+    fn mapped_ports_must_exist_and_names_must_be_found() {
+        let settings = Settings { public_ip: hosts(&["203.0.113.7:65534"]), shards: 3, ..Settings::default() };
+        assert!(refused(settings).contains("public_ip: port 65534 with 3 shards passes 65535"));
+        let settings = Settings { public_ip: hosts(&["media.example.org"]), ..Settings::default() };
+        assert_eq!(refused(settings), "public_ip: media.example.org cannot be looked up: no network");
+    }
+
+    // F-14
+    #[test]
+    fn loopback_alone_for_pages_that_others_reach_deserves_a_word() {
+        let warned = |public: &[&str]| {
+            let http_listen = "0.0.0.0:8080".parse().unwrap();
+            let settings = Settings { http_listen, open: true, public_ip: hosts(public), ..Settings::default() };
+            let warnings = resolve(&settings, &machine()).unwrap().warnings;
+            warnings.iter().any(|warning| warning.starts_with("public_ip has nothing but loopback"))
+        };
+        assert!(warned(&["127.0.0.1"]) && warned(&["::1", "127.0.0.1:31000"]));
+        assert!(!warned(&["127.0.0.1", "203.0.113.7"]));
     }
 
     #[test]

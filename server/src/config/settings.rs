@@ -7,7 +7,7 @@ use media_core::{CoreConfig, IceMode};
 use serde::{Deserialize, Serialize};
 use signaling::SignalingConfig;
 
-use super::values::{self, AccessToken, BaseUrl, Ice, LogFilter, LogFormat, Origin, Seconds};
+use super::values::{self, AccessToken, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds};
 
 /// What is fixed about one setting, for help texts, errors and the reference file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,10 +128,12 @@ settings! {
         /// Local address of the media sockets. `::` serves IPv6 and IPv4, or IPv4 alone where IPv6 is off.
         media_ip: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED), "SLUICE_MEDIA_IP", "IP",
             "an IP address, such as ::, 0.0.0.0 or 192.0.2.10";
-        /// Address that clients are told to send media to, the preferred one first. Repeatable. Unset: the addresses of this
-        /// machine's interfaces without containers and tunnels.
-        public_ip: Vec<IpAddr> = Vec::new(), "SLUICE_PUBLIC_IP", "IP",
-            "IP addresses that clients reach, such as 203.0.113.7 (at most 8), or none", value_delimiter = ',';
+        /// Address or host name that clients are told to send media to, the preferred one first. Repeatable. Where ports are
+        /// mapped, with the port at which clients reach shard 0; shard n is at this plus n. Names are looked up at the start and
+        /// every 30 s. Unset: the addresses of this machine's interfaces, without containers and tunnels, as they change.
+        public_ip: Vec<PublicHost> = Vec::new(), "SLUICE_PUBLIC_IP", "HOST[:PORT]",
+            "addresses or host names that clients reach, such as 203.0.113.7, 203.0.113.7:31000, [2001:db8::1]:31000 or media.example.org (at most 8), or none",
+            value_delimiter = ',';
         /// Shards: threads that forward packets, one UDP port each. 0: one per CPU, at most 4.
         shards: usize = 0, "SLUICE_SHARDS", "N",
             "0 to 256";

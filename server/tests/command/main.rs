@@ -40,6 +40,10 @@ fn a_wrong_configuration_ends_with_code_2_and_says_what_is_allowed() {
         (vec!["--listen", "1"], "--listen"),
         (vec!["--config", "/nonexistent/sluice.toml"], "cannot read the configuration /nonexistent/sluice.toml"),
         (vec!["--http-listen", "0.0.0.0:8080"], "--open"),
+        // F-14
+        (vec!["--public-ip", "name.invalid"], "public_ip: name.invalid cannot be looked up"),
+        (vec!["--public-ip", "fe80::1"], "public_ip: fe80::1 is link-local"),
+        (vec!["--public-ip", "203.0.113.7:0"], "clients cannot send to port 0"),
     ] {
         let (code, out, err) = run(&args);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}");

@@ -17,6 +17,9 @@ use serde_json::Value;
 /// Nothing takes this long, not even on a machine that does other things.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
+/// Stands in for `--public-ip` among the arguments: the addresses of the interfaces are advertised.
+pub(crate) const BY_INTERFACES: &str = "by interfaces";
+
 const BINARY: &str = env!("CARGO_BIN_EXE_sluice");
 
 /// How often a condition is looked at.
@@ -58,13 +61,10 @@ impl Sluice {
         }
         command.envs(environment.iter().copied());
         let mut all = vec!["--http-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
-        all.extend(["--media-port", "0"]);
-        for (flag, value) in [("--media-ip", "127.0.0.1"), ("--public-ip", "127.0.0.1"), ("--shards", "1")] {
-            if !args.contains(&flag) {
-                all.extend([flag, value]);
-            }
-        }
-        all.extend(args);
+        let own = [("--media-port", "0"), ("--media-ip", "127.0.0.1"), ("--public-ip", "127.0.0.1"), ("--shards", "1")];
+        let is_own = |flag: &str| !args.contains(&flag) && !(flag == "--public-ip" && args.contains(&BY_INTERFACES));
+        all.extend(own.iter().filter(|(flag, _)| is_own(flag)).flat_map(|(flag, value)| [*flag, *value]));
+        all.extend(args.iter().filter(|arg| **arg != BY_INTERFACES));
         let mut child = command.args(all).stderr(Stdio::piped()).spawn().unwrap();
         let log: Arc<Mutex<Vec<Value>>> = Arc::default();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();

@@ -1,0 +1,156 @@
+//! Where clients are told to send media: ports that something in between maps, names, and addresses that change.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use loadtest::client::{ClientOptions, PublisherOptions};
+use tokio::net::UdpSocket;
+
+use crate::support::{BY_INTERFACES, LONG, Sluice, eventually, viewer_sees};
+
+/// Set inside the network that a test made for itself.
+const INSIDE: &str = "TEST_NETWORK";
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+}
+
+/// What maps a public address to the server's own, as a NAT does; where to can be changed.
+struct Mapping {
+    public: SocketAddr,
+    inner: Arc<Mutex<SocketAddr>>,
+}
+
+impl Mapping {
+    async fn start(public: &str, inner: SocketAddr) -> Mapping {
+        let socket = Arc::new(UdpSocket::bind(public).await.unwrap());
+        let mapping = Mapping { public: socket.local_addr().unwrap(), inner: Arc::new(Mutex::new(inner)) };
+        let target = Arc::clone(&mapping.inner);
+        tokio::spawn(async move {
+            let mut clients: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
+            let mut buffer = [0; 2048];
+            // The socket is that of a test, and ends with it.
+            while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+                if !clients.contains_key(&client) {
+                    let towards_server =
+                        Arc::new(UdpSocket::bind((socket.local_addr().unwrap().ip(), 0)).await.unwrap());
+                    clients.insert(client, Arc::clone(&towards_server));
+                    let back = Arc::clone(&socket);
+                    tokio::spawn(async move {
+                        let mut buffer = [0; 2048];
+                        while let Ok((length, _)) = towards_server.recv_from(&mut buffer).await {
+                            let _ = back.send_to(&buffer[..length], client).await;
+                        }
+                    });
+                }
+                let to = *target.lock().unwrap();
+                // What nobody takes is lost, as on any way.
+                let _ = clients[&client].send_to(&buffer[..length], to).await;
+            }
+        });
+        mapping
+    }
+}
+
+fn candidates(answer: &loadtest::sdp::Answer) -> Vec<SocketAddr> {
+    answer.candidates.iter().map(|candidate| candidate.address).collect()
+}
+
+// F-14
+#[tokio::test]
+async fn clients_reach_a_server_whose_port_is_mapped_by_address_and_by_name() {
+    for host in ["127.0.0.1", "localhost"] {
+        let port = free_port();
+        let mapping = Mapping::start("127.0.0.1:0", SocketAddr::from(([127, 0, 0, 1], port))).await;
+        let public = format!("{host}:{}", mapping.public.port());
+        let server = Sluice::start(&["--public-ip", &public, "--media-port", &port.to_string()]).await;
+        let publisher = server.publisher("s").await;
+        assert_eq!(candidates(publisher.answer()), [mapping.public]);
+        let viewer = server.viewer("s").await;
+        viewer_sees("media", &viewer, LONG, |figures| figures.video.delivered > 50).await;
+        viewer.stop().await.unwrap();
+        publisher.stop().await.unwrap();
+    }
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
+
+/// Runs a test of this file once more, in a network namespace of its own; true inside.
+fn is_in_own_network(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        ip("link set lo up");
+        return true;
+    }
+    // Whoever is not root becomes so in a user namespace.
+    let mut command = Command::new("unshare");
+    command.args(if rustix::process::geteuid().is_root() { &["--net"][..] } else { &["--net", "--map-root-user"] });
+    command.arg(std::env::current_exe().unwrap()).args(["--exact", &format!("addresses::{test}"), "--nocapture"]);
+    let output = command.env(INSIDE, "1").output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
+    false
+}
+
+// F-23
+#[tokio::test]
+async fn new_sessions_are_told_the_addresses_that_the_machine_has_now() {
+    if !is_in_own_network("new_sessions_are_told_the_addresses_that_the_machine_has_now") {
+        return;
+    }
+    ip("address add 192.0.2.10/32 dev lo");
+    let server = Sluice::start(&[BY_INTERFACES, "--media-ip", "0.0.0.0"]).await;
+    let ips = |answer: &loadtest::sdp::Answer| -> Vec<String> {
+        candidates(answer).iter().map(|address| address.ip().to_string()).collect()
+    };
+    let publisher = server.publisher("before").await;
+    assert_eq!(ips(publisher.answer()), ["192.0.2.10", "127.0.0.1"]);
+    ip("address add 192.0.2.11/32 dev lo");
+    ip("address del 192.0.2.10/32 dev lo");
+    let changes = async || {
+        server.log().into_iter().filter(|line| line["message"].as_str().unwrap_or("").contains("addresses changed"))
+    };
+    eventually("the old address is gone", LONG, async || {
+        changes().await.any(|line| line["removed"] == "192.0.2.10").then_some(())
+    })
+    .await;
+    let publisher = server.publisher("after").await;
+    assert_eq!(ips(publisher.answer()), ["192.0.2.11", "127.0.0.1"]);
+    let viewer = server.viewer("after").await;
+    viewer_sees("media", &viewer, LONG, |figures| figures.video.delivered > 50).await;
+    // Twice if it was looked at in between.
+    let changed = server.metric("sluice_public_address_changes_total", &[]).await;
+    assert!((1.0..=2.0).contains(&changed), "{changed}");
+    assert_eq!(changes().await.count(), changed as usize);
+    assert_eq!(server.metric("sluice_public_address_failures_total", &[]).await, 0.0);
+}
+
+// F-23
+#[tokio::test]
+async fn sessions_go_on_when_the_address_behind_a_nat_changes() {
+    if !is_in_own_network("sessions_go_on_when_the_address_behind_a_nat_changes") {
+        return;
+    }
+    ip("address add 192.0.2.10/32 dev lo");
+    ip("address add 203.0.113.7/32 dev lo");
+    let port = free_port();
+    let mapping = Mapping::start("203.0.113.7:0", SocketAddr::from(([192, 0, 2, 10], port))).await;
+    let (public, port) = (mapping.public.to_string(), port.to_string());
+    let server = Sluice::start(&["--media-ip", "0.0.0.0", "--public-ip", &public, "--media-port", &port]).await;
+    let options = ClientOptions { bind: Some([127, 0, 0, 1].into()), ..ClientOptions::default() };
+    let publisher = server.publisher_with("s", PublisherOptions::default(), options.clone()).await;
+    let viewer = server.post_viewer("s", options).await.unwrap();
+    viewer_sees("media", &viewer, LONG, |figures| figures.video.delivered > 50).await;
+
+    ip("address add 192.0.2.11/32 dev lo");
+    mapping.inner.lock().unwrap().set_ip([192, 0, 2, 11].into());
+    ip("address del 192.0.2.10/32 dev lo");
+    let delivered = viewer.figures().video.delivered;
+    viewer_sees("media from the new address", &viewer, LONG, |figures| figures.video.delivered > delivered + 300).await;
+    publisher.stop().await.unwrap();
+}
