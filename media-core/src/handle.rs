@@ -14,7 +14,7 @@ use crate::ice::host_priority;
 use crate::ledger::Reason;
 use crate::load::{self, Load};
 use crate::media::Role;
-use crate::net::MediaSocket;
+use crate::net::{MediaSocket, return_large_blocks};
 use crate::shard::{self, ShardMessage, ShardSender, ShardSetup};
 use crate::spec::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
 use crate::stats::ShardSnapshot;
@@ -71,6 +71,7 @@ impl MediaCore {
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: CoreConfig) -> Result<(MediaCore, mpsc::UnboundedReceiver<CoreEvent>), StartError> {
+        return_large_blocks();
         let certificate = Certificate::generate().map_err(|error| StartError::Crypto(error.to_string()))?;
         let pool = HandshakePool::start(config.handshake_threads.max(1), &certificate)
             .map_err(|error| StartError::Crypto(error.to_string()))?;

@@ -1,10 +1,11 @@
-//! Sockets and batches: recvmmsg, sendmmsg, UDP_SEGMENT, UDP_GRO. The only module with socket calls.
+//! Sockets and batches: recvmmsg, sendmmsg, UDP_SEGMENT, UDP_GRO. The only module with calls of the system that need `unsafe`.
 
 #![deny(clippy::disallowed_types)]
 // The system calls take raw pointers; every block states why its pointers live long enough.
 #![allow(unsafe_code)]
 
 mod address;
+mod buffers;
 mod gro;
 mod outbound;
 mod receive;
@@ -12,6 +13,7 @@ mod send;
 mod slots;
 mod socket;
 
+pub use buffers::return_large_blocks;
 pub use gro::{Run, RunBatch, count_overflows, set_run_receiving, stamp_arrivals};
 pub use outbound::Outbound;
 pub use receive::{Datagram, ReceiveBatch};

@@ -53,11 +53,14 @@ struct Size {
 }
 
 /// A ring of bytes and a ring of slots; newer packets overwrite older ones. Both double, up to their bounds, where packets
-/// that are to be kept would be overwritten.
+/// that are to be kept would be overwritten. There is no ring before the first packet: a publisher that sends nothing costs
+/// nothing.
 pub(super) struct PacketCache {
     ring: Box<[u8]>,
+    /// One at least.
     slots: Box<[Option<Slot>]>,
     written: u64,
+    first: Size,
     max: Size,
     /// The first packet that is to be kept as long as the bounds allow: its number and position.
     kept: Option<(u64, u64)>,
@@ -76,9 +79,10 @@ impl PacketCache {
     /// At first `bytes` and `packets`, powers of two; it may grow by `growth`, the packets by half of that.
     fn bounded(bytes: usize, packets: usize, growth: usize) -> PacketCache {
         PacketCache {
-            ring: vec![0; bytes].into_boxed_slice(),
-            slots: vec![None; packets].into_boxed_slice(),
+            ring: Box::default(),
+            slots: Box::new([None]),
             written: 0,
+            first: Size { bytes, packets },
             max: Size { bytes: bytes * growth, packets: packets * growth.div_ceil(2) },
             kept: None,
         }
@@ -92,6 +96,10 @@ impl PacketCache {
             return false;
         };
         let length = extensions.len() + payload.len();
+        if self.ring.is_empty() {
+            self.ring = vec![0; self.first.bytes].into_boxed_slice();
+            self.slots = vec![None; self.first.packets].into_boxed_slice();
+        }
         if length > self.ring.len() {
             return false;
         }
@@ -135,10 +143,17 @@ impl PacketCache {
     }
 
     /// Drops everything. After a restart of the publisher no old packet may be sent again: its payload type may now mean
-    /// something else, and the same index under another header would reuse a nonce (RFC 7714 §8).
+    /// something else, and the same index under another header would reuse a nonce (RFC 7714 §8). The memory is given back.
     pub(super) fn clear(&mut self) {
-        self.slots.fill(None);
+        self.ring = Box::default();
+        self.slots = Box::new([None]);
         self.kept = None;
+    }
+
+    /// Bytes of memory that it takes.
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        self.ring.len() + size_of_val(&*self.slots)
     }
 
     #[inline]
@@ -234,6 +249,21 @@ mod tests {
         assert!(cache.insert(info(18), &[], &[3]));
         assert!(!cache.insert(info(10), &[], &[1]));
         assert!(cache.get(10).is_none());
+    }
+
+    // F-11
+    #[test]
+    fn a_cache_without_packets_takes_no_memory() {
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            let mut cache = PacketCache::new(kind);
+            assert!(cache.bytes() < 100);
+            assert!(cache.get(0).is_none() && cache.info(7).is_none());
+            cache.keep_from(Some(0));
+            assert!(cache.insert(info(5), &[], &[1, 2, 3]));
+            assert!(cache.bytes() > 64 << 10);
+            cache.clear();
+            assert!(cache.bytes() < 100);
+        }
     }
 
     #[test]

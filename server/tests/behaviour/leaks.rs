@@ -117,3 +117,70 @@ async fn two_hundred_joins_and_leaves_leave_nothing_behind() {
         assert_eq!(server.get("/api/v1/sessions?state=live").await, serde_json::json!([]));
     }
 }
+
+/// Posts the offer of a publisher that never makes a check.
+async fn post_only(server: &Sluice, stream: &str) {
+    let offer = include_str!("../../../signaling/tests/golden/chromium-publish.sdp");
+    let request = server.http.post(format!("{}/whip/{stream}", server.base)).header("content-type", "application/sdp");
+    assert_eq!(request.body(offer).send().await.unwrap().status(), 201);
+}
+
+async fn nobody_is_left(server: &Sluice) {
+    eventually("nobody is left", LONG, async || {
+        let metrics = server.metrics().await;
+        (metrics.sum("sluice_sessions", &[]) + metrics.sum("sluice_shard_sessions", &[]) == 0.0).then_some(())
+    })
+    .await;
+}
+
+// F-11
+#[tokio::test]
+async fn sessions_without_media_take_some_kib_and_give_them_back() {
+    let server = Sluice::start(&["--ice-timeout", "2s", "--shards", "2"]).await;
+    let resident = || holdings(&server).resident_kib;
+    post_only(&server, "first").await;
+    let before = resident();
+    for round in 0..3 {
+        let begun = resident();
+        for number in 0..300 {
+            post_only(&server, &format!("round-{round}-{number}")).await;
+        }
+        let each = resident().saturating_sub(begun) / 300;
+        assert!(each < 32, "{each} KiB for a POST in round {round}");
+        nobody_is_left(&server).await;
+    }
+    // Their records in the admin API, 1000 at most, are what stays.
+    let posts = resident();
+    assert!(posts < before + (16 << 10), "{posts} KiB after 900 POSTs, {before} before");
+
+    // Connected, but silent.
+    let begun = resident();
+    let options = ClientOptions { send_media: false, ..ClientOptions::default() };
+    let mut publishers = Vec::new();
+    for number in 0..50 {
+        publishers.push(
+            server.publisher_with(&format!("silent-{number}"), PublisherOptions::default(), options.clone()).await,
+        );
+    }
+    let silent = resident().saturating_sub(begun) / 50;
+    for publisher in publishers {
+        publisher.stop().await.unwrap();
+    }
+    nobody_is_left(&server).await;
+
+    // With media, which fills caches: they go back to the system.
+    let mut publishers = Vec::new();
+    for number in 0..20 {
+        publishers.push(server.publisher(&format!("loud-{number}")).await);
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let loud = resident();
+    for publisher in publishers {
+        publisher.stop().await.unwrap();
+    }
+    nobody_is_left(&server).await;
+    let after = resident();
+    println!("before {before}, after POSTs {posts}, {silent} for a silent one, loud {loud}, after all {after} KiB");
+    assert!(silent < 200, "{silent} KiB for a connected publisher without media");
+    assert!(after < before + (24 << 10), "{after} KiB after all, {before} before");
+}

@@ -335,6 +335,7 @@ impl Registry {
             session.ended = Some(End { at: now, unix_ms: unix_ms(), reason });
             let lasted = now.saturating_duration_since(session.new.created);
             session.log_end(reason, lasted);
+            session.forget_agreement();
             (session.new.role, session.new.stream.clone(), was_live, lasted)
         };
         if was_live {

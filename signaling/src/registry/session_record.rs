@@ -75,6 +75,11 @@ impl SessionRecord {
         }
     }
 
+    /// It has ended: what was agreed is of no use any more, and is the largest part of it.
+    pub(crate) fn forget_agreement(&mut self) {
+        (self.new.sections, self.new.mids) = (Vec::new(), Vec::new());
+    }
+
     /// Neither over nor told to end.
     pub(crate) fn is_live(&self) -> bool {
         self.ended.is_none() && self.closing.is_none()
