@@ -75,7 +75,13 @@ impl Answer {
                 .ok_or(AnswerError::Missing(key))
         };
         let values = |key: &'static str| everywhere().filter(move |a| a.key == key).filter_map(|a| a.value.as_deref());
-        let candidates: Vec<RemoteCandidate> = values("candidate").filter_map(parse_candidate).collect();
+        let mut candidates: Vec<RemoteCandidate> = Vec::new();
+        // Every section may repeat those of the transport.
+        for candidate in values("candidate").filter_map(parse_candidate) {
+            if !candidates.iter().any(|known| known.address == candidate.address) {
+                candidates.push(candidate);
+            }
+        }
         let mut fingerprints: Vec<Fingerprint> = values("fingerprint").filter_map(|value| value.parse().ok()).collect();
         fingerprints.dedup();
         if fingerprints.is_empty() {

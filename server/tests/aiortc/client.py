@@ -5,7 +5,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from aiortc import RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 
 HTTP_SECONDS = 5
 
@@ -36,8 +36,8 @@ async def until(what, condition, seconds=10):
 class Client:
     """One session. Use with `async with`, which closes the peer connection."""
 
-    def __init__(self):
-        self.pc = RTCPeerConnection()
+    def __init__(self, bundle_policy="balanced"):
+        self.pc = RTCPeerConnection(RTCConfiguration(bundlePolicy=RTCBundlePolicy(bundle_policy)))
         self.tracks = {}
         self.session = None
         self.pc.on("track", lambda track: self.tracks.__setitem__(track.kind, track))

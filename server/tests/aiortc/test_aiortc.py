@@ -63,6 +63,24 @@ def test_video_and_audio_arrive_whole(server, codec):
     asyncio.run(scenario())
 
 
+# F-24, SDP-29
+@pytest.mark.parametrize("policy", ["balanced", "max-compat", "max-bundle"])
+def test_every_bundle_policy_finds_the_candidates(server, policy):
+    async def scenario():
+        stream = f"aiortc-{policy}"
+        async with Client(policy) as publisher, Client(policy) as viewer:
+            await publish(server, stream, publisher)
+            viewer.receive()
+            await viewer.join(whep(server, stream))
+            await asyncio.gather(viewer.take("video", 5), viewer.take("audio", 5))
+            for client in (publisher, viewer):
+                assert len({each.receiver.transport for each in client.pc.getTransceivers()}) == 1, "one transport for all"
+            assert await viewer.leave() == 200
+            assert await publisher.leave() == 200
+
+    asyncio.run(scenario())
+
+
 def test_delete_closes_the_secure_transport_of_the_client(server):
     # WHIP-14
     async def scenario():

@@ -40,10 +40,8 @@ pub(crate) fn write(agreement: &Agreement, local: &Local<'_>) -> String {
         session.flag("extmap-allow-mixed");
     }
     session.value("msid-semantic", " WMS *");
-    // Candidates stand in the first live section only: it is the one transport of all (SDP-29).
-    let mut first = true;
     let media = agreement.sections.iter().map(|section| match section {
-        Agreed::Live(live) => live_media(live, agreement, local, std::mem::take(&mut first)),
+        Agreed::Live(live) => live_media(live, agreement, local),
         Agreed::Rejected { media, protocol, format, mid } => {
             let mut lines = Lines::default();
             if let Some(mid) = mid {
@@ -72,7 +70,7 @@ pub(crate) fn write(agreement: &Agreement, local: &Local<'_>) -> String {
     description.marshal()
 }
 
-fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>, first: bool) -> MediaDescription {
+fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>) -> MediaDescription {
     let section = &live.media;
     let mut lines = Lines::default();
     lines.value("ice-ufrag", &local.ice.ufrag);
@@ -118,9 +116,9 @@ fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>, firs
     if let Some(ssrcs) = section.send_ssrcs {
         write_ssrcs(section, ssrcs, local, &mut lines);
     }
-    if first {
-        write_candidates(local.candidates, &mut lines);
-    }
+    // All sections share one transport, and RFC 9143 §10 has its candidates in one of them only. But aiortc looks for them in
+    // the last one if its policy is max-bundle, others in the first; all take them from every one (SDP-29).
+    write_candidates(local.candidates, &mut lines);
     media_description(section.kind.as_str(), 9, &live.protocol, payload_types, lines)
 }
 
