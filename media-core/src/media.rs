@@ -140,7 +140,7 @@ pub struct Format {
     pub codec: Codec,
     /// RTP clock rate in Hz.
     pub clock_rate: u32,
-    /// Audio channels of `a=rtpmap`; 0 for video.
+    /// Audio channels of `a=rtpmap`; 0 where it names none (RFC 8866 §6.6: one), and for video.
     pub channels: u8,
     /// `a=fmtp` of this payload type without the number; empty if there was none.
     pub fmtp: String,

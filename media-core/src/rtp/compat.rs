@@ -83,9 +83,14 @@ pub fn compatible(publisher: &Format, viewer: &Format) -> bool {
     let same_codec = publisher.codec == viewer.codec || (publisher.codec, viewer.codec) == (Codec::Red, Codec::Opus);
     same_codec
         && publisher.clock_rate == viewer.clock_rate
-        // `a=rtpmap` may leave out a single channel (RFC 8866 §6.6).
-        && publisher.channels.max(1) == viewer.channels.max(1)
+        && channels_match(publisher, viewer)
         && parameters_match(publisher.codec, Fmtp(&publisher.fmtp), Fmtp(&viewer.fmtp))
+}
+
+/// `a=rtpmap` may leave out a single channel (RFC 8866 §6.6). Opus decoders take either number of channels, whatever it
+/// says (RFC 7587 §3.4).
+fn channels_match(publisher: &Format, viewer: &Format) -> bool {
+    matches!(viewer.codec, Codec::Opus | Codec::Red) || publisher.channels.max(1) == viewer.channels.max(1)
 }
 
 /// The viewer's format for the publisher's: one of the same codec, else one compatible with a part of it.
@@ -145,11 +150,14 @@ mod tests {
         // SDP-26
         let opus = format(Codec::Opus, "minptime=10;useinbandfec=1");
         assert!(compatible(&opus, &format(Codec::Opus, "stereo=1")));
-        assert!(!compatible(&opus, &Format { channels: 1, ..opus.clone() }));
+        // F-21
+        assert!([0, 1].into_iter().all(|channels| compatible(&opus, &Format { channels, ..opus.clone() })));
+        assert!([0, 1].into_iter().all(|channels| compatible(&Format { channels, ..opus.clone() }, &opus)));
         assert!(!compatible(&opus, &Format { clock_rate: 16_000, ..opus.clone() }));
         assert!(!compatible(&opus, &format(Codec::Vp8, "")));
         let pcmu = Format { codec: Codec::Pcmu, clock_rate: 8_000, channels: 0, ..opus };
         assert!(compatible(&pcmu, &Format { channels: 1, ..pcmu.clone() }));
+        assert!(!compatible(&pcmu, &Format { channels: 2, ..pcmu.clone() }));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Writes an answer (RFC 9429 §5.3.1), through the types of the `sdp` crate.
 
-use media_core::media::{Format, MediaKind, MediaSection, SendSsrcs};
+use media_core::media::{Format, MediaSection, SendSsrcs};
 use media_core::negotiation::candidate_line;
 use media_core::{DtlsRole, Fingerprint, IceCredentials, IceMode, LocalCandidate};
 use sdp::SessionDescription;
@@ -148,10 +148,8 @@ fn write_candidates(candidates: &[LocalCandidate], lines: &mut Lines) {
 
 fn write_format(format: &Format, lines: &mut Lines) {
     let Format { payload_type, codec, clock_rate, channels, fmtp, feedback, .. } = format;
-    let channels = match codec.kind() {
-        MediaKind::Audio if *channels > 1 => format!("/{channels}"),
-        _ => String::new(),
-    };
+    // As the client wrote it: one that leaves them out compares formats with them left out (F-21).
+    let channels = if *channels > 0 { format!("/{channels}") } else { String::new() };
     lines.value("rtpmap", format!("{payload_type} {codec}/{clock_rate}{channels}"));
     if !fmtp.is_empty() {
         lines.value("fmtp", format!("{payload_type} {fmtp}"));

@@ -35,7 +35,7 @@ pub(crate) fn read<'a, I: Iterator<Item = &'a str>>(
         if !forwardable(codec, Fmtp(fmtp)) {
             continue;
         }
-        let channels = if kind == MediaKind::Audio { channels.unwrap_or(1) } else { 0 };
+        let channels = if kind == MediaKind::Audio { channels.unwrap_or(0) } else { 0 };
         formats.push(Format { clock_rate, channels, fmtp: fmtp.to_owned(), ..Format::new(payload_type, codec) });
     }
     // RED names the Opus that is in it; one such format is enough.
@@ -107,7 +107,8 @@ fn codec(name: &str, clock_rate: u32, channels: Option<u8>) -> Option<Codec> {
     let codec: Codec = name.parse().ok()?;
     let fits = match codec {
         // RED around video is not forwarded: it comes with FEC, which is refused.
-        Codec::Opus | Codec::Red => (clock_rate, channels) == (48_000, Some(2)),
+        // RFC 7587 §7 demands 2 channels whatever is sent; clients that say 1, or nothing, send the same packets (F-21).
+        Codec::Opus | Codec::Red => clock_rate == 48_000 && matches!(channels, None | Some(1 | 2)),
         Codec::Pcmu | Codec::Pcma | Codec::G722 => clock_rate == 8000 && channels.unwrap_or(1) == 1,
         _ => clock_rate == 90_000,
     };
@@ -207,8 +208,24 @@ mod tests {
             ],
         );
         let numbers: Vec<u8> = formats.iter().map(|format| format.payload_type).collect();
-        assert_eq!(numbers, [0, 9, 35, 111]);
+        assert_eq!(numbers, [0, 9, 35, 96, 111]);
         assert_eq!(formats[0].codec, Codec::Pcmu);
+    }
+
+    // F-21
+    #[test]
+    fn opus_is_opus_with_two_channels_one_or_none_named() {
+        let attributes = [
+            ("rtpmap", "96 OPUS/48000"),
+            ("rtpmap", "97 opus/48000/1"),
+            ("rtpmap", "98 opus/48000/2"),
+            ("rtpmap", "99 opus/48000/6"),
+            ("rtpmap", "100 opus/16000"),
+            ("rtpmap", "101 opus/48000/stereo"),
+        ];
+        let formats = formats(MediaKind::Audio, "96 97 98 99 100 101", &attributes);
+        let read: Vec<_> = formats.iter().map(|format| (format.payload_type, format.codec, format.channels)).collect();
+        assert_eq!(read, [(96, Codec::Opus, 0), (97, Codec::Opus, 1), (98, Codec::Opus, 2)]);
     }
 
     // COD-04, COD-18
