@@ -119,6 +119,7 @@ struct EventCounters {
     stage_seconds: HistogramVec,
     stage_failures: IntCounterVec,
     stages_healed: IntCounterVec,
+    candidates_ignored: IntCounterVec,
     http_responses: IntCounterVec,
 }
 
@@ -229,6 +230,13 @@ impl EventCounters {
                     "Stages of sessions that had failed or did not hold any more, and are done again.",
                 ),
                 &["role", "stage"],
+            ))?,
+            candidates_ignored: d.add(IntCounterVec::new(
+                Opts::new(
+                    "sluice_client_candidates_ignored_total",
+                    "Candidates of clients that are not used: of no use (TCP, names), or too many of one client.",
+                ),
+                &["role", "reason"],
             ))?,
             http_responses: d.add(IntCounterVec::new(
                 Opts::new("sluice_http_responses_total", "Answers of the public HTTP listener."),
@@ -491,6 +499,12 @@ impl Observer for Metrics {
     fn session_ended(&self, role: Role, reason: Reason, duration: Duration) {
         self.events.sessions_ended.with_label_values(&[role.as_str(), reason.code()]).inc();
         self.events.session_seconds.with_label_values(&[role.as_str()]).observe(duration.as_secs_f64());
+    }
+
+    fn candidates_ignored(&self, role: Role, unusable: usize, surplus: usize) {
+        for (reason, count) in [("unusable", unusable), ("surplus", surplus)] {
+            self.events.candidates_ignored.with_label_values(&[role.as_str(), reason]).inc_by(count as u64);
+        }
     }
 
     fn http_response(&self, resource: Resource, method: &'static str, status: u16) {

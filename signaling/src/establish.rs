@@ -18,7 +18,7 @@ use crate::random;
 use crate::registry::NewSession;
 use crate::request::{SDP, SDPFRAG, read_body};
 use crate::sdp::answer::{self, Local};
-use crate::sdp::negotiate::Agreement;
+use crate::sdp::negotiate::{Agreement, IgnoredCandidates};
 use crate::sdp::offer::Offer;
 use crate::service::Signaling;
 use crate::state::RouterState;
@@ -72,7 +72,9 @@ pub(crate) fn open(state: &RouterState, join: Join) -> Result<Response, Problem>
     let text = answer(signaling, &join.agreement, &names)?;
     let response = created(state, &join.stream, &names, text)?;
     let (id, shard, stream) = (names.id, names.shard, join.stream.clone());
+    let ignored = join.agreement.ignored_candidates;
     enter(state, join, names)?;
+    signaling.observer.candidates_ignored(*role, ignored.unusable, ignored.surplus);
     tracing::debug!(session = %id, stream, role = role.as_str(), shard, "session opened");
     Ok(response)
 }
@@ -169,12 +171,28 @@ fn detail(offer: &Offer, agreement: &Agreement) -> String {
         codecs.dedup();
         parts.push(format!("{} {}", live.media.kind.as_str(), codecs.join("/")));
     }
-    let candidates = agreement.remote_candidates.len();
-    let more = if offer.trickle { ", more may come" } else { "" };
-    parts.push(format!("{candidates} usable client candidates{more}"));
+    parts.push(candidates_detail(offer, agreement));
+    if offer.surplus > 0 {
+        parts.push(format!("{} fingerprints and SSRCs too many, ignored", offer.surplus));
+    }
     let layers: usize = offer.sections.iter().map(|section| section.rids.len()).sum();
     if layers > 0 {
         parts.push(format!("simulcast of {layers} layers answered without"));
     }
     parts.join("; ")
+}
+
+/// How many candidates the client named, and what became of them (F-08).
+fn candidates_detail(offer: &Offer, agreement: &Agreement) -> String {
+    let mut detail = format!("{} usable client candidates", agreement.remote_candidates.len());
+    let IgnoredCandidates { unusable, surplus } = agreement.ignored_candidates;
+    for (count, what) in [(unusable, "of no use (TCP, names or other components)"), (surplus, "too many")] {
+        if count > 0 {
+            detail.push_str(&format!(", {count} {what}"));
+        }
+    }
+    if offer.trickle {
+        detail.push_str(", more may come");
+    }
+    detail
 }

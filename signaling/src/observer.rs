@@ -29,6 +29,12 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (role, reason, duration);
     }
 
+    /// An offer or a fragment named candidates that are not used: `unusable` ones (TCP, names, further components, another
+    /// ICE generation), and a `surplus` over as many as a session may name.
+    fn candidates_ignored(&self, role: Role, unusable: usize, surplus: usize) {
+        let _ = (role, unusable, surplus);
+    }
+
     /// A request was answered. `method` is one of the standard ones or `other`.
     fn http_response(&self, resource: Resource, method: &'static str, status: u16) {
         let _ = (resource, method, status);

@@ -1,9 +1,8 @@
 //! Trickle fragments: `application/trickle-ice-sdpfrag` (RFC 8840 §9), as WHIP and WHEP clients really send them.
 
-use media_core::negotiation::MAX_REMOTE_CANDIDATES;
+use media_core::negotiation::parse_candidate;
 
-/// Parts of one fragment; real ones have one or two.
-const MAX_PARTS: usize = 64;
+use crate::sdp::lines::{self, LineFault};
 
 /// What a fragment says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,8 +11,10 @@ pub(crate) struct Fragment {
     pub(crate) ufrag: Option<String>,
     /// Likewise.
     pub(crate) pwd: Option<String>,
-    /// Candidates with the part that they stand in.
+    /// Candidates that Sluice can use, with the part that they stand in: as many as the body holds (F-08).
     pub(crate) candidates: Vec<(Part, String)>,
+    /// The others: TCP, names, further components.
+    pub(crate) unusable: usize,
     /// Some part says that no more will come.
     pub(crate) end_of_candidates: bool,
 }
@@ -34,8 +35,6 @@ pub(crate) enum FragmentError {
     NotText(usize),
     #[error("line {0}: not of the form `x=…`")]
     NotALine(usize),
-    #[error("line {0}: too many parts or candidates")]
-    TooMany(usize),
     #[error("neither ICE credentials nor candidates nor an end marker")]
     Empty,
 }
@@ -45,54 +44,46 @@ impl Fragment {
     pub(crate) fn parse(body: &[u8]) -> Result<Fragment, FragmentError> {
         let mut fragment = Fragment::default();
         // Candidates that stand before the mid line of their part get it when the part ends.
-        let (mut parts, mut mid, mut part_start) = (0, None, 0);
-        for (index, raw) in body.split(|&byte| byte == b'\n').enumerate() {
-            let number = index + 1;
-            let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
-            if raw.is_empty() {
-                continue;
-            }
-            let (key, value) = split_line(number, raw)?;
-            if key == "m" {
+        let (mut mid, mut part_start) = (None, 0);
+        for (number, line) in lines::lines(body) {
+            let (key, value) = lines::split_line(line).map_err(|fault| match fault {
+                LineFault::NotText | LineFault::Control => FragmentError::NotText(number),
+                LineFault::NotALine => FragmentError::NotALine(number),
+            })?;
+            if key == b'm' {
                 fragment.close_part(part_start, mid.take());
                 part_start = fragment.candidates.len();
-                parts += 1;
-                if parts > MAX_PARTS {
-                    return Err(FragmentError::TooMany(number));
-                }
             }
-            if key != "a" {
+            if key != b'a' {
                 continue;
             }
-            let (name, value) = value.split_once(':').unwrap_or((value, ""));
+            let (name, value) = value.split_once(':').unwrap_or((&value, ""));
             match (name.trim(), value.trim()) {
                 ("mid", value) => mid = Some(value.to_owned()),
-                (name, value) => fragment.take_attribute(number, name, value)?,
+                (name, value) => fragment.take_attribute(name, value),
             }
         }
         fragment.close_part(part_start, mid);
         let says_nothing = fragment.ufrag.is_none()
             && fragment.pwd.is_none()
             && fragment.candidates.is_empty()
+            && fragment.unusable == 0
             && !fragment.end_of_candidates;
         if says_nothing { Err(FragmentError::Empty) } else { Ok(fragment) }
     }
 
-    fn take_attribute(&mut self, number: usize, name: &str, value: &str) -> Result<(), FragmentError> {
+    fn take_attribute(&mut self, name: &str, value: &str) {
         match (name, value) {
             ("ice-ufrag", value) => _ = self.ufrag.get_or_insert_with(|| value.to_owned()),
             ("ice-pwd", value) => _ = self.pwd.get_or_insert_with(|| value.to_owned()),
             // An empty candidate is the browser API's end marker; the misspelling is that of an old library (Q-26).
             ("end-of-candidates" | "end-of-candiadates", _) | ("candidate", "") => self.end_of_candidates = true,
-            ("candidate", value) => {
-                if self.candidates.len() == MAX_REMOTE_CANDIDATES {
-                    return Err(FragmentError::TooMany(number));
-                }
+            ("candidate", value) if parse_candidate(value).is_some() => {
                 self.candidates.push((Part::Any, value.to_owned()));
             }
+            ("candidate", _) => self.unusable += 1,
             _ => {}
         }
-        Ok(())
     }
 
     fn close_part(&mut self, start: usize, mid: Option<String>) {
@@ -101,17 +92,6 @@ impl Fragment {
             *part = Part::Mid(mid.clone());
         }
     }
-}
-
-/// Splits one line, without its end, at the `=`.
-fn split_line(number: usize, raw: &[u8]) -> Result<(&str, &str), FragmentError> {
-    let line = std::str::from_utf8(raw).map_err(|_| FragmentError::NotText(number))?;
-    if line.chars().any(|c| c.is_control() && c != '\t') {
-        return Err(FragmentError::NotText(number));
-    }
-    line.split_once('=')
-        .filter(|(key, _)| key.len() == 1 && key.bytes().all(|byte| byte.is_ascii_lowercase()))
-        .ok_or(FragmentError::NotALine(number))
 }
 
 impl Part {
@@ -168,8 +148,34 @@ mod tests {
         assert_eq!(Fragment::parse(b"m=audio 9 x 0\r\na=mid:0\r\n"), Err(FragmentError::Empty));
         assert_eq!(Fragment::parse(b"\x80\xff"), Err(FragmentError::NotText(1)));
         assert_eq!(Fragment::parse(b"a=x\r\n{\"json\"}"), Err(FragmentError::NotALine(2)));
-        let many = "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\n".repeat(101);
-        assert_eq!(Fragment::parse(many.as_bytes()), Err(FragmentError::TooMany(101)));
+    }
+
+    // F-08
+    #[test]
+    fn candidates_are_as_many_as_the_body_holds_and_unusable_ones_are_counted() {
+        let many: String = (0..300)
+            .map(|port| {
+                format!(
+                    "m=audio 9 x 0\na=candidate:1 1 udp 1 192.0.2.1 {} typ host\n\
+                     a=candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active\n",
+                    port + 1024
+                )
+            })
+            .collect();
+        let fragment = Fragment::parse(many.as_bytes()).unwrap();
+        assert_eq!((fragment.candidates.len(), fragment.unusable), (300, 300));
+        assert!(Fragment::parse(b"a=candidate:1 1 udp 1 0a0b.local 9 typ host").is_ok());
+    }
+
+    // F-20
+    #[test]
+    fn white_space_around_lines_says_nothing() {
+        let expected = Fragment::parse(BROWSER.as_bytes());
+        for text in
+            [format!("\u{feff}\r\n{BROWSER}\0"), BROWSER.replace("\r\n", " \r\n\r\n  "), BROWSER.replace("\r\n", "\r")]
+        {
+            assert_eq!(Fragment::parse(text.as_bytes()), expected, "{text:?}");
+        }
     }
 
     // TRK-02

@@ -10,7 +10,7 @@ use crate::extract::SessionUrl;
 use crate::limits::MAX_FRAGMENT;
 use crate::problem::{Problem, Slug};
 use crate::request::{IfMatch, SDPFRAG, read_body};
-use crate::sdp::negotiate::own_candidate;
+use crate::sdp::negotiate::{IgnoredCandidates, own_candidate};
 use crate::sdpfrag::Fragment;
 use crate::service::Signaling;
 use crate::state::RouterState;
@@ -57,7 +57,8 @@ pub(crate) async fn patch(
         }
         Generation::Current => {}
     }
-    take_candidates(signaling, id, &fragment, &remote.ufrag)?;
+    let ignored = take_candidates(signaling, id, &fragment, &remote.ufrag)?;
+    signaling.observer.candidates_ignored(state.role, ignored.unusable, ignored.surplus);
     Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response())
 }
 
@@ -85,20 +86,30 @@ fn if_match_required() -> Problem {
     Problem::new(Slug::PreconditionRequired, "send If-Match with the ETag of the 201")
 }
 
-/// Hands the usable candidates of the session's own sections on, as many as it may still send.
-fn take_candidates(signaling: &Signaling, id: SessionId, fragment: &Fragment, ufrag: &str) -> Result<(), Problem> {
+/// Hands the usable candidates of the session's own sections on, as many as it may still send; the rest is counted (F-08).
+fn take_candidates(
+    signaling: &Signaling,
+    id: SessionId,
+    fragment: &Fragment,
+    ufrag: &str,
+) -> Result<IgnoredCandidates, Problem> {
     let taken = signaling.registry.with_live(id, |session| {
         let of_session = fragment.candidates.iter().filter(|(part, _)| part.belongs_to(&session.new.mids));
         let mut candidates: Vec<_> = of_session.filter_map(|(_, line)| own_candidate(line, ufrag)).collect();
+        let usable = candidates.len();
         candidates.truncate(session.new.candidate_room);
         session.new.candidate_room -= candidates.len();
-        (session.new.shard, candidates)
+        let ignored = IgnoredCandidates {
+            unusable: fragment.unusable + fragment.candidates.len() - usable,
+            surplus: usable - candidates.len(),
+        };
+        (session.new.shard, candidates, ignored)
     });
-    let (shard, candidates) = taken.ok_or_else(Problem::session_over)?;
+    let (shard, candidates, ignored) = taken.ok_or_else(Problem::session_over)?;
     if !candidates.is_empty() {
         signaling.media_plane.add_remote_candidates(shard, id, candidates);
     }
-    Ok(())
+    Ok(ignored)
 }
 
 fn generation(fragment: &Fragment, current: &IceCredentials) -> Generation {

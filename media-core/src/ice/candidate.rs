@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::spec::{CandidateKind, LocalCandidate, RemoteCandidate};
 
-/// Candidates of one client that are read in its whole life, from the offer and trickled; a fragment and an offer that
-/// name more are refused.
+/// Candidates of one client that are taken in its whole life, from the offer and trickled: the first usable ones. RFC 8445
+/// §6.1.2.5 recommends this bound.
 pub const MAX_REMOTE_CANDIDATES: usize = 100;
 
 /// Longest line that is looked at; real ones have about 150 bytes.

@@ -2,11 +2,11 @@
 
 use media_core::media::{Extension, ExtensionMap, Format, MediaKind, MediaSection, SendSsrcs};
 use media_core::negotiation::compatible;
-use media_core::negotiation::{candidate_ufrag, parse_candidate};
+use media_core::negotiation::{MAX_REMOTE_CANDIDATES, candidate_ufrag, parse_candidate};
 use media_core::{DtlsParameters, DtlsRole, IceCredentials, RemoteCandidate};
 
 use super::SdpError;
-use super::offer::{Direction, Offer, OfferedExtension, Section, Setup};
+use super::offer::{Candidates, Direction, Offer, OfferedExtension, Section, Setup};
 use crate::problem::Slug;
 use crate::registry::Published;
 
@@ -41,10 +41,20 @@ pub(crate) struct Agreement {
     pub(crate) remote: IceCredentials,
     pub(crate) remote_is_lite: bool,
     pub(crate) remote_candidates: Vec<RemoteCandidate>,
+    pub(crate) ignored_candidates: IgnoredCandidates,
     pub(crate) dtls: DtlsParameters,
     /// The answer groups its sections.
     pub(crate) bundle: bool,
     pub(crate) extmap_allow_mixed: bool,
+}
+
+/// Candidates that a client named and that are not used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IgnoredCandidates {
+    /// TCP, names, further components, another ICE generation.
+    pub(crate) unusable: usize,
+    /// Usable ones beyond [`MAX_REMOTE_CANDIDATES`].
+    pub(crate) surplus: usize,
 }
 
 /// One section of the answer.
@@ -264,31 +274,46 @@ fn agreement(offer: &Offer, sections: Vec<Agreed>) -> Result<Agreement, SdpError
         return Err(SdpError::new(Slug::SdpFingerprint, detail));
     }
     let remote = credentials(transport)?;
-    // Each offered transport has its own candidates, and only one transport is used (RFC 9143 §7.3.1). A section that
-    // shares another one's may leave them to it.
-    let shares = |section: &&Section| offer.is_bundled(section) && section.ufrag == transport.ufrag;
-    let lines: Vec<&String> = if transport.candidates.is_empty() {
-        offer.sections.iter().filter(shares).flat_map(|section| &section.candidates).collect()
-    } else {
-        transport.candidates.iter().collect()
-    };
-    let mut remote_candidates: Vec<RemoteCandidate> = Vec::new();
-    for line in lines {
-        if let Some(candidate) = own_candidate(line, &remote.ufrag)
-            && !remote_candidates.iter().any(|known| known.address == candidate.address)
-        {
-            remote_candidates.push(candidate);
-        }
-    }
+    let (remote_candidates, ignored_candidates) = candidates(offer, transport, &remote.ufrag);
     Ok(Agreement {
         bundle: live.iter().all(|&index| offer.is_bundled(&offer.sections[index])),
         remote,
         remote_is_lite: offer.ice_lite,
         remote_candidates,
+        ignored_candidates,
         dtls: DtlsParameters { role, fingerprints: transport.fingerprints.clone() },
         extmap_allow_mixed: offer.extmap_allow_mixed,
         sections,
     })
+}
+
+/// The client's usable candidates, each address once, and how many others it named (F-08).
+///
+/// Each offered transport has its own candidates, and only one transport is used (RFC 9143 §7.3.1). A section that shares
+/// another one's may leave them to it.
+fn candidates(offer: &Offer, transport: &Section, ufrag: &str) -> (Vec<RemoteCandidate>, IgnoredCandidates) {
+    let shares = |section: &&Section| {
+        std::ptr::eq(*section, transport) || (offer.is_bundled(section) && section.ufrag == transport.ufrag)
+    };
+    let mut levels: Vec<&Candidates> = vec![&transport.candidates];
+    if transport.candidates.usable.is_empty() {
+        levels = offer.sections.iter().filter(shares).map(|section| &section.candidates).collect();
+    }
+    levels.push(&offer.candidates);
+    let mut taken: Vec<RemoteCandidate> = Vec::new();
+    let mut ignored = IgnoredCandidates::default();
+    for level in levels {
+        ignored.unusable += level.unusable;
+        for line in &level.usable {
+            match own_candidate(line, ufrag) {
+                None => ignored.unusable += 1,
+                Some(candidate) if taken.iter().any(|known| known.address == candidate.address) => {}
+                Some(_) if taken.len() == MAX_REMOTE_CANDIDATES => ignored.surplus += 1,
+                Some(candidate) => taken.push(candidate),
+            }
+        }
+    }
+    (taken, ignored)
 }
 
 /// A usable candidate of this ICE generation (TRK-04).

@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use media_core::Fingerprint;
 use media_core::media::{Extension, Format, MediaKind};
+use media_core::negotiation::parse_candidate;
 use sdp::SessionDescription;
 use sdp::description::common::Attribute;
 use strum::{EnumString, IntoStaticStr};
@@ -23,6 +24,10 @@ pub(crate) struct Offer {
     pub(crate) ice_lite: bool,
     /// The client may send more candidates (RFC 8838 §4).
     pub(crate) trickle: bool,
+    /// Candidates of the session level, which are every section's.
+    pub(crate) candidates: Candidates,
+    /// Fingerprints and SSRCs beyond those that are kept.
+    pub(crate) surplus: usize,
 }
 
 /// One m-section of an offer.
@@ -39,7 +44,7 @@ pub(crate) struct Section {
     pub(crate) setup: Option<Setup>,
     pub(crate) ufrag: Option<String>,
     pub(crate) pwd: Option<String>,
-    /// Those with a hash that Sluice supports.
+    /// Those with a hash that Sluice supports, the first [`MAX_FINGERPRINTS`] of them.
     pub(crate) fingerprints: Vec<Fingerprint>,
     /// Formats that Sluice forwards.
     pub(crate) formats: Vec<Format>,
@@ -48,12 +53,22 @@ pub(crate) struct Section {
     pub(crate) extmap_allow_mixed: bool,
     /// Stream ids of `a=msid`, or of `a=ssrc:… msid:`; without `-`.
     pub(crate) stream_ids: Vec<String>,
-    /// Declared SSRCs: media, and RTX by `a=ssrc-group:FID`.
+    /// Declared SSRCs: media, and RTX by `a=ssrc-group:FID`; the first [`MAX_SSRCS`] of them.
     pub(crate) ssrcs: Vec<(u32, Option<u32>)>,
-    /// Values of `a=candidate`.
-    pub(crate) candidates: Vec<String>,
+    /// Fingerprints and SSRCs of its own beyond those.
+    pub(crate) surplus: usize,
+    pub(crate) candidates: Candidates,
     /// Rids that it offers to send (RFC 8851).
     pub(crate) rids: Vec<String>,
+}
+
+/// The `a=candidate` lines of one level. Their number is a matter of the client's networks (F-08).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Candidates {
+    /// Values of those that Sluice can use.
+    pub(crate) usable: Vec<String>,
+    /// The others: TCP, names, further components.
+    pub(crate) unusable: usize,
 }
 
 /// One `a=extmap` line.
@@ -105,8 +120,14 @@ impl Direction {
     }
 }
 
-/// SSRCs a section may declare; the largest real client, with three layers and RTX, declares six.
+/// SSRCs that are kept of a section; the largest real client, with three layers and RTX, declares six.
 const MAX_SSRCS: usize = 16;
+
+/// Fingerprints that are kept of a section; aiortc has three, one for each hash.
+const MAX_FINGERPRINTS: usize = 16;
+
+/// MediaStream ids that are looked at; a second one is one too many.
+const MAX_STREAM_IDS: usize = 4;
 
 impl Offer {
     /// Reads an offer.
@@ -128,6 +149,8 @@ impl Offer {
             extmap_allow_mixed: session.has("extmap-allow-mixed"),
             ice_lite: session.has("ice-lite"),
             trickle: options(session) || parsed.media_descriptions.iter().any(|m| options(Attributes(&m.attributes))),
+            candidates: candidates(session),
+            surplus: surplus_fingerprints(session) + sections.iter().map(|section| section.surplus).sum::<usize>(),
             sections,
         })
     }
@@ -149,13 +172,15 @@ impl Section {
         let inherited = |name| own.value(name).or_else(|| session.value(name)).map(str::to_owned);
         let directions = |attributes: Attributes<'_>| attributes.keys().find_map(Direction::parse);
         let fingerprints = |attributes: Attributes<'_>| {
-            attributes.values("fingerprint").filter_map(|value| value.parse().ok()).collect::<Vec<Fingerprint>>()
+            let parsed = attributes.values("fingerprint").filter_map(|value| value.parse().ok());
+            parsed.take(MAX_FINGERPRINTS).collect::<Vec<Fingerprint>>()
         };
         let formats = match kind {
             Some(kind) => formats::read(kind, &media.formats, |name| own.values(name)),
             None => Vec::new(),
         };
-        let mid = own.value("mid").map(|mid| mid.trim().to_owned());
+        let mid = own.value("mid").map(str::to_owned);
+        let (ssrcs, surplus_ssrcs) = ssrcs(own);
         Section {
             kind,
             mid,
@@ -165,7 +190,7 @@ impl Section {
             // rtcp-mux-only implies it (RFC 8858 §3).
             rtcp_mux: own.has("rtcp-mux") || own.has("rtcp-mux-only"),
             rtcp_rsize: own.has("rtcp-rsize"),
-            setup: inherited("setup").map(|setup| match setup.trim() {
+            setup: inherited("setup").map(|setup| match setup.as_str() {
                 "actpass" => Setup::ActPass,
                 "active" => Setup::Active,
                 "passive" => Setup::Passive,
@@ -178,8 +203,9 @@ impl Section {
             extensions: extensions(session, own),
             extmap_allow_mixed: own.has("extmap-allow-mixed"),
             stream_ids: stream_ids(own),
-            ssrcs: ssrcs(own),
-            candidates: own.values("candidate").chain(session.values("candidate")).map(str::to_owned).collect(),
+            ssrcs,
+            surplus: surplus_fingerprints(own) + surplus_ssrcs,
+            candidates: candidates(own),
             rids: rids(own),
             media,
         }
@@ -218,8 +244,8 @@ impl<'a> Attributes<'a> {
     fn values(self, name: &'static str) -> impl Iterator<Item = &'a str> {
         self.0
             .iter()
-            .filter(move |attribute| attribute.key == name)
-            .map(|attribute| attribute.value.as_deref().unwrap_or_default())
+            .filter(move |attribute| attribute.key.trim() == name)
+            .map(|attribute| attribute.value.as_deref().unwrap_or_default().trim())
     }
 
     fn value(self, name: &'static str) -> Option<&'a str> {
@@ -249,38 +275,58 @@ fn extensions(session: Attributes<'_>, own: Attributes<'_>) -> Vec<OfferedExtens
     found
 }
 
+fn candidates(level: Attributes<'_>) -> Candidates {
+    let mut candidates = Candidates::default();
+    for line in level.values("candidate") {
+        match parse_candidate(line) {
+            Some(_) => candidates.usable.push(line.to_owned()),
+            None => candidates.unusable += 1,
+        }
+    }
+    candidates
+}
+
+fn surplus_fingerprints(level: Attributes<'_>) -> usize {
+    level.values("fingerprint").count().saturating_sub(MAX_FINGERPRINTS)
+}
+
 /// MediaStream ids (RFC 8830 §2); `-` stands for "none".
 fn stream_ids(own: Attributes<'_>) -> Vec<String> {
     let of_ssrcs = own.values("ssrc").filter_map(|value| value.split_once(' ')?.1.trim().strip_prefix("msid:"));
     let mut ids: Vec<String> = Vec::new();
     for msid in own.values("msid").chain(of_ssrcs) {
         let Some(id) = msid.split_ascii_whitespace().next().filter(|id| *id != "-") else { continue };
-        if !ids.iter().any(|known| known == id) {
+        if ids.len() < MAX_STREAM_IDS && !ids.iter().any(|known| known == id) {
             ids.push(id.to_owned());
         }
     }
     ids
 }
 
-/// `a=ssrc` and `a=ssrc-group:FID` (RFC 5576).
-fn ssrcs(own: Attributes<'_>) -> Vec<(u32, Option<u32>)> {
+/// `a=ssrc` and `a=ssrc-group:FID` (RFC 5576): the first ones, and how many lines name others.
+fn ssrcs(own: Attributes<'_>) -> (Vec<(u32, Option<u32>)>, usize) {
     let mut pairs: Vec<(u32, Option<u32>)> = Vec::new();
+    let mut surplus = 0;
     for group in own.values("ssrc-group") {
         let mut words = group.split_ascii_whitespace();
         if words.next() == Some("FID")
             && let (Some(Ok(media)), Some(Ok(rtx))) = (words.next().map(str::parse), words.next().map(str::parse))
-            && pairs.len() < MAX_SSRCS
         {
-            pairs.push((media, Some(rtx)));
+            match pairs.len() < MAX_SSRCS {
+                true => pairs.push((media, Some(rtx))),
+                false => surplus += 1,
+            }
         }
     }
     for value in own.values("ssrc") {
         let Some(Ok(ssrc)) = value.split_ascii_whitespace().next().map(str::parse::<u32>) else { continue };
-        if pairs.len() < MAX_SSRCS && !pairs.iter().any(|(media, rtx)| *media == ssrc || *rtx == Some(ssrc)) {
-            pairs.push((ssrc, None));
+        match pairs.iter().any(|(media, rtx)| *media == ssrc || *rtx == Some(ssrc)) {
+            true => {}
+            false if pairs.len() < MAX_SSRCS => pairs.push((ssrc, None)),
+            false => surplus += 1,
         }
     }
-    pairs
+    (pairs, surplus)
 }
 
 /// `a=rid:<id> send …` (RFC 8851 §4).

@@ -6,10 +6,206 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-use media_core::CoreEvent;
-use media_core::media::{Codec, MediaKind, TrackId};
-use signaling::SignalingConfig;
-use support::{App, Sdp, golden, lint, values};
+use std::sync::{Arc, Mutex};
+
+use media_core::media::{Codec, MediaKind, Role, TrackId};
+use media_core::{CoreEvent, SessionSpec};
+use signaling::{Observer, Signaling, SignalingConfig, router};
+use support::{App, FakeMediaPlane, Reply, Sdp, golden, lint, values};
+
+/// Posts a publisher's offer; the reply, and the session that it opened.
+async fn whip(offer: &str) -> (Reply, Option<SessionSpec>) {
+    let app = App::new(SignalingConfig::default());
+    let reply = app.post("/whip/s", offer).await;
+    let opened = app.core.recorded().opened.pop().map(|(_, spec)| spec);
+    (reply, opened)
+}
+
+/// Posts a publisher's offer that is taken.
+async fn taken(offer: &str) -> (Reply, SessionSpec) {
+    let (reply, opened) = whip(offer).await;
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    (reply, opened.unwrap())
+}
+
+// F-20
+#[tokio::test]
+async fn what_stands_around_the_media_decides_nothing() {
+    let offer = golden("obs");
+    let (_, expected) = taken(&offer).await;
+    let origin = "o=rtc 1768123456 0 IN IP4 127.0.0.1";
+    let variants = [
+        offer.replace(origin, "o=- 1001 1 IN "),
+        offer.replace(origin, "o=-"),
+        offer.replace(&format!("{origin}\r\n"), ""),
+        offer.replace("m=audio", "\r\nm=audio"),
+        offer.replace("m=video", "\r\n\r\nm=video"),
+        format!("\r\n{offer}"),
+        format!("\u{feff}{offer}"),
+        format!("{offer}\0"),
+        offer.replace("\r\n", "\n"),
+        offer.replace("\r\n", "  \r\n"),
+        offer.replace("\r\n", "\r\n  "),
+        offer.replace("s=-\r\n", ""),
+        offer.replace("t=0 0\r\n", ""),
+        offer.replace("c=IN IP4 0.0.0.0\r\n", ""),
+        offer.replace("c=IN IP4 0.0.0.0", "c=IN IP6"),
+        offer.replace("s=-\r\nt=0 0\r\n", "t=0 0\r\ns=M\u{fc}ller\r\n"),
+        offer.replace("t=0 0\r\n", "i=x\r\nu=x\r\ne=x\r\np=x\r\nb=AS:x\r\nt=0 0\r\nr=x\r\nz=x\r\nk=x\r\nx=x\r\n"),
+        offer.replace("a=rtcp-mux", "a=rtcp-mux "),
+        offer.replace("a=setup:", "a=setup: ").replace("a=ice-ufrag:", "a=ice-ufrag: "),
+        offer.replace("s=-\r\nt=0 0\r\n", "") + "s=-\r\nt=0 0\r\n",
+    ];
+    for variant in variants {
+        let (reply, spec) = taken(&variant).await;
+        assert_eq!(spec.sections, expected.sections, "{variant}");
+        assert_eq!((spec.ice.remote, spec.dtls.fingerprints.len()), (expected.ice.remote.clone(), 1), "{variant}");
+        lint(&offer, &reply.body, "recvonly", true);
+    }
+}
+
+// F-20: the other side of it.
+#[tokio::test]
+async fn what_decides_media_or_security_is_not_guessed() {
+    let offer = golden("obs");
+    for (code, from, to) in [
+        ("sdp-fingerprint", "a=fingerprint:sha-256 27:", "a=fingerprint:sha-256 27"),
+        ("sdp-fingerprint", "a=fingerprint:sha-256", "a=fingerprint sha-256"),
+        ("sdp-ice-credentials", "a=ice-pwd:", "a=ice-pwd:\u{fc}"),
+        ("sdp-setup", "a=setup:actpass", "a=setup:act pass"),
+        ("sdp-rtcp-mux", "a=rtcp-mux", "a=rtcp-multiplex"),
+        ("sdp-semantics", "a=mid:1", "a=mid:\u{fc}"),
+        ("sdp-syntax", "m=video 9", "m=video nine"),
+        ("sdp-syntax", "m=video 9 UDP/TLS/RTP/SAVPF 96", "m=video 9 UDP/TLS/RTP/SAVPF"),
+        ("sdp-syntax", "a=mid:1", "a=mid:1\0"),
+        ("sdp-syntax", "a=mid:1", "mid:1"),
+        ("sdp-syntax", "v=0", "v=1"),
+    ] {
+        let (reply, opened) = whip(&offer.replace(from, to)).await;
+        assert_eq!(reply.code(), code, "{from} -> {to}: {}", reply.body);
+        assert!(opened.is_none());
+    }
+}
+
+/// Candidate lines of a client with this many networks: each with a UDP and a TCP candidate.
+fn networks(count: usize) -> String {
+    let of = |network| {
+        let (udp, tcp) = (format!("172.{network}.0.1"), format!("172.{network}.0.1"));
+        format!(
+            "a=candidate:{network} 1 udp 2122260223 {udp} 50000 typ host generation 0 network-id {network}\r\n\
+             a=candidate:{network}9 1 tcp 1518280447 {tcp} 9 typ host tcptype active generation 0\r\n"
+        )
+    };
+    (0..count).map(of).collect()
+}
+
+/// The text with lines at the end of each section.
+fn in_each_section(offer: &str, lines: &str) -> String {
+    format!("{}{lines}", offer.replace("m=video", &format!("{lines}m=video")))
+}
+
+#[derive(Default)]
+struct Ignored(Mutex<(usize, usize)>);
+
+impl Observer for Ignored {
+    fn candidates_ignored(&self, _: Role, unusable: usize, surplus: usize) {
+        let mut counts = self.0.lock().unwrap();
+        *counts = (counts.0 + unusable, counts.1 + surplus);
+    }
+}
+
+// F-08, TRK-04
+#[tokio::test]
+async fn of_more_candidates_than_are_kept_the_first_usable_ones_are_taken_and_the_others_counted() {
+    let ignored = Arc::new(Ignored::default());
+    let core = FakeMediaPlane::default();
+    let signaling =
+        Arc::new(Signaling::new(SignalingConfig::default(), core.clone(), Arc::clone(&ignored) as Arc<dyn Observer>));
+    let app = App { core, router: router(Arc::clone(&signaling)), signaling };
+    let counted = || std::mem::take(&mut *ignored.0.lock().unwrap());
+    let detail = |spec: &SessionSpec| app.signaling.registry().session(spec.id).unwrap().stages[0].detail.clone();
+
+    let reply = app.post("/whip/a", &in_each_section(&golden("obs"), &networks(26))).await;
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    let spec = app.core.last();
+    assert_eq!((spec.ice.remote_candidates.len(), counted()), (26, (26, 0)));
+    assert!(detail(&spec).contains("26 usable client candidates, 26 of no use"), "{}", detail(&spec));
+
+    let names = "a=candidate:1 1 udp 1 0a0b.local 9 typ host\r\n".repeat(120);
+    let reply = app.post("/whip/b", &in_each_section(&golden("obs"), &format!("{names}{}", networks(130)))).await;
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    let spec = app.core.last();
+    let addresses: Vec<String> = spec.ice.remote_candidates.iter().map(|known| known.address.to_string()).collect();
+    assert_eq!((addresses.len(), counted()), (100, (250, 30)));
+    assert_eq!((addresses[0].as_str(), addresses[99].as_str()), ("172.0.0.1:50000", "172.99.0.1:50000"));
+    assert!(detail(&spec).contains("250 of no use (TCP, names or other components), 30 too many"), "{}", detail(&spec));
+
+    // Trickled in one fragment, or in two.
+    for counts in [&[101][..], &[60, 60]] {
+        let reply = app.post("/whip/c", &golden("obs")).await;
+        let (session, etag) = (reply.header("location").to_owned(), reply.header("etag").to_owned());
+        app.core.recorded().candidates.clear();
+        for (part, count) in counts.iter().enumerate() {
+            let lines: String = (0..*count)
+                .map(|port| format!("a=candidate:1 1 udp 1 192.0.2.{part} {} typ host\r\n", 1024 + port))
+                .collect();
+            let reply = app.patch(&session, &etag, &format!("m=audio 9 x 0\r\na=mid:0\r\n{lines}")).await;
+            assert_eq!(reply.status, 204, "{}", reply.body);
+        }
+        assert_eq!(app.core.recorded().candidates.len(), 100);
+        assert_eq!(counted(), (0, counts.iter().sum::<usize>() - 100));
+        app.send("DELETE", &session, &[], "").await;
+    }
+}
+
+// F-08, SDP-06
+#[tokio::test]
+async fn lists_are_as_long_as_the_body_allows() {
+    let offer = golden("obs");
+    let (_, expected) = taken(&offer).await;
+    let fingerprint = offer.lines().find(|line| line.starts_with("a=fingerprint:")).unwrap();
+    let foreign = fingerprint.replace("27:A0", "00:11");
+    // As many lines as two sections of a body take.
+    let numbered = |line: fn(usize) -> String| {
+        let room = (64 * 1024 - offer.len()) / 2;
+        let mut lines = String::new();
+        for number in 0.. {
+            let line = line(number);
+            if lines.len() + line.len() > room {
+                break;
+            }
+            lines.push_str(&line);
+        }
+        lines
+    };
+    for lines in [
+        numbered(|number| format!("a=x-{number}:y\r\n")),
+        numbered(|number| format!("a=extmap:{} urn:x:{number}\r\n", number % 255)),
+        numbered(|number| format!("a=rtcp-fb:{} x\r\n", number % 128)),
+        numbered(|number| format!("a=fmtp:{} x=y\r\n", 1 + number % 90)),
+        numbered(|number| format!("a=ssrc:{} cname:x\r\n", 3_000_000_000 + number)),
+        numbered(|number| format!("a=ssrc-group:FID {number} {}\r\n", number + 1_000_000)),
+        numbered(|number| format!("a=msid:uM7yN2cJ8dHs4fGk {number}\r\n")),
+        numbered(|number| format!("a=rid:{number} recv\r\n")),
+        format!("{fingerprint}\r\n{}", format!("{foreign}\r\n").repeat(250)),
+    ] {
+        let body = in_each_section(&offer, &lines);
+        assert!(body.len() > 30_000 && body.len() <= 64 * 1024, "{}", body.len());
+        let (_, spec) = taken(&body).await;
+        for (section, expected) in spec.sections.iter().zip(&expected.sections) {
+            assert_eq!(section.formats, expected.formats);
+            assert_eq!(section.extensions, expected.extensions);
+            assert!(section.declared_ssrcs.len() <= 16);
+        }
+        assert_eq!(spec.dtls.fingerprints[0], expected.dtls.fingerprints[0]);
+        assert!(spec.dtls.fingerprints.len() <= 16);
+    }
+    // Formats: every number, many times over.
+    let formats: String = (0..2500).map(|number| format!(" {}", number % 128)).collect();
+    let (reply, spec) = taken(&offer.replace("SAVPF 96", &format!("SAVPF 96{formats}"))).await;
+    assert_eq!(spec.sections, expected.sections);
+    lint(&offer, &reply.body, "recvonly", true);
+}
 
 // F-21
 #[tokio::test]
