@@ -1,13 +1,14 @@
 //! SDP offer/answer (RFC 3264, RFC 8866, RFC 9429) for one bundled transport.
 //!
 //! [`lines`] checks shape and size and names the line at fault; the `sdp` crate parses; [`offer`] gives the attributes
-//! their meaning; [`negotiate`] decides; [`answer`] writes.
+//! their meaning; [`negotiate`] decides, [`payload_types`] whether packets can be told apart; [`answer`] writes.
 
 pub(crate) mod answer;
 mod formats;
 pub(crate) mod lines;
 pub(crate) mod negotiate;
 pub(crate) mod offer;
+mod payload_types;
 
 use crate::problem::{Problem, Slug};
 

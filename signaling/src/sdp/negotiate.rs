@@ -5,8 +5,8 @@ use media_core::negotiation::compatible;
 use media_core::negotiation::{MAX_REMOTE_CANDIDATES, candidate_ufrag, parse_candidate};
 use media_core::{DtlsParameters, DtlsRole, IceCredentials, RemoteCandidate};
 
-use super::SdpError;
 use super::offer::{Candidates, Direction, Offer, OfferedExtension, Section, Setup};
+use super::{SdpError, payload_types};
 use crate::problem::Slug;
 use crate::registry::Published;
 
@@ -125,7 +125,8 @@ pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
         }
         _ => Ok(rejected(section)),
     });
-    let sections = sections.collect::<Result<Vec<_>, _>>()?;
+    let mut sections = sections.collect::<Result<Vec<_>, _>>()?;
+    payload_types::settle(&offer.sections, &mut sections)?;
     agreement(offer, sections)
 }
 

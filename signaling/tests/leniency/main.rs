@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use media_core::media::{Codec, MediaKind, Role, TrackId};
 use media_core::{CoreEvent, SessionSpec};
 use signaling::{Observer, Signaling, SignalingConfig, router};
-use support::{App, FakeMediaPlane, Reply, Sdp, golden, lint, values};
+use support::{App, FakeMediaPlane, Reply, Sdp, golden, lint, media_line, values};
+
+const MID: &str = "a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid\r\n";
 
 /// Posts a publisher's offer; the reply, and the session that it opened.
 async fn whip(offer: &str) -> (Reply, Option<SessionSpec>) {
@@ -232,4 +234,55 @@ async fn opus_with_one_channel_or_none_named_is_opus_on_either_side() {
             assert_eq!(values(&answer.sections[1], "rtpmap"), [expected], "as it was offered");
         }
     }
+}
+
+// F-19, RTP-02
+#[tokio::test]
+async fn one_payload_type_in_two_sections_needs_something_that_tells_packets_apart() {
+    let bare: String = golden("obs")
+        .replace("SAVPF 111", "SAVPF 96")
+        .replace(":111 ", ":96 ")
+        .split_inclusive("\r\n")
+        .filter(|line| !line.starts_with("a=ssrc") && *line != MID)
+        .collect();
+    let (reply, _) = whip(&bare).await;
+    assert_eq!((reply.status.as_u16(), reply.code().as_str()), (422, "sdp-semantics"));
+    for part in [
+        "payload type 96 stands for opus in section `0` (m=audio, line ",
+        "and for H264 in section `1` (m=video, line ",
+        "urn:ietf:params:rtp-hdrext:sdes:mid",
+        "a=ssrc",
+        "RFC 9143",
+    ] {
+        assert!(reply.body.contains(part), "{part} in {}", reply.body);
+    }
+    // One section alone cannot tell: what names neither may be the other's, or lack it.
+    let audio_only = bare.replace("m=video", &format!("{MID}m=video"));
+    assert_eq!(whip(&audio_only).await.0.code(), "sdp-semantics");
+    let without_mids = in_each_section(&bare, MID).replace("a=mid:1\r\n", "").replace("BUNDLE 0 1", "BUNDLE 0");
+    assert_ne!(whip(&without_mids).await.0.status, 201);
+
+    taken(&in_each_section(&bare, MID)).await;
+    let ssrcs = |offer: &str| offer.replace("m=video", "a=ssrc:11 cname:x\r\nm=video") + "a=ssrc:12 cname:x\r\n";
+    taken(&ssrcs(&bare)).await;
+    // MIDs in one section, SSRCs in the other.
+    taken(&(audio_only + "a=ssrc:12 cname:x\r\n")).await;
+    // A section that is not live takes no packets.
+    taken(&bare.replace("m=audio 9", "m=audio 0")).await;
+}
+
+// F-19: numbers of RTX are worth less than the other section's media.
+#[tokio::test]
+async fn a_payload_type_of_rtx_that_another_section_uses_is_given_up() {
+    let offer: String = golden("obs")
+        .replace("SAVPF 96", "SAVPF 96 111")
+        .split_inclusive("\r\n")
+        .filter(|line| !line.starts_with("a=ssrc") && *line != MID)
+        .collect();
+    let rtx = "a=rtpmap:111 rtx/90000\r\na=fmtp:111 apt=96\r\n";
+    let (reply, spec) = taken(&format!("{offer}{rtx}")).await;
+    assert_eq!(spec.sections[1].formats[0].rtx_payload_type, None);
+    assert_eq!(media_line(&Sdp::read(&reply.body).sections[1]).3, ["96"]);
+    let (_, spec) = taken(&in_each_section(&format!("{offer}{rtx}"), MID)).await;
+    assert_eq!(spec.sections[1].formats[0].rtx_payload_type, Some(111), "MIDs tell them apart");
 }

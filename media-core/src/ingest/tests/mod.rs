@@ -186,6 +186,25 @@ fn packets_find_their_section_by_mid_then_ssrc_then_payload_type() {
     assert_eq!(harness.receive(&Packet { payload_type: 50, ..known }), Err(DropReason::UnknownRtpStream));
 }
 
+// F-19, RTP-02
+#[test]
+fn declared_ssrcs_tell_packets_of_one_payload_type_apart() {
+    let (mut shared, mut other) = (video(), audio());
+    shared.formats[0].payload_type = other.formats[0].payload_type;
+    (shared.declared_ssrcs, other.declared_ssrcs) = (vec![(1, None)], vec![(2, None)]);
+    let payload_type = shared.formats[0].payload_type;
+    let mut harness = Harness::new(&[other, shared]);
+    for (packet, expected) in [
+        (Packet { payload_type, ..Packet::video(1, 1, KEYFRAME) }, TrackId::VIDEO),
+        (Packet { payload_type, ..Packet::audio(2, 1) }, TrackId::AUDIO),
+        (Packet { payload_type, ..Packet::video(1, 2, DELTA) }, TrackId::VIDEO),
+    ] {
+        assert!(matches!(harness.receive(&packet), Ok(Accepted::Forward { track, .. }) if track == expected));
+    }
+    let stranger = Packet { payload_type, ..Packet::video(3, 1, KEYFRAME) };
+    assert_eq!(harness.receive(&stranger), Err(DropReason::UnknownRtpStream));
+}
+
 #[test]
 fn a_publisher_of_one_kind_is_accepted_and_packets_of_the_other_kind_are_unknown() {
     let mut harness = Harness::new(&[audio()]);
