@@ -6,6 +6,8 @@
 use openssl::memcmp;
 use openssl::sha::sha256;
 
+use crate::names::NameRule;
+
 /// The tokens of a configuration. They are kept as SHA-256 digests only.
 #[derive(Clone, Default)]
 pub struct Tokens {
@@ -23,7 +25,9 @@ struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// The name is neither `*` nor a stream name.
-    #[error("`{0}` is no stream name: 1 to 128 of A-Z a-z 0-9 . _ ~ - :, or * for every stream")]
+    #[error(
+        "`{0}` is no stream name: 1 to 128 of A-Z a-z 0-9 . _ ~ - :, with single / between its parts, or * for every stream"
+    )]
     BadStream(String),
     /// Empty, or with characters that an Authorization header cannot carry.
     #[error("the token of `{0}` is empty or holds characters other than A-Z a-z 0-9 - . _ ~ + / =")]
@@ -53,9 +57,10 @@ pub enum Access {
 }
 
 impl Tokens {
-    /// Adds a token for a stream, or for every stream by the name `*`. A stream may have several.
+    /// Adds a token for a stream, or for every stream by the name `*`. A stream may have several. Names may have `/` here;
+    /// whether a request may name such a stream is [`SignalingConfig::slash_names`](crate::SignalingConfig::slash_names).
     pub fn add(&mut self, stream: &str, token: &str) -> Result<(), TokenError> {
-        if stream != "*" && !is_stream_name(stream) {
+        if stream != "*" && !(NameRule { slashes: true }).allows(stream) {
             return Err(TokenError::BadStream(stream.to_owned()));
         }
         let token_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
@@ -112,13 +117,34 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
 }
 
-/// A stream name: 1 to 128 characters that stand in a URL path as they are (RFC 3986 unreserved, and `:`).
-pub(crate) fn is_stream_name(name: &str) -> bool {
-    // `.` and `..` would be eaten by URL normalisation on the way.
-    (1..=128).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-:".contains(&byte))
-        && name != "."
-        && name != ".."
+/// Why a request shows no token that can be known, as far as its form tells (F-22). What stands there may be the secret
+/// itself, so none of it is repeated.
+pub(crate) fn misplaced_token(authorization: Option<&[u8]>, query: Option<&str>) -> Option<&'static str> {
+    let Some(value) = authorization else {
+        let names_token = |pair: &str| matches!(pair.split('=').next(), Some("token" | "access_token" | "jwt" | "key"));
+        return query.unwrap_or_default().split('&').any(names_token).then_some(
+            "no Authorization header: a token in the URL is not read, as it would end up in logs; \
+             send `Authorization: Bearer TOKEN`",
+        );
+    };
+    let value = value.trim_ascii();
+    let Some(token) = bearer(value) else {
+        let scheme = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        return Some(if scheme.eq_ignore_ascii_case(b"basic") || scheme.eq_ignore_ascii_case(b"digest") {
+            "user and password are not known here: the scheme must be Bearer, as in `Authorization: Bearer TOKEN`"
+        } else if scheme.eq_ignore_ascii_case(b"bearer") {
+            "no token follows the scheme: `Authorization: Bearer TOKEN`"
+        } else {
+            "the scheme `Bearer ` is missing in front of the token: `Authorization: Bearer TOKEN`"
+        });
+    };
+    if token.iter().any(|byte| b"\"'`<>".contains(byte)) {
+        Some("the token stands in quotes or brackets: `Authorization: Bearer TOKEN` has none")
+    } else if token.iter().any(u8::is_ascii_whitespace) {
+        Some("the token has white space inside: `Authorization: Bearer TOKEN` is all of the header")
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -168,7 +194,33 @@ mod tests {
         assert!(matches!(tokens.add("..", "x"), Err(TokenError::BadStream(_))));
         assert!(matches!(tokens.add("a", ""), Err(TokenError::BadToken(_))));
         assert!(matches!(tokens.add("a", "x y"), Err(TokenError::BadToken(_))));
-        assert!(!is_stream_name(&"x".repeat(129)));
+        assert!(matches!(tokens.add(&"x".repeat(129), "x"), Err(TokenError::BadStream(_))));
+        assert_eq!(tokens.add("live/cam1", "x"), Ok(()));
+    }
+
+    // F-22
+    #[test]
+    fn a_token_in_the_wrong_place_or_form_is_told_so_and_not_repeated() {
+        for (authorization, query, what) in [
+            (Some("s3cret"), None, "`Bearer ` is missing"),
+            (Some("Token s3cret"), None, "`Bearer ` is missing"),
+            (Some("Bearer:s3cret"), None, "`Bearer ` is missing"),
+            (Some("Basic czNjcmV0"), None, "user and password"),
+            (Some("Bearer"), None, "no token follows"),
+            (Some("Bearer \"s3cret\""), None, "quotes"),
+            (Some("Bearer <s3cret>"), None, "quotes"),
+            (Some("Bearer Bearer s3cret"), None, "white space"),
+            (None, Some("a=b&access_token=s3cret"), "in the URL"),
+            (None, Some("token=s3cret"), "in the URL"),
+        ] {
+            let told = misplaced_token(authorization.map(str::as_bytes), query).unwrap();
+            assert!(told.contains(what) && !told.contains("s3cret"), "{authorization:?} {query:?}: {told}");
+        }
+        for (authorization, query) in
+            [(None, None), (None, Some("tokens=1")), (Some("bearer  s3cret "), Some("token=x"))]
+        {
+            assert_eq!(misplaced_token(authorization.map(str::as_bytes), query), None);
+        }
     }
 
     // OPS-10

@@ -22,6 +22,8 @@ pub struct SignalingConfig {
     pub lenient_if_match: bool,
     /// Live sessions at most; beyond it POST gets 503.
     pub max_sessions: usize,
+    /// Stream names may have `/` between their parts. Default off: most proxies and players expect one path segment.
+    pub slash_names: bool,
 }
 
 impl Default for SignalingConfig {
@@ -34,6 +36,7 @@ impl Default for SignalingConfig {
             allowed_origins: AllowedOrigins::Any,
             lenient_if_match: false,
             max_sessions: 20_000,
+            slash_names: false,
         }
     }
 }

@@ -6,8 +6,8 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use media_core::SessionId;
 
-use crate::auth::is_stream_name;
 use crate::clock;
+use crate::names::is_secret;
 use crate::problem::{Problem, Slug};
 use crate::registry::Found;
 use crate::state::RouterState;
@@ -22,8 +22,8 @@ impl FromRequestParts<RouterState> for StreamName {
         let Ok(Path(stream)) = Path::<String>::from_request_parts(parts, state).await else {
             return Err(Problem::no_such_resource());
         };
-        if !is_stream_name(&stream) {
-            return Err(Problem::new(Slug::NotFound, "a stream name is 1 to 128 of A-Z a-z 0-9 . _ ~ - :"));
+        if !state.name_rule().allows(&stream) {
+            return Err(Problem::new(Slug::NotFound, state.name_rule().in_words()));
         }
         Ok(StreamName(stream))
     }
@@ -44,7 +44,9 @@ impl FromRequestParts<RouterState> for SessionUrl {
         };
         match state.signaling.registry.find(clock::now(), state.role, &stream, &secret) {
             Some(found) => Ok(SessionUrl { stream, found }),
-            None => Err(Problem::new(Slug::NotFound, "no such session")),
+            None if is_secret(&secret) => Err(Problem::new(Slug::NotFound, "no such session")),
+            // Rather a name with a slash than a session (F-22).
+            None => Err(Problem::new(Slug::NotFound, format!("no such session; {}", state.name_rule().in_words()))),
         }
     }
 }
@@ -70,7 +72,7 @@ impl SessionUrl {
         if !headers.contains_key(AUTHORIZATION) {
             return Ok(());
         }
-        let identity = state.authorize(&self.stream, headers)?;
+        let identity = state.authorize(&self.stream, headers, None)?;
         if state.signaling.registry.identity(self.id()).is_some_and(|owner| owner != identity) {
             let problem = Problem::new(Slug::Forbidden, "the session belongs to the holder of another token");
             return Err(problem.challenge(Some("insufficient_scope")));

@@ -16,6 +16,7 @@ mod extract;
 pub mod fuzzing;
 mod limits;
 mod media_plane;
+mod names;
 mod observer;
 mod problem;
 mod random;

@@ -11,14 +11,15 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, any};
 use http::header::CONNECTION;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use media_core::media::Role;
+use tower::util::MapRequest;
 
 use crate::observer::Resource;
-use crate::problem::Problem;
+use crate::problem::{Problem, Slug};
 use crate::service::Signaling;
 use crate::state::RouterState;
-use crate::{cors, endpoint, session_resource, trickle, whep, whip};
+use crate::{cors, endpoint, names, session_resource, trickle, whep, whip};
 
 /// `/whip/{stream}` and `/whep/{stream}`, sessions below them. Merge it with other routers: outside `/whip` and `/whep` it
 /// has no fallback.
@@ -28,12 +29,17 @@ pub fn router(signaling: Arc<Signaling>) -> Router {
     let publisher = RouterState { signaling: Arc::clone(&signaling), role: Role::Publisher };
     let viewer = RouterState { signaling, role: Role::Viewer };
     Router::new()
-        .nest("/whip", protocol(publisher, endpoint().post(whip::post)))
-        .nest("/whep", protocol(viewer, endpoint().post(whep::post)))
+        .nest_service("/whip", protocol(publisher, endpoint().post(whip::post)))
+        .nest_service("/whep", protocol(viewer, endpoint().post(whep::post)))
 }
 
-/// One of the two protocols.
-fn protocol(state: RouterState, endpoint: MethodRouter<RouterState>) -> Router {
+/// One of the two protocols. Names with `/` are joined before the routes look at the path.
+fn protocol(state: RouterState, endpoint: MethodRouter<RouterState>) -> MapRequest<Router, fn(Request) -> Request> {
+    let joined = if state.name_rule().slashes { names::join_parts } else { |request| request };
+    MapRequest::new(routes(state, endpoint), joined)
+}
+
+fn routes(state: RouterState, endpoint: MethodRouter<RouterState>) -> Router {
     let session = any(session_resource::method_not_allowed)
         .options(session_resource::options)
         .get(session_resource::get)
@@ -51,16 +57,28 @@ fn protocol(state: RouterState, endpoint: MethodRouter<RouterState>) -> Router {
         .route("/{stream}", endpoint.layer(finish(endpoint_resource)))
         .route("/{stream}/{secret}", session.layer(finish(session_resource)))
         .route("/{stream}/{secret}/stages", stages.layer(finish(session_resource)))
-        .fallback(any(async || Problem::no_such_resource()).layer(finish(Resource::Unknown)))
+        .fallback(any(unknown).layer(finish(Resource::Unknown)))
         .layer(from_fn_with_state(Arc::clone(&state.signaling), cors::layer))
         .with_state(state)
+}
+
+/// 404 of a path that no route knows: what a stream may be called is what people ask then (F-22).
+async fn unknown(State(state): State<RouterState>, uri: Uri) -> Problem {
+    let (prefix, rule) = (state.prefix(), state.name_rule().in_words());
+    match uri.path().trim_matches('/') {
+        "" => Problem::new(Slug::NotFound, format!("the path ends without a stream: {prefix}/{{stream}}; {rule}")),
+        name if uri.path().ends_with('/') && state.name_rule().allows(name) => {
+            Problem::new(Slug::NotFound, format!("the path ends with `/`; without it, {prefix}/{name} is a stream's"))
+        }
+        _ => Problem::new(Slug::NotFound, format!("no such resource; {rule}")),
+    }
 }
 
 /// Completes a problem, logs it, and counts the reply.
 async fn finish(State((state, resource)): State<(RouterState, Resource)>, request: Request, next: Next) -> Response {
     let (method, version) = (request.method().clone(), request.version());
-    // The nested router has cut its own prefix off.
-    let instance = format!("{}{}", state.prefix(), request.uri().path());
+    // The nested router has cut its own prefix off, and a name's parts were joined.
+    let instance = format!("{}{}", state.prefix(), request.uri().path().replace("%2F", "/"));
     let mut response = next.run(request).await;
     let signaling = &state.signaling;
     let base = signaling.config.public_base_url.as_deref();

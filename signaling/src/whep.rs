@@ -17,7 +17,7 @@ pub(crate) async fn post(
     StreamName(stream): StreamName,
     request: Request,
 ) -> Result<Response, Problem> {
-    let identity = state.authorize(&stream, request.headers())?;
+    let identity = state.authorize(&stream, request.headers(), request.uri().query())?;
     let received = clock::now();
     let signaling = &state.signaling;
     // An unknown name is a matter of the route (WHEP-06: deployed players look for 404); whether a known stream is live is

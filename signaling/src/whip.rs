@@ -16,7 +16,7 @@ pub(crate) async fn post(
     StreamName(stream): StreamName,
     request: Request,
 ) -> Result<Response, Problem> {
-    let identity = state.authorize(&stream, request.headers())?;
+    let identity = state.authorize(&stream, request.headers(), request.uri().query())?;
     let received = clock::now();
     let offer = establish::read_offer(request).await?;
     let agreement = negotiate::publisher(&offer)?;

@@ -191,6 +191,9 @@ fn core_config(
 fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<SignalingConfig, Contradiction> {
     let mut checked = Tokens::default();
     for AccessToken { stream, token } in tokens {
+        if let Some(name) = stream.as_ref().filter(|name| name.contains('/') && !settings.slash_names) {
+            return refuse(format!("token: no stream can have the name {name}: set slash_names to allow `/` in names"));
+        }
         checked
             .add(stream.as_deref().unwrap_or("*"), token)
             .map_err(|error| Contradiction(format!("token: {error}")))?;
@@ -207,6 +210,7 @@ fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<Signa
         },
         max_sessions: settings.max_sessions,
         lenient_if_match: settings.lenient_if_match,
+        slash_names: settings.slash_names,
     })
 }
 
@@ -352,5 +356,17 @@ mod tests {
     fn timeouts_reach_the_core() {
         let settings = Settings { ice_timeout: Seconds(std::time::Duration::from_secs(7)), ..Settings::default() };
         assert_eq!(resolve(&settings, &machine()).unwrap().core.ice_timeout.as_secs(), 7);
+    }
+
+    // F-22
+    #[test]
+    fn a_token_for_a_name_with_a_slash_wants_slash_names() {
+        let mut settings = Settings { token: vec!["live/cam1=x".parse().unwrap()], ..Settings::default() };
+        assert!(refused(settings.clone()).contains("slash_names"));
+        settings.slash_names = true;
+        let resolved = resolve(&settings, &machine()).unwrap().signaling;
+        assert!(resolved.slash_names && resolved.tokens.names("live/cam1"));
+        settings.token = vec!["live//cam1=x".parse().unwrap()];
+        assert!(refused(settings).starts_with("token: "));
     }
 }

@@ -120,6 +120,9 @@ settings! {
         /// Accept a trickle PATCH without If-Match, as client libraries before 2024 send it.
         lenient_if_match: bool = SignalingConfig::default().lenient_if_match, "SLUICE_LENIENT_IF_MATCH", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// Stream names may have `/` between their parts, as in /whip/live/cam1.
+        slash_names: bool = SignalingConfig::default().slash_names, "SLUICE_SLASH_NAMES", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
     }
     "Media" {
         /// UDP port of the first shard; shard n listens on this plus n. 0 lets the system choose.

@@ -203,8 +203,8 @@ impl FromStr for AccessToken {
         if stream.is_empty() {
             return Err(bad("no stream before the ="));
         }
-        if stream != "*" && !stream.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-:".contains(&b)) {
-            return Err(bad("a stream name has letters, digits and ._~-: only"));
+        if stream != "*" && !stream.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-:/".contains(&b)) {
+            return Err(bad("a stream name has letters, digits and ._~-: only, and / with slash_names"));
         }
         let body = token.trim_end_matches('=');
         if body.is_empty() || !body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b)) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use media_core::media::{Codec, MediaKind, Role, TrackId};
 use media_core::{CoreEvent, SessionSpec};
-use signaling::{Observer, Signaling, SignalingConfig, router};
+use signaling::{Observer, Signaling, SignalingConfig, Tokens, router};
 use support::{App, FakeMediaPlane, Reply, Sdp, golden, lint, media_line, values};
 
 const MID: &str = "a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid\r\n";
@@ -285,4 +285,100 @@ async fn a_payload_type_of_rtx_that_another_section_uses_is_given_up() {
     assert_eq!(media_line(&Sdp::read(&reply.body).sections[1]).3, ["96"]);
     let (_, spec) = taken(&in_each_section(&format!("{offer}{rtx}"), MID)).await;
     assert_eq!(spec.sections[1].formats[0].rtx_payload_type, Some(111), "MIDs tell them apart");
+}
+
+// F-22
+#[tokio::test]
+async fn a_path_that_is_no_streams_says_what_a_name_may_be() {
+    let app = App::new(SignalingConfig::default());
+    for (path, what) in [
+        ("/whip/live/cam1", "without `/` unless the server is set to slash_names"),
+        ("/whip/live%2Fcam1", "without `/` unless the server is set to slash_names"),
+        ("/whip/a/b/c/d", "a stream name is 1 to 128 of A-Z a-z 0-9 . _ ~ - :"),
+        ("/whip/a%20b", "a stream name is 1 to 128 of A-Z a-z 0-9 . _ ~ - :"),
+        ("/whip/show/", "without it, /whip/show is a stream's"),
+        ("/whep/show/", "without it, /whep/show is a stream's"),
+        ("/whip", "/whip/{stream}"),
+        ("/whip/", "/whip/{stream}"),
+    ] {
+        let reply = app.post(path, &golden("obs")).await;
+        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (404, "not-found"), "{path}");
+        assert!(reply.body.contains(what), "{path}: {}", reply.body);
+        let instance = serde_json::from_str::<serde_json::Value>(&reply.body).unwrap()["instance"].clone();
+        assert_eq!(instance.as_str().unwrap().trim_end_matches('/'), path.replace("%2F", "/").trim_end_matches('/'));
+    }
+    let gone = app.post(&format!("/whip/s/{}", "0".repeat(32)), "").await;
+    assert!(gone.body.contains("\"detail\":\"no such session\""), "{}", gone.body);
+}
+
+// F-22
+#[tokio::test]
+async fn names_with_slashes_work_where_the_setting_allows_them() {
+    let mut tokens = Tokens::default();
+    tokens.add("live/cam1", "s3cret").unwrap();
+    tokens.add("live", "other").unwrap();
+    let app = App::new(SignalingConfig { slash_names: true, tokens, ..SignalingConfig::default() });
+    let bearer = |token| ("authorization", token);
+    let sdp = ("content-type", "application/sdp");
+    for path in ["/whip/live/cam1", "/whip/live%2Fcam1", "/whip/live/cam1?x=y"] {
+        let foreign = app.send("POST", path, &[sdp, bearer("Bearer other")], golden("obs")).await;
+        assert_eq!(foreign.code(), "forbidden");
+        let reply = app.send("POST", path, &[sdp, bearer("Bearer s3cret")], golden("obs")).await;
+        assert_eq!(reply.status, 201, "{path}: {}", reply.body);
+        let (session, etag) = (reply.header("location").to_owned(), reply.header("etag").to_owned());
+        assert!(session.starts_with("/whip/live/cam1/") && session.len() == "/whip/live/cam1/".len() + 32, "{session}");
+        assert!(app.stream("live/cam1").unwrap().publisher.is_some() && app.stream("live").is_none());
+        assert_eq!(app.post("/whep/live/cam1", &golden("chromium-watch")).await.status, 201);
+        assert_eq!(app.send("OPTIONS", "/whip/live/cam1", &[], "").await.header("accept-post"), "application/sdp");
+        assert_eq!(app.send("OPTIONS", &session, &[], "").await.header("allow"), "OPTIONS, GET, HEAD, PATCH, DELETE");
+        assert_eq!(app.send("GET", &session, &[], "").await.status, 204);
+        assert_eq!(app.patch(&session, &etag, "a=end-of-candidates").await.status, 204);
+        assert_eq!(app.send("GET", &format!("{session}/stages"), &[], "").await.status, 200);
+        // The secret belongs to this stream alone.
+        let secret = session.rsplit('/').next().unwrap();
+        for other in
+            [format!("/whip/live/{secret}"), format!("/whip/cam1/{secret}"), format!("/whep/live/cam1/{secret}")]
+        {
+            assert_eq!(app.send("DELETE", &other, &[], "").await.status, 404, "{other}");
+        }
+        assert_eq!(app.send("DELETE", &session, &[], "").await.status, 200);
+    }
+    for path in ["/whip/live/cam1/", "/whip/live//cam1", "/whip/live/.."] {
+        let reply = app.send("POST", path, &[sdp, bearer("Bearer s3cret")], golden("obs")).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.body.contains("with single `/`")),
+            (404, true),
+            "{path}: {}",
+            reply.body
+        );
+    }
+    assert_eq!(app.send("GET", "/whip/live", &[], "").await.status, 200, "plain names are as before");
+}
+
+// F-22, AUTH-01
+#[tokio::test]
+async fn a_token_that_is_not_where_it_belongs_is_told_so() {
+    let mut tokens = Tokens::default();
+    tokens.add("cam", "s3cret").unwrap();
+    let app = App::new(SignalingConfig { tokens, ..SignalingConfig::default() });
+    let sdp = ("content-type", "application/sdp");
+    for (path, authorization, what) in [
+        ("/whip/cam", Some("s3cret"), "the scheme `Bearer ` is missing"),
+        ("/whip/cam", Some("Basic czNjcmV0"), "the scheme must be Bearer"),
+        ("/whip/cam", Some("Bearer 's3cret'"), "quotes"),
+        ("/whip/cam?token=s3cret", None, "in the URL"),
+        ("/whip/cam", None, "no Authorization header"),
+        ("/whip/cam", Some("Bearer other"), "the token is not known"),
+    ] {
+        let mut headers = vec![sdp];
+        headers.extend(authorization.map(|value| ("authorization", value)));
+        let reply = app.send("POST", path, &headers, golden("obs")).await;
+        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (401, "unauthorized"), "{authorization:?}");
+        assert!(reply.header("www-authenticate").starts_with("Bearer realm="));
+        let detail = serde_json::from_str::<serde_json::Value>(&reply.body).unwrap()["detail"].clone();
+        let detail = detail.as_str().unwrap();
+        assert!(detail.contains(what) && !detail.contains("s3cret"), "{detail}");
+    }
+    let headers = [sdp, ("authorization", "bearer  s3cret ")];
+    assert_eq!(app.send("POST", "/whip/cam", &headers, golden("obs")).await.status, 201);
 }
