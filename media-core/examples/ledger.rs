@@ -45,6 +45,9 @@ async fn main() -> Result<(), StartError> {
             CoreEvent::FormatInUse { session, track, payload_type } => {
                 println!("session {session}: {} is sent as payload type {payload_type}", track.kind.as_str());
             }
+            CoreEvent::PublisherSilence { session, since } => {
+                println!("session {session}: {}", if since.is_some() { "silent" } else { "heard again" });
+            }
             CoreEvent::Ended { session, reason, .. } => {
                 end(session, reason, &ledger);
                 break;

@@ -19,6 +19,10 @@ impl From<IpAddr> for PublicAddress {
     }
 }
 
+/// A connected publisher from which nothing authentic came for this long is silent. Media or RTCP come many times a second,
+/// and checks at least every 2.5 s from libwebrtc even where nothing is sent; a dead network is to be noticed soon.
+pub const PUBLISHER_SILENCE: Duration = Duration::from_millis(2500);
+
 /// The settings of a core. The defaults serve one shard on loopback.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {

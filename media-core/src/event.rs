@@ -1,5 +1,7 @@
 //! Events of the core for control.
 
+use std::time::Instant;
+
 use crate::ledger::{Reason, StageEvent};
 use crate::media::TrackId;
 use crate::spec::SessionId;
@@ -23,6 +25,14 @@ pub enum CoreEvent {
         track: TrackId,
         /// The RTP payload type, of those in the answer to the publisher.
         payload_type: u8,
+    },
+    /// A publisher fell silent: nothing authentic came from it for [`PUBLISHER_SILENCE`](crate::PUBLISHER_SILENCE). Or it is
+    /// heard again.
+    PublisherSilence {
+        /// The publisher's session.
+        session: SessionId,
+        /// When it was last heard; `None` if it is heard again.
+        since: Option<Instant>,
     },
     /// The session is over and everything of it in the core is freed.
     Ended {

@@ -79,7 +79,7 @@ pub mod stats;
 mod stream;
 mod token_bucket;
 
-pub use config::{CoreConfig, PublicAddress};
+pub use config::{CoreConfig, PUBLISHER_SILENCE, PublicAddress};
 pub use event::CoreEvent;
 pub use handle::{MediaCore, StartError};
 pub use spec::{

@@ -1,6 +1,9 @@
 //! The settings of signalling, with their defaults and the reasons for them.
 
-use media_core::IceMode;
+use std::time::Duration;
+
+use media_core::{CoreConfig, IceMode};
+use strum::{Display, EnumString};
 
 use crate::auth::Tokens;
 
@@ -24,6 +27,26 @@ pub struct SignalingConfig {
     pub max_sessions: usize,
     /// Stream names may have `/` between their parts. Default off: most proxies and players expect one path segment.
     pub slash_names: bool,
+    /// When a publisher's own earlier session gives way to its next POST.
+    pub publish_takeover: PublishTakeover,
+    /// The media core's `ice_timeout`, for a `Retry-After` that is true.
+    pub ice_timeout: Duration,
+    /// The media core's `liveness_timeout`, likewise.
+    pub liveness_timeout: Duration,
+}
+
+/// When a publisher's session gives way to another POST of the same identity: the same token, or anybody where publishing
+/// needs none. One that never saw a valid connectivity check always does (WHIP-32); that of another token never does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Display, EnumString)]
+#[strum(serialize_all = "lowercase")]
+pub enum PublishTakeover {
+    /// Once nothing came from it for [`media_core::PUBLISHER_SILENCE`]: its network is gone.
+    #[default]
+    Silent,
+    /// Not before it has ended.
+    Never,
+    /// At once, even while it sends.
+    Always,
 }
 
 impl Default for SignalingConfig {
@@ -37,6 +60,9 @@ impl Default for SignalingConfig {
             lenient_if_match: false,
             max_sessions: 20_000,
             slash_names: false,
+            publish_takeover: PublishTakeover::default(),
+            ice_timeout: CoreConfig::default().ice_timeout,
+            liveness_timeout: CoreConfig::default().liveness_timeout,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::sdp::negotiate::{Agreement, IgnoredCandidates};
 use crate::sdp::offer::Offer;
 use crate::service::Signaling;
 use crate::state::RouterState;
+use crate::takeover::TakeoverRule;
 
 /// A client that may join.
 pub(crate) struct Join {
@@ -143,10 +144,7 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
         created: received,
         detail: detail(&offer, &agreement),
     };
-    let replaced = signaling
-        .registry
-        .open(clock::now(), new)
-        .map_err(|_| Problem::new(Slug::PublishConflict, "another publisher holds the stream; it must end first"))?;
+    let replaced = signaling.registry.open(clock::now(), new, &TakeoverRule::of(&signaling.config))?;
     if let Some((shard, session)) = replaced {
         signaling.media_plane.close(shard, session, Reason::Replaced);
     }

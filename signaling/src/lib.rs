@@ -28,13 +28,14 @@ mod sdpfrag;
 mod service;
 mod session_resource;
 mod state;
+mod takeover;
 mod trickle;
 mod view;
 mod whep;
 mod whip;
 
 pub use auth::{Access, Identity, TokenError, Tokens};
-pub use config::{AllowedOrigins, SignalingConfig};
+pub use config::{AllowedOrigins, PublishTakeover, SignalingConfig};
 pub use media_plane::MediaPlane;
 pub use observer::{Observer, Resource};
 pub use problem::{Problem, Slug};

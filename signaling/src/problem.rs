@@ -182,7 +182,13 @@ impl Problem {
 
     /// A problem that passes, with `Retry-After` (ERR-06).
     pub fn retry_later(slug: Slug, detail: impl Into<String>) -> Problem {
-        Problem::new(slug, detail).with(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))
+        Problem::new(slug, detail).retry_after(RETRY_AFTER_SECONDS)
+    }
+
+    /// Adds `Retry-After` (RFC 9110 §10.2.3).
+    #[must_use]
+    pub(crate) fn retry_after(self, seconds: u64) -> Problem {
+        self.with(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
     /// 404 of a path that no route knows.

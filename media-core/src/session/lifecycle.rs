@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::CoreConfig;
+use crate::config::{CoreConfig, PUBLISHER_SILENCE};
 use crate::ice::{CheckRefusal, Refusals};
 use crate::ledger::{Reason, Stage, StageChange, StageEvent};
 use crate::media::{Role, TrackId};
@@ -41,6 +41,8 @@ pub(crate) struct Lifecycle {
     phase: Phase,
     phase_since: Instant,
     last_authentic: Instant,
+    /// Nothing came for [`PUBLISHER_SILENCE`], and control was told.
+    is_silent: bool,
     authentic_media: bool,
     first_auth_failure: Option<Instant>,
     auth_failures: u64,
@@ -100,6 +102,7 @@ impl Lifecycle {
             phase: Phase::Checking,
             phase_since: now,
             last_authentic: now,
+            is_silent: false,
             authentic_media: false,
             first_auth_failure: None,
             auth_failures: 0,
@@ -241,6 +244,17 @@ impl Lifecycle {
         if let Media::Viewer(viewer) = &mut self.media {
             viewer.on_report(track, highest, sent);
         }
+    }
+
+    /// Whether the peer fell silent since the last call (since when), or is heard again (`None`); for a connected publisher,
+    /// whose stream another session of it may want.
+    pub(crate) fn poll_silence(&mut self, now: Instant) -> Option<Option<Instant>> {
+        let is_connected = matches!(self.phase, Phase::Handshaking | Phase::Secured);
+        let is_silent = is_connected && self.role == Role::Publisher && !self.is_alive(now, PUBLISHER_SILENCE);
+        if is_silent == std::mem::replace(&mut self.is_silent, is_silent) {
+            return None;
+        }
+        Some(is_silent.then_some(self.last_authentic))
     }
 
     /// Judges the stages by what is known now. `Some` means: end the session for this reason.

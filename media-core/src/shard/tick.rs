@@ -159,6 +159,9 @@ impl Shard {
     fn tick_session(&mut self, now: Instant, key: usize) {
         self.tick_ice(now, key);
         let session = &mut self.sessions.slab[key];
+        if let Some(since) = session.lifecycle.poll_silence(now) {
+            let _ = self.events.send(CoreEvent::PublisherSilence { session: session.id, since });
+        }
         let stream = &self.streams.slab[session.stream];
         let mut reason = session.poll(now, &stream.tracks, stream.published.as_deref());
         if session.role == Role::Viewer

@@ -157,7 +157,7 @@ impl Server {
                     self.ended.borrow_mut().push((session, reason));
                     false
                 }
-                CoreEvent::FormatInUse { .. } => false,
+                CoreEvent::FormatInUse { .. } | CoreEvent::PublisherSilence { .. } => false,
             })
         });
         peer

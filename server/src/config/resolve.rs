@@ -211,6 +211,9 @@ fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<Signa
         max_sessions: settings.max_sessions,
         lenient_if_match: settings.lenient_if_match,
         slash_names: settings.slash_names,
+        publish_takeover: settings.publish_takeover.0,
+        ice_timeout: settings.ice_timeout.0,
+        liveness_timeout: settings.liveness_timeout.0,
     })
 }
 
@@ -355,7 +358,9 @@ mod tests {
     #[test]
     fn timeouts_reach_the_core() {
         let settings = Settings { ice_timeout: Seconds(std::time::Duration::from_secs(7)), ..Settings::default() };
-        assert_eq!(resolve(&settings, &machine()).unwrap().core.ice_timeout.as_secs(), 7);
+        let resolved = resolve(&settings, &machine()).unwrap();
+        assert_eq!(resolved.core.ice_timeout.as_secs(), 7);
+        assert_eq!(resolved.signaling.ice_timeout.as_secs(), 7, "for Retry-After");
     }
 
     // F-22

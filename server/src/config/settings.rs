@@ -7,7 +7,7 @@ use media_core::{CoreConfig, IceMode};
 use serde::{Deserialize, Serialize};
 use signaling::SignalingConfig;
 
-use super::values::{self, AccessToken, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds};
+use super::values::{self, AccessToken, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, Takeover};
 
 /// What is fixed about one setting, for help texts, errors and the reference file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +120,10 @@ settings! {
         /// Accept a trickle PATCH without If-Match, as client libraries before 2024 send it.
         lenient_if_match: bool = SignalingConfig::default().lenient_if_match, "SLUICE_LENIENT_IF_MATCH", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// When a publisher's session gives way to a new POST with the same token, or by anybody where no token is needed:
+        /// `silent` once nothing came from it for 2.5 s, `never` before it has ended, `always` at once.
+        publish_takeover: Takeover = Takeover::default(), "SLUICE_PUBLISH_TAKEOVER", "silent|never|always",
+            "silent, never or always";
         /// Stream names may have `/` between their parts, as in /whip/live/cam1.
         slash_names: bool = SignalingConfig::default().slash_names, "SLUICE_SLASH_NAMES", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use media_core::IceMode;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use signaling::PublishTakeover;
 use tracing_subscriber::EnvFilter;
 
 /// A value that does not fit its setting; the text says what is wrong, never the value of a token.
@@ -35,7 +36,7 @@ macro_rules! by_text {
     )+};
 }
 
-by_text!(BaseUrl, Origin, AccessToken, Ice, LogFilter, LogFormat, PublicHost);
+by_text!(BaseUrl, Origin, AccessToken, Ice, Takeover, LogFilter, LogFormat, PublicHost);
 
 /// Reads a value of the file. Where a list is wanted, a single value stands for a list of one.
 pub fn lenient<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
@@ -316,6 +317,24 @@ impl fmt::Display for PublicHost {
     }
 }
 
+/// When a publisher's own earlier session gives way to its next POST: `silent`, `never` or `always`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Takeover(pub PublishTakeover);
+
+impl FromStr for Takeover {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Takeover, BadValue> {
+        text.parse().map(Takeover).map_err(|_| bad("unknown policy"))
+    }
+}
+
+impl fmt::Display for Takeover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 /// A filter of tracing-subscriber, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(pub String);
@@ -439,6 +458,15 @@ mod tests {
         ] {
             assert!(text.parse::<PublicHost>().is_err(), "{text}");
         }
+    }
+
+    // F-10
+    #[test]
+    fn policies_of_takeover_are_written_as_they_are_read() {
+        for text in ["silent", "never", "always"] {
+            assert_eq!(text.parse::<Takeover>().map(|policy| policy.to_string()), Ok(text.to_owned()));
+        }
+        assert!("Silent ".parse::<Takeover>().is_err() && "".parse::<Takeover>().is_err());
     }
 
     #[test]

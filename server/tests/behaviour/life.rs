@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use loadtest::client::{ClientError, ClientOptions, PublisherOptions, Viewer};
 use loadtest::run::Plan;
-use loadtest::sdp::{Imitation, Offer, OfferedSection, Setup};
+use loadtest::sdp::{Imitation, Offer, OfferedSection, Setup, Ssrcs};
 use media_core::media::Codec;
 
 use crate::support::{LONG, Sluice, eventually, viewer_sees};
@@ -88,12 +88,17 @@ async fn a_publisher_that_restarts_is_seen_as_one_stream_without_a_discontinuity
 
 /// Posts a good viewer's offer, whatever the answer.
 async fn post_viewer(server: &Sluice, stream: &str) -> reqwest::Response {
+    post_offer(server, &format!("whep/{stream}"), None).await
+}
+
+/// Posts the offer of a client that sends or only receives, whatever the answer.
+async fn post_offer(server: &Sluice, path: &str, sends: Option<Ssrcs>) -> reqwest::Response {
     let ice = media_core::internals::ice::random_credentials();
     let certificate = media_core::internals::dtls::Certificate::generate().unwrap();
-    let sections = [OfferedSection { codecs: vec![Codec::Vp8], sends: None }];
+    let sections = [OfferedSection { codecs: vec![Codec::Vp8], sends }];
     let (fingerprint, setup, imitates) = (certificate.fingerprint(), Setup::ActPass, Imitation::Browser);
     let offer = Offer { ice: &ice, fingerprint, setup, imitates, transport_cc: false, sections: &sections };
-    let request = server.http.post(format!("{}/whep/{stream}", server.base));
+    let request = server.http.post(format!("{}/{path}", server.base));
     request.header("Content-Type", "application/sdp").body(offer.to_sdp()).send().await.unwrap()
 }
 
@@ -179,6 +184,71 @@ async fn viewers_of_a_stream_whose_publisher_stays_away_are_closed() {
     })
     .await;
     assert_eq!(server.metric("sluice_shard_sessions", &[]).await, 0.0);
+}
+
+// F-10
+#[tokio::test]
+async fn a_publisher_whose_network_died_takes_its_stream_over_when_it_was_told_to_come_back() {
+    for mode in ["lite", "full"] {
+        let server = Sluice::start(&["--ice", mode]).await;
+        let publisher = server.publisher("s").await;
+        let viewer = server.viewer("s").await;
+        viewer_sees("media", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
+        // Neither DELETE nor close_notify: the packets just end.
+        drop(publisher);
+        let refused = post_offer(&server, "whip/s", Some(Ssrcs { media: 1, rtx: 2 })).await;
+        assert_eq!(refused.status(), 409, "it was heard a moment ago");
+        let seconds: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert_eq!(seconds, 3);
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let publisher = server.publisher("s").await;
+        viewer_sees("its media", &viewer, LONG, |figures| figures.video.restarts == 1).await;
+        let sessions = server.sessions("s", "publisher").await;
+        let reasons: Vec<_> = sessions.iter().map(|session| session["reason"].as_str()).collect();
+        assert_eq!(reasons, [Some("replaced"), None]);
+        assert_eq!(server.metric("sluice_publishers", &[]).await, 1.0);
+        let figures = viewer.stop().await.unwrap();
+        assert!(figures.is_intact(), "{figures:?}");
+        publisher.stop().await.unwrap();
+    }
+}
+
+// F-10: silence is what the server hears, not what a session's age or its media say.
+#[tokio::test]
+async fn a_publisher_that_sends_checks_and_reports_but_no_media_keeps_its_stream() {
+    let server = Sluice::start(&[]).await;
+    let publisher = server.publisher("s").await;
+    publisher.pause(true);
+    // Longer than silence takes to count.
+    for _ in 0..40 {
+        assert_eq!(post_offer(&server, "whip/s", Some(Ssrcs { media: 1, rtx: 2 })).await.status(), 409);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    publisher.stop().await.unwrap();
+}
+
+// F-10
+#[tokio::test]
+async fn the_policy_of_takeover_is_a_setting() {
+    let server = Sluice::start(&["--publish-takeover", "always"]).await;
+    let first = server.publisher("s").await;
+    let second = server.publisher("s").await;
+    let end = tokio::time::timeout(LONG, first.ended()).await.unwrap();
+    assert!(matches!(end, ClientError::ClosedByServer), "{end}");
+    second.stop().await.unwrap();
+
+    let server = Sluice::start(&["--publish-takeover", "never", "--liveness-timeout", "5s"]).await;
+    drop(server.publisher("s").await);
+    let died = Instant::now();
+    let refused = post_offer(&server, "whip/s", Some(Ssrcs { media: 1, rtx: 2 })).await;
+    let seconds: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((5..=6).contains(&seconds), "{seconds}");
+    while died.elapsed() < Duration::from_secs(4) {
+        assert_eq!(post_offer(&server, "whip/s", Some(Ssrcs { media: 1, rtx: 2 })).await.status(), 409);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(seconds).saturating_sub(died.elapsed())).await;
+    server.publisher("s").await.stop().await.unwrap();
 }
 
 // WHIP-33

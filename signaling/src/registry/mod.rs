@@ -28,6 +28,7 @@ use crate::auth::Identity;
 use crate::clock;
 use crate::limits::{ENDED_RETENTION, MAX_ENDED, MAX_IDLE_STREAMS, PRUNE_INTERVAL, STREAM_RETENTION, TOMBSTONE};
 use crate::observer::Observer;
+use crate::takeover::{PublishConflict, TakeoverRule};
 use crate::view::{SessionView, StreamView};
 
 /// All streams and sessions of this process.
@@ -52,10 +53,6 @@ pub struct Counts {
     /// Live viewer sessions.
     pub viewers: usize,
 }
-
-/// Why a session could not be entered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PublishConflict;
 
 /// What the URL of a session leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +104,11 @@ impl Registry {
                 };
                 if let Some(mut stream) = self.streams.get_mut(&stream) {
                     stream.format_in_use(session, track, payload_type);
+                }
+            }
+            CoreEvent::PublisherSilence { session, since } => {
+                if let Some(mut session) = self.sessions.get_mut(&session) {
+                    session.silent_since = since;
                 }
             }
             CoreEvent::Ended { session, reason, stats } => self.end(now, session, reason, stats),
@@ -175,12 +177,13 @@ impl Registry {
         stream.ever_published.then(|| stream.published())
     }
 
-    /// Enters a session. A publisher takes the stream, unless another one holds it; one of the same identity that never sent
-    /// a valid check gives way (WHIP-32) and is returned, for the media plane to close.
+    /// Enters a session. A publisher takes the stream, unless another one holds it and does not give way by the rule; one
+    /// that does is returned, for the media plane to close.
     pub(crate) fn open(
         &self,
         now: Instant,
         new: NewSession,
+        rule: &TakeoverRule,
     ) -> Result<Option<(ShardIndex, SessionId)>, PublishConflict> {
         let mut replaced = None;
         let (id, role) = (new.id, new.role);
@@ -194,9 +197,7 @@ impl Registry {
                     if let Some(holder) = stream.publisher
                         && let Some(mut holder) = self.sessions.get_mut(&holder).filter(|holder| holder.is_live())
                     {
-                        if !holder.is_half_open() || holder.new.identity != new.identity {
-                            return Err(PublishConflict);
-                        }
+                        rule.judge(now, &holder, new.identity)?;
                         holder.closing = Some(Reason::Replaced);
                         replaced = Some((holder.new.shard, holder.new.id));
                     }

@@ -52,6 +52,8 @@ pub(crate) struct SessionRecord {
     pub(crate) created_unix_ms: u64,
     pub(crate) ledger: Ledger,
     pub(crate) stats: SessionStats,
+    /// A publisher's: since when nothing came from it, if that is long enough to count.
+    pub(crate) silent_since: Option<Instant>,
     /// Set when the media core was told to end it.
     pub(crate) closing: Option<Reason>,
     pub(crate) ended: Option<End>,
@@ -69,6 +71,7 @@ impl SessionRecord {
             created_unix_ms: unix_ms(),
             ledger,
             stats: SessionStats::default(),
+            silent_since: None,
             closing: None,
             ended: None,
             new,

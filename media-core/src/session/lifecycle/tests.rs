@@ -218,6 +218,24 @@ fn a_viewer_that_never_reports_fails_with_no_receipt() {
     assert_eq!(case.reason(Stage::Media), Some(Reason::NoReceipt));
 }
 
+// F-10
+#[test]
+fn a_publisher_that_falls_silent_and_is_heard_again_is_reported_once_each() {
+    let mut case = Case::new(Role::Publisher);
+    let at = |case: &Case, millis| case.start + Duration::from_millis(millis);
+    assert_eq!(case.lifecycle.poll_silence(at(&case, 9_000)), None, "it never connected");
+    case.lifecycle.on_valid_check(at(&case, 10_000), String::new);
+    let begun = at(&case, 10_000);
+    assert_eq!(case.lifecycle.poll_silence(at(&case, 12_499)), None);
+    assert_eq!(case.lifecycle.poll_silence(at(&case, 12_500)), Some(Some(begun)));
+    assert_eq!(case.lifecycle.poll_silence(at(&case, 12_600)), None);
+    case.lifecycle.on_valid_check(at(&case, 13_000), String::new);
+    assert_eq!(case.lifecycle.poll_silence(at(&case, 13_000)), Some(None));
+    assert_eq!(case.lifecycle.poll_silence(at(&case, 13_100)), None);
+    let mut viewer = Case::secured(Role::Viewer);
+    assert_eq!(viewer.lifecycle.poll_silence(viewer.at(9)), None);
+}
+
 // WHIP-33
 #[test]
 fn a_peer_that_falls_silent_is_given_up_after_the_liveness_time() {
