@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)|^\[[^\]]+\]:\s+(\S+)|<(?:img|a)\b[^>]*?(?:src|href)=\"([^\"]+)\"", re.M)
 # The enums whose variants are the codes, in kebab-case, and where they are defined.
-ENUMS = {"Reason": "media-core/src", "Slug": "signaling/src"}
+ENUMS = {"Reason": "media-core/src", "WarningCode": "media-core/src", "Slug": "signaling/src"}
 
 
 def pages():

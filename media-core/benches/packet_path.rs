@@ -138,7 +138,7 @@ fn viewer(index: usize, transport_wide: bool) -> Viewer {
             ..MediaSection::new("0", track.kind, vec![format.clone()])
         };
         let mut egress = EgressTrack::new(track, &section, 1).expect("it has SSRCs");
-        egress.set_publisher_formats(&[format]);
+        egress.set_publisher_formats(&[format], None);
         egress
     };
     let audio = track(TrackId::AUDIO, Format::new(111, Codec::Opus));

@@ -42,8 +42,8 @@ async fn main() -> Result<(), StartError> {
                 println!("session {session}: {}: {:?} {}", event.stage, event.change, event.detail);
                 ledger.apply(&event);
             }
-            CoreEvent::FormatInUse { session, track, payload_type } => {
-                println!("session {session}: {} is sent as payload type {payload_type}", track.kind.as_str());
+            CoreEvent::FormatInUse { session, track, in_use } => {
+                println!("session {session}: {} is sent as payload type {}", track.kind.as_str(), in_use.payload_type);
             }
             CoreEvent::PublisherSilence { session, since } => {
                 println!("session {session}: {}", if since.is_some() { "silent" } else { "heard again" });
@@ -76,6 +76,7 @@ fn publisher(id: SessionId, stream: StreamId) -> SessionSpec {
         ice,
         dtls: DtlsParameters { role: DtlsRole::Server, fingerprints: vec![fingerprint] },
         sections: vec![MediaSection::new("0", MediaKind::Audio, vec![Format::new(111, Codec::Opus)])],
+        refused: Vec::new(),
         cname: "example".into(),
     }
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::ledger::{Reason, StageEvent};
 use crate::media::TrackId;
+use crate::rtp::profile::FormatInUse;
 use crate::spec::SessionId;
 use crate::stats::SessionStats;
 
@@ -17,14 +18,14 @@ pub enum CoreEvent {
         /// The change, for [`Ledger::apply`](crate::ledger::Ledger::apply).
         event: StageEvent,
     },
-    /// A publisher's section began to send in this format, or changed to it.
+    /// A publisher's section began to send in this format or changed to it, or its stream has another profile now.
     FormatInUse {
         /// The publisher's session.
         session: SessionId,
         /// The track of the section.
         track: TrackId,
-        /// The RTP payload type, of those in the answer to the publisher.
-        payload_type: u8,
+        /// Payload type and profile.
+        in_use: FormatInUse,
     },
     /// A publisher fell silent: nothing authentic came from it for [`PUBLISHER_SILENCE`](crate::PUBLISHER_SILENCE). Or it is
     /// heard again.

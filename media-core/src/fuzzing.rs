@@ -14,6 +14,7 @@ use crate::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter};
 use crate::rtp::codec::parameter_sets::{MAX_UNIT_LEN, MAX_UNITS, ParameterSets};
 use crate::rtp::codec::{Start, start, vp8, vp9};
 use crate::rtp::nack::{MAX_PENDING, NackGenerator};
+use crate::rtp::profile::Profile;
 use crate::rtp::receive::ReceiveStats;
 use crate::rtp::red::{self, Redundancy};
 use crate::rtp::rtt::{MAX_INTERVAL, MIN_INTERVAL, RoundTrip};
@@ -143,20 +144,25 @@ pub fn vp8_packet(data: &[u8]) {
 pub fn vp9_packet(data: &[u8]) {
     let descriptor = vp9::Vp9Descriptor::parse(data);
     assert!(descriptor.is_none_or(|descriptor| (1..=data.len()).contains(&descriptor.len)));
+    let profile = Profile::of_payload(Codec::Vp9, data);
     if start(Codec::Vp9, data) == Start::Keyframe {
         assert!(descriptor.is_some_and(|descriptor| descriptor.frame_start && !descriptor.inter_picture));
+    } else {
+        assert_eq!(profile, None);
     }
 }
 
 /// An H.264 payload.
 pub fn h264(data: &[u8]) {
     start(Codec::H264, data);
+    profile(Codec::H264, data);
     learn(Codec::H264, data);
 }
 
 /// An H.265 payload.
 pub fn h265(data: &[u8]) {
     start(Codec::H265, data);
+    profile(Codec::H265, data);
     learn(Codec::H265, data);
 }
 
@@ -176,7 +182,15 @@ fn format(codec: Codec, fmtp: &str) -> Format {
 /// An AV1 payload.
 pub fn av1(data: &[u8]) {
     start(Codec::Av1, data);
+    profile(Codec::Av1, data);
     learn(Codec::Av1, data);
+}
+
+/// What the payload says of its stream's profile: it takes itself, and has a name that is no longer than a line.
+fn profile(codec: Codec, data: &[u8]) {
+    if let Some(profile) = Profile::of_payload(codec, data) {
+        assert!(profile.decodes(profile) && profile.to_string().len() < 80);
+    }
 }
 
 /// A RED payload, and what viewers get of it.
@@ -205,7 +219,13 @@ pub fn fmtp(data: &[u8]) {
         let (publisher, viewer) = (format(codec, publisher), format(codec, viewer));
         // What a description names is hostile, too.
         let _ = ParameterSets::of(&publisher).map(|sets| sets.complete().count());
-        assert_eq!(compat::compatible(&publisher, &viewer), compat::compatible(&viewer, &publisher));
+        let sent = compat::Sent { format: &publisher, profile: None };
+        let compatible = compat::compatible(sent, &viewer);
+        assert_eq!(compat::carrier(sent, std::slice::from_ref(&viewer)).is_some(), compatible);
+        // Whoever is compatible with it takes what it says itself.
+        let described = |format| Profile::described(format).ok();
+        assert!(!compatible || (described(&publisher).is_some() && described(&viewer).is_some()));
+        assert!(!compatible || compat::compatible(sent, &publisher));
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use strum::{EnumCount, VariantArray};
 
+use crate::media::MediaKind;
+
 /// The stages of a session, in order. A stage has no output before the previous one succeeded.
 #[derive(
     Clone,
@@ -116,6 +118,10 @@ pub enum Reason {
     MediaDropped,
     /// RTP was sent, and the viewer reports no receipt.
     NoReceipt,
+    /// The publisher sends a track in a codec or profile that the viewer did not agree to.
+    UnsupportedCodec,
+    /// The publisher sends a track that the viewer offered to take and was answered without.
+    TrackAdded,
     /// A bug in the server.
     Internal,
 }
@@ -194,9 +200,68 @@ impl Reason {
             Reason::NoReceipt => {
                 "RTP leaves the server and the viewer reports no receipt of it: look at the path from server to viewer."
             }
+            Reason::UnsupportedCodec => {
+                "The publisher changed to what this viewer cannot decode; a player that joins anew gets the rest. The detail has both sides' codecs."
+            }
+            Reason::TrackAdded => "Nothing to do: a player that joins anew gets the track as well.",
             Reason::Internal => "A bug: please report it with the log line of this session.",
         }
     }
+}
+
+/// What is less than it could be though no stage failed. Every warning of the product is listed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum WarningCode {
+    /// A section was rejected for its codecs or profiles, while another lives.
+    CodecRefused,
+    /// A section of another media type than audio and video was rejected.
+    MediaTypeRefused,
+    /// A format was left out, as a parameter of it does not parse.
+    FormatIgnored,
+    /// The bit stream has another profile than the publisher's description says.
+    ProfileMismatch,
+    /// The publisher has come back without a track that the viewer was answered with.
+    TrackMissing,
+}
+
+impl WarningCode {
+    /// All of them.
+    pub const ALL: &[WarningCode] = WarningCode::VARIANTS;
+
+    /// The code: stable, kebab-case, used in the API, in logs and as a metric label.
+    pub fn code(self) -> &'static str {
+        self.into()
+    }
+
+    /// One line for the operator: what to look at.
+    pub fn advice(self) -> &'static str {
+        match self {
+            WarningCode::CodecRefused => {
+                "The peer gets nothing of this section: let the publisher send a codec and profile that its viewers have."
+            }
+            WarningCode::MediaTypeRefused => "Nothing to do: only audio and video are forwarded.",
+            WarningCode::FormatIgnored => {
+                "A bug of the client: it names a value that the payload format does not know."
+            }
+            WarningCode::ProfileMismatch => {
+                "Viewers are matched by the stream: set the encoder's profile to what the description says."
+            }
+            WarningCode::TrackMissing => "The publisher has left a track out; it is forwarded again once it is there.",
+        }
+    }
+}
+
+/// Which warning, of which media; `None` for what is neither audio nor video. A stage has one of each at most.
+pub type WarningKey = (WarningCode, Option<MediaKind>);
+
+/// One warning of a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What it is about.
+    pub key: WarningKey,
+    /// The facts of the case, for people: of codecs, those of both sides.
+    pub detail: String,
 }
 
 /// One thing that happened to one stage; the only way by which a [`Ledger`] changes.
@@ -225,6 +290,10 @@ pub enum StageChange {
     Failed(Reason),
     /// What had succeeded or failed is open again: it waits for something else.
     Reopened,
+    /// Something is less than it could be; its state stays.
+    Warned(WarningKey),
+    /// That is over.
+    Cleared(WarningKey),
 }
 
 /// One stage's record.
@@ -244,6 +313,31 @@ pub struct StageRecord {
     pub detail: String,
     /// How often it had succeeded and then did not hold.
     pub reopened: u32,
+    /// What is less than it could be.
+    pub warnings: Vec<Warning>,
+}
+
+impl StageRecord {
+    /// Writes a warning down; false if it stands there already, though its detail may be new.
+    fn warn(&mut self, key: WarningKey, detail: &str) -> bool {
+        let detail = detail.to_owned();
+        match self.warnings.iter_mut().find(|known| known.key == key) {
+            Some(known) => {
+                known.detail = detail;
+                false
+            }
+            None => {
+                self.warnings.push(Warning { key, detail });
+                true
+            }
+        }
+    }
+
+    fn clear(&mut self, key: WarningKey) -> bool {
+        let before = self.warnings.len();
+        self.warnings.retain(|known| known.key != key);
+        self.warnings.len() != before
+    }
 }
 
 /// All stages of one session.
@@ -264,6 +358,7 @@ impl Ledger {
             reason: None,
             detail: String::new(),
             reopened: 0,
+            warnings: Vec::new(),
         });
         Ledger { created, stages }
     }
@@ -296,6 +391,8 @@ impl Ledger {
                 record.state = StageState::Running;
                 record.reason = None;
             }
+            StageChange::Warned(key) => return record.warn(key, &event.detail),
+            StageChange::Cleared(key) => return record.clear(key),
             _ => return false,
         }
         record.reopened += u32::from(was_done && record.state != StageState::Done);
@@ -388,6 +485,28 @@ mod tests {
         assert_eq!((ledger.stage(Stage::Media).reopened, ledger.failure().is_none()), (1, true));
         assert!(ledger.apply(&fact(StageChange::Reopened, "")));
         assert_eq!(ledger.stage(Stage::Media).reopened, 2);
+    }
+
+    // F-26
+    #[test]
+    fn warnings_stand_beside_the_state_once_each_until_they_are_over() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        ledger.apply(&event(now, Stage::Signaling, StageChange::Done));
+        let video = (WarningCode::CodecRefused, Some(MediaKind::Video));
+        let warned = |detail: &str, key| StageEvent {
+            detail: detail.to_owned(),
+            ..event(now, Stage::Signaling, StageChange::Warned(key))
+        };
+        assert!(ledger.apply(&warned("H264 High", video)));
+        assert!(!ledger.apply(&warned("H264 Main", video)), "it is no other warning");
+        assert!(ledger.apply(&warned("PCMU", (WarningCode::CodecRefused, Some(MediaKind::Audio)))));
+        let record = ledger.stage(Stage::Signaling);
+        assert_eq!((record.state, record.warnings.len()), (StageState::Done, 2));
+        assert_eq!((record.warnings[0].detail.as_str(), record.detail.as_str()), ("H264 Main", ""));
+        assert!(ledger.apply(&event(now, Stage::Signaling, StageChange::Cleared(video))));
+        assert!(!ledger.apply(&event(now, Stage::Signaling, StageChange::Cleared(video))));
+        assert_eq!(ledger.stage(Stage::Signaling).warnings.len(), 1);
     }
 
     #[test]

@@ -34,6 +34,7 @@
 //!     },
 //!     dtls: DtlsParameters { role: DtlsRole::Server, fingerprints: vec![fingerprint] },
 //!     sections: vec![audio],
+//!     refused: vec![],
 //!     cname: "sluice".into(),
 //! });
 //!
@@ -91,7 +92,11 @@ pub use spec::{
 /// be sent.
 pub mod negotiation {
     pub use crate::ice::{MAX_REMOTE_CANDIDATES, candidate_line, candidate_ufrag, parse_candidate, random_credentials};
-    pub use crate::rtp::compat::{Fmtp, compatible};
+    pub use crate::rtp::compat::{Fmtp, Sent, carrier, compatible};
+    pub use crate::rtp::profile::{
+        Av1ProfileTierLevel, BadParameter, FormatInUse, H264Profile, H264ProfileLevel, H265ProfileTierLevel, Profile,
+        describe, describe_all,
+    };
 }
 
 /// The parts that the core is made of, without any promise of stability: for tests, benchmarks and fuzzing, and for the load

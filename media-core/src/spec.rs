@@ -173,6 +173,9 @@ pub struct SessionSpec {
     pub dtls: DtlsParameters,
     /// The live m-sections, at most one of each kind, in order of the description.
     pub sections: Vec<MediaSection>,
+    /// Sections that the client offered and the answer rejected, with the client's formats: a viewer whose publisher comes back
+    /// with what they would take is ended, so that it joins anew.
+    pub refused: Vec<MediaSection>,
     /// RTCP CNAME of the server in this session (RFC 7022 §4.2).
     pub cname: String,
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use media_core::ledger::{Reason, Stage, StageState};
+use media_core::ledger::{Reason, Stage, StageState, WarningCode};
 use media_core::media::Role;
 use media_core::stats::SessionStats;
 use media_core::stats::{DropReason, ShardCounters, ShardSnapshot};
@@ -120,6 +120,7 @@ struct EventCounters {
     stage_failures: IntCounterVec,
     stages_healed: IntCounterVec,
     candidates_ignored: IntCounterVec,
+    warnings: IntCounterVec,
     http_responses: IntCounterVec,
 }
 
@@ -238,6 +239,13 @@ impl EventCounters {
                 ),
                 &["role", "reason"],
             ))?,
+            warnings: d.add(IntCounterVec::new(
+                Opts::new(
+                    "sluice_session_warnings_total",
+                    "Sessions that have less than they could have, such as no video for want of a common codec, by warning code.",
+                ),
+                &["role", "code"],
+            ))?,
             http_responses: d.add(IntCounterVec::new(
                 Opts::new("sluice_http_responses_total", "Answers of the public HTTP listener."),
                 &["resource", "method", "status"],
@@ -248,6 +256,9 @@ impl EventCounters {
             counters.sessions_opened.with_label_values(&[role.as_str()]);
             for reason in Reason::ALL {
                 counters.sessions_ended.with_label_values(&[role.as_str(), reason.code()]);
+            }
+            for code in WarningCode::ALL {
+                counters.warnings.with_label_values(&[role.as_str(), code.code()]);
             }
         }
         Ok(counters)
@@ -494,6 +505,10 @@ impl Observer for Metrics {
 
     fn stage_healed(&self, role: Role, stage: Stage) {
         self.events.stages_healed.with_label_values(&[role.as_str(), stage.as_str()]).inc();
+    }
+
+    fn warned(&self, role: Role, code: WarningCode) {
+        self.events.warnings.with_label_values(&[role.as_str(), code.code()]).inc();
     }
 
     fn session_ended(&self, role: Role, reason: Reason, duration: Duration) {

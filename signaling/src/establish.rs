@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderValue, StatusCode};
 use media_core::ledger::Reason;
+use media_core::media::Role;
 use media_core::negotiation::{MAX_REMOTE_CANDIDATES, random_credentials};
 use media_core::{IceCredentials, IceParameters, SessionId, SessionSpec, ShardIndex, StreamId};
 
@@ -140,9 +141,11 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
         remote: agreement.remote.clone(),
         mids: offer.sections.iter().map(|section| section.mid.clone().unwrap_or_default()).collect(),
         candidate_room: MAX_REMOTE_CANDIDATES.saturating_sub(agreement.remote_candidates.len()),
-        sections: sections.clone(),
+        // Of a viewer nobody asks for them.
+        sections: if role == Role::Publisher { sections.clone() } else { Vec::new() },
         created: received,
         detail: detail(&offer, &agreement),
+        warnings: agreement.warnings,
     };
     let replaced = signaling.registry.open(clock::now(), new, &TakeoverRule::of(&signaling.config))?;
     if let Some((shard, session)) = replaced {
@@ -156,7 +159,8 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
         remote_candidates: agreement.remote_candidates,
     };
     let (id, stream, cname) = (names.id, names.stream, names.cname);
-    let spec = SessionSpec { id, stream, role, ice, dtls: agreement.dtls, sections, cname };
+    let (dtls, refused) = (agreement.dtls, agreement.refused);
+    let spec = SessionSpec { id, stream, role, ice, dtls, sections, refused, cname };
     signaling.media_plane.open(names.shard, spec);
     Ok(())
 }

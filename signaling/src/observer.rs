@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use media_core::ledger::{Reason, Stage, StageState};
+use media_core::ledger::{Reason, Stage, StageState, WarningCode};
 use media_core::media::Role;
 use strum::IntoStaticStr;
 
@@ -22,6 +22,11 @@ pub trait Observer: Send + Sync + 'static {
     /// A stage that had failed, or that had been done and did not hold, is done again.
     fn stage_healed(&self, role: Role, stage: Stage) {
         let _ = (role, stage);
+    }
+
+    /// A session has less than it could have; each warning of a session comes once, until it is over.
+    fn warned(&self, role: Role, code: WarningCode) {
+        let _ = (role, code);
     }
 
     /// A session is over; `duration` runs from its POST.

@@ -55,6 +55,8 @@ pub enum Slug {
     SdpDuplicateKind,
     /// No codec in common.
     SdpNoCommonCodec,
+    /// A codec parameter whose value does not parse.
+    SdpBadParameter,
     /// An unusable `a=setup`.
     SdpSetup,
     /// No usable fingerprint.
@@ -111,6 +113,7 @@ impl Slug {
             Slug::SdpMultipleStreams => (S::UNPROCESSABLE_ENTITY, "The offer holds more than one MediaStream"),
             Slug::SdpDuplicateKind => (S::UNPROCESSABLE_ENTITY, "The offer holds two sections of one kind"),
             Slug::SdpNoCommonCodec => (S::UNPROCESSABLE_ENTITY, "No codec in common"),
+            Slug::SdpBadParameter => (S::UNPROCESSABLE_ENTITY, "A codec parameter does not parse"),
             Slug::SdpSetup => (S::UNPROCESSABLE_ENTITY, "The offered DTLS role cannot be served"),
             Slug::SdpFingerprint => (S::UNPROCESSABLE_ENTITY, "The offer has no usable fingerprint"),
             Slug::SdpIceCredentials => (S::UNPROCESSABLE_ENTITY, "The offer has no usable ICE credentials"),
@@ -132,6 +135,7 @@ impl Slug {
             | Slug::SdpMultipleStreams
             | Slug::SdpDuplicateKind
             | Slug::SdpNoCommonCodec
+            | Slug::SdpBadParameter
             | Slug::SdpSetup
             | Slug::SdpFingerprint
             | Slug::SdpIceCredentials => "sdp",

@@ -1,7 +1,7 @@
 //! Sessions and streams as the admin API shows them. Addresses of clients appear; secrets never do.
 
 use media_core::SessionId;
-use media_core::ledger::{Ledger, Stage, StageRecord, StageState};
+use media_core::ledger::{Ledger, Stage, StageRecord, StageState, Warning};
 use media_core::media::{Codec, MediaKind, Role};
 use media_core::stats::SessionStats;
 use serde::Serialize;
@@ -105,6 +105,28 @@ pub struct StageView {
     pub advice: Option<&'static str>,
     /// How often it had been done and then did not hold.
     pub reopened: u32,
+    /// What is less than it could be, though nothing failed.
+    pub warnings: Vec<WarningView>,
+}
+
+/// One warning of a stage.
+#[derive(Clone, Debug, Serialize)]
+pub struct WarningView {
+    /// Its code.
+    pub code: &'static str,
+    /// Audio or video, if it is about either.
+    pub kind: Option<MediaKind>,
+    /// The facts of the case; of codecs, those of both sides.
+    pub detail: String,
+    /// What to look at.
+    pub advice: &'static str,
+}
+
+impl From<&Warning> for WarningView {
+    fn from(warning: &Warning) -> WarningView {
+        let (code, kind) = warning.key;
+        WarningView { code: code.code(), kind, detail: warning.detail.clone(), advice: code.advice() }
+    }
 }
 
 impl From<&StageRecord> for StageView {
@@ -119,6 +141,7 @@ impl From<&StageRecord> for StageView {
             detail: record.detail.clone(),
             advice: record.reason.map(|reason| reason.advice()),
             reopened: record.reopened,
+            warnings: record.warnings.iter().map(WarningView::from).collect(),
         }
     }
 }
@@ -146,6 +169,10 @@ pub struct TrackView {
     /// Codec that the publisher really sends, once a packet was received.
     #[serde(serialize_with = "codec_name")]
     pub codec: Option<Codec>,
+    /// What the bit stream says of its profile.
+    pub profile: Option<String>,
+    /// What the publisher's description says of it.
+    pub described_profile: Option<String>,
     /// Codecs of its answer, each once, in order.
     pub offered: Vec<&'static str>,
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::clock::ClockPoint;
 use crate::media::{Format, MediaKind, MediaSection, TrackId};
 use crate::rtcp::SenderInfo;
+use crate::rtp::profile::FormatInUse;
 use crate::rtp::sequence::timestamp_is_newer;
 use crate::stream::{CachedPacket, Encoding, PacketInfo, Tracks};
 
@@ -61,9 +62,20 @@ impl EgressTrack {
         self.sender.packets
     }
 
-    /// Learns the publisher's formats: which of its payload types becomes which of the viewer's.
-    pub fn set_publisher_formats(&mut self, publisher: &[Format]) {
-        self.rewriter.set_publisher_formats(publisher);
+    /// Learns the publisher's formats: which of its payload types becomes which of the viewer's. Of the one in use the stream
+    /// itself may have said its profile.
+    pub fn set_publisher_formats(&mut self, publisher: &[Format], in_use: Option<FormatInUse>) {
+        self.rewriter.set_publisher_formats(publisher, in_use);
+    }
+
+    /// True if the viewer has a format for this payload type of the publisher's.
+    pub fn carries(&self, payload_type: u8) -> bool {
+        self.rewriter.payload_type(payload_type).is_some()
+    }
+
+    /// The formats that the viewer agreed to.
+    pub fn formats(&self) -> &[Format] {
+        self.rewriter.formats()
     }
 
     /// Joins an encoding: where it has everything since a keyframe, the viewer starts there, else with what is received next.

@@ -3,7 +3,8 @@
 //! The stream's time line already goes on over publisher restarts, so that a viewer mostly adds a constant.
 
 use crate::media::{Codec, Extension, ExtensionMap, Format, MediaKind, MediaSection};
-use crate::rtp::compat::carrier;
+use crate::rtp::compat::{Sent, carrier, compatible};
+use crate::rtp::profile::FormatInUse;
 use crate::rtp::red::{self, Redundancy};
 use crate::rtp::{HeaderFields, rtx, write_header};
 use crate::stream::{CachedPacket, stored_extensions};
@@ -65,19 +66,36 @@ impl Rewriter {
         }
     }
 
-    /// Learns the publisher's formats: which of its payload types becomes which of the viewer's.
-    pub(super) fn set_publisher_formats(&mut self, publisher: &[Format]) {
+    /// Learns the publisher's formats: which of its payload types becomes which of the viewer's. Of the one in use the stream
+    /// itself may have said its profile.
+    pub(super) fn set_publisher_formats(&mut self, publisher: &[Format], in_use: Option<FormatInUse>) {
+        let (payload_types, red) = (self.payload_types, self.red);
         self.payload_types = [NONE; 128];
         self.red = None;
         for theirs in publisher {
-            if let Some(ours) = carrier(theirs, &self.formats) {
-                self.payload_types[usize::from(theirs.payload_type & 0x7f)] = ours.payload_type;
+            let profile = in_use.filter(|in_use| in_use.payload_type == theirs.payload_type);
+            let sent = Sent { format: theirs, profile: profile.and_then(|in_use| in_use.profile) };
+            let index = usize::from(theirs.payload_type & 0x7f);
+            // A format that still carries the stream stays: the viewer's decoder need not change.
+            let present = self.formats.iter().find(|format| format.payload_type == payload_types[index]);
+            let present = present.filter(|ours| ours.codec == theirs.codec && compatible(sent, ours));
+            if let Some(ours) = present.or_else(|| carrier(sent, &self.formats)) {
+                self.payload_types[index] = ours.payload_type;
                 if theirs.codec == Codec::Red {
                     let redundancy = ours.redundant_payload_type().map_or(Redundancy::Dropped, Redundancy::Kept);
                     self.red = Some((theirs.payload_type, redundancy));
                 }
             }
         }
+        if (payload_types, red) != (self.payload_types, self.red) {
+            // What was sent cannot be made again bit for bit (SRTP-09).
+            self.map.begin_new_run();
+        }
+    }
+
+    /// The formats that the viewer agreed to.
+    pub(super) fn formats(&self) -> &[Format] {
+        &self.formats
     }
 
     /// True if the viewer has a format for some of the publisher's.

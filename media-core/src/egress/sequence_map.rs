@@ -167,6 +167,15 @@ impl SequenceMap {
         }
     }
 
+    /// Packets from here on are written in another way: those that were sent can be repaired by RTX alone.
+    pub(super) fn begin_new_run(&mut self) {
+        if self.started {
+            let discontinuity = self.discontinuity;
+            self.begin_run(self.end, self.compression);
+            self.discontinuity = discontinuity;
+        }
+    }
+
     /// The packet that was sent under a number, if the record still has it. The numbers of all runs follow on each
     /// other.
     pub(super) fn find(&self, number: u16) -> Option<Found> {

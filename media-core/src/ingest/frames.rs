@@ -4,6 +4,7 @@
 use crate::media::{Codec, Extension, Format, MediaKind};
 use crate::rtp::codec::parameter_sets::ParameterSets;
 use crate::rtp::codec::{self, Start};
+use crate::rtp::profile::Profile;
 use crate::rtp::sequence::timestamp_distance;
 use crate::stream::{Place, StoredExtensions};
 
@@ -14,6 +15,8 @@ const B_FRAMES: u32 = 3;
 pub(super) struct Frames {
     /// By format.
     sets: Vec<Option<ParameterSets>>,
+    /// What the stream says of its profile, by format.
+    profiles: Vec<Option<Profile>>,
     /// The sender's RTP time of the last sequence parameter set in the stream.
     sets_at: Option<u32>,
     /// The latest keyframe: RTP time and sequence number of its first packet, on the time line.
@@ -55,7 +58,8 @@ impl FrameStart {
 impl Frames {
     pub(super) fn new(formats: &[Format]) -> Frames {
         let sets = formats.iter().map(ParameterSets::of).collect();
-        Frames { sets, sets_at: None, keyframe: None, recovery: None, steps_back: 0, orientation: None }
+        let profiles = formats.iter().map(described_profile).collect();
+        Frames { sets, profiles, sets_at: None, keyframe: None, recovery: None, steps_back: 0, orientation: None }
     }
 
     /// Another RTP stream: parameter sets and orientation of the one before do not apply to it.
@@ -67,10 +71,14 @@ impl Frames {
     pub(super) fn inspect(&mut self, format: usize, codec: Codec, payload: &[u8], timestamp: u32) -> FrameStart {
         let start = codec::start(codec, payload);
         let Some(Some(sets)) = self.sets.get_mut(format) else {
+            if start == Start::Keyframe && codec.kind() == MediaKind::Video {
+                self.profiles[format] = Profile::of_payload(codec, payload).or(self.profiles[format]);
+            }
             return if start == Start::Keyframe { FrameStart::Keyframe } else { FrameStart::None };
         };
         if sets.learn(payload) {
             self.sets_at = Some(timestamp);
+            self.profiles[format] = Profile::of_payload(codec, payload).or(self.profiles[format]);
         }
         let has_sets = || sets.complete().next().is_some();
         match start {
@@ -86,6 +94,11 @@ impl Frames {
     /// The parameter sets of a format, or none if some are missing.
     pub(super) fn sets(&self, format: usize) -> impl Iterator<Item = &[u8]> {
         self.sets.get(format).into_iter().flatten().flat_map(ParameterSets::complete)
+    }
+
+    /// What the stream of a format says of its profile, once it did.
+    pub(super) fn profile(&self, format: usize) -> Option<Profile> {
+        self.profiles.get(format).copied().flatten()
     }
 
     /// A packet that begins a keyframe has this place. Returns whether it is the keyframe's first one so far, and whether the
@@ -143,4 +156,10 @@ impl Frames {
     pub(super) fn has_b_frames(&self) -> bool {
         self.steps_back >= B_FRAMES
     }
+}
+
+/// The profile of the parameter sets that the description names: they are those of the stream, unless it sends others.
+fn described_profile(format: &Format) -> Option<Profile> {
+    let sets = ParameterSets::of(format)?;
+    sets.complete().find_map(|unit| Profile::of_payload(format.codec, unit))
 }

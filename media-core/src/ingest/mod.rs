@@ -15,13 +15,17 @@ mod ssrcs;
 
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::clock::ClockPoint;
 use crate::media::{Format, MediaKind, MediaSection, TrackId};
 use crate::rtcp::{ReportBlock, SenderReport};
 use crate::rtp::RtpHeader;
+use crate::rtp::profile::FormatInUse;
 use crate::rtp::rtt::RoundTrip;
 use crate::stats::DropReason;
 use crate::stream::{KeyframeRequest, Tracks};
+use crate::token_bucket::TokenBucket;
 
 use clock::IngestClock;
 use congestion_feedback::CongestionFeedback;
@@ -30,6 +34,10 @@ use section::{IncomingPacket, PayloadUse, SectionReceiver};
 use ssrcs::KnownSsrcs;
 
 pub use section::Reception;
+
+/// Reports of formats in use: so many at once, and so many a second.
+const FORMAT_REPORT_BURST: f64 = 8.0;
+const FORMAT_REPORTS_PER_SECOND: f64 = 4.0;
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +69,8 @@ pub struct Ingest {
     known_ssrcs: KnownSsrcs,
     congestion_feedback: CongestionFeedback,
     timing: Timing,
+    /// How often formats in use are reported: each report concerns all viewers.
+    format_reports: TokenBucket,
 }
 
 /// The clocks of the publisher's tracks, and the round-trip time to it.
@@ -84,6 +94,7 @@ impl Ingest {
             known_ssrcs: KnownSsrcs::declared(now, sections),
             congestion_feedback: CongestionFeedback::new(now, sections),
             timing: Timing { clock: IngestClock::default(), round_trip: RoundTrip::new() },
+            format_reports: TokenBucket::new(FORMAT_REPORTS_PER_SECOND, FORMAT_REPORT_BURST),
         }
     }
 
@@ -122,9 +133,13 @@ impl Ingest {
         }
     }
 
-    /// The formats that were first used since the last call, as track and payload type.
-    pub fn take_format_changes(&mut self) -> impl Iterator<Item = (TrackId, u8)> {
-        self.sections.iter_mut().filter_map(|section| Some((section.track, section.take_format_change()?)))
+    /// The formats that came into use since the last call, or whose stream has another profile now. A publisher that changes
+    /// them all the time is reported now and then.
+    pub fn take_format_changes(&mut self, now: Instant) -> SmallVec<[(TrackId, FormatInUse); 2]> {
+        if !self.sections.iter().any(SectionReceiver::has_format_change) || !self.format_reports.take(now) {
+            return SmallVec::new();
+        }
+        self.sections.iter_mut().filter_map(|section| Some((section.track, section.take_format_change()?))).collect()
     }
 
     /// Takes a sender report of one of the RTP streams. Our reports name its time even where it is not believed.

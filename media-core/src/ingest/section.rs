@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::ClockPoint;
 use crate::media::{Extension, Format, MediaKind, MediaSection, TrackId};
+use crate::rtp::profile::FormatInUse;
 use crate::rtp::{RtpHeader, codec, red, rtx};
 use crate::stats::DropReason;
 use crate::stream::{ClockSteps, Encoding, PacketInfo, Place, StoredExtensions, Tracks};
@@ -49,10 +50,10 @@ pub(super) struct SectionReceiver {
     pub(super) reception: Reception,
     /// Losses of the RTP streams before the present one.
     lost_before: i64,
-    /// The payload type in use.
-    payload_type: Option<u8>,
-    /// A payload type in use that was not reported yet.
-    format_change: Option<u8>,
+    /// The payload type in use, and the stream's profile.
+    in_use: Option<FormatInUse>,
+    /// `in_use` was not reported yet.
+    format_changed: bool,
     /// No decoder can go on before a keyframe.
     awaits_keyframe: bool,
     frames: Frames,
@@ -96,8 +97,8 @@ impl SectionReceiver {
             stream: None,
             reception: Reception::default(),
             lost_before: 0,
-            payload_type: None,
-            format_change: None,
+            in_use: None,
+            format_changed: false,
             awaits_keyframe: false,
             frames: Frames::new(&negotiated.formats),
             negotiated,
@@ -116,7 +117,7 @@ impl SectionReceiver {
 
     /// The format in use, or the first one before any packet.
     pub(super) fn format(&self) -> Option<&Format> {
-        let used = self.formats().iter().find(|format| Some(format.payload_type) == self.payload_type);
+        let used = self.formats().iter().find(|format| self.is_in_use(format.payload_type));
         used.or(self.formats().first())
     }
 
@@ -130,8 +131,19 @@ impl SectionReceiver {
         id.and_then(|id| header.extension(packet, id)) == Some(self.negotiated.mid.as_bytes())
     }
 
-    pub(super) fn take_format_change(&mut self) -> Option<u8> {
-        self.format_change.take()
+    /// True if what is in use has changed since it was taken last.
+    pub(super) fn has_format_change(&self) -> bool {
+        self.format_changed
+    }
+
+    /// What is in use, if it has changed since the last call.
+    pub(super) fn take_format_change(&mut self) -> Option<FormatInUse> {
+        let changed = std::mem::take(&mut self.format_changed);
+        self.in_use.filter(|_| changed)
+    }
+
+    fn is_in_use(&self, payload_type: u8) -> bool {
+        self.in_use.is_some_and(|in_use| in_use.payload_type == payload_type)
     }
 
     /// Packets lost so far, over all of its RTP streams.
@@ -272,7 +284,7 @@ impl SectionReceiver {
             start = FrameStart::None;
         }
         let is_first = encoding.timeline.is_between_segments();
-        let is_new_format = self.payload_type != Some(payload_type);
+        let is_new_format = !self.is_in_use(payload_type);
         // Another RTP stream or codec is of no use to any decoder before its first keyframe and the parameter sets of that.
         self.awaits_keyframe |= self.track.kind == MediaKind::Video && (is_first || is_new_format);
         self.awaits_keyframe &= !start.is_decodable();
@@ -301,7 +313,7 @@ impl SectionReceiver {
                 encoding.timeline.set_reorders(self.has_b_frames());
             }
         }
-        self.admit(incoming, &placed, encoding)
+        self.admit(incoming, &placed, encoding, start != FrameStart::None)
     }
 
     /// Gives a packet its place on the time line, after the parameter sets that its keyframe lacks. `None` if it is too old.
@@ -347,11 +359,23 @@ impl SectionReceiver {
         Some(Placed { info, is_new_keyframe })
     }
 
-    /// Puts a packet into the cache, with the header extensions that viewers may get.
-    fn admit(&mut self, incoming: &IncomingPacket<'_>, placed: &Placed, encoding: &mut Encoding) -> Accepted {
+    /// Puts a packet into the cache, with the header extensions that viewers may get. Only where a decoder can start the
+    /// profile may have changed.
+    fn admit(
+        &mut self,
+        incoming: &IncomingPacket<'_>,
+        placed: &Placed,
+        encoding: &mut Encoding,
+        starts: bool,
+    ) -> Accepted {
         let &IncomingPacket { header, packet, payload, .. } = incoming;
         let &Placed { info, is_new_keyframe } = placed;
-        let is_new_format = self.payload_type.replace(info.payload_type) != Some(info.payload_type);
+        if starts || !self.is_in_use(info.payload_type) {
+            let profile = self.frames.profile(usize::from(incoming.format));
+            let in_use = Some(FormatInUse { payload_type: info.payload_type, profile });
+            self.format_changed |= self.in_use != in_use;
+            self.in_use = in_use;
+        }
         let mut extensions = StoredExtensions::of(&self.negotiated.extensions, header, packet);
         if self.track.kind == MediaKind::Video {
             let ends_start = header.marker && self.frames.is_start(info.timestamp);
@@ -359,9 +383,6 @@ impl SectionReceiver {
         }
         if !encoding.admit(info, extensions.as_bytes(), payload) {
             return Accepted::Consumed;
-        }
-        if is_new_format {
-            self.format_change = Some(info.payload_type);
         }
         let decodable = !self.awaits_keyframe;
         Accepted::Forward { track: self.track, sequence: info.sequence, keyframe: is_new_keyframe, decodable }

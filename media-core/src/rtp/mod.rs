@@ -7,6 +7,7 @@ pub mod compat;
 pub mod extension;
 pub mod nack;
 pub mod packet;
+pub mod profile;
 pub mod receive;
 pub mod red;
 pub mod rtt;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{CoreConfig, PUBLISHER_SILENCE};
 use crate::ice::{CheckRefusal, Refusals};
-use crate::ledger::{Reason, Stage, StageChange, StageEvent};
+use crate::ledger::{Reason, Stage, StageChange, StageEvent, WarningKey};
 use crate::media::{Role, TrackId};
 use crate::stats::DropReason;
 use crate::stream::Source;
@@ -178,6 +178,16 @@ impl Lifecycle {
         }
         self.event(now, stage, StageChange::Failed(reason), detail);
         self.enter(now, Phase::Ended);
+    }
+
+    /// Something is less than it could be.
+    pub(crate) fn warn(&mut self, now: Instant, stage: Stage, key: WarningKey, detail: String) {
+        self.event(now, stage, StageChange::Warned(key), detail);
+    }
+
+    /// A warning is over, if there was one.
+    pub(crate) fn clear(&mut self, now: Instant, stage: Stage, key: WarningKey) {
+        self.event(now, stage, StageChange::Cleared(key), String::new());
     }
 
     /// An SRTP or SRTCP packet was authentic.

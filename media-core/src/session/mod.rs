@@ -90,6 +90,8 @@ pub(crate) struct Watching {
 /// What both descriptions agreed and is needed while the session lives.
 pub(crate) struct Negotiated {
     pub(crate) sections: Vec<MediaSection>,
+    /// Offered, and rejected in the answer.
+    pub(crate) refused: Vec<MediaSection>,
     pub(crate) cname: String,
     pub(crate) dtls: DtlsParameters,
     /// All sections agreed on RTCP without a report in front (RFC 5506).
@@ -118,6 +120,7 @@ impl Session {
             negotiated: Negotiated {
                 reduced_size_rtcp: spec.sections.iter().all(|section| section.reduced_size_rtcp),
                 sections: spec.sections,
+                refused: spec.refused,
                 cname: spec.cname,
                 dtls: spec.dtls,
             },
@@ -186,14 +189,6 @@ impl Session {
             media,
         };
         self.lifecycle.poll(now, &facts)
-    }
-
-    /// The viewer, once it is connected.
-    pub(crate) fn viewer_mut(&mut self) -> Option<&mut Viewer> {
-        match &mut self.media {
-            Media::Viewer(watching) => Some(&mut watching.viewer),
-            _ => None,
-        }
     }
 
     /// The receiving side of a connected publisher.

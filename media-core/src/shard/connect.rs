@@ -2,19 +2,22 @@
 
 use std::time::Instant;
 
+use tokio::sync::mpsc;
+
 use crate::dtls::{Connection, DtlsOutput, DtlsOutputKind};
 use crate::egress::{EgressTrack, Viewer};
 use crate::event::CoreEvent;
 use crate::ingest::Ingest;
-use crate::ledger::{Reason, Stage};
+use crate::ledger::{Reason, Stage, WarningCode};
 use crate::media::{Format, Role, TrackId};
-use crate::session::Session;
+use crate::session::{Media, Session};
 use crate::spec::{SessionId, SessionSpec, ShardIndex};
 use crate::srtp::SrtpSender;
 use crate::stats::DropReason;
 use crate::stream::PublishedTrack;
 
 use super::Shard;
+use super::formats::missing;
 use super::mailbox::ShardMessage;
 
 /// DTLS record type of alerts, close_notify among them (RFC 6347 §4.1).
@@ -69,15 +72,28 @@ impl Shard {
         stream.tracks.set_publisher(published.as_deref());
         stream.without_publisher_since = published.is_none().then_some(now);
         for &viewer in &stream.viewers {
-            let Some(viewer) = self.sessions.slab[viewer].viewer_mut() else { continue };
-            for track in viewer.tracks_mut() {
+            let session = &mut self.sessions.slab[viewer];
+            let Media::Viewer(watching) = &mut session.media else { continue };
+            for track in watching.viewer.tracks_mut() {
                 if let Some(encoding) = track.encoding(&stream.tracks) {
                     track.end_publication(encoding);
                 }
-                if let Some(published) = &published {
-                    track.set_publisher_formats(formats(published, track.id()));
+                let Some(published) = &published else { continue };
+                let kind = track.id().kind;
+                match published.iter().find(|published| published.id == track.id()) {
+                    Some(published) => track.set_publisher_formats(&published.formats, published.in_use),
+                    None => {
+                        track.set_publisher_formats(&[], None);
+                        session.lifecycle.warn(
+                            now,
+                            Stage::Media,
+                            (WarningCode::TrackMissing, Some(kind)),
+                            missing(kind),
+                        );
+                    }
                 }
             }
+            publish_events(session, &self.events);
         }
         for &shard in stream.feeder.shards() {
             self.links[shard].send(ShardMessage::Publisher(stream.id, published.clone()));
@@ -117,6 +133,7 @@ impl Shard {
     /// The keys are there: media may flow.
     fn on_connected(&mut self, now: Instant, key: usize, connection: Connection) {
         let session = &mut self.sessions.slab[key];
+        let id = session.id;
         let profile = connection.keying.profile();
         let (receiver, sender) = match connection.keying.contexts(session.negotiated.dtls.role) {
             Ok(contexts) => contexts,
@@ -145,6 +162,9 @@ impl Shard {
             }
         }
         self.fan_out();
+        if let Some(viewer) = self.sessions.find(id).filter(|&key| self.sessions.slab[key].role == Role::Viewer) {
+            self.judge_new_viewer(now, viewer);
+        }
     }
 
     fn on_publisher_connected(&mut self, now: Instant, key: usize, srtp: SrtpSender) {
@@ -152,7 +172,9 @@ impl Shard {
         let stream_key = session.stream;
         let tracks = &mut self.streams.slab[stream_key].tracks;
         let ingest = Ingest::new(now, &session.negotiated.sections, tracks);
-        let published = ingest.tracks().map(|(id, formats)| PublishedTrack { id, formats: formats.to_vec() });
+        let track =
+            |(id, formats): (TrackId, &[Format])| PublishedTrack { id, formats: formats.to_vec(), in_use: None };
+        let published = ingest.tracks().map(track);
         let published = published.collect();
         session.begin_publishing(now, ingest, srtp, &self.config);
         if let Some(old) = self.streams.slab[stream_key].publisher {
@@ -173,8 +195,9 @@ impl Shard {
             sections.filter_map(|(track, section)| EgressTrack::new(track, section, random_u32())).collect();
         let mut waits_for_keyframe = Vec::new();
         for track in &mut tracks {
-            if let Some(published) = &stream.published {
-                track.set_publisher_formats(formats(published, track.id()));
+            let published = stream.published.iter().flatten().find(|published| published.id == track.id());
+            if let Some(published) = published {
+                track.set_publisher_formats(&published.formats, published.in_use);
             }
             let has_joined = track.encoding(&stream.tracks).is_some_and(|encoding| track.join(now, encoding));
             if !has_joined && track.awaits_keyframe() {
@@ -191,17 +214,15 @@ impl Shard {
 
     /// Hands the session's new stage events to control.
     pub(super) fn publish_events(&mut self, key: usize) {
-        let session = &mut self.sessions.slab[key];
-        for event in session.lifecycle.take_events() {
-            // Control has stopped listening only when the server ends.
-            let _ = self.events.send(CoreEvent::Stage { session: session.id, event });
-        }
+        publish_events(&mut self.sessions.slab[key], &self.events);
     }
 }
 
-/// The publisher's formats of a track; none if it has no such track.
-fn formats(published: &[PublishedTrack], track: TrackId) -> &[Format] {
-    published.iter().find(|published| published.id == track).map_or(&[], |published| &published.formats)
+fn publish_events(session: &mut Session, events: &mpsc::UnboundedSender<CoreEvent>) {
+    for event in session.lifecycle.take_events() {
+        // Control has stopped listening only when the server ends.
+        let _ = events.send(CoreEvent::Stage { session: session.id, event });
+    }
 }
 
 fn random_u32() -> u32 {

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::egress::Feed;
 use crate::ledger::Reason;
 use crate::media::TrackId;
+use crate::rtp::profile::FormatInUse;
 use crate::spec::{RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
 use crate::stats::ShardSnapshot;
 use crate::stream::{PublishedTrack, Source};
@@ -40,6 +41,8 @@ pub(crate) enum ShardMessage {
     Publisher(StreamId, Option<Vec<PublishedTrack>>),
     /// From the home shard: what the publisher sends of its tracks.
     Sources(StreamId, Vec<(TrackId, Source)>),
+    /// From the home shard: a track is sent in this format now.
+    FormatInUse(StreamId, TrackId, FormatInUse),
     /// From the home shard: packets.
     Feed(Arc<Feed>),
 }

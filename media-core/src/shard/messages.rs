@@ -76,6 +76,11 @@ impl Shard {
                     sources.into_iter().for_each(|(track, source)| tracks.get_or_insert(track).source = source);
                 }
             }
+            ShardMessage::FormatInUse(id, track, in_use) => {
+                if let Some(key) = self.streams.find(id) {
+                    self.set_format_in_use(now, key, track, in_use);
+                }
+            }
             ShardMessage::Feed(feed) => self.on_feed(now, &feed),
         }
         true

@@ -9,6 +9,7 @@
 mod checks;
 mod connect;
 mod fan_out;
+mod formats;
 mod mailbox;
 mod messages;
 mod sessions;
@@ -250,9 +251,10 @@ impl Shard {
         self.counters.rtp_received += 1;
         let tracks = &mut self.streams.slab[session.stream].tracks;
         let Some(ingest) = session.ingest_mut() else { return Err(DropReason::UnknownRtpStream) };
+        let mut is_keyframe = false;
         match ingest.on_rtp(now, self.wall.unix(now), &data[..length], tracks)? {
             Accepted::Forward { track, keyframe, decodable, .. } => {
-                let is_keyframe = keyframe && track.kind == MediaKind::Video;
+                is_keyframe = keyframe && track.kind == MediaKind::Video;
                 if is_keyframe {
                     session.stats.keyframes += 1;
                     if let Some(track) = tracks.get_mut(track) {
@@ -272,6 +274,10 @@ impl Shard {
         }
         if session.lifecycle.has_events() {
             self.publish_events(key);
+        }
+        if is_keyframe {
+            // Viewers are to know what it is before they are sent it.
+            self.take_format_changes(now, key);
         }
         Ok(())
     }

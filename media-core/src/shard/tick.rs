@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::event::CoreEvent;
 use smallvec::SmallVec;
 
 use crate::ledger::Reason;
@@ -56,16 +55,14 @@ impl Shard {
 
     /// Feedback to a publisher, and news of it for control and the stream.
     fn tick_publisher(&mut self, now: Instant, key: usize) {
+        if let Some(publisher) = self.streams.slab[key].publisher {
+            self.take_format_changes(now, publisher);
+        }
         let stream = &mut self.streams.slab[key];
         let Some(session) = stream.publisher.and_then(|publisher| self.sessions.slab.get_mut(publisher)) else {
             return;
         };
-        let id = session.id;
         let Some(ingest) = session.ingest_mut() else { return };
-        for (track, payload_type) in ingest.take_format_changes() {
-            // Control has stopped listening only when the server ends.
-            let _ = self.events.send(CoreEvent::FormatInUse { session: id, track, payload_type });
-        }
         for track in stream.tracks.iter_mut() {
             track.clock = ingest.clock_point(track.id);
         }

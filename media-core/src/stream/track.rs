@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock::ClockPoint;
 use crate::media::{Format, TrackId};
+use crate::rtp::compat::Sent;
+use crate::rtp::profile::FormatInUse;
 
 use super::encoding::Encoding;
 use super::keyframe_requests::KeyframeRequests;
@@ -15,6 +17,17 @@ pub struct PublishedTrack {
     pub id: TrackId,
     /// The formats of the publisher's answer.
     pub formats: Vec<Format>,
+    /// The one that it really sends, once a packet was received.
+    pub in_use: Option<FormatInUse>,
+}
+
+impl PublishedTrack {
+    /// The format in use, with what its stream says of its profile.
+    pub fn sent(&self) -> Option<Sent<'_>> {
+        let FormatInUse { payload_type, profile } = self.in_use?;
+        let format = self.formats.iter().find(|format| format.payload_type == payload_type)?;
+        Some(Sent { format, profile })
+    }
 }
 
 /// What the publisher sends of a track.

@@ -125,6 +125,7 @@ impl Server {
             },
             dtls: DtlsParameters { role: dtls_role, fingerprints: vec![self.certificate.fingerprint().clone()] },
             sections,
+            refused: Vec::new(),
             cname: "server".into(),
         }
     }

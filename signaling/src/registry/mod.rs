@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use dashmap::DashMap;
-use media_core::ledger::{Reason, Stage, StageChange, StageEvent, StageState};
-use media_core::media::Role;
+use media_core::ledger::{Reason, Stage, StageChange, StageEvent, StageState, Warning, WarningCode};
+use media_core::media::{MediaSection, Role, TrackId};
+use media_core::negotiation::{FormatInUse, Profile};
 use media_core::stats::SessionStats;
 use media_core::stats::ShardSnapshot;
 use media_core::{CoreEvent, SessionId, ShardIndex, StreamId};
@@ -98,14 +99,7 @@ impl Registry {
     pub fn apply(&self, now: Instant, event: CoreEvent) {
         match event {
             CoreEvent::Stage { session, event } => self.stage(session, &event),
-            CoreEvent::FormatInUse { session, track, payload_type } => {
-                let Some(stream) = self.sessions.get(&session).map(|session| session.new.stream.clone()) else {
-                    return;
-                };
-                if let Some(mut stream) = self.streams.get_mut(&stream) {
-                    stream.format_in_use(session, track, payload_type);
-                }
-            }
+            CoreEvent::FormatInUse { session, track, in_use } => self.format_in_use(now, session, track, in_use),
             CoreEvent::PublisherSilence { session, since } => {
                 if let Some(mut session) = self.sessions.get_mut(&session) {
                     session.silent_since = since;
@@ -209,7 +203,12 @@ impl Registry {
                 }
             }
             self.secrets.insert(new.secret.clone(), id);
-            self.sessions.insert(id, SessionRecord::new(new, now));
+            let session = SessionRecord::new(new, now);
+            for warning in &session.ledger.stage(Stage::Signaling).warnings {
+                session.log_warning(Stage::Signaling, warning);
+                self.observer.warned(role, warning.key.0);
+            }
+            self.sessions.insert(id, session);
         }
         if replaced.is_some() {
             self.count(Role::Publisher).fetch_sub(1, Ordering::Relaxed);
@@ -298,6 +297,25 @@ impl Registry {
         }
     }
 
+    /// A publisher's track is sent in this format: viewers to come are matched with it, and it is compared with what the
+    /// description says.
+    fn format_in_use(&self, now: Instant, id: SessionId, track: TrackId, in_use: FormatInUse) {
+        let Some((stream, sections)) =
+            self.sessions.get(&id).map(|session| (session.new.stream.clone(), session.new.sections.clone()))
+        else {
+            return;
+        };
+        if let Some(mut stream) = self.streams.get_mut(&stream) {
+            stream.format_in_use(id, track, in_use);
+        }
+        let section = TrackId::of_sections(&sections).find(|(id, _)| *id == track).map(|(_, section)| section);
+        let disagreement = section.and_then(|section| disagreement(section, in_use));
+        let key = (WarningCode::ProfileMismatch, Some(track.kind));
+        let change = if disagreement.is_some() { StageChange::Warned(key) } else { StageChange::Cleared(key) };
+        let event = StageEvent { at: now, stage: Stage::Media, change, detail: disagreement.unwrap_or_default() };
+        self.stage(id, &event);
+    }
+
     fn stage(&self, id: SessionId, event: &StageEvent) {
         let Some(mut session) = self.sessions.get_mut(&id) else { return };
         let record = session.ledger.stage(event.stage);
@@ -307,6 +325,14 @@ impl Registry {
         }
         session.log_stage(event, before);
         let role = session.new.role;
+        match event.change {
+            StageChange::Done | StageChange::Failed(_) => {}
+            StageChange::Warned(key) => {
+                session.log_warning(event.stage, &Warning { key, detail: event.detail.clone() });
+                return self.observer.warned(role, key.0);
+            }
+            _ => return,
+        }
         let record = session.ledger.stage(event.stage);
         let lasted = record.ended.unwrap_or_default().saturating_sub(record.started.unwrap_or_default());
         let (state, reason) = (record.state, record.reason);
@@ -359,4 +385,12 @@ impl Registry {
             Role::Viewer => &self.viewers,
         }
     }
+}
+
+/// How the bit stream of a section contradicts its description; `None` if both name one profile.
+fn disagreement(section: &MediaSection, in_use: FormatInUse) -> Option<String> {
+    let format = section.formats.iter().find(|format| format.payload_type == in_use.payload_type)?;
+    let (described, stream) = (Profile::described(format).ok()??, in_use.profile?);
+    let codec = format.codec;
+    (!described.is_same(stream)).then(|| format!("the description says {codec} {described}, the stream is {stream}"))
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use media_core::ledger::{Ledger, Reason, Stage, StageChange, StageEvent, StageState};
-use media_core::media::{MediaSection, Role};
+use media_core::ledger::{Ledger, Reason, Stage, StageChange, StageEvent, StageState, Warning};
+use media_core::media::{MediaKind, MediaSection, Role};
 use media_core::stats::SessionStats;
 use media_core::{IceCredentials, SessionId, ShardIndex, StreamId};
 
@@ -29,12 +29,14 @@ pub(crate) struct NewSession {
     pub(crate) mids: Vec<String>,
     /// Candidates that the client may still trickle.
     pub(crate) candidate_room: usize,
-    /// The live sections of the answer.
+    /// A publisher's live sections of the answer.
     pub(crate) sections: Vec<MediaSection>,
     /// When the request was received.
     pub(crate) created: Instant,
     /// Facts for the ledger's first stage.
     pub(crate) detail: String,
+    /// What the answer leaves out of the offer, for the same.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// How a session ended.
@@ -67,6 +69,9 @@ impl SessionRecord {
         let event = |at, change, detail| StageEvent { at, stage: Stage::Signaling, change, detail };
         ledger.apply(&event(new.created, StageChange::Begin, String::new()));
         ledger.apply(&event(now, StageChange::Done, detail));
+        for Warning { key, detail } in std::mem::take(&mut new.warnings) {
+            ledger.apply(&event(now, StageChange::Warned(key), detail));
+        }
         SessionRecord {
             created_unix_ms: unix_ms(),
             ledger,
@@ -155,6 +160,20 @@ impl SessionRecord {
             }
             _ => {}
         }
+    }
+
+    /// The line that a warning leaves in the log when it is new.
+    pub(crate) fn log_warning(&self, stage: Stage, Warning { key: (code, kind), detail }: &Warning) {
+        tracing::warn!(
+            session = %self.new.id,
+            stream = %self.new.stream,
+            role = self.new.role.as_str(),
+            stage = stage.as_str(),
+            code = code.code(),
+            kind = kind.map_or("", MediaKind::as_str),
+            detail,
+            "session warning"
+        );
     }
 
     /// The one line that a session leaves in the log when it ends.

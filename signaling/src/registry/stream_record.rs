@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use media_core::media::{Format, MediaSection, TrackId};
+use media_core::negotiation::{FormatInUse, Profile, Sent};
 use media_core::{SessionId, StreamId};
 
 use crate::view::TrackView;
@@ -37,8 +38,8 @@ pub(crate) struct TrackRecord {
     pub(crate) id: TrackId,
     /// Formats of the publisher's answer.
     pub(crate) formats: Vec<Format>,
-    /// Payload type of the one that it really sends, as the media core last reported.
-    pub(crate) in_use: Option<u8>,
+    /// The one that it really sends, as the media core last reported.
+    pub(crate) in_use: Option<FormatInUse>,
 }
 
 impl StreamRecord {
@@ -78,10 +79,10 @@ impl StreamRecord {
     }
 
     /// The media core saw a format in use.
-    pub(crate) fn format_in_use(&mut self, session: SessionId, track: TrackId, payload_type: u8) {
+    pub(crate) fn format_in_use(&mut self, session: SessionId, track: TrackId, in_use: FormatInUse) {
         if self.publisher == Some(session) {
             let used = self.tracks.iter_mut().filter(|known| known.id == track);
-            used.for_each(|used| used.in_use = Some(payload_type));
+            used.for_each(|used| used.in_use = Some(in_use));
         }
     }
 
@@ -95,9 +96,11 @@ impl StreamRecord {
 }
 
 impl TrackRecord {
-    /// The format that the publisher really sends, once a packet was received.
-    pub(crate) fn format_in_use(&self) -> Option<&Format> {
-        self.formats.iter().find(|format| Some(format.payload_type) == self.in_use)
+    /// The format that the publisher really sends, once a packet was received, and what its stream says of its profile.
+    pub(crate) fn sent(&self) -> Option<Sent<'_>> {
+        let FormatInUse { payload_type, profile } = self.in_use?;
+        let format = self.formats.iter().find(|format| format.payload_type == payload_type)?;
+        Some(Sent { format, profile })
     }
 
     fn view(&self) -> TrackView {
@@ -107,6 +110,13 @@ impl TrackRecord {
                 offered.push(format.codec.encoding_name());
             }
         }
-        TrackView { kind: self.id.kind, codec: self.format_in_use().map(|format| format.codec), offered }
+        let described = |sent: Sent<'_>| Profile::described(sent.format).ok().flatten();
+        TrackView {
+            kind: self.id.kind,
+            codec: self.sent().map(|sent| sent.format.codec),
+            profile: self.sent().and_then(|sent| sent.profile).map(|profile| profile.to_string()),
+            described_profile: self.sent().and_then(described).map(|profile| profile.to_string()),
+            offered,
+        }
     }
 }

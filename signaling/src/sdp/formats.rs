@@ -119,7 +119,7 @@ fn codec(name: &str, clock_rate: u32, channels: Option<u8>) -> Option<Codec> {
 /// several streams or with decoding order numbers (RFC 7798 §7.1).
 fn forwardable(codec: Codec, fmtp: Fmtp<'_>) -> bool {
     match codec {
-        Codec::H264 => matches!(fmtp.get("packetization-mode"), None | Some("0" | "1")),
+        Codec::H264 => fmtp.get("packetization-mode") != Some("2"),
         Codec::H265 => {
             fmtp.get("tx-mode").is_none_or(|mode| mode.eq_ignore_ascii_case("SRST"))
                 && matches!(fmtp.get("sprop-max-don-diff"), None | Some("0"))

@@ -1,7 +1,8 @@
 //! SDP offer/answer (RFC 3264, RFC 8866, RFC 9429) for one bundled transport.
 //!
 //! [`lines`] checks shape and size and names the line at fault; the `sdp` crate parses; [`offer`] gives the attributes
-//! their meaning; [`negotiate`] decides, [`payload_types`] whether packets can be told apart; [`answer`] writes.
+//! their meaning; [`negotiate`] decides, [`payload_types`] whether packets can be told apart, [`reach`] which formats reach whom;
+//! [`answer`] writes.
 
 pub(crate) mod answer;
 mod formats;
@@ -9,6 +10,7 @@ pub(crate) mod lines;
 pub(crate) mod negotiate;
 pub(crate) mod offer;
 mod payload_types;
+mod reach;
 
 use crate::problem::{Problem, Slug};
 

@@ -1,12 +1,12 @@
 //! From an offer to what both sides will do: which sections live, with which formats and extensions, over which transport.
 
+use media_core::ledger::{Warning, WarningCode};
 use media_core::media::{Extension, ExtensionMap, Format, MediaKind, MediaSection, SendSsrcs};
-use media_core::negotiation::compatible;
 use media_core::negotiation::{MAX_REMOTE_CANDIDATES, candidate_ufrag, parse_candidate};
 use media_core::{DtlsParameters, DtlsRole, IceCredentials, RemoteCandidate};
 
 use super::offer::{Candidates, Direction, Offer, OfferedExtension, Section, Setup};
-use super::{SdpError, payload_types};
+use super::{SdpError, payload_types, reach};
 use crate::problem::Slug;
 use crate::registry::Published;
 
@@ -46,6 +46,10 @@ pub(crate) struct Agreement {
     /// The answer groups its sections.
     pub(crate) bundle: bool,
     pub(crate) extmap_allow_mixed: bool,
+    /// Sections of audio and video that were rejected, with what the client can take.
+    pub(crate) refused: Vec<MediaSection>,
+    /// What the client does not get of what it offered.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Candidates that a client named and that are not used.
@@ -107,19 +111,18 @@ pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
         let detail = "the msid lines name more than one MediaStream; all tracks must be of one";
         return Err(SdpError::new(Slug::SdpMultipleStreams, detail));
     }
-    let live = |section: &Section, kind| {
-        let formats: Vec<Format> = section.formats.iter().map(agreed_format).collect();
+    let mut warnings = other_media(offer);
+    let live = |section: &Section, kind, formats: Vec<Format>| {
         let extensions = answered(section, &FROM_PUBLISHER, Direction::sends);
         let (formats, extensions) = congestion_control(formats, extensions, |_| true);
         live_section(offer, section, kind, formats, extensions)
     };
     let sections = offer.sections.iter().enumerate().map(|(index, section)| match section.kind {
-        Some(_) if chosen.contains(&index) && section.formats.is_empty() => {
-            let detail = format!("{} offers no codec that Sluice forwards", section.name());
-            Err(SdpError::new(Slug::SdpNoCommonCodec, detail))
-        }
         Some(kind) if chosen.contains(&index) => {
-            let mut live = live(section, kind);
+            let (mut formats, ignored) = reach::usable(section, kind).map_err(|refusal| refusal.into_error())?;
+            warnings.extend(ignored);
+            reach::order(&mut formats);
+            let mut live = live(section, kind, formats.iter().map(agreed_format).collect());
             live.media.declared_ssrcs.clone_from(&section.ssrcs);
             Ok(Agreed::Live(Box::new(live)))
         }
@@ -127,11 +130,12 @@ pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
     });
     let mut sections = sections.collect::<Result<Vec<_>, _>>()?;
     payload_types::settle(&offer.sections, &mut sections)?;
-    agreement(offer, sections)
+    agreement(offer, sections, (Vec::new(), warnings))
 }
 
-/// Agrees with a viewer (WHEP): of each kind that the stream has, the first section, with the formats that the publisher
-/// may send; other sections are rejected. `ssrcs` holds a media and an RTX SSRC for each kind.
+/// Agrees with a viewer (WHEP): of each kind that the stream has, the first section, with all formats that the viewer takes
+/// and Sluice forwards, if what the publisher sends is among them: the next publisher may send another. Other sections are
+/// rejected. `ssrcs` holds a media and an RTX SSRC for each kind.
 pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> Result<Agreement, SdpError> {
     let mut chosen: Vec<usize> = Vec::new();
     for (index, section) in offer.sections.iter().enumerate() {
@@ -141,15 +145,18 @@ pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> R
         }
     }
     check_sections(offer, &chosen, Direction::receives)?;
-    let mut reasons = Vec::new();
+    let mut refusals = Vec::new();
+    let (mut refused, mut warnings) = (Vec::new(), other_media(offer));
     let mut sections = Vec::new();
     for (index, section) in offer.sections.iter().enumerate() {
         let Some(kind) = section.kind.filter(|_| chosen.contains(&index)) else {
             sections.push(rejected(section));
             continue;
         };
-        match viewer_formats(section, kind, published) {
-            Ok(formats) => {
+        match reach::viewer_formats(section, kind, published) {
+            Ok((formats, ignored)) => {
+                warnings.extend(ignored);
+                let formats = formats.iter().map(agreed_format).collect();
                 let extensions = answered(section, &TO_VIEWER, Direction::receives);
                 // A packet with a transport-wide number cannot be made again bit for bit: a NACK needs RTX then.
                 let (formats, extensions) = congestion_control(formats, extensions, |format| {
@@ -163,41 +170,28 @@ pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> R
                 });
                 sections.push(Agreed::Live(Box::new(live)));
             }
-            Err(reason) => {
-                reasons.push(reason);
+            Err(refusal) => {
+                refusals.push(refusal);
+                let (mid, formats) = (section.mid.clone().unwrap_or_default(), reach::bounded(&section.formats));
+                refused.push(MediaSection::new(mid, kind, formats));
                 sections.push(rejected(section));
             }
         }
     }
     if !sections.iter().any(|section| matches!(section, Agreed::Live(_))) {
-        return Err(SdpError::new(Slug::SdpNoCommonCodec, reasons.join("; ")));
+        return Err(reach::Refusal::all_into_error(refusals));
     }
-    agreement(offer, sections)
+    warnings.extend(refusals.into_iter().filter_map(reach::Refusal::into_warning));
+    agreement(offer, sections, (refused, warnings))
 }
 
-/// The viewer's formats to which the publisher's can be forwarded, the one in use first; or why there are none.
-fn viewer_formats(section: &Section, kind: MediaKind, published: &Published) -> Result<Vec<Format>, String> {
-    let Some(track) = published.tracks.iter().find(|track| track.id.kind == kind) else {
-        return Err(format!("the stream has no {}", kind.as_str()));
-    };
-    let forwardable = |viewer: &&Format| track.formats.iter().any(|publisher| compatible(publisher, viewer));
-    let mut agreed: Vec<Format> = section.formats.iter().filter(forwardable).map(agreed_format).collect();
-    if agreed.is_empty() {
-        return Err(format!("{} offers none of the stream's codecs", section.name()));
-    }
-    if let Some(used) = track.format_in_use() {
-        // A stable sort: the rest keeps the viewer's order.
-        agreed.sort_by_key(|format| !compatible(used, format));
-        if !agreed.first().is_some_and(|first| compatible(used, first)) {
-            return Err(format!(
-                "the stream is {} ({}), which {} does not offer",
-                used.codec,
-                used.fmtp,
-                section.name()
-            ));
-        }
-    }
-    Ok(agreed)
+/// Sections that are neither audio nor video; they are rejected.
+fn other_media(offer: &Offer) -> Vec<Warning> {
+    let others = offer.sections.iter().filter(|section| section.kind.is_none() && section.is_live());
+    let names: Vec<String> = others.map(|section| format!("m={}", section.media.media)).collect();
+    let detail = format!("{} is not forwarded", names.join(", "));
+    let warning = Warning { key: (WarningCode::MediaTypeRefused, None), detail };
+    if names.is_empty() { Vec::new() } else { vec![warning] }
 }
 
 /// What every chosen section must fulfil, whichever way media goes.
@@ -254,7 +248,11 @@ fn transport_section<'a>(offer: &'a Offer, chosen: &[usize]) -> &'a Section {
         .unwrap_or(&offer.sections[chosen[0]])
 }
 
-fn agreement(offer: &Offer, sections: Vec<Agreed>) -> Result<Agreement, SdpError> {
+fn agreement(
+    offer: &Offer,
+    sections: Vec<Agreed>,
+    (refused, warnings): (Vec<MediaSection>, Vec<Warning>),
+) -> Result<Agreement, SdpError> {
     let live: Vec<usize> = sections
         .iter()
         .enumerate()
@@ -285,6 +283,8 @@ fn agreement(offer: &Offer, sections: Vec<Agreed>) -> Result<Agreement, SdpError
         dtls: DtlsParameters { role, fingerprints: transport.fingerprints.clone() },
         extmap_allow_mixed: offer.extmap_allow_mixed,
         sections,
+        refused,
+        warnings,
     })
 }
 

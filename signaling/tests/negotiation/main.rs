@@ -8,7 +8,8 @@
 mod support;
 
 use media_core::media::{Codec, Extension, MediaKind, TrackId};
-use media_core::{CoreEvent, DtlsRole, IceMode};
+use media_core::negotiation::{FormatInUse, H264ProfileLevel, Profile, Sent, compatible};
+use media_core::{CoreEvent, DtlsRole, IceMode, SessionSpec};
 use signaling::SignalingConfig;
 use support::{App, PUBLISH_OFFERS, Sdp, WATCH_OFFERS, golden, has, lint, media_line, values};
 
@@ -16,6 +17,12 @@ fn numbers(app: &App, kind: MediaKind) -> Vec<(u8, Codec)> {
     let spec = app.core.last();
     let section = spec.sections.iter().find(|section| section.kind == kind).unwrap();
     section.formats.iter().map(|format| (format.payload_type, format.codec)).collect()
+}
+
+/// The media core sees that a publisher sends this; of H264 the parameter sets name the profile.
+fn in_use(publisher: &SessionSpec, track: TrackId, payload_type: u8, profile: Option<&str>) -> CoreEvent {
+    let profile = profile.and_then(H264ProfileLevel::parse).map(Profile::H264);
+    CoreEvent::FormatInUse { session: publisher.id, track, in_use: FormatInUse { payload_type, profile } }
 }
 
 // SDP-01, SDP-07, SDP-08, SDP-10 to SDP-32, Q-15, Q-24
@@ -44,7 +51,7 @@ async fn every_viewer_of_every_publisher_gets_an_answer_that_lints() {
         for name in WATCH_OFFERS {
             let offer = golden(name);
             let reply = app.post("/whep/s", &offer).await;
-            // FFmpeg says H.264 High, which only a viewer that names High gets.
+            // FFmpeg says H.264 High, which only a viewer that names High, or more than High, gets.
             if (publisher, reply.code_if_refused().as_deref()) == ("ffmpeg-video-only", Some("sdp-no-common-codec")) {
                 continue;
             }
@@ -54,9 +61,10 @@ async fn every_viewer_of_every_publisher_gets_an_answer_that_lints() {
             assert_eq!(spec.stream, published.stream);
             for section in &spec.sections {
                 let source = published.sections.iter().find(|source| source.kind == section.kind).unwrap();
-                for format in &section.formats {
-                    assert!(source.formats.iter().any(|of| media_core::negotiation::compatible(of, format)));
-                }
+                // What comes first carries what the publisher may send; the others are for publishers to come.
+                let may_send =
+                    |format| source.formats.iter().any(|of| compatible(Sent { format: of, profile: None }, format));
+                assert!(section.formats.first().is_some_and(may_send), "{publisher} to {name}");
             }
         }
     }
@@ -122,7 +130,7 @@ async fn red_keeps_its_place_and_goes_to_viewers_that_know_it() {
     assert_eq!(order(media_line(&Sdp::read(&reply.body).sections[0]).3), ["63", "111"]);
 
     let publisher = app.core.last();
-    let event = CoreEvent::FormatInUse { session: publisher.id, track: TrackId::AUDIO, payload_type: 63 };
+    let event = in_use(&publisher, TrackId::AUDIO, 63, None);
     app.signaling.registry().apply(std::time::Instant::now(), event);
     for (viewer, expected) in [("chromium-watch", &[Codec::Opus, Codec::Red][..]), ("firefox-watch", &[Codec::Opus])] {
         let offer = golden(viewer);
@@ -233,7 +241,7 @@ async fn a_viewer_without_the_codec_in_use_gets_no_video_but_audio() {
     };
     let in_use = |codec| {
         let payload_type = number(codec).unwrap();
-        let event = CoreEvent::FormatInUse { session: publisher.id, track: TrackId::VIDEO, payload_type };
+        let event = self::in_use(&publisher, TrackId::VIDEO, payload_type, None);
         app.signaling.registry().apply(std::time::Instant::now(), event);
     };
     // whepsrc knows VP8, VP9 and H.264.
@@ -255,6 +263,177 @@ async fn a_viewer_without_the_codec_in_use_gets_no_video_but_audio() {
     assert_eq!((video[0], video[1]), (Codec::Vp9, Codec::Vp8));
 }
 
+/// The H264 formats of a golden offer replaced by these profiles, in their order.
+fn with_profiles(offer: &str, profiles: &[&str]) -> String {
+    let (head, video) = offer.split_at(offer.find("m=video").unwrap());
+    let (video, tail) = match video[1..].find("\nm=") {
+        Some(end) => video.split_at(end + 2),
+        None => (video, ""),
+    };
+    let mut lines: Vec<String> = video.lines().map(str::to_owned).collect();
+    let numbers: Vec<String> = (0..profiles.len()).map(|index| (100 + index).to_string()).collect();
+    let protocol = lines[0].split(' ').take(3).collect::<Vec<_>>().join(" ");
+    lines[0] = format!("{protocol} {}", numbers.join(" "));
+    lines.retain(|line| !["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:"].iter().any(|name| line.starts_with(name)));
+    for (number, profile) in numbers.iter().zip(profiles) {
+        lines.push(format!("a=rtpmap:{number} H264/90000"));
+        if !profile.is_empty() {
+            lines.push(format!("a=fmtp:{number} packetization-mode=1;profile-level-id={profile}"));
+        }
+        lines.push(format!("a=rtcp-fb:{number} nack pli"));
+    }
+    format!("{head}{}\r\n{tail}", lines.join("\r\n"))
+}
+
+/// Whether the viewer's video is answered, and the warnings of its ledger.
+async fn watched(app: &App, offer: &str) -> (bool, Vec<(&'static str, String)>) {
+    let reply = app.post("/whep/s", offer).await;
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    lint(offer, &reply.body, "sendonly", true);
+    let spec = app.core.last();
+    let view = app.signaling.registry().session(spec.id).unwrap();
+    let warnings = view.stages[0].warnings.iter().map(|warning| (warning.code, warning.detail.clone())).collect();
+    (spec.sections.iter().any(|section| section.kind == MediaKind::Video), warnings)
+}
+
+const CHROME: [&str; 4] = ["42001f", "42e01f", "4d001f", "64001f"];
+const FIREFOX: [&str; 1] = ["42e01f"];
+
+// F-01, F-12, F-26
+#[tokio::test]
+async fn a_viewer_is_sent_h264_that_its_decoder_takes_and_is_told_of_what_it_does_not() {
+    for (published, viewer, sees) in [
+        ("640c1f", &CHROME[..], true),
+        ("640c1f", &FIREFOX, false),
+        ("42001f", &FIREFOX, true),
+        ("42e01f", &["42001f"], true),
+        ("4d001f", &["640c1f"], true),
+        ("4d001f", &FIREFOX, false),
+        ("", &FIREFOX, true),
+        ("42e01f", &[""], true),
+    ] {
+        let app = App::new(SignalingConfig::default());
+        let reply = app.post("/whip/s", &with_profiles(&golden("obs"), &[published])).await;
+        assert_eq!(reply.status, 201, "{}", reply.body);
+        let (video, warnings) = watched(&app, &with_profiles(&golden("firefox-watch"), viewer)).await;
+        assert_eq!(video, sees, "{published} to {viewer:?}");
+        assert_eq!(warnings.is_empty(), sees, "{warnings:?}");
+        if let Some((code, detail)) = warnings.first() {
+            assert_eq!(*code, "codec-refused");
+            assert!(detail.contains(published) && detail.contains("42e01f"), "both sides: {detail}");
+            let refused = &app.core.last().refused;
+            assert_eq!((refused.len(), refused[0].kind, refused[0].formats.len()), (1, MediaKind::Video, 1));
+        }
+    }
+}
+
+// F-13
+#[tokio::test]
+async fn the_stream_decides_over_its_description_and_the_lint_says_it() {
+    for (described, stream, sees) in
+        [("4d001f", "42c01f", true), ("42e01f", "640028", false), ("42e01f", "42c02a", true)]
+    {
+        let app = App::new(SignalingConfig::default());
+        app.post("/whip/s", &with_profiles(&golden("obs"), &[described])).await;
+        let publisher = app.core.last();
+        let registry = app.signaling.registry();
+        registry.apply(support::now(), in_use(&publisher, TrackId::VIDEO, 100, Some(stream)));
+        let (video, warnings) = watched(&app, &with_profiles(&golden("firefox-watch"), &FIREFOX)).await;
+        assert_eq!(video, sees, "{described}, really {stream}");
+        assert!(sees || warnings[0].1.contains(stream), "{warnings:?}");
+        let lint = |app: &App| {
+            let view = app.signaling.registry().session(publisher.id).unwrap();
+            view.stages[5].warnings.iter().map(|warning| (warning.code, warning.detail.clone())).collect::<Vec<_>>()
+        };
+        let found = lint(&app);
+        let contradicts = described != "42e01f" || stream == "640028";
+        assert_eq!(found.len(), usize::from(contradicts), "{found:?}");
+        assert!(found.iter().all(|(code, detail)| {
+            *code == "profile-mismatch" && detail.contains(described) && detail.contains(stream)
+        }));
+        let track = serde_json::to_value(app.stream("s").unwrap()).unwrap()["tracks"][1].clone();
+        assert!(track["profile"].as_str().unwrap().contains(stream), "{track}");
+        assert!(track["described_profile"].as_str().unwrap().contains(described), "{track}");
+        // The encoder is set right: nothing is left of the warning.
+        registry.apply(support::now(), in_use(&publisher, TrackId::VIDEO, 100, Some(described)));
+        assert!(lint(&app).is_empty());
+    }
+}
+
+// F-12
+#[tokio::test]
+async fn a_profile_that_does_not_parse_is_refused_and_named() {
+    let app = App::new(SignalingConfig::default());
+    let reply = app.post("/whip/s", &with_profiles(&golden("obs"), &["TeAo"])).await;
+    assert_eq!((reply.status.as_u16(), reply.code().as_str()), (422, "sdp-bad-parameter"));
+    assert!(reply.body.contains("profile-level-id=TeAo"), "{}", reply.body);
+    // Beside formats that can be served it is left out.
+    let reply = app.post("/whip/s", &with_profiles(&golden("obs"), &["TeAo", "42e01f"])).await;
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    let publisher = app.core.last();
+    assert_eq!(numbers(&app, MediaKind::Video), [(101, Codec::H264)]);
+    let view = app.signaling.registry().session(publisher.id).unwrap();
+    assert_eq!(view.stages[0].warnings[0].code, "format-ignored");
+    assert!(view.stages[0].warnings[0].detail.contains("profile-level-id=TeAo"));
+    let offer = with_profiles(&golden("firefox-watch"), &["x"]);
+    let (video, warnings) = watched(&app, &offer).await;
+    assert!(!video && warnings[0].0 == "format-ignored" && warnings[0].1.contains("profile-level-id=x"));
+    let video_only =
+        offer.split_at(offer.find("m=audio").unwrap()).0.to_owned() + &offer[offer.find("m=video").unwrap()..];
+    assert_eq!(app.post("/whep/s", &video_only).await.code(), "sdp-bad-parameter");
+}
+
+// F-01: what the publishers of the field send first reaches the most viewers.
+#[tokio::test]
+async fn publishers_are_answered_with_the_h264_profile_first_that_most_viewers_decode() {
+    for (name, first) in [
+        ("chromium-publish", Some("42e01f")),
+        ("firefox-publish", Some("42e01f")),
+        ("safari-publish", Some("42e01f")),
+        ("aiortc-publish", Some("42e01f")),
+        ("obs", Some("42e01f")),
+    ] {
+        let app = App::new(SignalingConfig::default());
+        let offer = golden(name);
+        app.post("/whip/s", &offer).await;
+        let spec = app.core.last();
+        let video = spec.sections.iter().find(|section| section.kind == MediaKind::Video).unwrap();
+        let h264 = video.formats.iter().find(|format| format.codec == Codec::H264);
+        let expected = first.map(|first| format!("profile-level-id={first}"));
+        assert!(h264.zip(expected).is_some_and(|(format, id)| format.fmtp.contains(&id)), "{name}: {h264:?}");
+        assert!(h264.unwrap().fmtp.contains("packetization-mode=1"), "{name}");
+        // Codecs keep the publisher's order: only profiles of H264 change places.
+        let offered = Sdp::read(&offer).sections.into_iter().find(|section| section[0].starts_with("m=video")).unwrap();
+        let name_of = |number: &String| {
+            let map =
+                values(&offered, "rtpmap").into_iter().find(|map| map.starts_with(&format!("{number} "))).unwrap();
+            map.split([' ', '/']).nth(1).unwrap().to_ascii_uppercase()
+        };
+        let forwarded = ["VP8", "VP9", "H264", "H265", "AV1"];
+        let mut theirs: Vec<String> = media_line(&offered).3.iter().map(name_of).collect();
+        theirs.retain(|codec| forwarded.contains(&codec.as_str()));
+        let ours: Vec<String> = video.formats.iter().map(|format| format.codec.to_string()).collect();
+        assert_eq!(ours, theirs, "{name}");
+    }
+}
+
+// F-26
+#[tokio::test]
+async fn an_offer_of_which_nothing_can_be_served_is_refused_with_both_sides_codecs() {
+    let app = App::new(SignalingConfig::default());
+    app.post("/whip/s", &with_profiles(&golden("ffmpeg-video-only"), &["64001f"])).await;
+    let reply = app.post("/whep/s", &with_profiles(&golden("firefox-watch"), &FIREFOX)).await;
+    assert_eq!(reply.code(), "sdp-no-common-codec");
+    for part in ["H264 High (64001f)", "H264 Constrained Baseline (42e01f)", "the stream has no audio"] {
+        assert!(reply.body.contains(part), "{part}: {}", reply.body);
+    }
+    // A data channel is no medium to forward, and the publisher is told.
+    app.post("/whip/t", &golden("chromium-simulcast-data")).await;
+    let view = app.signaling.registry().session(app.core.last().id).unwrap();
+    let warning = &view.stages[0].warnings[0];
+    assert_eq!((warning.code, warning.detail.as_str()), ("media-type-refused", "m=application is not forwarded"));
+}
+
 // WHEP-04
 #[tokio::test]
 async fn a_viewer_gets_what_the_stream_has() {
@@ -265,7 +444,11 @@ async fn a_viewer_gets_what_the_stream_has() {
     let answer = Sdp::read(&reply.body);
     assert_eq!((media_line(&answer.sections[0]).1, media_line(&answer.sections[1]).1), (0, 9));
     assert_eq!(answer.of_session("group"), ["BUNDLE 1"]);
-    assert_eq!(numbers(&app, MediaKind::Video), [(126, Codec::H264)]);
+    let video = numbers(&app, MediaKind::Video);
+    assert_eq!(video[0], (126, Codec::H264));
+    // F-02: the next publisher may send what this one does not.
+    let codecs: Vec<Codec> = video.iter().map(|(_, codec)| *codec).collect();
+    assert!(codecs.contains(&Codec::Vp8) && codecs.contains(&Codec::Vp9), "{codecs:?}");
     let spec = app.core.last();
     let ssrcs = spec.sections[0].send_ssrcs.unwrap();
     assert!(ssrcs.media != ssrcs.rtx && ssrcs.media != 0);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use media_core::ledger::{Reason, Stage, StageChange, StageEvent, StageState};
 use media_core::media::{Role, TrackId};
+use media_core::negotiation::FormatInUse;
 use media_core::stats::ShardSnapshot;
 use media_core::stats::{SessionSnapshot, SessionStats};
 use media_core::{CoreEvent, SessionId};
@@ -130,7 +131,11 @@ async fn a_stream_shows_what_its_publisher_really_sends() {
     assert!(track()["codec"].is_null());
     assert_eq!(track()["offered"], serde_json::json!(["VP8", "H264", "AV1", "VP9"]));
     let used = &spec.sections[1].formats[0];
-    let event = CoreEvent::FormatInUse { session: spec.id, track: TrackId::VIDEO, payload_type: used.payload_type };
+    let event = CoreEvent::FormatInUse {
+        session: spec.id,
+        track: TrackId::VIDEO,
+        in_use: FormatInUse { payload_type: used.payload_type, profile: None },
+    };
     app.signaling.registry().apply(now(), event);
     assert_eq!(track()["codec"], used.codec.encoding_name());
     stage(&app, spec.id, Stage::Media, StageChange::Done, "");

@@ -1,3 +1,4 @@
+mod formats;
 mod keyframes;
 mod live;
 mod narrow;
@@ -38,7 +39,7 @@ fn viewer_of(track: TrackId, formats: Vec<Format>, publisher: &[Format]) -> (Vie
     let (_, sender) = KeyingMaterial::new(profile, &exported).unwrap().contexts(DtlsRole::Server).unwrap();
     let (receiver, _) = KeyingMaterial::new(profile, &exported).unwrap().contexts(DtlsRole::Client).unwrap();
     let mut egress = EgressTrack::new(track, &section, 0x0005_7fff).unwrap();
-    egress.set_publisher_formats(publisher);
+    egress.set_publisher_formats(publisher, None);
     (Viewer::new(Instant::now(), sender, vec![egress], 0), receiver)
 }
 

@@ -100,7 +100,7 @@ impl Simulation {
             };
             section.formats[0].feedback.transport_cc = true;
             let mut egress = EgressTrack::new(track, &section, 7).unwrap();
-            egress.set_publisher_formats(&[publisher]);
+            egress.set_publisher_formats(&[publisher], None);
             egress
         };
         let opus = format(111, Codec::Opus, None);

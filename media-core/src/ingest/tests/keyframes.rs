@@ -237,3 +237,47 @@ fn b_frames_are_detected_by_rtp_time_that_goes_back() {
     }
     assert!(h264.harness.ingest.has_b_frames());
 }
+
+// F-13
+#[test]
+fn what_the_stream_says_of_its_profile_is_reported_when_it_changes() {
+    let fmtp = "packetization-mode=1;profile-level-id=4d001f";
+    let mut h264 = H264::new(fmtp);
+    let mut reported = |h264: &mut H264| -> Vec<String> {
+        let now = h264.harness.now();
+        let changes = h264.harness.ingest.take_format_changes(now);
+        changes
+            .into_iter()
+            .map(|(_, in_use)| in_use.profile.map_or_else(String::new, |profile| profile.to_string()))
+            .collect()
+    };
+    let keyframe = |sps: &[u8]| [&[0x78, 0, sps.len() as u8][..], sps, &[0, 2], PPS, &[0, 2], IDR].concat();
+    let (constrained, high) = ([0x67, 0x42, 0xc0, 0x1e, 0x80], [0x67, 0x64, 0, 0x28, 0x80]);
+    h264.plain(0, 0, &keyframe(&constrained));
+    assert_eq!(reported(&mut h264), ["Constrained Baseline (42c01e)"], "whatever the description says");
+    h264.plain(1, 3_000, SLICE);
+    h264.plain(2, 6_000, &keyframe(&constrained));
+    assert!(reported(&mut h264).is_empty());
+    h264.plain(3, 9_000, &keyframe(&high));
+    assert_eq!(reported(&mut h264), ["High (640028)"]);
+    // Until the stream has said anything, the parameter sets of the description stand for it.
+    let mut h264 = H264::new("sprop-parameter-sets=Z0LAHukDgSgA,aM4BqDUg;profile-level-id=640028");
+    h264.send(0, 0, IDR);
+    assert_eq!(reported(&mut h264), ["Constrained Baseline (42c01e)"]);
+}
+
+// F-13: each report concerns all viewers.
+#[test]
+fn a_stream_whose_profile_changes_all_the_time_is_reported_now_and_then() {
+    let mut h264 = H264::new("");
+    let mut reports = 0;
+    for keyframe in 0..400_u16 {
+        h264.harness.ms = 25 * u64::from(keyframe);
+        let sps = [0x67, 0x42, 0xc0, 0x10 + (keyframe % 2) as u8, 0x80];
+        let packet = [&[0x78, 0, 5][..], &sps, &[0, 2], PPS, &[0, 2], IDR].concat();
+        h264.plain(keyframe, 3_000 * u32::from(keyframe), &packet);
+        let now = h264.harness.now();
+        reports += h264.harness.ingest.take_format_changes(now).len();
+    }
+    assert!((40..=50).contains(&reports), "in ten seconds: {reports}");
+}

@@ -131,7 +131,9 @@ impl Harness {
     }
 
     fn format_changes(&mut self) -> Vec<(TrackId, u8)> {
-        self.ingest.take_format_changes().collect()
+        let now = self.now();
+        let changes = self.ingest.take_format_changes(now);
+        changes.into_iter().map(|(track, in_use)| (track, in_use.payload_type)).collect()
     }
 
     /// The stream's sequence number and timestamp of a packet that is forwarded.

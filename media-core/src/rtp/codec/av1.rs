@@ -102,6 +102,13 @@ fn obu_start(obu: &[u8]) -> Start {
     }
 }
 
+/// The first sequence header of the packet, with its OBU header; it fits in every packet, so that it is there as a whole.
+pub(crate) fn sequence_header(payload: &[u8]) -> Option<&[u8]> {
+    let (header, elements) = AggregationHeader::parse(payload)?;
+    let mut begun = obu_elements(header, elements).skip(usize::from(header.continues));
+    begun.find(|element| element.first().is_some_and(|first| (first >> 3) & 0x0f == SEQUENCE_HEADER))
+}
+
 /// The elements of a payload; a length beyond the packet ends them.
 fn obu_elements(header: AggregationHeader, mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut index = 0;

@@ -45,6 +45,15 @@ pub(super) fn whole_units(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
     single.into_iter().chain(aggregated_units(aggregated))
 }
 
+/// The first sequence parameter set of the packet, with its header; of one in fragments, what the first has of it, with the
+/// fragment's header instead.
+pub(crate) fn parameter_set(payload: &[u8]) -> Option<&[u8]> {
+    if begins_fragmented(payload, SPS) {
+        return payload.get(1..);
+    }
+    whole_units(payload).find(|unit| unit.first().is_some_and(|header| header & 0x1f == SPS))
+}
+
 /// True if the packet is the first fragment of a unit of this type.
 pub(super) fn begins_fragmented(payload: &[u8], kind: u8) -> bool {
     matches!(payload, [header, fu, ..] if header & 0x1f == FU_A && fu & 0x80 != 0 && fu & 0x1f == kind)

@@ -52,6 +52,15 @@ pub(super) fn whole_units(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
     single.into_iter().chain(aggregated_units(aggregated))
 }
 
+/// The first sequence parameter set of the packet, with its header of two bytes; of one in fragments, what the first has of
+/// it, with the end of the fragment's header instead.
+pub(crate) fn parameter_set(payload: &[u8]) -> Option<&[u8]> {
+    if begins_fragmented(payload, SPS) {
+        return payload.get(1..);
+    }
+    whole_units(payload).find(|unit| unit.first().is_some_and(|&first| unit_type(first) == SPS))
+}
+
 /// True if the packet is the first fragment of a unit of this type.
 pub(super) fn begins_fragmented(payload: &[u8], kind: u8) -> bool {
     matches!(payload, [first, _, fu, ..] if unit_type(*first) == FU && fu & 0x80 != 0 && fu & 0x3f == kind)

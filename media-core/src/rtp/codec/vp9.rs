@@ -144,6 +144,16 @@ fn is_key_frame(first: u8) -> bool {
     }
 }
 
+/// The profile of the keyframe that begins in the packet: the bits after the frame marker, the lowest first (VP9 bit stream
+/// specification §6.2).
+pub(crate) fn profile(payload: &[u8]) -> Option<u8> {
+    if !starts_keyframe(payload) {
+        return None;
+    }
+    let first = *payload.get(Vp9Descriptor::parse(payload)?.len)?;
+    (first >> 6 == 2).then_some((first >> 5 & 1) | (first >> 3 & 2))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
