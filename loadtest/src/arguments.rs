@@ -69,6 +69,32 @@ enum Video {
     None,
 }
 
+/// What a publisher returns with.
+#[derive(Clone, Copy, ValueEnum)]
+enum ReturnedVideo {
+    Vp8,
+    H264,
+}
+
+impl ReturnedVideo {
+    fn codec(self) -> Codec {
+        match self {
+            ReturnedVideo::Vp8 => Codec::Vp8,
+            ReturnedVideo::H264 => Codec::H264,
+        }
+    }
+}
+
+impl Video {
+    fn codec(self) -> Option<Codec> {
+        match self {
+            Video::Vp8 => Some(Codec::Vp8),
+            Video::H264 => Some(Codec::H264),
+            Video::None => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Verification {
     /// SRTP tag, payload and publisher's counter of every packet
@@ -223,6 +249,9 @@ pub(crate) struct RunArgs {
     /// and what looks like STUN, DTLS and RTP
     #[arg(long, value_name = "DATAGRAMS", value_parser = clap::value_parser!(u32).range(1..))]
     garbage: Option<u32>,
+    /// At last the publishers leave and return with this video codec, for as many seconds: viewers are to go on
+    #[arg(long, value_enum, value_name = "CODEC")]
+    return_with: Option<ReturnedVideo>,
     #[command(flatten)]
     common: Common,
 }
@@ -329,8 +358,9 @@ impl RunArgs {
             Some(ramp) if ramp > 0.0 => Some(self.viewers as f64 / ramp),
             _ => self.rate,
         };
-        let scenario = Scenario::Run { garbage: self.garbage };
-        if self.garbage.is_some() {
+        let scenario =
+            Scenario::Run { garbage: self.garbage, returns_with: self.return_with.map(ReturnedVideo::codec) };
+        if self.garbage.is_some() || self.return_with.is_some() {
             return self.common.watched(self.viewers, self.seconds, rate, scenario);
         }
         self.common.campaign(self.viewers, self.seconds, rate, scenario)
@@ -442,11 +472,7 @@ impl Media {
         // Beyond the least common multiple of the counts kinds repeat; so many are never more than the publishers.
         (0..publishers.max(1))
             .map(|index| {
-                let video = match self.video[index % self.video.len()] {
-                    Video::Vp8 => Some(Codec::Vp8),
-                    Video::H264 => Some(Codec::H264),
-                    Video::None => None,
-                };
+                let video = self.video[index % self.video.len()].codec();
                 if video.is_none() && !self.audio {
                     return Err(RunError::Plan("there is neither audio nor video to publish"));
                 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use media_core::media::Codec;
 use serde::{Serialize, Serializer};
 
 use crate::client::{ClientOptions, PublisherOptions};
@@ -45,6 +46,8 @@ pub enum Scenario {
         /// After the plan's duration it is measured once more, with so many datagrams of garbage a second to the server's
         /// media ports.
         garbage: Option<u32>,
+        /// At last the publishers leave and return with this video codec, and it is measured for the plan's duration again.
+        returns_with: Option<Codec>,
     },
     /// Viewers stand; then many more join at once, or at the plan's rate.
     Storm {

@@ -44,9 +44,11 @@ impl Encoder {
     pub(super) fn new(codec: Codec, first_timestamp: u32, media: &PublisherOptions) -> Encoder {
         let video = codec.kind() == MediaKind::Video;
         let now = Instant::now();
+        let mut packetizer = Packetizer::new(codec, media.packet_size);
+        packetizer.set_profile(media.profile);
         Encoder {
             codec,
-            packetizer: Packetizer::new(codec, media.packet_size),
+            packetizer,
             interval: if video { Duration::from_secs(1) / media.fps.max(1) } else { AUDIO_INTERVAL },
             sizes: if video { media.frame_sizes() } else { (AUDIO_BYTES, AUDIO_BYTES) },
             debt: 0.0,
@@ -77,6 +79,12 @@ impl Encoder {
 
     /// Makes the next frame a keyframe.
     pub(super) fn request_keyframe(&mut self, now: Instant) {
+        self.next_keyframe = now;
+    }
+
+    /// The next frame is a keyframe, whose parameter sets name another profile.
+    pub(super) fn set_profile(&mut self, now: Instant, profile: u32) {
+        self.packetizer.set_profile(profile);
         self.next_keyframe = now;
     }
 

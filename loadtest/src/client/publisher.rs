@@ -1,7 +1,7 @@
 //! A WHIP client that sends synthetic media.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -52,16 +52,27 @@ impl Publisher {
         }
         let fingerprint = identity.announced(&options);
         let (setup, imitates) = (options.setup, media.imitates);
-        let offer =
-            Offer { ice: &local, fingerprint: &fingerprint, setup, imitates, transport_cc: false, sections: &sections };
+        let offer = Offer {
+            ice: &local,
+            fingerprint: &fingerprint,
+            setup,
+            imitates,
+            transport_cc: false,
+            profiles: std::slice::from_ref(&media.described_profile),
+            shift: media.payload_type_shift,
+            sections: &sections,
+        };
         let (answer, resource) = endpoint.offer(offer.to_sdp()).await?;
 
         let stream = stream_number(endpoint.stream());
         let tracks: Result<Vec<Track>, ClientError> =
             ssrcs.into_iter().map(|(codec, ssrcs)| track(codec, ssrcs, &answer, stream, &media)).collect();
         let figures = Arc::new(Mutex::new(PublisherFigures::default()));
-        let controls =
-            Arc::new(Controls { keyframes: AtomicBool::new(media.keyframes), paused: AtomicBool::new(false) });
+        let controls = Arc::new(Controls {
+            keyframes: AtomicBool::new(media.keyframes),
+            paused: AtomicBool::new(false),
+            profile: AtomicU32::new(media.profile),
+        });
         let sent = PublisherMedia::new(begun, tracks?, media, Arc::clone(&controls), Arc::clone(&figures));
         let running =
             Running::start(Negotiated { resource, answer, local, begun }, identity, options, Inbound::new(sent))?;
@@ -71,6 +82,11 @@ impl Publisher {
     /// Lets an encoder that gave none so far make keyframes.
     pub fn allow_keyframes(&self) {
         self.controls.keyframes.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends H264 of another profile from the next frame on, which is a keyframe: as [`PublisherOptions::profile`].
+    pub fn change_profile(&self, profile: u32) {
+        self.controls.profile.store(profile, Ordering::Relaxed);
     }
 
     /// Sends no media for a while, or again; its reports go on, and so does its media's time.

@@ -1,6 +1,6 @@
 //! What a publisher sends once it is connected, and what it does with the feedback.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +25,7 @@ pub(super) struct Track {
 pub(super) struct Controls {
     pub(super) keyframes: AtomicBool,
     pub(super) paused: AtomicBool,
+    pub(super) profile: AtomicU32,
 }
 
 /// What a publisher does with its connection.
@@ -139,7 +140,12 @@ impl MediaHandler for PublisherMedia {
         self.media.keyframes = self.controls.keyframes.load(Ordering::Relaxed);
         let stalled_until = self.stalled_until(now);
         let paused = self.controls.paused.load(Ordering::Relaxed);
+        let profile = self.controls.profile.load(Ordering::Relaxed);
+        let changes = std::mem::replace(&mut self.media.profile, profile) != profile;
         for track in &mut self.tracks {
+            if changes {
+                track.encoder.set_profile(now, profile);
+            }
             if paused {
                 track.encoder.skip(now);
             }

@@ -6,7 +6,7 @@ use media_core::media::Codec;
 
 use super::media_clock::ClockFaults;
 use crate::media::stamp::STAMP_LEN;
-use crate::sdp::Imitation;
+use crate::sdp::{CONSTRAINED_BASELINE, Imitation};
 
 pub(crate) const AUDIO_INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) const AUDIO_BYTES: usize = 160;
@@ -34,6 +34,12 @@ pub struct PublisherOptions {
     pub keyframes: bool,
     /// Whose offer and manners it has.
     pub imitates: Imitation,
+    /// What its description says of H264's profile, as `profile-level-id`; empty for no `a=fmtp`.
+    pub described_profile: String,
+    /// What its H264 parameter sets say: `profile_idc`, constraint flags and `level_idc`, one byte each, such as `0x42e01f`.
+    pub profile: u32,
+    /// Added to the usual payload types, at most 8.
+    pub payload_type_shift: u8,
     /// RTP sequence number of the first packet of every track; random if `None`.
     pub first_sequence: Option<u16>,
     /// RTP timestamp of the first frame of every track; random if `None`.
@@ -54,6 +60,9 @@ impl Default for PublisherOptions {
             keyframe_factor: 5.0,
             keyframes: true,
             imitates: Imitation::Browser,
+            described_profile: CONSTRAINED_BASELINE.to_owned(),
+            profile: 0x42_e01f,
+            payload_type_shift: 0,
             first_sequence: None,
             first_timestamp: None,
             faults: ClockFaults::default(),

@@ -19,13 +19,15 @@ use super::transport_feedback::FeedbackSender;
 use super::viewer_media::{Expected, ViewerMedia};
 use crate::clock;
 use crate::media::stamp::stream_number;
-use crate::sdp::{Imitation, Offer, OfferedSection};
+use crate::sdp::{CONSTRAINED_BASELINE, Imitation, Offer, OfferedSection};
 
 /// What a viewer asks for.
 #[derive(Clone, Debug)]
 pub struct ViewerOptions {
     /// Video codecs to offer; none for no video.
     pub video: Vec<Codec>,
+    /// `profile-level-id` of each H264 format that it offers.
+    pub profiles: Vec<String>,
     /// Offers Opus.
     pub audio: bool,
     /// Asks for lost packets.
@@ -42,6 +44,7 @@ impl Default for ViewerOptions {
     fn default() -> ViewerOptions {
         ViewerOptions {
             video: vec![Codec::Vp8, Codec::H264],
+            profiles: vec![CONSTRAINED_BASELINE.to_owned()],
             audio: true,
             nack: true,
             transport_cc: false,
@@ -81,8 +84,16 @@ impl Viewer {
         let fingerprint = identity.announced(&options);
         let (setup, imitates) = (options.setup, Imitation::Browser);
         let transport_cc = media.transport_cc;
-        let offer =
-            Offer { ice: &local, fingerprint: &fingerprint, setup, imitates, transport_cc, sections: &sections };
+        let offer = Offer {
+            ice: &local,
+            fingerprint: &fingerprint,
+            setup,
+            imitates,
+            transport_cc,
+            profiles: &media.profiles,
+            shift: 0,
+            sections: &sections,
+        };
         let (answer, resource) = endpoint.offer(offer.to_sdp()).await?;
 
         let stream = stream_number(media.expected_stream.as_deref().unwrap_or(endpoint.stream()));

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use media_core::media::Codec;
 use tokio::task::JoinHandle;
 
 use super::figures::FleetFigures;
@@ -39,6 +40,8 @@ pub(crate) struct Fleet<'a> {
     pub(crate) figures: FleetFigures,
     /// The paths of the viewers on narrow paths, while there are such.
     pub(crate) narrow_paths: Option<NarrowPaths>,
+    /// Publishers that are started from now on send this video codec instead.
+    pub(crate) returns_with: Option<Codec>,
     /// How often each publisher was started or connected: if that changes between a join's begin and its end, the stream was away.
     changes: BTreeMap<usize, u64>,
 }
@@ -83,6 +86,7 @@ impl<'a> Fleet<'a> {
             viewers: Vec::new(),
             figures: FleetFigures::default(),
             narrow_paths: None,
+            returns_with: None,
             changes: BTreeMap::new(),
         })
     }
@@ -108,7 +112,8 @@ impl<'a> Fleet<'a> {
     pub(crate) fn start_publisher(&mut self, index: usize) -> Started<Publisher> {
         let endpoint = self.endpoint(self.campaign.plan.whip.as_deref(), index);
         let (identity, client) = (self.identity.clone(), self.campaign.plan.client.clone());
-        let media = self.campaign.media(index).clone();
+        let mut media = self.campaign.media(index).clone();
+        media.video = media.video.map(|video| self.returns_with.unwrap_or(video));
         *self.changes.entry(index).or_default() += 1;
         let before = self.publishers.remove(&index);
         if let Some(before) = &before {

@@ -45,6 +45,8 @@ pub(crate) struct Packetizer {
     /// Longest payload, in bytes.
     size: usize,
     picture_id: u16,
+    /// H264's sequence parameter set.
+    sps: [u8; SPS.len()],
     filler: Vec<u8>,
     turn: usize,
 }
@@ -60,7 +62,12 @@ impl Packetizer {
         })
         .take(4096)
         .collect();
-        Packetizer { codec, size: size.max(MIN_PAYLOAD), picture_id: 0, filler, turn: 0 }
+        Packetizer { codec, size: size.max(MIN_PAYLOAD), picture_id: 0, sps: SPS, filler, turn: 0 }
+    }
+
+    /// H264's parameter sets name this profile from now on: `profile_idc`, constraint flags and `level_idc`, one byte each.
+    pub(crate) fn set_profile(&mut self, profile: u32) {
+        self.sps[1..4].copy_from_slice(&profile.to_be_bytes()[1..]);
     }
 
     /// One frame of about `bytes` bytes; of Opus always one packet.
@@ -97,7 +104,7 @@ impl Packetizer {
         if keyframe {
             // Parameter sets in front, and an SEI unit that has room for the stamp.
             let mut front = vec![STAP_A];
-            for unit in [&SPS[..], &PPS[..]] {
+            for unit in [&self.sps[..], &PPS[..]] {
                 front.extend((unit.len() as u16).to_be_bytes());
                 front.extend(unit);
             }

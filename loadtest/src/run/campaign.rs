@@ -25,7 +25,7 @@ impl Campaign {
         let interrupt = std::pin::pin!(interrupt);
         let mut stage = Stage::new(self, &mut progress, interrupt)?;
         let outcome = match self.scenario.clone() {
-            Scenario::Run { garbage } => steady(&mut stage, garbage).await,
+            Scenario::Run { garbage, returns_with } => steady(&mut stage, garbage, returns_with).await,
             Scenario::Storm { joins, calm, leave } => storm(&mut stage, joins, calm, leave).await,
             Scenario::Narrow { narrow: viewers, share, loss } => narrow(&mut stage, viewers, share, loss).await,
             Scenario::Knee { step, max_viewers, max_loss, max_p99_ms } => {
@@ -41,7 +41,7 @@ impl Campaign {
     }
 }
 
-/// A steady test of a plan: [`Campaign::run`] with [`Scenario::Run`], without garbage.
+/// A steady test of a plan: [`Campaign::run`] with [`Scenario::Run`], without garbage and returns.
 ///
 /// # Errors
 /// [`RunError`]: only what keeps the test from starting; clients that fail are in the report.
@@ -50,6 +50,7 @@ pub async fn run(
     progress: impl FnMut(Progress),
     interrupt: impl Future<Output = ()>,
 ) -> Result<Report, RunError> {
-    let campaign = Campaign { plan: plan.clone(), mix: Vec::new(), scenario: Scenario::Run { garbage: None } };
+    let campaign =
+        Campaign { plan: plan.clone(), mix: Vec::new(), scenario: Scenario::Run { garbage: None, returns_with: None } };
     campaign.run(progress, interrupt).await
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use media_core::media::Codec;
+
 use super::pace::Pace;
 use super::stage::{SETTLE, Stage};
 use crate::client::ClientError;
 use crate::fleet::narrow::NarrowPaths;
-use crate::garbage::Garbage;
+use crate::garbage::{Garbage, GarbageFigures};
 use crate::measure::figures::Phase;
 use crate::measure::roster::Group;
 use crate::report::outcome::{KneeFigures, Outcome, StormFigures};
@@ -16,20 +18,32 @@ const ADAPT: Duration = Duration::from_secs(3);
 /// A storm is over so soon that its shortest phase needs a bound.
 const SHORTEST_STORM: Duration = Duration::from_secs(1);
 
-pub(super) async fn steady(stage: &mut Stage<'_>, garbage: Option<u32>) -> Outcome {
+pub(super) async fn steady(stage: &mut Stage<'_>, garbage: Option<u32>, returns_with: Option<Codec>) -> Outcome {
     let mut pace = Pace::new(stage.plan.rate);
     stage.publish(&mut pace).await;
     stage.join(stage.plan.viewers, &mut pace, Group::Standing).await;
     stage.measure("steady".into(), "seconds", stage.plan.duration).await;
-    let Some(per_second) = garbage else { return Outcome::Run(None) };
+    let figures = match garbage {
+        Some(per_second) => beside_garbage(stage, per_second).await,
+        None => None,
+    };
+    if let Some(codec) = returns_with {
+        stage.fleet.returns_with = Some(codec);
+        stage.publish(&mut Pace::new(None)).await;
+        stage.measure(format!("returned with {codec}"), "seconds", stage.plan.duration).await;
+    }
+    Outcome::Run(figures)
+}
+
+async fn beside_garbage(stage: &mut Stage<'_>, per_second: u32) -> Option<GarbageFigures> {
     match Garbage::start(stage.fleet.media_addresses(), per_second) {
         Ok(garbage) => {
             stage.measure("garbage".into(), "garbage", stage.plan.duration).await;
-            Outcome::Run(Some(garbage.stop()))
+            Some(garbage.stop())
         }
         Err(error) => {
             stage.fleet.figures.errors.push(ClientError::Socket(error.to_string()));
-            Outcome::Run(None)
+            None
         }
     }
 }

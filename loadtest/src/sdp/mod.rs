@@ -6,4 +6,4 @@ mod offer;
 
 pub use answer::{Answer, AnswerError, AnsweredSection};
 pub use format::{PayloadTypes, Ssrcs};
-pub use offer::{Imitation, Offer, OfferedSection, Setup};
+pub use offer::{CONSTRAINED_BASELINE, Imitation, Offer, OfferedSection, Setup};

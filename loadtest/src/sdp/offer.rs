@@ -20,7 +20,13 @@ pub enum Setup {
     Passive,
 }
 
-/// The payload types under which a codec is offered; `None` for codecs that the load test does not speak.
+/// What H264 that is not described otherwise is: constrained baseline, level 3.1, as `profile-level-id` (RFC 6184 §8.1).
+pub const CONSTRAINED_BASELINE: &str = "42e01f";
+
+/// Profiles of H264 in one offer: each has two payload types, of which there are so many.
+const MAX_PROFILES: usize = 4;
+
+/// The payload types under which a codec is first offered; `None` for codecs that the load test does not speak.
 fn payload_types(codec: Codec) -> Option<PayloadTypes> {
     match codec {
         Codec::Opus => Some(PayloadTypes { media: 111, rtx: None }),
@@ -28,6 +34,14 @@ fn payload_types(codec: Codec) -> Option<PayloadTypes> {
         Codec::H264 => Some(PayloadTypes { media: 102, rtx: Some(103) }),
         _ => None,
     }
+}
+
+/// One format of an offer.
+struct OfferedFormat<'a> {
+    codec: Codec,
+    types: PayloadTypes,
+    /// `profile-level-id` of H264; empty for no `a=fmtp` at all.
+    profile: &'a str,
 }
 
 /// Id of `sdes:mid` in the offers.
@@ -70,14 +84,30 @@ pub struct Offer<'a> {
     pub imitates: Imitation,
     /// Offers transport-wide feedback, as browsers do.
     pub transport_cc: bool,
+    /// `profile-level-id` of each H264 format, the preferred one first; an empty one stands for a format without `a=fmtp`.
+    pub profiles: &'a [String],
+    /// Added to the usual payload types.
+    pub shift: u8,
     /// Sections; their mids are their indices.
     pub sections: &'a [OfferedSection],
 }
 
 impl Offer<'_> {
-    fn payload_types(&self, codec: Codec) -> Option<PayloadTypes> {
-        let types = payload_types(codec)?;
-        Some(if self.imitates == Imitation::Browser { types } else { PayloadTypes { rtx: None, ..types } })
+    /// The formats of a codec: of H264 one a profile, of others one.
+    fn formats(&self, codec: Codec) -> Vec<OfferedFormat<'_>> {
+        let Some(PayloadTypes { media, rtx }) = payload_types(codec) else { return Vec::new() };
+        let format = |index: u8, profile| {
+            let shift = self.shift + 2 * index;
+            let rtx = rtx.filter(|_| self.imitates == Imitation::Browser).map(|rtx| rtx + shift);
+            OfferedFormat { codec, types: PayloadTypes { media: media + shift, rtx }, profile }
+        };
+        match codec {
+            Codec::H264 => {
+                let profiles = self.profiles.iter().take(MAX_PROFILES);
+                (0..).zip(profiles).map(|(index, profile)| format(index, profile.as_str())).collect()
+            }
+            _ => vec![format(0, "")],
+        }
     }
 
     /// The SDP text. It holds no candidates: the server learns the client's address from its checks (RFC 8445 §7.3.1.3).
@@ -96,9 +126,8 @@ impl Offer<'_> {
 
     fn write_section(&self, mid: usize, section: &OfferedSection, text: &mut Lines) {
         let Some(kind) = section.codecs.first().map(|codec| codec.kind()) else { return };
-        let types: Vec<(Codec, PayloadTypes)> =
-            section.codecs.iter().filter_map(|&codec| Some((codec, self.payload_types(codec)?))).collect();
-        let numbers = types.iter().flat_map(|(_, types)| [Some(types.media), types.rtx]).flatten();
+        let formats: Vec<OfferedFormat<'_>> = section.codecs.iter().flat_map(|&codec| self.formats(codec)).collect();
+        let numbers = formats.iter().flat_map(|format| [Some(format.types.media), format.types.rtx]).flatten();
         let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
         text.push(format_args!("m={} 9 UDP/TLS/RTP/SAVPF {}", kind.as_str(), numbers.join(" ")));
         text.push("c=IN IP4 0.0.0.0");
@@ -123,11 +152,11 @@ impl Offer<'_> {
         if self.imitates == Imitation::Browser {
             text.push("a=rtcp-rsize");
         }
-        for (codec, types) in &types {
-            self.write_codec(*codec, *types, text);
+        for format in &formats {
+            self.write_format(format, text);
         }
         if let Some(ssrcs) = section.sends {
-            let with_rtx = types.iter().any(|(_, types)| types.rtx.is_some());
+            let with_rtx = formats.iter().any(|format| format.types.rtx.is_some());
             if with_rtx {
                 text.push(format_args!("a=ssrc-group:FID {} {}", ssrcs.media, ssrcs.rtx));
             }
@@ -138,7 +167,8 @@ impl Offer<'_> {
         }
     }
 
-    fn write_codec(&self, codec: Codec, types: PayloadTypes, text: &mut Lines) {
+    fn write_format(&self, format: &OfferedFormat<'_>, text: &mut Lines) {
+        let &OfferedFormat { codec, types, profile } = format;
         let media = types.media;
         match codec {
             Codec::Opus => text.push(format_args!("a=rtpmap:{media} opus/48000/2")),
@@ -146,8 +176,8 @@ impl Offer<'_> {
         }
         match codec {
             Codec::Opus => text.push(format_args!("a=fmtp:{media} minptime=10;useinbandfec=1")),
-            Codec::H264 => text.push(format_args!(
-                "a=fmtp:{media} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
+            Codec::H264 if !profile.is_empty() => text.push(format_args!(
+                "a=fmtp:{media} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}"
             )),
             _ => {}
         }
@@ -203,6 +233,8 @@ mod tests {
             setup: Setup::ActPass,
             imitates: Imitation::Browser,
             transport_cc: true,
+            profiles: &[CONSTRAINED_BASELINE.to_owned(), "64001f".to_owned()],
+            shift: 0,
             sections: &sections,
         };
         let text = offer.to_sdp();
@@ -210,8 +242,9 @@ mod tests {
         assert_eq!(read.marshal(), text);
         for line in [
             "a=group:BUNDLE 0 1",
-            "m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103",
+            "m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103 104 105",
             "a=fmtp:103 apt=102",
+            "a=fmtp:104 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=64001f",
             "a=setup:actpass",
             "a=recvonly",
             "a=sendonly",
@@ -222,6 +255,9 @@ mod tests {
             assert!(text.contains(&format!("{line}\r\n")), "{line}");
         }
         assert!(!text.contains("FID"), "Opus has no RTX");
+        offer = Offer { shift: 8, profiles: &[String::new()], ..offer };
+        let text = offer.to_sdp();
+        assert!(text.contains("m=video 9 UDP/TLS/RTP/SAVPF 104 105 110 111\r\n") && !text.contains("profile-level-id"));
         offer = Offer { imitates: Imitation::Ffmpeg, transport_cc: false, ..offer };
         let text = offer.to_sdp();
         for absent in ["rtcp-fb", "extmap:", "rtx", "rsize"] {

@@ -95,7 +95,7 @@ async fn a_storm_tells_what_it_did_to_those_who_stood_before() {
 async fn garbage_reaches_the_servers_media_port_and_is_counted() {
     let server = Server::start().await;
     let plan = Plan { viewers: 2, rate: None, ..plan(&server) };
-    let report = play(plan, Scenario::Run { garbage: Some(2000) }).await;
+    let report = play(plan, Scenario::Run { garbage: Some(2000), returns_with: None }).await;
     assert!(report.passed, "{}", report.to_table());
     let names: Vec<&str> = report.phases.iter().map(|phase| phase.name.as_str()).collect();
     assert_eq!(names, ["steady", "garbage"]);

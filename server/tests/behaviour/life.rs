@@ -18,7 +18,7 @@ fn idle() -> ClientOptions {
 }
 
 /// A viewer on the publisher's shard and, if there are two shards, one on the other.
-async fn viewers_everywhere(server: &Sluice, shards: usize) -> (Vec<Viewer>, Vec<Viewer>) {
+pub(crate) async fn viewers_everywhere(server: &Sluice, shards: usize) -> (Vec<Viewer>, Vec<Viewer>) {
     let mut viewers = vec![server.viewer("s").await];
     let mut crowd = Vec::new();
     if shards > 1 {
@@ -97,7 +97,16 @@ async fn post_offer(server: &Sluice, path: &str, sends: Option<Ssrcs>) -> reqwes
     let certificate = media_core::internals::dtls::Certificate::generate().unwrap();
     let sections = [OfferedSection { codecs: vec![Codec::Vp8], sends }];
     let (fingerprint, setup, imitates) = (certificate.fingerprint(), Setup::ActPass, Imitation::Browser);
-    let offer = Offer { ice: &ice, fingerprint, setup, imitates, transport_cc: false, sections: &sections };
+    let offer = Offer {
+        ice: &ice,
+        fingerprint,
+        setup,
+        imitates,
+        transport_cc: false,
+        profiles: &[],
+        shift: 0,
+        sections: &sections,
+    };
     let request = server.http.post(format!("{}/{path}", server.base));
     request.header("Content-Type", "application/sdp").body(offer.to_sdp()).send().await.unwrap()
 }

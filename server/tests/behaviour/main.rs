@@ -5,6 +5,7 @@
 
 mod addresses;
 mod clients;
+mod codecs;
 mod congestion;
 mod connections;
 mod impaired;
