@@ -17,6 +17,7 @@ export const page = {
   pc: null,
   session: null,
   stages: [],
+  warnings: [],
   stats: {},
   error: null,
   retries: 0,
@@ -55,9 +56,33 @@ function node(tag, text, attributes = {}) {
   return made;
 }
 
-function describe({ state, started_ms, ended_ms, reason, detail, reopened }) {
+/** What a warning of the ledger means to the person in front of the page. */
+const NOTICES = {
+  "codec-refused": ({ kind }) =>
+    kind === "audio" ? "There is no sound: this browser cannot play the stream's audio." : "There is no picture: this browser cannot play the stream's video.",
+  "track-missing": ({ kind }) => `The stream has no ${kind} at the moment. It comes back by itself.`,
+  "profile-mismatch": () => "The encoder sends another profile than it announces. Viewers get what their browsers can play.",
+  "format-ignored": () => "A format of the offer was left out.",
+};
+
+/** Shows what is less than it could be, in words, with the facts of the case behind them. */
+function showWarnings(stages) {
+  const warnings = stages.flatMap((stage) => stage.warnings ?? []);
+  page.warnings = warnings;
+  const told = warnings.filter(({ code }) => code in NOTICES);
+  element("notice").hidden = told.length === 0;
+  element("notice").replaceChildren(
+    ...told.map((warning) => {
+      const item = node("p", NOTICES[warning.code](warning));
+      item.append(node("small", warning.detail));
+      return item;
+    }),
+  );
+}
+
+function describe({ state, started_ms, ended_ms, reason, detail, reopened, warnings }) {
   if (state === "failed") return reason ?? "failed";
-  if (state === "done") return reopened ? "done again" : `${ended_ms - (started_ms ?? 0)} ms`;
+  if (state === "done") return [reopened ? "done again" : `${ended_ms - (started_ms ?? 0)} ms`, ...(warnings ?? []).map(({ code }) => code)].join(", ");
   return state === "running" ? detail || "under way" : "waiting";
 }
 
@@ -68,10 +93,12 @@ export function showStages(stages) {
     ...STAGES.map((name) => {
       const stage = byName.get(name) ?? { state: "waiting" };
       const item = node("li", "", { "data-stage": name, "data-state": stage.state, title: stage.detail || name });
+      if (stage.warnings?.length) item.dataset.warned = "";
       item.append(node("b", name), node("small", describe(stage)));
       return item;
     }),
   );
+  showWarnings(stages);
   const failed = stages.find((stage) => stage.state === "failed");
   if (failed) {
     setError(Object.assign(new Error([`${failed.stage}: ${failed.reason}.`, failed.detail, failed.advice].filter(Boolean).join(" ")), { code: failed.reason }));

@@ -5,6 +5,8 @@ import { root } from "./whip.js";
 import { Keeper, cipherName, codecName, element, page, query, rate, rememberToken, setState, showStages, showStats, streamName } from "./page.js";
 
 const player = element("player");
+/** The server's code for an offer without a codec of the stream. */
+const UNPLAYABLE = "sdp-no-common-codec";
 const token = rememberToken();
 
 function hint(text) {
@@ -64,15 +66,18 @@ const keeper = new Keeper({
   token,
   setUp,
   read,
-  connected: () => page.state !== "playing" && hint("Waiting for the first picture"),
+  connected: () => page.state !== "playing" && hint(page.warnings.some(({ kind }) => kind === "video") ? "There is no picture" : "Waiting for the first picture"),
   fatal: (error) => {
     element("credentials").hidden = ![401, 403].includes(error.status);
-    return error.status < 500 && ![404, 409, 429].includes(error.status);
+    // The publisher may return with a codec that the browser has.
+    return error.status < 500 && ![404, 409, 429].includes(error.status) && error.code !== UNPLAYABLE;
   },
   waiting: (seconds) => {
     const absent = [404, 409].includes(page.error?.status);
-    setState(absent ? "waiting" : "reconnecting", absent ? "Not live yet" : "Connecting again");
-    hint(absent ? `The stream is not live. Next look in ${seconds} s.` : `Next try in ${seconds} s.`);
+    const unplayable = page.error?.code === UNPLAYABLE;
+    setState(absent || unplayable ? "waiting" : "reconnecting", absent ? "Not live yet" : unplayable ? "Cannot be played" : "Connecting again");
+    const what = absent ? "The stream is not live." : "This browser cannot play what the stream is sent as.";
+    hint(absent || unplayable ? `${what} Next look in ${seconds} s.` : `Next try in ${seconds} s.`);
     // That nobody publishes yet is no error.
     if (absent) element("alert").hidden = true;
   },

@@ -68,7 +68,17 @@ impl RawClient {
         };
         let sections: Vec<_> = codecs.iter().map(section).collect();
         let fingerprint = certificate.fingerprint();
-        let offer = Offer { ice: &ice, fingerprint, setup, imitates, transport_cc: false, sections: &sections };
+        let profiles = [CONSTRAINED_BASELINE.to_owned()];
+        let offer = Offer {
+            ice: &ice,
+            fingerprint,
+            setup,
+            imitates,
+            transport_cc: false,
+            profiles: &profiles,
+            shift: 0,
+            sections: &sections,
+        };
         let request = server.http.post(format!("{}/{path}", server.base)).header("Content-Type", "application/sdp");
         let reply = request.body(offer.to_sdp()).send().await.unwrap();
         assert_eq!(reply.status(), 201);
