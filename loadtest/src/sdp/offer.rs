@@ -255,7 +255,8 @@ mod tests {
             assert!(text.contains(&format!("{line}\r\n")), "{line}");
         }
         assert!(!text.contains("FID"), "Opus has no RTX");
-        offer = Offer { shift: 8, profiles: &[String::new()], ..offer };
+        let undescribed = [String::new()];
+        offer = Offer { shift: 8, profiles: &undescribed, ..offer };
         let text = offer.to_sdp();
         assert!(text.contains("m=video 9 UDP/TLS/RTP/SAVPF 104 105 110 111\r\n") && !text.contains("profile-level-id"));
         offer = Offer { imitates: Imitation::Ffmpeg, transport_cc: false, ..offer };

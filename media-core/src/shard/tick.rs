@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use crate::event::CoreEvent;
 use crate::ledger::Reason;
 use crate::media::{Role, TrackId};
 use crate::session::{Media, RtcpContext};

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use loadtest::client::bare_check;
-use loadtest::sdp::{Answer, Imitation, Offer, OfferedSection, Setup, Ssrcs};
+use loadtest::sdp::{Answer, CONSTRAINED_BASELINE, Imitation, Offer, OfferedSection, Setup, Ssrcs};
 use media_core::internals::demux::{PacketKind, classify};
 use media_core::internals::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
 use media_core::internals::rtcp::{ReportBlock, RtcpWriter};

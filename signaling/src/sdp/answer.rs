@@ -29,7 +29,7 @@ pub(crate) struct Local<'a> {
 pub(crate) fn write(agreement: &Agreement, local: &Local<'_>) -> String {
     let mut session = Lines::default();
     if agreement.bundle {
-        let mids: Vec<&str> = agreement.live().map(|live| live.media.mid.as_str()).collect();
+        let mids: Vec<&str> = agreement.bundled().map(|live| live.media.mid.as_str()).collect();
         session.value("group", format!("BUNDLE {}", mids.join(" ")));
     }
     if local.ice_mode == IceMode::Lite {
@@ -82,7 +82,11 @@ fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>) -> M
         lines.value("mid", &section.mid);
     }
     let sends = section.send_ssrcs.is_some();
-    lines.flag(if sends { "sendonly" } else { "recvonly" });
+    lines.flag(match sends {
+        _ if live.inactive => "inactive",
+        true => "sendonly",
+        false => "recvonly",
+    });
     lines.flag("rtcp-mux");
     // RFC 9725 §4.4.1 demands it, RFC 8858 §4 forbids it in answers; clients ignore it (WHIP-28).
     lines.flag("rtcp-mux-only");

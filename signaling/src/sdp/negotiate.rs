@@ -77,13 +77,20 @@ pub(crate) struct LiveSection {
     pub(crate) protocol: String,
     pub(crate) has_mid: bool,
     pub(crate) extmap_allow_mixed: bool,
+    /// Nothing is sent in it: it carries the transport of the others.
+    pub(crate) inactive: bool,
     /// Extensions whose offered lines had a direction; the answer mirrors it.
     pub(crate) one_way: Vec<Extension>,
 }
 
 impl Agreement {
-    /// The live sections in order.
+    /// The sections in which media flows, in order.
     pub(crate) fn live(&self) -> impl Iterator<Item = &LiveSection> {
+        self.bundled().filter(|live| !live.inactive)
+    }
+
+    /// All sections that are not rejected, in order.
+    pub(crate) fn bundled(&self) -> impl Iterator<Item = &LiveSection> {
         self.sections.iter().filter_map(|section| match section {
             Agreed::Live(live) => Some(&**live),
             Agreed::Rejected { .. } => None,
@@ -182,7 +189,30 @@ pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> R
         return Err(reach::Refusal::all_into_error(refusals));
     }
     warnings.extend(refusals.into_iter().filter_map(reach::Refusal::into_warning));
-    agreement(offer, sections, (refused, warnings))
+    let mut agreement = agreement(offer, sections, (refused, warnings))?;
+    keep_transport(offer, &chosen, &mut agreement);
+    Ok(agreement)
+}
+
+/// The first section of a BUNDLE group has the transport of all that have none of their own. It is not rejected while one of
+/// those lives (RFC 9143 §7.3.1), though nothing is sent in it: Chromium with `max-bundle` cannot apply such an answer.
+fn keep_transport(offer: &Offer, chosen: &[usize], agreement: &mut Agreement) {
+    let tagged = offer.bundle.as_ref().and_then(|group| group.first());
+    let Some(index) = chosen.iter().copied().find(|&index| offer.sections[index].mid.as_ref() == tagged) else {
+        return;
+    };
+    let section = &offer.sections[index];
+    let shares = |(other, agreed): (&Section, &Agreed)| {
+        let has_own = !other.bundle_only && (other.ufrag != section.ufrag || !other.candidates.is_empty());
+        matches!(agreed, Agreed::Live(_)) && !has_own
+    };
+    let is_needed = offer.sections.iter().zip(&agreement.sections).any(shares);
+    let formats: Vec<Format> = reach::bounded(&section.formats).iter().map(agreed_format).collect();
+    let is_rejected = matches!(agreement.sections[index], Agreed::Rejected { .. });
+    if let Some(kind) = section.kind.filter(|_| is_rejected && is_needed && !formats.is_empty()) {
+        let live = live_section(offer, section, kind, formats, Vec::new());
+        agreement.sections[index] = Agreed::Live(Box::new(LiveSection { inactive: true, ..live }));
+    }
 }
 
 /// Sections that are neither audio nor video; they are rejected.
@@ -372,6 +402,7 @@ fn live_section(
         protocol: section.media.protocol.clone(),
         has_mid: section.mid.is_some(),
         extmap_allow_mixed: section.extmap_allow_mixed,
+        inactive: false,
         one_way: extensions
             .iter()
             .filter(|offered| matches!(offered.direction, Some(Direction::SendOnly | Direction::RecvOnly)))

@@ -250,8 +250,15 @@ async fn a_viewer_without_the_codec_in_use_gets_no_video_but_audio() {
     let reply = app.post("/whep/s", &offer).await;
     lint(&offer, &reply.body, "sendonly", true);
     let answer = Sdp::read(&reply.body);
+    // Nothing is sent in it, and it carries the transport: the audio section has none of its own.
+    assert!(has(&answer.sections[0], "inactive") && has(&answer.sections[1], "sendonly"));
+    assert_eq!(values(&answer.sections[0], "candidate").len(), 2);
+    // With one of its own, the transport moves there, with the candidates.
+    let own = offer.clone() + "a=candidate:1 1 udp 2130706431 192.0.2.7 40000 typ host\r\n";
+    let reply = app.post("/whep/s", &own).await;
+    lint(&own, &reply.body, "sendonly", true);
+    let answer = Sdp::read(&reply.body);
     assert_eq!(media_line(&answer.sections[0]).1, 0);
-    // The transport moves to the audio section, with the candidates.
     assert_eq!(values(&answer.sections[1], "candidate").len(), 2);
     let video_only = &offer[..offer.find("m=audio").unwrap()];
     let reply = app.post("/whep/s", video_only).await;
@@ -417,6 +424,27 @@ async fn publishers_are_answered_with_the_h264_profile_first_that_most_viewers_d
     }
 }
 
+// F-26: Chromium with `max-bundle` has no other transport than that of the first section.
+#[tokio::test]
+async fn a_refused_section_that_carries_the_transport_stays_though_nothing_is_sent_in_it() {
+    let app = App::new(SignalingConfig::default());
+    app.post("/whip/s", &with_profiles(&golden("obs"), &["64001f"])).await;
+    let offer = with_profiles(&golden("chromium-watch"), &FIREFOX);
+    // The watch page has video in front.
+    let at = |line: &str| offer.find(line).unwrap();
+    assert!(at("m=video") < at("m=audio"));
+    let without_candidates = |line: &&str| !line.starts_with("a=candidate");
+    let offer: String = offer.split_inclusive('\n').filter(without_candidates).collect();
+    let (sees, warnings) = watched(&app, &offer).await;
+    assert!(!sees && warnings[0].0 == "codec-refused", "{warnings:?}");
+    let reply = app.post("/whep/s", &offer).await;
+    let answer = Sdp::read(&reply.body);
+    assert_eq!(answer.of_session("group"), ["BUNDLE 0 1"]);
+    assert_eq!(media_line(&answer.sections[0]).1, 9);
+    assert!(has(&answer.sections[0], "inactive") && has(&answer.sections[1], "sendonly"));
+    assert_eq!(app.core.last().sections.len(), 1, "the media core knows nothing of it");
+}
+
 // F-26
 #[tokio::test]
 async fn an_offer_of_which_nothing_can_be_served_is_refused_with_both_sides_codecs() {
@@ -442,8 +470,10 @@ async fn a_viewer_gets_what_the_stream_has() {
     let reply = app.post("/whep/s", &golden("firefox-watch")).await;
     assert_eq!(reply.status, 201);
     let answer = Sdp::read(&reply.body);
-    assert_eq!((media_line(&answer.sections[0]).1, media_line(&answer.sections[1]).1), (0, 9));
-    assert_eq!(answer.of_session("group"), ["BUNDLE 1"]);
+    // Its audio section has the only transport, so that it stays, though the stream has no audio.
+    assert!(has(&answer.sections[0], "inactive") && has(&answer.sections[1], "sendonly"));
+    assert_eq!(answer.of_session("group"), ["BUNDLE 0 1"]);
+    assert_eq!(app.core.last().sections.len(), 1);
     let video = numbers(&app, MediaKind::Video);
     assert_eq!(video[0], (126, Codec::H264));
     // F-02: the next publisher may send what this one does not.

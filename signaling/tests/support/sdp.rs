@@ -67,9 +67,16 @@ pub(crate) fn lint(offer: &str, answer: &str, direction: &str, lite: bool) {
             continue;
         }
         live.extend(values(ours, "mid").into_iter().map(str::to_owned));
-        assert!(has(ours, direction), "WHIP-08, WHEP-02");
         credentials.insert(lint_transport(&offer, theirs, ours));
         lint_candidates(ours);
+        // It carries the transport of the others, and nothing else.
+        if has(ours, "inactive") {
+            let group = offer.of_session("group").into_iter().find(|group| group.starts_with("BUNDLE"));
+            assert_eq!(group.and_then(|group| group.split(' ').nth(1)), values(theirs, "mid").first().copied());
+            assert!(!has(ours, "ssrc") && !has(ours, "msid"));
+            continue;
+        }
+        assert!(has(ours, direction), "WHIP-08, WHEP-02");
         lint_feedback_and_extensions(theirs, ours);
         lint_formats(theirs, ours);
         msids.extend(values(ours, "msid").into_iter().map(|msid| msid.split(' ').next().unwrap().to_owned()));

@@ -14,7 +14,7 @@ fn another_profile_in_mid_stream_goes_out_as_the_format_that_takes_it() {
     let formats = vec![h264(100, "42e01f"), h264(102, "64001f")];
     let (mut viewer, mut receiver) = viewer_of(TrackId::VIDEO, formats, &publisher);
     let mut published = Published::new();
-    let mut now_sends = |viewer: &mut Viewer, id: &str| {
+    let now_sends = |viewer: &mut Viewer, id: &str| {
         let profile = H264ProfileLevel::parse(id).map(Profile::H264);
         video(viewer).set_publisher_formats(&publisher, Some(FormatInUse { payload_type: 96, profile }));
     };

@@ -243,7 +243,7 @@ fn b_frames_are_detected_by_rtp_time_that_goes_back() {
 fn what_the_stream_says_of_its_profile_is_reported_when_it_changes() {
     let fmtp = "packetization-mode=1;profile-level-id=4d001f";
     let mut h264 = H264::new(fmtp);
-    let mut reported = |h264: &mut H264| -> Vec<String> {
+    let reported = |h264: &mut H264| -> Vec<String> {
         let now = h264.harness.now();
         let changes = h264.harness.ingest.take_format_changes(now);
         changes

@@ -147,7 +147,7 @@ fn is_key_frame(first: u8) -> bool {
 /// The profile of the keyframe that begins in the packet: the bits after the frame marker, the lowest first (VP9 bit stream
 /// specification §6.2).
 pub(crate) fn profile(payload: &[u8]) -> Option<u8> {
-    if !starts_keyframe(payload) {
+    if start(payload) != Start::Keyframe {
         return None;
     }
     let first = *payload.get(Vp9Descriptor::parse(payload)?.len)?;
