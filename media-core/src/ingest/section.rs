@@ -12,11 +12,11 @@ use crate::stream::{ClockSteps, Encoding, PacketInfo, Place, StoredExtensions, T
 use super::clock::IngestClock;
 use super::frames::{FrameStart, Frames};
 use super::receive_stream::{Numbered, ReceiveStream};
-use super::ssrcs::KnownSsrc;
+use super::ssrcs::{Heard, KnownSsrc};
 use super::{Accepted, Timing};
 
-/// A section takes an SSRC again that it received before, or a new one that does not say that it is to be taken, only when the
-/// present one was silent for this long (RTP-03).
+/// A section takes an SSRC that does not say that it is to be taken only when the present one was silent for this long
+/// (RTP-03); one that was silent for so long itself has come back.
 const SSRC_SILENCE: Duration = Duration::from_millis(200);
 
 /// What a payload type of a section means.
@@ -229,12 +229,12 @@ impl SectionReceiver {
     /// Receives the packet's SSRC from now on, if it may replace the present one; true if it is another one.
     fn adopt(&mut self, incoming: &IncomingPacket<'_>, known: &mut KnownSsrc) -> Result<bool, DropReason> {
         let &IncomingPacket { now, header, .. } = incoming;
+        let heard = known.hear(now, header.sequence_number, SSRC_SILENCE);
         if let Some(present) = &self.stream {
             if present.ssrc == header.ssrc {
                 return Ok(false);
             }
-            let is_silent = present.silence(now) >= SSRC_SILENCE;
-            if !is_silent && (known.was_adopted || !self.takes_over(incoming, known)) {
+            if present.silence(now) < SSRC_SILENCE && !self.takes_over(incoming, known.was_adopted, heard) {
                 return Err(DropReason::UnknownRtpStream);
             }
         }
@@ -246,20 +246,18 @@ impl SectionReceiver {
         Ok(true)
     }
 
-    /// True if a new SSRC says that it is to be taken at once: by its MID, by a keyframe or the parameter sets in front of one,
-    /// which may be the only one for long, or by a second audio packet in order. Each of two that both send does so once.
-    fn takes_over(&self, incoming: &IncomingPacket<'_>, known: &mut KnownSsrc) -> bool {
+    /// True if the packet says that its SSRC is to be taken at once. A new one says so by its MID, or by a second packet of
+    /// audio in order; a new one, and one that comes back after silence, by a keyframe or the parameter sets in front of it,
+    /// which may be the only one for long. Of two that both send, each does so once.
+    fn takes_over(&self, incoming: &IncomingPacket<'_>, was_adopted: bool, heard: Heard) -> bool {
         let &IncomingPacket { header, packet, payload, .. } = incoming;
-        let number = header.sequence_number;
-        let follows = known.last_number.replace(number) == Some(number.wrapping_sub(1));
-        self.is_named_by(header, packet)
-            || match self.track.kind {
-                MediaKind::Audio => follows,
-                MediaKind::Video => {
-                    let format = &self.negotiated.formats[usize::from(incoming.format)];
-                    codec::start(format.codec, payload) != codec::Start::None
-                }
-            }
+        if !was_adopted && (self.is_named_by(header, packet) || self.track.kind == MediaKind::Audio && heard.in_order) {
+            return true;
+        }
+        let codec = self.negotiated.formats[usize::from(incoming.format)].codec;
+        self.track.kind == MediaKind::Video
+            && (!was_adopted || heard.came_back)
+            && codec::start(codec, payload) != codec::Start::None
     }
 
     /// Takes a packet into the track, unless it is padding or no decoder can use it.

@@ -1,6 +1,6 @@
 //! The SSRCs of a publisher, and which section each of them belongs to (RTP-02).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::media::{MediaSection, TrackId};
 use crate::rtp::RtpHeader;
@@ -23,9 +23,40 @@ pub(super) struct KnownSsrc {
     /// Its section received it before: a MID alone does not bring it back, else two SSRCs that both send would replace each
     /// other with every packet.
     pub(super) was_adopted: bool,
-    /// Sequence number of the last packet that its section did not take.
-    pub(super) last_number: Option<u16>,
+    /// When its last packet was received, of media or RTX, or it was declared.
     last_packet: Instant,
+    last_media: Option<LastMedia>,
+}
+
+/// The last packet of media of an SSRC.
+#[derive(Clone, Copy)]
+struct LastMedia {
+    received: Instant,
+    sequence_number: u16,
+    /// When the SSRC came back after silence.
+    came_back: Option<Instant>,
+}
+
+/// What the packets of an SSRC up to the present one show.
+#[derive(Clone, Copy)]
+pub(super) struct Heard {
+    /// The packet follows on the one before.
+    pub(super) in_order: bool,
+    /// The SSRC has come back after silence, no longer ago than silence lasts.
+    pub(super) came_back: bool,
+}
+
+impl KnownSsrc {
+    /// Notes a packet of media; nothing received for `silence` is silence.
+    pub(super) fn hear(&mut self, now: Instant, sequence_number: u16, silence: Duration) -> Heard {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < silence;
+        let last = self.last_media;
+        let in_order = last.is_some_and(|last| last.sequence_number.wrapping_add(1) == sequence_number);
+        let was_silent = last.is_some_and(|last| !is_recent(last.received));
+        let came_back = if was_silent { Some(now) } else { last.and_then(|last| last.came_back) };
+        self.last_media = Some(LastMedia { received: now, sequence_number, came_back });
+        Heard { in_order, came_back: came_back.is_some_and(is_recent) }
+    }
 }
 
 impl KnownSsrcs {
@@ -35,7 +66,7 @@ impl KnownSsrcs {
         for (track, section) in TrackId::of_sections(sections) {
             let ssrcs = section.declared_ssrcs.iter().flat_map(|&(media, rtx)| std::iter::once(media).chain(rtx));
             let room = MAX_SSRCS - known.len();
-            let fresh = |ssrc| KnownSsrc { ssrc, track, was_adopted: false, last_number: None, last_packet: now };
+            let fresh = |ssrc| KnownSsrc { ssrc, track, was_adopted: false, last_media: None, last_packet: now };
             known.extend(ssrcs.take(room).map(fresh));
         }
         KnownSsrcs(known)
@@ -60,8 +91,13 @@ impl KnownSsrcs {
                 if self.0.len() == MAX_SSRCS {
                     self.remove_idle();
                 }
-                let (was_adopted, last_number, last_packet) = (false, None, now);
-                self.0.push(KnownSsrc { ssrc: header.ssrc, track, was_adopted, last_number, last_packet });
+                self.0.push(KnownSsrc {
+                    ssrc: header.ssrc,
+                    track,
+                    was_adopted: false,
+                    last_packet: now,
+                    last_media: None,
+                });
                 self.0.len() - 1
             }
         };

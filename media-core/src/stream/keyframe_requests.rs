@@ -102,7 +102,7 @@ impl KeyframeRequests {
         self.pending = true;
     }
 
-    /// A keyframe was received: it answers every request from before.
+    /// A keyframe was received: it answers every request from before. Parameter sets without one and recovery points do not.
     pub fn on_keyframe(&mut self) {
         self.pending = false;
         self.unanswered = 0;
@@ -115,7 +115,8 @@ impl KeyframeRequests {
         self.last_request = None;
     }
 
-    /// True if the publisher takes no requests or has left several unanswered: viewers restart from the cache.
+    /// True if the publisher takes no requests or has left several unanswered: viewers restart from the cache, and begin at a
+    /// recovery point where it has no keyframe with everything since (the ingest decides). Before, they wait for better.
     pub fn are_ignored(&self) -> bool {
         !self.negotiated || self.unanswered >= MAX_UNANSWERED
     }

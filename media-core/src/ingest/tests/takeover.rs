@@ -63,6 +63,22 @@ fn two_ssrcs_without_mid_that_both_send_keyframes_replace_each_other_once() {
     assert_eq!(forwarded, [1, 2]);
 }
 
+// F-17: a switch between two sources with SSRCs of their own, whose frames begin with a delimiter.
+#[test]
+fn an_ssrc_that_comes_back_with_a_keyframe_after_silence_is_taken_at_once() {
+    let mut harness = Harness::new(&[section(MediaKind::Video, vec![format(96, Codec::H264, Some(97))])]);
+    let frames = [&[&[0x09, 0x10][..], H264_FRAMES[0][0], H264_FRAMES[0][1], H264_FRAMES[0][2]][..], H264_FRAMES[1]];
+    let mut keyframes = 0;
+    for turn in 0..6 {
+        let accepted = send(&mut harness, 1 + turn % 2, frames);
+        let refused = accepted.iter().filter(|accepted| accepted.is_err()).count();
+        assert!(refused <= 1, "no more than the delimiter: {accepted:?}");
+        keyframes += accepted.iter().filter(|got| matches!(got, Ok(Accepted::Forward { keyframe: true, .. }))).count();
+        harness.ms -= 30;
+    }
+    assert_eq!(keyframes, 6);
+}
+
 // F-17: where its keyframe was not seen another one is asked for with its first packet.
 #[test]
 fn a_new_ssrc_that_begins_without_a_keyframe_is_taken_after_silence_and_asked_for_one() {
