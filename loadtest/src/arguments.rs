@@ -147,6 +147,10 @@ struct Media {
     /// A keyframe is so many times as big as the other frames; the bit rate stays
     #[arg(long, default_value_t = 5.0, value_name = "TIMES")]
     keyframe_factor: f64,
+    /// H264 encoders with intra refresh: one keyframe, and on request; in place of the others of --gop parameter sets and a
+    /// recovery point in front of an ordinary frame
+    #[arg(long)]
+    intra_refresh: bool,
     #[command(flatten)]
     faults: Faults,
 }
@@ -465,6 +469,9 @@ impl Media {
             return Err(RunError::Plan("--keyframe-factor must be from 1 to 100"));
         }
         let faults = self.faults.clock()?;
+        if self.intra_refresh && !self.video.contains(&Video::H264) {
+            return Err(RunError::Plan("--intra-refresh is for --video h264"));
+        }
         let longest = [self.video.len(), self.bitrate.len(), self.packet_size.len()];
         if publishers > 0 && longest.iter().any(|count| *count > publishers) {
             return Err(RunError::Plan("there are more kinds of media than publishers"));
@@ -484,6 +491,7 @@ impl Media {
                     fps: self.fps,
                     gop: self.gop,
                     keyframe_factor: self.keyframe_factor,
+                    intra_refresh: self.intra_refresh && video == Some(Codec::H264),
                     faults,
                     ..PublisherOptions::default()
                 })

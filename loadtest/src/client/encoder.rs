@@ -36,7 +36,19 @@ pub(super) struct Encoder {
     faults: ClockFaults,
     frames: u64,
     next_frame: Instant,
-    next_keyframe: Instant,
+    /// `None`: on request only.
+    next_keyframe: Option<Instant>,
+    /// When the next frame is due that begins a refresh, of an encoder with intra refresh.
+    next_refresh: Instant,
+}
+
+/// What kind of frame is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FrameKind {
+    Key,
+    /// An interframe behind parameter sets and a recovery point.
+    Refresh,
+    Inter,
 }
 
 impl Encoder {
@@ -56,7 +68,8 @@ impl Encoder {
             faults: media.faults,
             frames: 0,
             next_frame: now,
-            next_keyframe: now,
+            next_keyframe: Some(now),
+            next_refresh: now,
         }
     }
 
@@ -74,12 +87,12 @@ impl Encoder {
     /// The next frame is due now, and is a keyframe.
     pub(super) fn start(&mut self, now: Instant) {
         self.next_frame = now;
-        self.next_keyframe = now;
+        self.next_keyframe = Some(now);
     }
 
     /// Makes the next frame a keyframe.
     pub(super) fn request_keyframe(&mut self, now: Instant) {
-        self.next_keyframe = now;
+        self.next_keyframe = Some(now);
     }
 
     /// The next frame is a keyframe, whose parameter sets name another profile.
@@ -106,6 +119,23 @@ impl Encoder {
         size
     }
 
+    /// What the next frame is.
+    fn kind(&mut self, now: Instant, media: &PublisherOptions) -> FrameKind {
+        if self.codec.kind() == MediaKind::Audio {
+            return FrameKind::Inter;
+        }
+        if media.keyframes && self.next_keyframe.is_some_and(|due| now >= due) {
+            self.next_keyframe = (!media.intra_refresh).then(|| now + media.gop);
+            self.next_refresh = now + media.gop;
+            return FrameKind::Key;
+        }
+        if media.intra_refresh && now >= self.next_refresh {
+            self.next_refresh = now + media.gop;
+            return FrameKind::Refresh;
+        }
+        FrameKind::Inter
+    }
+
     /// Hands the payloads of the frames that are due to `take`.
     pub(super) fn produce(
         &mut self,
@@ -123,14 +153,15 @@ impl Encoder {
             figures.frames += 1;
             figures.late_frames += u64::from(late > LATE);
             let video = self.codec.kind() == MediaKind::Video;
-            let keyframe = video && media.keyframes && now >= self.next_keyframe;
-            if keyframe {
-                self.next_keyframe = now + media.gop;
-                figures.keyframes += 1;
-            }
+            let kind = self.kind(now, media);
+            let keyframe = kind == FrameKind::Key;
+            figures.keyframes += u64::from(keyframe);
             let size = if video { self.video_size(keyframe, media) } else { self.sizes.0 };
             let timestamp = self.timestamp();
-            let payloads = self.packetizer.frame(keyframe, size);
+            let payloads = match kind {
+                FrameKind::Refresh => self.packetizer.refresh(size),
+                FrameKind::Key | FrameKind::Inter => self.packetizer.frame(keyframe, size),
+            };
             let last = payloads.len() - 1;
             for (index, payload) in payloads.into_iter().enumerate() {
                 let content = match (video, keyframe && index == 0) {
@@ -153,7 +184,7 @@ impl Encoder {
             self.frames += 1;
             self.next_frame += self.interval;
         }
-        self.next_keyframe = now;
+        self.next_keyframe = Some(now);
     }
 }
 

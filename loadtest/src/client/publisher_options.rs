@@ -32,6 +32,9 @@ pub struct PublisherOptions {
     pub keyframe_factor: f64,
     /// Sends keyframes at all, on its own and when asked; [`super::Publisher::allow_keyframes`] changes it.
     pub keyframes: bool,
+    /// H.264 with intra refresh: after the first keyframe those of the cadence are replaced by parameter sets and a recovery
+    /// point in front of an interframe. Keyframes that are asked for come.
+    pub intra_refresh: bool,
     /// Whose offer and manners it has.
     pub imitates: Imitation,
     /// What its description says of H264's profile, as `profile-level-id`; empty for no `a=fmtp`.
@@ -59,6 +62,7 @@ impl Default for PublisherOptions {
             gop: Duration::from_secs(2),
             keyframe_factor: 5.0,
             keyframes: true,
+            intra_refresh: false,
             imitates: Imitation::Browser,
             described_profile: CONSTRAINED_BASELINE.to_owned(),
             profile: 0x42_e01f,
@@ -77,7 +81,8 @@ impl PublisherOptions {
         let average = f64::from(self.bitrate) * 125.0 / fps;
         let frames = (self.gop.as_secs_f64() * fps).max(1.0);
         let factor = self.keyframe_factor.max(1.0);
-        let interframe = if self.keyframes { average * frames / (frames - 1.0 + factor) } else { average };
+        let interframe =
+            if self.keyframes && !self.intra_refresh { average * frames / (frames - 1.0 + factor) } else { average };
         ((interframe as usize).max(1), (interframe * factor) as usize)
     }
 }

@@ -25,6 +25,8 @@ const VP8_INTERFRAME: [u8; 3] = [0x31, 0x02, 0x00];
 /// Constrained baseline, level 3.1, 640x360.
 const SPS: [u8; 15] = [0x67, 0x42, 0xe0, 0x1f, 0x8c, 0x8d, 0x40, 0x50, 0x17, 0xfc, 0xb0, 0x0f, 0x08, 0x84, 0x6a];
 const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
+/// SEI with a recovery point: exact from this frame on (H.264 §D.1.8).
+const RECOVERY_POINT: [u8; 5] = [0x06, 0x06, 0x01, 0xc4, 0x80];
 const STAP_A: u8 = 0x78;
 const SEI: u8 = 0x06;
 /// SEI message: user data.
@@ -79,6 +81,17 @@ impl Packetizer {
         }
     }
 
+    /// An interframe with which a refresh begins: in H.264 behind parameter sets and a recovery point, else like others.
+    pub(crate) fn refresh(&mut self, bytes: usize) -> Vec<Payload> {
+        let mut payloads = Vec::new();
+        if self.codec == Codec::H264 {
+            let sps = self.sps;
+            payloads.push(self.parameter_sets(&[&sps, &PPS, &RECOVERY_POINT]));
+        }
+        payloads.extend(self.frame(false, bytes));
+        payloads
+    }
+
     fn vp8(&mut self, keyframe: bool, bytes: usize) -> Vec<Payload> {
         self.picture_id = (self.picture_id + 1) & 0x7fff;
         let [high, low] = (self.picture_id | 0x8000).to_be_bytes();
@@ -102,16 +115,8 @@ impl Packetizer {
     fn h264(&mut self, keyframe: bool, bytes: usize) -> Vec<Payload> {
         let mut payloads = Vec::new();
         if keyframe {
-            // Parameter sets in front, and an SEI unit that has room for the stamp.
-            let mut front = vec![STAP_A];
-            for unit in [&self.sps[..], &PPS[..]] {
-                front.extend((unit.len() as u16).to_be_bytes());
-                front.extend(unit);
-            }
-            let sei = MIN_PAYLOAD - front.len() - 2;
-            front.extend((sei as u16).to_be_bytes());
-            front.extend([SEI, USER_DATA, (sei - 3) as u8]);
-            payloads.push(self.payload(&front, 0, MIN_PAYLOAD));
+            let sps = self.sps;
+            payloads.push(self.parameter_sets(&[&sps, &PPS]));
         }
         let count = bytes.div_ceil(self.size).max(1);
         let size = (bytes / count).clamp(MIN_PAYLOAD, self.size);
@@ -127,6 +132,19 @@ impl Packetizer {
             payloads.push(self.payload(&front, 0, size));
         }
         payloads
+    }
+
+    /// One packet of these units and an SEI unit that has room for the stamp.
+    fn parameter_sets(&mut self, units: &[&[u8]]) -> Payload {
+        let mut front = vec![STAP_A];
+        for unit in units {
+            front.extend((unit.len() as u16).to_be_bytes());
+            front.extend(*unit);
+        }
+        let sei = MIN_PAYLOAD - front.len() - 2;
+        front.extend((sei as u16).to_be_bytes());
+        front.extend([SEI, USER_DATA, (sei - 3) as u8]);
+        self.payload(&front, 0, MIN_PAYLOAD)
     }
 
     fn payload(&mut self, front: &[u8], body: usize, size: usize) -> Payload {
@@ -195,6 +213,18 @@ mod tests {
             assert!(key[front.len()..].iter().all(|start| *start == Start::None), "{codec} {key:?}");
             assert!(starts(&packetizer.frame(false, 5000)).iter().all(|start| *start == Start::None));
         }
+    }
+
+    #[test]
+    fn a_refresh_has_parameter_sets_and_a_recovery_point_and_is_no_keyframe() {
+        for mut payload in Packetizer::new(Codec::H264, 1100).refresh(3000) {
+            STAMP.seal(&mut payload.bytes[payload.body..]);
+            assert_eq!(open(Codec::H264, &payload.bytes), Ok(STAMP));
+        }
+        let payloads = Packetizer::new(Codec::H264, 1100).refresh(3000);
+        assert_eq!(start(Codec::H264, &payloads[0].bytes), Start::RecoveryPoint);
+        assert!(payloads[1..].iter().all(|payload| start(Codec::H264, &payload.bytes) == Start::None));
+        assert_eq!(Packetizer::new(Codec::Vp8, 1100).refresh(900).len(), 1);
     }
 
     #[test]

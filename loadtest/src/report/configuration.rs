@@ -66,10 +66,11 @@ fn describe(media: &PublisherOptions) -> String {
     let video = media.video.map(|codec| {
         let PublisherOptions { bitrate, fps, packet_size, keyframe_factor, .. } = media;
         let gop = media.gop.as_secs_f64();
-        format!(
-            "{codec} {bitrate} kbit/s, {fps} frames/s, payloads up to {packet_size} bytes, a keyframe of \
-             {keyframe_factor} frames every {gop} s"
-        )
+        let keyframes = match media.intra_refresh {
+            true => format!("one keyframe and then parameter sets without one every {gop} s"),
+            false => format!("a keyframe of {keyframe_factor} frames every {gop} s"),
+        };
+        format!("{codec} {bitrate} kbit/s, {fps} frames/s, payloads up to {packet_size} bytes, {keyframes}")
     });
     let audio = media.audio.then(|| format!("{} 50 packets/s", Codec::Opus));
     let faults = Some(media.faults.to_string()).filter(|faults| !faults.is_empty());

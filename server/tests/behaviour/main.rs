@@ -9,6 +9,7 @@ mod codecs;
 mod congestion;
 mod connections;
 mod impaired;
+mod keyframes;
 mod leaks;
 mod ledger;
 mod ledger_ends;
