@@ -101,7 +101,7 @@ export function showStages(stages) {
   showWarnings(stages);
   const failed = stages.find((stage) => stage.state === "failed");
   if (failed) {
-    setError(Object.assign(new Error([`${failed.stage}: ${failed.reason}.`, failed.detail, failed.advice].filter(Boolean).join(" ")), { code: failed.reason }));
+    setError(Object.assign(new Error([`${failed.stage}: ${failed.reason}.`, failed.detail && `${failed.detail}.`, failed.advice].filter(Boolean).join(" ")), { code: failed.reason }));
   } else if (page.error?.code && !page.error.status) {
     setError(null);
   }

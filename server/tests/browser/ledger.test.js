@@ -70,7 +70,7 @@ suite('ledger', { ice: 'lite', args: ['--media-gap', '2s'] }, (test) => {
         return seen.failed.some(([, text]) => text === reason) && seen;
       });
       assert.deepEqual(failed, [[stage, reason]]);
-      assert.equal(alert, `${stage}: ${reason}. facts of ${reason} advice on ${reason}`);
+      assert.equal(alert, `${stage}: ${reason}. facts of ${reason}. advice on ${reason}`);
     }
     failing = null;
     await poll('the page to be well again', async () => {
