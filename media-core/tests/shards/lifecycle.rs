@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use media_core::ledger::Reason;
+use media_core::internals::rtcp::ReportBlock;
+use media_core::ledger::{Reason, Stage, StageChange};
 use media_core::media::{Role, SendSsrcs};
 use media_core::stats::DropReason;
 use media_core::{CoreConfig, CoreEvent, DtlsRole, IceMode};
@@ -359,5 +360,54 @@ async fn calls_for_a_shard_that_does_not_exist_do_nothing() {
     server.core.close(1, id, Reason::Deleted);
     assert!(server.core.local_candidates(1).is_empty());
     assert!(server.core.snapshot().await[0].sessions.is_empty());
+    server.core.shutdown().await;
+}
+
+// F-07
+#[tokio::test]
+async fn a_viewer_on_another_shard_is_told_that_the_video_stopped_and_that_it_is_back() {
+    let media_gap = Duration::from_millis(300);
+    let mut server = Server::with(CoreConfig { shards: 2, media_port: 0, media_gap, ..CoreConfig::default() });
+    let mut publisher = server.publisher(2);
+    let mut viewer = server.viewer(1, 2, true);
+    assert_ne!(publisher.shard, viewer.shard);
+    let mut sequence = 0;
+    for (has_video, expected) in
+        [(true, StageChange::Done), (false, StageChange::Failed(Reason::MediaStopped)), (true, StageChange::Done)]
+    {
+        let begun = Instant::now();
+        let mut said = None;
+        while said != Some(expected) {
+            assert!(begun.elapsed() < PATIENCE, "in vain: {expected:?}; {said:?}");
+            sequence += 1;
+            publisher.audio(sequence, u32::from(sequence) * 960);
+            if has_video {
+                publisher.video(sequence, u32::from(sequence) * 3_000, KEYFRAME);
+            }
+            publisher.turn();
+            viewer.turn();
+            for ssrc in [VIEWER_AUDIO, VIEWER_VIDEO] {
+                let Some(last) = viewer.headers(ssrc).last().map(|header| header.sequence_number) else { continue };
+                let block = ReportBlock {
+                    ssrc,
+                    fraction_lost: 0,
+                    cumulative_lost: 0,
+                    extended_highest_sequence: last.into(),
+                    jitter: 0,
+                    last_sr: 0,
+                    delay_since_last_sr: 0,
+                };
+                viewer.rtcp(|writer| writer.receiver_report(1, &[block]).unwrap());
+            }
+            while let Ok(event) = server.events.get_mut().try_recv() {
+                match event {
+                    CoreEvent::Stage { session, event } if session == viewer.id && event.stage == Stage::Media => {
+                        said = Some(event.change);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
     server.core.shutdown().await;
 }
