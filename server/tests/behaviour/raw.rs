@@ -1,6 +1,9 @@
 //! A client that the test plays itself, packet by packet: nothing goes out but what the test sends.
 
 use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use loadtest::client::bare_check;
@@ -257,45 +260,55 @@ impl RawClient {
     }
 }
 
-/// A publisher's media in real time: 50 audio and 25 video packets a second, as far as they are on.
+/// A publisher's media in real time, sent by a thread: 50 audio and 25 video packets a second, as far as they are on, and
+/// checks.
 pub(crate) struct Playout {
-    pub(crate) client: RawClient,
-    begun: Instant,
-    audio: u16,
-    video: u16,
-    next_check: Instant,
+    controls: Arc<Controls>,
+    thread: JoinHandle<()>,
+}
+
+/// What whoever runs a playout can change.
+struct Controls {
+    audio: AtomicBool,
+    video: AtomicBool,
 }
 
 impl Playout {
-    pub(crate) fn new(client: RawClient) -> Playout {
-        let now = Instant::now();
-        Playout { client, begun: now, audio: 0, video: 0, next_check: now }
+    /// Begins to send.
+    pub(crate) fn start(mut client: RawClient, (audio, video): (bool, bool)) -> Playout {
+        let controls = Arc::new(Controls { audio: AtomicBool::new(audio), video: AtomicBool::new(video) });
+        let played = Arc::downgrade(&controls);
+        let thread = std::thread::spawn(move || {
+            let begun = Instant::now();
+            let (mut audio, mut video, mut checks) = (0_u16, 0_u16, 0_u16);
+            while let Some(controls) = played.upgrade() {
+                let elapsed = begun.elapsed().as_millis();
+                while u128::from(audio) * 20 < elapsed {
+                    audio += 1;
+                    if controls.audio.load(Ordering::Relaxed) {
+                        client.audio(audio);
+                    }
+                }
+                while u128::from(video) * 40 < elapsed {
+                    video += 1;
+                    if controls.video.load(Ordering::Relaxed) {
+                        client.video(video, video % 10 == 1);
+                    }
+                }
+                while u128::from(checks) * 500 < elapsed {
+                    checks += 1;
+                    client.check();
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        Playout { controls, thread }
     }
 
-    /// Lets time pass until now: sends the packets of it whose medium is on, and checks once a second. Each tenth frame is a
-    /// keyframe.
-    pub(crate) fn advance(&mut self, audio: bool, video: bool) {
-        let elapsed = self.begun.elapsed().as_millis();
-        while u128::from(self.audio) * 20 < elapsed {
-            self.audio += 1;
-            if audio {
-                self.client.audio(self.audio);
-            }
-        }
-        while u128::from(self.video) * 40 < elapsed {
-            self.video += 1;
-            if video {
-                self.client.video(self.video, self.video % 10 == 1);
-            }
-        }
-        if Instant::now() >= self.next_check {
-            self.next_check = Instant::now() + Duration::from_secs(1);
-            self.client.check();
-        }
-    }
-
-    /// Number of the last frame.
-    pub(crate) fn last_frame(&self) -> u16 {
-        self.video
+    /// Which media go on from now on.
+    pub(crate) fn set(&self, audio: bool, video: bool) {
+        assert!(!self.thread.is_finished());
+        self.controls.audio.store(audio, Ordering::Relaxed);
+        self.controls.video.store(video, Ordering::Relaxed);
     }
 }
