@@ -12,6 +12,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 ARGS ?=
 # Arguments for the load test of `make demo`.
 DEMO_ARGS ?= --publishers 1 --viewers 20 --seconds 10
+# Arguments for `make interop`, such as INTEROP_ARGS='--only Firefox'.
+INTEROP_ARGS ?=
+# A network of its own for the real clients.
+IN_NETWORK := SLUICE_TOOLS="$$(. .ci/env && echo "$$SLUICE_TOOLS")" server/tests/interop/in_network
 # Arguments for `make bench`; `bench/run --help` lists them.
 BENCH_ARGS ?=
 
@@ -42,14 +46,14 @@ bench: ## Measure the server beside a bare loop that sends the same packets, wit
 	@bench/report
 
 .PHONY: test
-test: lint test-rust test-browser test-aiortc test-deploy ## Run everything that must pass before a change lands
+test: lint test-rust test-browser test-aiortc test-interop test-deploy ## Run everything that must pass before a change lands
 	@echo '== every step passed'
 
 .PHONY: lint
 lint: ## Check formatting, clippy, the scripts, the pages under docs/, and the dependencies' licences
 	@.ci/install build lint
 	$(CARGO) fmt --all --check
-	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/deny
+	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/deny server/tests/interop/in_network
 	@.ci/conformance.py
 	@.ci/check_docs.py
 	@.ci/deny
@@ -78,6 +82,21 @@ test-aiortc: build-tests ## Run the end-to-end tests with aiortc only
 	@.ci/install python
 	$(TARGET)/venv/bin/python -m pytest -q -p no:cacheprovider server/tests/aiortc
 
+.PHONY: test-interop
+test-interop: build-tests ## Run one pair of each kind of real client only: Firefox, GStreamer, FFmpeg, libdatachannel and more
+	@.ci/install interop
+	$(IN_NETWORK) node server/tests/interop/run.js --quick
+
+.PHONY: interop
+interop: build-tests ## Run every pair of real clients with every codec and write docs/interop.md; 10 minutes on two cores
+	@.ci/install interop
+	$(IN_NETWORK) node server/tests/interop/run.js --table docs/interop.md $(INTEROP_ARGS)
+
+.PHONY: interop-record
+interop-record: build-tests ## Record the offers of the real clients under signaling/tests/golden
+	@.ci/install interop
+	$(IN_NETWORK) node server/tests/interop/record.js signaling/tests/golden
+
 .PHONY: test-deploy
 test-deploy: build-tests ## Check the files under deploy/ and .github/ only
 	@.ci/install deploy
@@ -100,4 +119,4 @@ fmt: ## Format the code
 .PHONY: clean
 clean: ## Remove everything that was built or installed inside this folder
 	$(CARGO) clean
-	rm -rf $(TARGET) server/tests/browser/node_modules
+	rm -rf $(TARGET) server/tests/browser/node_modules server/tests/interop/node_modules

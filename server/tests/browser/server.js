@@ -72,11 +72,11 @@ export class Server {
   }
 
   /** Starts `sluice` with two shards by default and resolves once `/readyz` says 200. */
-  static async start({ ice = 'lite', shards = 2, args = [] } = {}) {
+  static async start({ ice = 'lite', shards = 2, mediaIp = '127.0.0.1', args = [] } = {}) {
     const [http, admin, media] = [await freeTcpPort(), await freeTcpPort(), await freeUdpPorts(shards)];
     const flags = [
       ...['--http-listen', `127.0.0.1:${http}`, '--admin-listen', `127.0.0.1:${admin}`],
-      ...['--media-ip', '127.0.0.1', '--public-ip', '127.0.0.1', '--media-port', `${media}`],
+      ...['--media-ip', mediaIp, '--public-ip', mediaIp, '--media-port', `${media}`],
       ...['--shards', `${shards}`, '--ice', ice, ...args],
     ];
     // The settings under test come from the flags alone.
