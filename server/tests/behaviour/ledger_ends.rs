@@ -89,6 +89,7 @@ async fn a_server_that_stops_ends_its_sessions() {
 fn provoked_by(reason: Reason) -> (&'static str, &'static str) {
     let (connection, media, ends) =
         (include_str!("ledger.rs"), include_str!("ledger_media.rs"), include_str!("ledger_ends.rs"));
+    let codecs = include_str!("codecs.rs");
     match reason {
         Reason::Deleted => (ends, "a_session_that_is_deleted_ends_so"),
         Reason::PeerClosed => (ends, "a_peer_that_closes_its_connection_ends_the_session"),
@@ -118,6 +119,10 @@ fn provoked_by(reason: Reason) -> (&'static str, &'static str) {
         }
         Reason::PacketsTooLong => (media, "packets_over_the_limit_are_said_to_be_too_long"),
         Reason::MediaDropped => (media, "media_that_the_server_drops_are_named_with_the_causes"),
+        Reason::UnsupportedCodec => {
+            (codecs, "a_viewer_that_cannot_take_what_a_publisher_returns_with_is_told_and_joins_anew")
+        }
+        Reason::TrackAdded => (codecs, "a_track_more_makes_viewers_join_anew_and_a_track_less_is_in_the_ledger"),
         Reason::NoReceipt => (connection, "a_viewer_that_never_reports_fails_in_media"),
         // A bug, which no client can provoke as long as none is known.
         Reason::Internal => (ends, "provoked_by"),

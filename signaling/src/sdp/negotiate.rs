@@ -126,7 +126,7 @@ pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
     };
     let sections = offer.sections.iter().enumerate().map(|(index, section)| match section.kind {
         Some(kind) if chosen.contains(&index) => {
-            let (mut formats, ignored) = reach::usable(section, kind).map_err(|refusal| refusal.into_error())?;
+            let (mut formats, ignored) = reach::usable(section, kind).map_err(reach::Refusal::into_error)?;
             warnings.extend(ignored);
             reach::order(&mut formats);
             let mut live = live(section, kind, formats.iter().map(agreed_format).collect());

@@ -264,7 +264,7 @@ mod tests {
         let fragment = [&[98, 1, 0x80 | 33][..], &sps[2..]].concat();
         assert_eq!(h265(&fragment).as_deref(), Some("Main 10 level 3.1"));
         // B, then frame marker 2 and the profile's bits, lowest first.
-        for (byte, profile) in [(0x82, 0), (0xa2, 1), (0x92, 2), (0xb2, 3)] {
+        for (byte, profile) in [(0x82, 0), (0xa2, 1), (0x92, 2), (0xb0, 3)] {
             assert_eq!(Profile::of_payload(Codec::Vp9, &[0x08, byte, 0x49]), Some(Profile::Vp9(profile)));
         }
         assert_eq!(Profile::of_payload(Codec::Vp9, &[0x08, 0x42]), None, "no frame marker");
