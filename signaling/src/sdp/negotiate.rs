@@ -203,7 +203,8 @@ fn keep_transport(offer: &Offer, chosen: &[usize], agreement: &mut Agreement) {
     };
     let section = &offer.sections[index];
     let shares = |(other, agreed): (&Section, &Agreed)| {
-        let has_own = !other.bundle_only && (other.ufrag != section.ufrag || !other.candidates.is_empty());
+        let has_candidates = !other.candidates.usable.is_empty() || other.candidates.unusable > 0;
+        let has_own = !other.bundle_only && (other.ufrag != section.ufrag || has_candidates);
         matches!(agreed, Agreed::Live(_)) && !has_own
     };
     let is_needed = offer.sections.iter().zip(&agreement.sections).any(shares);
