@@ -98,7 +98,7 @@ impl Encoder {
     /// The next frame is a keyframe, whose parameter sets name another profile.
     pub(super) fn set_profile(&mut self, now: Instant, profile: u32) {
         self.packetizer.set_profile(profile);
-        self.next_keyframe = now;
+        self.next_keyframe = Some(now);
     }
 
     /// When the next frame is due.
