@@ -181,6 +181,6 @@ async fn sessions_without_media_take_some_kib_and_give_them_back() {
     nobody_is_left(&server).await;
     let after = resident();
     println!("before {before}, after POSTs {posts}, {silent} for a silent one, loud {loud}, after all {after} KiB");
-    assert!(silent < 200, "{silent} KiB for a connected publisher without media");
-    assert!(after < before + (24 << 10), "{after} KiB after all, {before} before");
+    assert!(silent < 120, "{silent} KiB for a connected publisher without media");
+    assert!(after < before + (15 << 10), "{after} KiB after all, {before} before");
 }
