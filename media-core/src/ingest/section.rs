@@ -329,7 +329,9 @@ impl SectionReceiver {
         let lacks_sets = start == FrameStart::KeyframeWithoutSets && encoding.timeline.can_insert_before(extended);
         let sets = || lacks_sets.then(|| self.frames.sets(index)).into_iter().flatten();
         let inserted = sets().count();
-        let place = encoding.timeline.place_after_inserted(now, (extended, header.timestamp), inserted as u8, steps)?;
+        let duration = codec::duration(self.negotiated.formats[index].codec, incoming.payload);
+        let packet = (extended, header.timestamp, duration);
+        let place = encoding.timeline.place_after_inserted(now, packet, inserted as u8, steps)?;
         let mut info = PacketInfo {
             sequence: place.sequence,
             timestamp: place.timestamp,

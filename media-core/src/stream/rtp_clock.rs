@@ -11,6 +11,9 @@
 //!   is early, and is taken back.
 //! - If even the fastest frames are late, the clock runs slow.
 //!
+//! Audio says itself how long a packet lasts: where timestamps advance by a little more or less than that, they are of
+//! another clock than the samples, and the samples count. Receivers would see a gap or an overlap in each packet.
+//!
 //! What ordinary crystals drift, receivers follow by themselves.
 
 use std::time::{Duration, Instant};
@@ -45,6 +48,8 @@ const FREE_DRIFT: i64 = 2_000;
 /// Steps of several tracks within so long are one.
 const TOGETHER: Duration = Duration::from_secs(2);
 const NANOS: i64 = 1_000_000_000;
+/// Timestamps of audio are of another clock than its samples if they differ by at most one part in so many.
+const MAX_SKEW: i64 = 4;
 
 /// The last step of a publisher's clock. Its tracks step together: the same step moves them by the same time, to the
 /// nanosecond, so that they stay in sync.
@@ -145,17 +150,26 @@ impl RtpClock {
         self.last.map(|(_, timestamp)| timestamp.wrapping_add((self.late - self.on_time) as u32))
     }
 
-    /// A frame in the order of sequence numbers, by its timestamp on the time line. Returns by how many ticks this timestamp,
-    /// and all that follow, are to be moved.
+    /// A frame in the order of sequence numbers, by its timestamp on the time line; `duration` is that of the audio from the
+    /// frame before on, in ticks, if it is known. Returns by how many ticks this timestamp, and all that follow, are to be
+    /// moved.
     #[inline]
-    pub(super) fn on_frame(&mut self, now: Instant, timestamp: u32, steps: &mut ClockSteps) -> i64 {
+    pub(super) fn on_frame(
+        &mut self,
+        now: Instant,
+        timestamp: u32,
+        duration: Option<u32>,
+        steps: &mut ClockSteps,
+    ) -> i64 {
         let (Some((begun, first)), Some(last)) = (self.first, self.last) else { return 0 };
         let passed = now.saturating_duration_since(begun);
         let rate = u64::from(self.clock_rate);
         let ticks = passed.as_secs() * rate + u64::from(passed.subsec_nanos()) * rate / 1_000_000_000;
         let late = i64::from(first.wrapping_add(ticks as u32).wrapping_sub(timestamp) as i32);
         let advance = i64::from(timestamp.wrapping_sub(last.1) as i32);
-        let shift = self.shift(now, late, advance, last.0, steps);
+        let of_samples = duration.map_or(0, |duration| by_samples(advance, duration.into()));
+        let advance = advance + of_samples;
+        let shift = of_samples + self.shift(now, late - of_samples, advance, last.0, steps);
         self.late = late - shift;
         self.last = Some((now, timestamp.wrapping_add(shift as u32)));
         self.window.frames += 1;
@@ -248,6 +262,13 @@ impl RtpClock {
     }
 }
 
+/// By how many ticks a timestamp is to be moved that advances by about as much as the samples do. Discontinuous transmission
+/// advances by much more.
+fn by_samples(advance: i64, duration: i64) -> i64 {
+    let missing = duration - advance;
+    if missing.abs() <= duration / MAX_SKEW { missing } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
@@ -263,6 +284,7 @@ mod tests {
         rate: f64,
         offset: i64,
         begun: bool,
+        duration: Option<u32>,
     }
 
     impl Source {
@@ -275,6 +297,7 @@ mod tests {
                 rate: f64::from(clock_rate) / 1_000.0,
                 offset: 0,
                 begun: false,
+                duration: None,
             }
         }
 
@@ -285,7 +308,7 @@ mod tests {
             if !std::mem::replace(&mut self.begun, true) {
                 self.clock.begin(now, timestamp, self.clock.clock_rate);
             } else {
-                self.offset += self.clock.on_frame(now, timestamp, &mut self.steps);
+                self.offset += self.clock.on_frame(now, timestamp, self.duration, &mut self.steps);
             }
             ((time * self.rate).round() as i64 + self.offset) as f64 / self.rate
         }
@@ -339,6 +362,23 @@ mod tests {
                     let (at, time) = (interval * f64::from(3 * group + index), interval * f64::from(3 * group + shown));
                     assert!((source.frame(at, time) - time).abs() < 0.1, "{group} {index}");
                 }
+            }
+        }
+    }
+
+    // F-06: packets of 20 ms whose timestamps advance by 16 to 24 ms; one in ten is lost.
+    #[test]
+    fn audio_whose_timestamps_drift_from_its_samples_has_neither_gaps_nor_overlaps() {
+        for drift in [-0.2, -0.03, -0.01, 0.01, 0.03, 0.2] {
+            let mut source = Source::new(MediaKind::Audio);
+            let mut before = (0, 0.0);
+            for packet in (0..3_000_u32).filter(|packet| packet % 10 != 7) {
+                let at = 20.0 * f64::from(packet);
+                source.duration = Some(960 * (packet - before.0));
+                let shown = source.frame(at, at * (1.0 + drift));
+                let expected = before.1 + 20.0 * f64::from(packet - before.0);
+                assert!((shown - expected).abs() < 0.1, "{drift}: {packet} at {shown} after {expected}");
+                before = (packet, shown);
             }
         }
     }

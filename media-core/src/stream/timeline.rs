@@ -142,12 +142,12 @@ impl Timeline {
 
     /// The place of a packet with extended sequence number `extended` and RTP time `timestamp`; `None` if it lies
     /// before the first packet of its RTP stream, where no number is free.
-    /// `steps` are those of the publisher's clock. With `inserted` numbers reserved in front, only where
+    /// `duration` of an audio packet is in ticks, if it is known; `steps` are those of the publisher's clock. With `inserted` numbers reserved in front, only where
     /// [`can_insert_before`](Self::can_insert_before) says so.
     pub fn place_after_inserted(
         &mut self,
         now: Instant,
-        (extended, timestamp): (u64, u32),
+        (extended, timestamp, duration): (u64, u32, Option<u32>),
         inserted: u8,
         steps: &mut ClockSteps,
     ) -> Option<Place> {
@@ -157,7 +157,10 @@ impl Timeline {
         let segment = self.segment.as_mut()?;
         // The first packet of a new frame.
         if extended > segment.highest && timestamp != segment.newest_time {
-            let shift = self.clock.on_frame(now, timestamp.wrapping_add(segment.timestamp_offset), steps);
+            // What was lost in front of it lasted as long.
+            let packets = extended - segment.highest;
+            let duration = duration.and_then(|each| each.checked_mul(packets.try_into().ok()?));
+            let shift = self.clock.on_frame(now, timestamp.wrapping_add(segment.timestamp_offset), duration, steps);
             if shift != 0 {
                 segment.move_time(extended, timestamp, shift as u32);
             }
@@ -272,7 +275,7 @@ mod tests {
     impl Timeline {
         /// Of a publisher's only track, with `inserted` numbers in front.
         fn insert(&mut self, now: Instant, extended: u64, timestamp: u32, inserted: u8) -> Option<Place> {
-            self.place_after_inserted(now, (extended, timestamp), inserted, &mut ClockSteps::default())
+            self.place_after_inserted(now, (extended, timestamp, None), inserted, &mut ClockSteps::default())
         }
 
         fn place(&mut self, now: Instant, extended: u64, timestamp: u32) -> Option<Place> {

@@ -58,6 +58,11 @@ impl Trace {
         (self.time(ms) * clock_rate(track)) as i64 as u32
     }
 
+    /// Audio of 20 ms, or of an unknown duration.
+    fn audio(&self) -> &'static [u8] {
+        if self.seed % 2 == 0 { b"opus" } else { &[0xfc, 1, 2] }
+    }
+
     /// 50 packets of audio and 25 video frames a second, with up to 20 ms of jitter; one in a hundred is lost.
     fn arrivals(&self) -> Vec<Arrival> {
         let mut random = StdRng::seed_from_u64(self.seed);
@@ -137,7 +142,7 @@ fn run(trace: &Trace) -> Outcome {
         }
         harness.ms = at;
         let packet = match track.kind {
-            MediaKind::Audio => Packet { timestamp, ..Packet::audio(2, sequence) },
+            MediaKind::Audio => Packet { timestamp, payload: trace.audio(), ..Packet::audio(2, sequence) },
             MediaKind::Video => {
                 Packet { timestamp, ..Packet::video(1, sequence, if keyframe { KEYFRAME } else { DELTA }) }
             }
@@ -205,8 +210,10 @@ fn a_step_of_the_publisher_s_clock_costs_no_latency_and_moves_no_time() {
 fn a_clock_that_drifts_costs_bounded_latency() {
     let magnitudes = [0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.2];
     let drifts = magnitudes.into_iter().flat_map(|magnitude| [magnitude, -magnitude]);
-    check(drifts.flat_map(|drift| traces().map(move |trace| Trace { drift, ..trace })), |_, outcome| {
-        outcome.settled <= BOUND && outcome.back <= 0.0
+    check(drifts.flat_map(|drift| traces().map(move |trace| Trace { drift, ..trace })), |trace, outcome| {
+        // A slow clock is corrected now and then, of audio and video at different times: in 0.4 s it departs by so much.
+        let between = 400.0 * (-trace.drift).max(0.0);
+        outcome.settled <= BOUND + between && outcome.back <= 0.0
     });
 }
 

@@ -1,6 +1,7 @@
-//! Payload descriptors, as far as a forwarder needs them: where a decoder may start, and the layer of a packet. Nothing
-//! is decoded.
+//! Payload descriptors, as far as a forwarder needs them: where a decoder may start, the layer of a packet, and how
+//! long audio lasts. Nothing is decoded.
 
+mod audio;
 pub mod av1;
 pub mod h264;
 pub mod h265;
@@ -10,6 +11,8 @@ pub mod vp8;
 pub mod vp9;
 
 use crate::media::Codec;
+
+pub use audio::duration;
 
 /// What a packet begins, for a decoder that has seen nothing yet. Of several, the greatest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
