@@ -74,7 +74,7 @@ test-rust: build-tests ## Run the Rust tests only
 
 .PHONY: test-browser
 test-browser: build-tests ## Run the end-to-end tests in headless Chromium only
-	@.ci/install browser
+	@.ci/install browser python
 	node --test --test-concurrency=1 $(wildcard server/tests/browser/*.test.js)
 
 .PHONY: test-aiortc

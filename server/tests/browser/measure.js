@@ -15,3 +15,12 @@ export function longestGap(frames, from, until) {
 export function lipOffset({ received: { video, audio } }) {
   return video.estimatedPlayoutTimestamp - audio.estimatedPlayoutTimestamp;
 }
+
+/** How long a receiver's jitter buffer held the video and the audio that it gave out between two figures, in milliseconds. */
+export function jitterBufferDelays(before, later) {
+  const mean = (kind) => {
+    const [from, to] = [before.received[kind], later.received[kind]];
+    return (1000 * (to.jitterBufferDelay - from.jitterBufferDelay)) / (to.jitterBufferEmittedCount - from.jitterBufferEmittedCount);
+  };
+  return { video: mean('video'), audio: mean('audio') };
+}

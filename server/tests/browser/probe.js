@@ -72,7 +72,7 @@ export async function figures(pc) {
     },
     received: {
       video: pick(one('inbound-rtp', 'video'), ['framesDecoded', 'keyFramesDecoded', 'framesDropped', 'packetsReceived', 'packetsLost', 'retransmittedPacketsReceived', 'freezeCount', 'totalFreezesDuration', 'pliCount', 'nackCount', 'frameWidth', 'jitterBufferDelay', 'jitterBufferEmittedCount', 'decoderImplementation', 'estimatedPlayoutTimestamp']),
-      audio: pick(one('inbound-rtp', 'audio'), ['totalAudioEnergy', 'packetsReceived', 'packetsLost', 'packetsDiscarded', 'totalSamplesReceived', 'concealedSamples', 'estimatedPlayoutTimestamp']),
+      audio: pick(one('inbound-rtp', 'audio'), ['totalAudioEnergy', 'packetsReceived', 'packetsLost', 'packetsDiscarded', 'totalSamplesReceived', 'concealedSamples', 'jitterBufferDelay', 'jitterBufferEmittedCount', 'estimatedPlayoutTimestamp']),
       codec: codec(one('inbound-rtp', 'video')),
       // What the server's sender reports say.
       reported: { video: pick(one('remote-outbound-rtp', 'video'), ['packetsSent']), audio: pick(one('remote-outbound-rtp', 'audio'), ['packetsSent']) },
