@@ -38,6 +38,7 @@ These are not recorded by the run:
 | offer | from |
 | --- | --- |
 | chromium-publish, chromium-publish-max-bundle, chromium-simulcast-data, chromium-watch | recorded from Chromium 156 |
+| firefox-h264-publish, firefox-h264-watch | written after Firefox 144 with its OpenH264 plugin, which no registry has |
 | libdatachannel-old | written after libdatachannel 0.18, which no registry has |
 | obs | written after OBS Studio 32, which no registry has with WHIP |
 | webrtcbin-watch | written after webrtcbin with VP8, VP9 and H264 |

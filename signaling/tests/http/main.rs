@@ -310,7 +310,7 @@ async fn offers_that_cannot_be_served_say_why() {
 #[tokio::test]
 async fn viewers_need_a_stream_and_a_direction() {
     let app = App::new(SignalingConfig::default());
-    let offer = golden("firefox-watch");
+    let offer = golden("firefox-h264-watch");
     assert_eq!(app.post("/whep/s", &offer).await.code(), "not-found");
     let (session, _) = published(&app).await;
     assert_eq!(app.post("/whep/s", &offer).await.status, 201);

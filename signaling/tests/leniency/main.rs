@@ -222,7 +222,7 @@ async fn opus_with_one_channel_or_none_named_is_opus_on_either_side() {
         let event = CoreEvent::FormatInUse { session: publisher.id, track: TrackId::AUDIO, payload_type: 111 };
         app.signaling.registry().apply(support::now(), event);
         for watched in ["OPUS/48000/2", "opus/48000/1", "OPUS/48000"] {
-            let offer = golden("gstreamer-whepsrc").replace("OPUS/48000/2", watched);
+            let offer = golden("webrtcbin-watch").replace("OPUS/48000/2", watched);
             let reply = app.post(&format!("/whep/{stream}"), &offer).await;
             assert_eq!(reply.status, 201, "{}", reply.body);
             lint(&offer, &reply.body, "sendonly", true);

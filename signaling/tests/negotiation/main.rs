@@ -1,5 +1,4 @@
-//! Every client's offer gets a right answer. Chromium's offers are recorded from version 156; the others are written after
-//! what their clients send.
+//! Every client's offer gets a right answer. golden/README.md says which offers are recorded, and of which version.
 
 // A test's helpers may panic as the test may.
 #![allow(clippy::unwrap_used)]
@@ -132,7 +131,9 @@ async fn red_keeps_its_place_and_goes_to_viewers_that_know_it() {
     let publisher = app.core.last();
     let event = in_use(&publisher, TrackId::AUDIO, 63, None);
     app.signaling.registry().apply(std::time::Instant::now(), event);
-    for (viewer, expected) in [("chromium-watch", &[Codec::Opus, Codec::Red][..]), ("firefox-watch", &[Codec::Opus])] {
+    for (viewer, expected) in
+        [("chromium-watch", &[Codec::Opus, Codec::Red][..]), ("firefox-h264-watch", &[Codec::Opus])]
+    {
         let offer = golden(viewer);
         let reply = app.post("/whep/red", &offer).await;
         lint(&offer, &reply.body, "sendonly", true);
@@ -142,7 +143,7 @@ async fn red_keeps_its_place_and_goes_to_viewers_that_know_it() {
     }
     // Nothing is wrapped for a viewer that knows RED when the publisher sends none.
     let app = App::new(SignalingConfig::default());
-    app.post("/whip/s", &golden("firefox-publish")).await;
+    app.post("/whip/s", &golden("firefox-h264-publish")).await;
     app.post("/whep/s", &golden("chromium-watch")).await;
     assert!(!numbers(&app, MediaKind::Audio).iter().any(|(_, codec)| *codec == Codec::Red));
 }
@@ -170,10 +171,8 @@ async fn ffmpeg_makes_the_server_the_dtls_client() {
         // No feedback and no extension was offered, so none is answered.
         let video = Sdp::read(&reply.body).sections.pop().unwrap();
         assert!(!has(&video, "rtcp-fb") && !has(&video, "extmap"), "SDP-21");
-        assert_eq!(
-            values(&video, "fmtp"),
-            ["106 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=64001f"]
-        );
+        let offered = Sdp::read(&golden(name)).sections.pop().unwrap();
+        assert_eq!(values(&video, "fmtp"), values(&offered, "fmtp"));
     }
 }
 
@@ -244,9 +243,9 @@ async fn a_viewer_without_the_codec_in_use_gets_no_video_but_audio() {
         let event = self::in_use(&publisher, TrackId::VIDEO, payload_type, None);
         app.signaling.registry().apply(std::time::Instant::now(), event);
     };
-    // whepsrc knows VP8, VP9 and H.264.
+    // This one knows VP8, VP9 and H.264.
     in_use(Codec::Av1);
-    let offer = golden("gstreamer-whepsrc");
+    let offer = golden("webrtcbin-watch");
     let reply = app.post("/whep/s", &offer).await;
     lint(&offer, &reply.body, "sendonly", true);
     let answer = Sdp::read(&reply.body);
@@ -322,7 +321,7 @@ async fn a_viewer_is_sent_h264_that_its_decoder_takes_and_is_told_of_what_it_doe
         let app = App::new(SignalingConfig::default());
         let reply = app.post("/whip/s", &with_profiles(&golden("obs"), &[published])).await;
         assert_eq!(reply.status, 201, "{}", reply.body);
-        let (video, warnings) = watched(&app, &with_profiles(&golden("firefox-watch"), viewer)).await;
+        let (video, warnings) = watched(&app, &with_profiles(&golden("firefox-h264-watch"), viewer)).await;
         assert_eq!(video, sees, "{published} to {viewer:?}");
         assert_eq!(warnings.is_empty(), sees, "{warnings:?}");
         if let Some((code, detail)) = warnings.first() {
@@ -345,7 +344,7 @@ async fn the_stream_decides_over_its_description_and_the_lint_says_it() {
         let publisher = app.core.last();
         let registry = app.signaling.registry();
         registry.apply(support::now(), in_use(&publisher, TrackId::VIDEO, 100, Some(stream)));
-        let (video, warnings) = watched(&app, &with_profiles(&golden("firefox-watch"), &FIREFOX)).await;
+        let (video, warnings) = watched(&app, &with_profiles(&golden("firefox-h264-watch"), &FIREFOX)).await;
         assert_eq!(video, sees, "{described}, really {stream}");
         assert!(sees || warnings[0].1.contains(stream), "{warnings:?}");
         let lint = |app: &App| {
@@ -382,7 +381,7 @@ async fn a_profile_that_does_not_parse_is_refused_and_named() {
     let view = app.signaling.registry().session(publisher.id).unwrap();
     assert_eq!(view.stages[0].warnings[0].code, "format-ignored");
     assert!(view.stages[0].warnings[0].detail.contains("profile-level-id=TeAo"));
-    let offer = with_profiles(&golden("firefox-watch"), &["x"]);
+    let offer = with_profiles(&golden("firefox-h264-watch"), &["x"]);
     let (video, warnings) = watched(&app, &offer).await;
     assert!(!video && warnings[0].0 == "format-ignored" && warnings[0].1.contains("profile-level-id=x"));
     let video_only =
@@ -395,7 +394,7 @@ async fn a_profile_that_does_not_parse_is_refused_and_named() {
 async fn publishers_are_answered_with_the_h264_profile_first_that_most_viewers_decode() {
     for (name, first) in [
         ("chromium-publish", Some("42e01f")),
-        ("firefox-publish", Some("42e01f")),
+        ("firefox-h264-publish", Some("42e01f")),
         ("safari-publish", Some("42e01f")),
         ("aiortc-publish", Some("42e01f")),
         ("obs", Some("42e01f")),
@@ -450,7 +449,7 @@ async fn a_refused_section_that_carries_the_transport_stays_though_nothing_is_se
 async fn an_offer_of_which_nothing_can_be_served_is_refused_with_both_sides_codecs() {
     let app = App::new(SignalingConfig::default());
     app.post("/whip/s", &with_profiles(&golden("ffmpeg-video-only"), &["64001f"])).await;
-    let reply = app.post("/whep/s", &with_profiles(&golden("firefox-watch"), &FIREFOX)).await;
+    let reply = app.post("/whep/s", &with_profiles(&golden("firefox-h264-watch"), &FIREFOX)).await;
     assert_eq!(reply.code(), "sdp-no-common-codec");
     for part in ["H264 High (64001f)", "H264 Constrained Baseline (42e01f)", "the stream has no audio"] {
         assert!(reply.body.contains(part), "{part}: {}", reply.body);
@@ -466,8 +465,8 @@ async fn an_offer_of_which_nothing_can_be_served_is_refused_with_both_sides_code
 #[tokio::test]
 async fn a_viewer_gets_what_the_stream_has() {
     let app = App::new(SignalingConfig::default());
-    app.post("/whip/s", &golden("ffmpeg-video-only").replace("64001f", "42e01f")).await;
-    let reply = app.post("/whep/s", &golden("firefox-watch")).await;
+    app.post("/whip/s", &golden("ffmpeg-video-only").replace("64000d", "42e01f")).await;
+    let reply = app.post("/whep/s", &golden("firefox-h264-watch")).await;
     assert_eq!(reply.status, 201);
     let answer = Sdp::read(&reply.body);
     // Its audio section has the only transport, so that it stays, though the stream has no audio.
@@ -490,9 +489,9 @@ async fn a_viewer_gets_what_the_stream_has() {
 #[tokio::test]
 async fn extensions_with_a_direction_are_answered_only_where_media_goes_that_way() {
     let app = App::new(SignalingConfig::default());
-    let reply = app.post("/whip/s", &golden("firefox-publish")).await;
+    let reply = app.post("/whip/s", &golden("firefox-h264-publish")).await;
     // `/recvonly` means nothing to a server that only receives.
     assert!(!reply.body.contains("playout-delay"));
-    let reply = app.post("/whep/s", &golden("firefox-watch")).await;
+    let reply = app.post("/whep/s", &golden("firefox-h264-watch")).await;
     assert!(reply.body.contains("a=extmap:6/sendonly http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\r\n"));
 }

@@ -195,19 +195,34 @@ pub(crate) fn golden(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-pub(crate) const PUBLISH_OFFERS: [&str; 11] = [
+pub(crate) const PUBLISH_OFFERS: [&str; 18] = [
     "chromium-publish",
     "chromium-publish-max-bundle",
     "chromium-simulcast-data",
     "firefox-publish",
+    "firefox-h264-publish",
     "obs",
+    "libdatachannel-publish",
     "libdatachannel-old",
     "ffmpeg",
     "ffmpeg-video-only",
+    "pyav",
     "gstreamer-whipsink",
+    "gstreamer-whipsink-h264",
+    "libwebrtc-publish",
+    "werift-publish",
     "aiortc-publish",
+    "aiortc-publish-max-bundle",
     "safari-publish",
 ];
 
-pub(crate) const WATCH_OFFERS: [&str; 5] =
-    ["chromium-watch", "firefox-watch", "gstreamer-whepsrc", "aiortc-watch", "safari-watch"];
+pub(crate) const WATCH_OFFERS: [&str; 8] = [
+    "chromium-watch",
+    "firefox-watch",
+    "firefox-h264-watch",
+    "gstreamer-whepsrc",
+    "webrtcbin-watch",
+    "libdatachannel-watch",
+    "aiortc-watch",
+    "safari-watch",
+];
