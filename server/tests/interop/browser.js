@@ -106,7 +106,9 @@ class Browser {
   }
 
   static async launch(options) {
-    const browser = await puppeteer.launch({ headless: true, ...options });
+    // A signal ends the run, and with its namespace the browsers.
+    const signals = { handleSIGINT: false, handleSIGTERM: false, handleSIGHUP: false };
+    const browser = await puppeteer.launch({ headless: true, ...signals, ...options });
     const [name, version] = (await browser.version()).split('/');
     return new Browser(browser, `${NAMES[name]} ${version}`);
   }

@@ -139,13 +139,13 @@ async function main() {
       const began = Date.now();
       const cells = await line(server, publisher, codec, viewers);
       lines.push({ publisher, codec, cells });
+      if (options.table) writeFileSync(options.table, page({ publishers, viewers, lines, codecs: CODECS }));
       const told = viewers.map(({ name }) => `${name} ${cells[name].passed ? 'ok' : (cells[name].fault ?? '–')}`);
       console.log(`${publisher.name} ${codec} (${Math.round((Date.now() - began) / 1000)} s): ${told.join(' | ')}`);
     }
   }
   await Promise.allSettled(Object.values(browsers).map((browser) => browser.close()));
   await server.stop();
-  if (options.table) writeFileSync(options.table, page({ publishers, viewers, lines, codecs: CODECS }));
   const cells = lines.flatMap((each) => Object.values(each.cells));
   const count = (kind) => cells.filter((cell) => cell[kind]).length;
   console.log(`interop: ${count('passed')} passed, ${count('fault')} failed`);
