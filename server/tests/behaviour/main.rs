@@ -21,3 +21,4 @@ mod raw;
 mod shutdown;
 #[path = "../support/mod.rs"]
 mod support;
+mod time;
