@@ -1,6 +1,7 @@
 //! Where clients are told to send media: ports that something in between maps, names, and addresses that change.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -34,21 +35,24 @@ impl Mapping {
             let mut buffer = [0; 2048];
             // The socket is that of a test, and ends with it.
             while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
-                if !clients.contains_key(&client) {
-                    let towards_server =
-                        Arc::new(UdpSocket::bind((socket.local_addr().unwrap().ip(), 0)).await.unwrap());
-                    clients.insert(client, Arc::clone(&towards_server));
-                    let back = Arc::clone(&socket);
-                    tokio::spawn(async move {
-                        let mut buffer = [0; 2048];
-                        while let Ok((length, _)) = towards_server.recv_from(&mut buffer).await {
-                            let _ = back.send_to(&buffer[..length], client).await;
-                        }
-                    });
-                }
+                let towards_server = match clients.entry(client) {
+                    Entry::Occupied(known) => Arc::clone(known.get()),
+                    Entry::Vacant(vacant) => {
+                        let bound = UdpSocket::bind((socket.local_addr().unwrap().ip(), 0)).await.unwrap();
+                        let towards_server = Arc::clone(vacant.insert(Arc::new(bound)));
+                        let (from_server, back) = (Arc::clone(&towards_server), Arc::clone(&socket));
+                        tokio::spawn(async move {
+                            let mut buffer = [0; 2048];
+                            while let Ok((length, _)) = from_server.recv_from(&mut buffer).await {
+                                let _ = back.send_to(&buffer[..length], client).await;
+                            }
+                        });
+                        towards_server
+                    }
+                };
                 let to = *target.lock().unwrap();
                 // What nobody takes is lost, as on any way.
-                let _ = clients[&client].send_to(&buffer[..length], to).await;
+                let _ = towards_server.send_to(&buffer[..length], to).await;
             }
         });
         mapping

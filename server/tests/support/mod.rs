@@ -62,7 +62,8 @@ impl Sluice {
         command.envs(environment.iter().copied());
         let mut all = vec!["--http-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
         let own = [("--media-port", "0"), ("--media-ip", "127.0.0.1"), ("--public-ip", "127.0.0.1"), ("--shards", "1")];
-        let is_own = |flag: &str| !args.contains(&flag) && !(flag == "--public-ip" && args.contains(&BY_INTERFACES));
+        let by_interfaces = args.contains(&BY_INTERFACES);
+        let is_own = |flag: &str| !args.contains(&flag) && (flag != "--public-ip" || !by_interfaces);
         all.extend(own.iter().filter(|(flag, _)| is_own(flag)).flat_map(|(flag, value)| [*flag, *value]));
         all.extend(args.iter().filter(|arg| **arg != BY_INTERFACES));
         let mut child = command.args(all).stderr(Stdio::piped()).spawn().unwrap();

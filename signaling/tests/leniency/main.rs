@@ -9,6 +9,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use media_core::media::{Codec, MediaKind, Role, TrackId};
+use media_core::negotiation::FormatInUse;
 use media_core::{CoreEvent, SessionSpec};
 use signaling::{Observer, Signaling, SignalingConfig, Tokens, router};
 use support::{App, FakeMediaPlane, Reply, Sdp, golden, lint, media_line, values};
@@ -219,7 +220,8 @@ async fn opus_with_one_channel_or_none_named_is_opus_on_either_side() {
         assert_eq!(reply.status, 201, "{}", reply.body);
         lint(&offer, &reply.body, "recvonly", true);
         let publisher = app.core.last();
-        let event = CoreEvent::FormatInUse { session: publisher.id, track: TrackId::AUDIO, payload_type: 111 };
+        let in_use = FormatInUse { payload_type: 111, profile: None };
+        let event = CoreEvent::FormatInUse { session: publisher.id, track: TrackId::AUDIO, in_use };
         app.signaling.registry().apply(support::now(), event);
         for watched in ["OPUS/48000/2", "opus/48000/1", "OPUS/48000"] {
             let offer = golden("webrtcbin-watch").replace("OPUS/48000/2", watched);

@@ -60,7 +60,7 @@ impl Trace {
 
     /// Audio of 20 ms, or of an unknown duration.
     fn audio(&self) -> &'static [u8] {
-        if self.seed % 2 == 0 { b"opus" } else { &[0xfc, 1, 2] }
+        if self.seed.is_multiple_of(2) { b"opus" } else { &[0xfc, 1, 2] }
     }
 
     /// 50 packets of audio and 25 video frames a second, with up to 20 ms of jitter; one in a hundred is lost.

@@ -158,7 +158,7 @@ mod tests {
         for n in [0x00, 0x08] {
             assert_eq!(start(&[0x20 | n, 2, SEQUENCE, 0, FRAME, KEY, 2]), Start::Keyframe, "W=2");
             assert_eq!(
-                start(&[0x00 | n, 1, TEMPORAL_DELIMITER, 2, SEQUENCE, 7, 2, FRAME, KEY]),
+                start(&[n, 1, TEMPORAL_DELIMITER, 2, SEQUENCE, 7, 2, FRAME, KEY]),
                 Start::Keyframe,
                 "W=0"
             );
