@@ -50,7 +50,8 @@ pub enum Accepted {
         sequence: u64,
         /// The first packet of a keyframe.
         keyframe: bool,
-        /// A decoder that began with the last keyframe can use it: false for parameter sets in front of the first one.
+        /// A decoder that began with the last keyframe can use it: false before the first one, though viewers may have begun
+        /// at a recovery point.
         decodable: bool,
     },
     /// Nothing is to be forwarded: padding, a probe, a duplicate.

@@ -56,6 +56,8 @@ pub(super) struct SectionReceiver {
     format_changed: bool,
     /// No decoder can go on before a keyframe.
     awaits_keyframe: bool,
+    /// There was no keyframe yet, though viewers may have begun at a recovery point.
+    lacks_keyframe: bool,
     frames: Frames,
 }
 
@@ -100,6 +102,7 @@ impl SectionReceiver {
             in_use: None,
             format_changed: false,
             awaits_keyframe: false,
+            lacks_keyframe: false,
             frames: Frames::new(&negotiated.formats),
             negotiated,
         }
@@ -284,15 +287,16 @@ impl SectionReceiver {
         let is_first = encoding.timeline.is_between_segments();
         let is_new_format = !self.is_in_use(payload_type);
         // Another RTP stream or codec is of no use to any decoder before its first keyframe and the parameter sets of that.
-        self.awaits_keyframe |= self.track.kind == MediaKind::Video && (is_first || is_new_format);
-        self.awaits_keyframe &= !start.is_decodable();
+        let begins = self.track.kind == MediaKind::Video && (is_first || is_new_format);
+        self.awaits_keyframe = (self.awaits_keyframe || begins) && !start.is_decodable();
+        self.lacks_keyframe = (self.lacks_keyframe || begins) && !start.is_keyframe();
         if self.awaits_keyframe && start != FrameStart::ParameterSets {
             // Packets that are withheld leave no gap (RTP-05).
             encoding.timeline.skip(extended);
             self.reception.undecodable_since.get_or_insert(now);
             return Accepted::AwaitingKeyframe { track: self.track };
         }
-        if self.awaits_keyframe {
+        if self.lacks_keyframe {
             self.reception.undecodable_since.get_or_insert(now);
         } else {
             self.reception.undecodable_since = None;
@@ -384,7 +388,7 @@ impl SectionReceiver {
         if !encoding.admit(info, extensions.as_bytes(), payload) {
             return Accepted::Consumed;
         }
-        let decodable = !self.awaits_keyframe;
+        let decodable = !self.lacks_keyframe;
         Accepted::Forward { track: self.track, sequence: info.sequence, keyframe: is_new_keyframe, decodable }
     }
 }
