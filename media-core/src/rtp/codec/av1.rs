@@ -157,11 +157,7 @@ mod tests {
     fn a_shown_key_frame_starts_a_sequence_whatever_the_n_bit_says() {
         for n in [0x00, 0x08] {
             assert_eq!(start(&[0x20 | n, 2, SEQUENCE, 0, FRAME, KEY, 2]), Start::Keyframe, "W=2");
-            assert_eq!(
-                start(&[n, 1, TEMPORAL_DELIMITER, 2, SEQUENCE, 7, 2, FRAME, KEY]),
-                Start::Keyframe,
-                "W=0"
-            );
+            assert_eq!(start(&[n, 1, TEMPORAL_DELIMITER, 2, SEQUENCE, 7, 2, FRAME, KEY]), Start::Keyframe, "W=0");
             assert_eq!(start(&[0x10 | n, SEQUENCE, 0]), Start::ParameterSets, "alone");
             assert_eq!(start(&[0x20 | n, 2, SEQUENCE, 0, FRAME, INTER]), Start::ParameterSets, "repeated");
             assert_eq!(start(&[0x10 | n, FRAME, INTER]), Start::None);
