@@ -1,5 +1,5 @@
-// libdatachannel: it publishes as OBS does (its packetizers, its lines of SDP, no candidates, no feedback but NACK and PLI),
-// and watches with FFmpeg as its decoder.
+// libdatachannel: it publishes with the lines of SDP that OBS has (no candidates, no feedback but NACK and PLI) and with RTP that
+// FFmpeg packetizes, and watches with FFmpeg as its decoder.
 
 import nodeDataChannel from 'node-datachannel';
 
