@@ -103,6 +103,15 @@ async fn serve_connection(
     let (mut is_first, mut stopping) = (true, false);
     loop {
         tokio::select! {
+            // In this order: the server library has a time-out of its own, which may be over at the same moment, but it begins
+            // to count only once it knows the protocol by the first bytes.
+            biased;
+            () = first_head.as_mut(), if is_first => {
+                if !connection.has_requested() {
+                    return connection.closed_without_request();
+                }
+                is_first = false;
+            }
             result = serving.as_mut() => {
                 // What a client does to its own connection concerns nobody else.
                 if let Err(error) = result {
@@ -111,13 +120,6 @@ async fn serve_connection(
                 return;
             }
             () = connection.evicted() => return,
-            // The server library begins to count only once it knows the protocol by the first bytes.
-            () = first_head.as_mut(), if is_first => {
-                if !connection.has_requested() {
-                    return connection.closed_without_request();
-                }
-                is_first = false;
-            }
             _ = stopped.wait_for(|stopped| *stopped), if !stopping => {
                 stopping = true;
                 serving.as_mut().graceful_shutdown();
