@@ -299,20 +299,7 @@ async fn viewers_on_another_shard_go_on_or_are_told_as_those_at_home() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_load_test_changes_the_codec_at_a_publishers_return() {
     let server = Sluice::start(&[]).await;
-    let plan = Plan {
-        whip: Some(format!("{}/whip/s{{i}}", server.base)),
-        whep: Some(format!("{}/whep/s{{i}}", server.base)),
-        token: None,
-        publishers: 2,
-        viewers: 4,
-        duration: Duration::from_secs(2),
-        rate: None,
-        media: PublisherOptions { bitrate: 500, ..PublisherOptions::default() },
-        client: ClientOptions { connect_timeout: LONG, ..ClientOptions::default() },
-        transport_cc: false,
-        server_pid: None,
-        threads: 1,
-    };
+    let plan = Plan { publishers: 2, viewers: 4, ..server.plan() };
     let scenario = Scenario::Run { garbage: None, returns_with: Some(Codec::H264) };
     let campaign = Campaign { plan, mix: Vec::new(), scenario };
     let report = campaign.run(|_| {}, std::future::pending()).await.unwrap();

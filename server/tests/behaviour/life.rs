@@ -395,20 +395,7 @@ async fn churn_on_both_sides_breaks_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_do_not_mix() {
     let server = Sluice::start(&["--shards", "2"]).await;
-    let plan = Plan {
-        whip: Some(format!("{}/whip/s{{i}}", server.base)),
-        whep: Some(format!("{}/whep/s{{i}}", server.base)),
-        token: None,
-        publishers: 5,
-        viewers: 20,
-        duration: Duration::from_secs(2),
-        rate: None,
-        media: PublisherOptions { bitrate: 500, ..PublisherOptions::default() },
-        client: ClientOptions { connect_timeout: LONG, ..ClientOptions::default() },
-        transport_cc: false,
-        server_pid: None,
-        threads: 2,
-    };
+    let plan = Plan { publishers: 5, viewers: 20, ..server.plan() };
     // A packet of another stream would count as corrupt.
     let report = loadtest::run::run(&plan, |_| {}, std::future::pending()).await.unwrap();
     assert!(report.integrity, "{}", report.to_table());

@@ -8,9 +8,9 @@ mod support;
 
 use std::time::Duration;
 
-use loadtest::client::{ClientOptions, PublisherOptions};
+use loadtest::client::PublisherOptions;
 use loadtest::run::Plan;
-use support::{LONG, Sluice};
+use support::Sluice;
 
 const VIEWERS: usize = 100;
 
@@ -19,18 +19,11 @@ async fn a_hundred_viewers_lose_nothing_on_one_shard_and_on_two() {
     for shards in [1, 2] {
         let server = Sluice::start(&["--shards", &shards.to_string()]).await;
         let plan = Plan {
-            whip: Some(format!("{}/whip/s", server.base)),
-            whep: Some(format!("{}/whep/s", server.base)),
-            token: None,
-            publishers: 1,
             viewers: VIEWERS,
             duration: Duration::from_secs(10),
-            rate: None,
             media: PublisherOptions { bitrate: 1000, ..PublisherOptions::default() },
-            client: ClientOptions { connect_timeout: LONG, ..ClientOptions::default() },
-            transport_cc: false,
             server_pid: Some(server.pid()),
-            threads: 2,
+            ..server.plan()
         };
         let report = loadtest::run::run(&plan, |_| {}, std::future::pending()).await.unwrap();
         println!("{shards} shards\n{}", report.to_table());

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use loadtest::client::{
     ClientError, ClientOptions, Endpoint, Identity, Publisher, PublisherOptions, Viewer, ViewerOptions,
 };
+use loadtest::run::Plan;
 use procfs::process::Process;
 use serde_json::Value;
 
@@ -103,6 +104,24 @@ impl Sluice {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// A plan of the load test for this server: one publisher of 500 kbit/s with one viewer, for two seconds.
+    pub(crate) fn plan(&self) -> Plan {
+        Plan {
+            whip: Some(format!("{}/whip/s{{i}}", self.base)),
+            whep: Some(format!("{}/whep/s{{i}}", self.base)),
+            token: None,
+            publishers: 1,
+            viewers: 1,
+            duration: Duration::from_secs(2),
+            rate: None,
+            media: PublisherOptions { bitrate: 500, ..PublisherOptions::default() },
+            client: ClientOptions { connect_timeout: LONG, ..ClientOptions::default() },
+            transport_cc: false,
+            server_pid: None,
+            threads: 2,
+        }
     }
 
     /// What the system knows of the process.
