@@ -56,8 +56,6 @@ pub(super) struct SectionReceiver {
     format_changed: bool,
     /// No decoder can go on before a keyframe.
     awaits_keyframe: bool,
-    /// There was no keyframe yet, though viewers may have begun at a recovery point.
-    lacks_keyframe: bool,
     frames: Frames,
 }
 
@@ -102,7 +100,6 @@ impl SectionReceiver {
             in_use: None,
             format_changed: false,
             awaits_keyframe: false,
-            lacks_keyframe: false,
             frames: Frames::new(&negotiated.formats),
             negotiated,
         }
@@ -289,17 +286,14 @@ impl SectionReceiver {
         // Another RTP stream or codec is of no use to any decoder before its first keyframe and the parameter sets of that.
         let begins = self.track.kind == MediaKind::Video && (is_first || is_new_format);
         self.awaits_keyframe = (self.awaits_keyframe || begins) && !start.is_decodable();
-        self.lacks_keyframe = (self.lacks_keyframe || begins) && !start.is_keyframe();
+        // Until a keyframe, though viewers may have begun at a recovery point.
+        let is_undecodable = (self.reception.undecodable_since.is_some() || begins) && !start.is_keyframe();
+        let since = self.reception.undecodable_since.unwrap_or(now);
+        self.reception.undecodable_since = is_undecodable.then_some(since);
         if self.awaits_keyframe && start != FrameStart::ParameterSets {
             // Packets that are withheld leave no gap (RTP-05).
             encoding.timeline.skip(extended);
-            self.reception.undecodable_since.get_or_insert(now);
             return Accepted::AwaitingKeyframe { track: self.track };
-        }
-        if self.lacks_keyframe {
-            self.reception.undecodable_since.get_or_insert(now);
-        } else {
-            self.reception.undecodable_since = None;
         }
         let before = encoding.timeline.newest_time();
         let Some(placed) = self.place(incoming, extended, start, encoding, &mut clock.steps) else {
@@ -388,7 +382,7 @@ impl SectionReceiver {
         if !encoding.admit(info, extensions.as_bytes(), payload) {
             return Accepted::Consumed;
         }
-        let decodable = !self.lacks_keyframe;
+        let decodable = self.reception.undecodable_since.is_none();
         Accepted::Forward { track: self.track, sequence: info.sequence, keyframe: is_new_keyframe, decodable }
     }
 }
