@@ -47,8 +47,7 @@ pub fn start(payload: &[u8]) -> Start {
     if header.new_sequence && header.continues {
         return Start::None;
     }
-    let begun = obu_elements(header, elements).skip(usize::from(header.continues));
-    begun.map(obu_start).max().unwrap_or(Start::None)
+    begun_obus(header, elements).map(obu_start).max().unwrap_or(Start::None)
 }
 
 /// The OBUs that lie in this packet as a whole, with their headers.
@@ -64,8 +63,8 @@ pub(super) fn whole_obus(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// True if an OBU of this type begins in the packet and goes on in the next.
 pub(super) fn begins_fragmented(payload: &[u8], kind: u8) -> bool {
     let Some((header, elements)) = AggregationHeader::parse(payload) else { return false };
-    let begun = obu_elements(header, elements).skip(usize::from(header.continues));
-    header.continued && begun.last().and_then(<[u8]>::first).is_some_and(|&first| obu_type(first) == kind)
+    let last = || begun_obus(header, elements).last().and_then(<[u8]>::first);
+    header.continued && last().is_some_and(|&first| obu_type(first) == kind)
 }
 
 /// Type of the OBU whose header begins with this byte (AV1 specification §5.3.2).
@@ -105,8 +104,12 @@ fn obu_start(obu: &[u8]) -> Start {
 /// The first sequence header of the packet, with its OBU header; it fits in every packet, so that it is there as a whole.
 pub(crate) fn sequence_header(payload: &[u8]) -> Option<&[u8]> {
     let (header, elements) = AggregationHeader::parse(payload)?;
-    let mut begun = obu_elements(header, elements).skip(usize::from(header.continues));
-    begun.find(|element| element.first().is_some_and(|first| (first >> 3) & 0x0f == SEQUENCE_HEADER))
+    begun_obus(header, elements).find(|obu| obu.first().is_some_and(|&first| obu_type(first) == SEQUENCE_HEADER))
+}
+
+/// The elements that are not the rest of an OBU of the packet before.
+fn begun_obus(header: AggregationHeader, elements: &[u8]) -> impl Iterator<Item = &[u8]> {
+    obu_elements(header, elements).skip(usize::from(header.continues))
 }
 
 /// The elements of a payload; a length beyond the packet ends them.
