@@ -64,9 +64,29 @@ impl PictureId {
     }
 }
 
+/// The bytes of a NAL unit without the 3 after each two zeros (H.264 §7.4.1.1, H.265 §7.4.2.1).
+pub(super) fn without_emulation_prevention(unit: &[u8]) -> impl Iterator<Item = u8> {
+    let mut zeros = 0;
+    unit.iter().copied().filter(move |&byte| {
+        if zeros >= 2 && byte == 3 {
+            zeros = 0;
+            return false;
+        }
+        zeros = if byte == 0 { zeros + 1 } else { 0 };
+        true
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_three_after_two_zeros_is_left_out() {
+        let bytes: Vec<u8> = without_emulation_prevention(&[3, 0, 3, 0, 0, 3, 0, 0, 3, 1]).collect();
+        assert_eq!(bytes, [3, 0, 3, 0, 0, 0, 0, 1]);
+        assert_eq!(without_emulation_prevention(&[0, 0, 3, 1]).nth(3), None);
+    }
 
     #[test]
     fn audio_may_start_anywhere_and_video_never_in_nothing() {

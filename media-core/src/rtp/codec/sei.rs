@@ -1,5 +1,7 @@
 //! Supplemental enhancement information of H.264 (§7.3.2.3) and H.265 (§7.3.5): whether a unit announces a recovery point.
 
+use super::without_emulation_prevention;
+
 /// Payload type of the recovery point message, the same in both (H.264 §D.1.8, H.265 §D.2.8).
 const RECOVERY_POINT: u32 = 6;
 
@@ -31,19 +33,6 @@ fn number(bytes: &mut impl Iterator<Item = u8>) -> Option<u32> {
             last => return value.checked_add(u32::from(last)),
         }
     }
-}
-
-/// The bytes of a unit without the 3 after each two zeros (H.264 §7.4.1.1, H.265 §7.4.2.1).
-fn without_emulation_prevention(unit: &[u8]) -> impl Iterator<Item = u8> {
-    let mut zeros = 0;
-    unit.iter().copied().filter(move |&byte| {
-        if zeros >= 2 && byte == 3 {
-            zeros = 0;
-            return false;
-        }
-        zeros = if byte == 0 { zeros + 1 } else { 0 };
-        true
-    })
 }
 
 #[cfg(test)]

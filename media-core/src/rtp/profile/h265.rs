@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::bits::{Bits, without_emulation_prevention};
+use super::bits::Bits;
+use crate::rtp::codec::without_emulation_prevention;
 
 /// The general profile, tier and level of a stream, or of what a description says (H.265 §7.3.3, RFC 7798 §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,8 +35,12 @@ impl H265ProfileTierLevel {
     /// Reads the head of a sequence parameter set, a NAL unit with its header (H.265 §7.3.2.2).
     pub fn of_parameter_set(unit: &[u8]) -> Option<H265ProfileTierLevel> {
         // Two bytes of header, one of ids, twelve of profile, tier and level.
-        let head = without_emulation_prevention::<15>(unit)?;
-        let mut bits = Bits::new(head.get(3..)?);
+        let mut bytes = without_emulation_prevention(unit);
+        let mut head = [0; 15];
+        for byte in &mut head {
+            *byte = bytes.next()?;
+        }
+        let mut bits = Bits::new(&head[3..]);
         let (space, tier, idc) = (bits.take(2)? as u8, bits.take(1)?, bits.take(5)? as u8);
         let compatibility = bits.take(32)?;
         // Source and constraint flags.
