@@ -9,6 +9,7 @@ mod lifecycle;
 mod publisher_media;
 mod rtcp_in;
 mod rtcp_out;
+mod standing;
 mod viewer_media;
 
 use std::net::SocketAddr;

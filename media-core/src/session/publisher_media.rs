@@ -14,6 +14,7 @@ use crate::media::{MediaKind, TrackId};
 use crate::stream::Source;
 
 use super::evidence::Dropped;
+use super::standing::Standing;
 
 /// Anything authentic so long after the last packet of a medium proves that the connection outlived it.
 const OUTLIVED: Duration = Duration::from_millis(500);
@@ -55,11 +56,7 @@ pub(super) struct PublisherMedia {
     secured: Instant,
     media: SmallVec<[Medium; 2]>,
     has_rtp: bool,
-    /// It holds now.
-    is_done: bool,
-    was_done: bool,
-    /// What it failed with, and the media at that time.
-    failure: Option<(Reason, SmallVec<[Source; 2]>)>,
+    standing: Standing<Source>,
     /// What had been dropped when all was well for the last time.
     dropped_before: Dropped,
     limits: Limits,
@@ -95,9 +92,7 @@ impl PublisherMedia {
             secured: now,
             media: tracks.map(medium).collect(),
             has_rtp: false,
-            is_done: false,
-            was_done: false,
-            failure: None,
+            standing: Standing::new(),
             dropped_before: Dropped::default(),
             limits: Limits { media, keyframe, gap },
         }
@@ -111,7 +106,7 @@ impl PublisherMedia {
     /// A packet of a track was received; not `decodable` before the first keyframe.
     #[inline]
     pub(super) fn on_packet(&mut self, track: TrackId, decodable: bool, emit: impl FnMut(StageChange, String)) {
-        if !self.is_done {
+        if !self.standing.is_done() {
             self.on_packet_while_open(track, decodable, emit);
         }
     }
@@ -128,12 +123,8 @@ impl PublisherMedia {
     }
 
     /// What holds is open again, for a cause that another stage tells.
-    pub(super) fn reopen(&mut self, detail: &str, mut emit: impl FnMut(StageChange, String)) {
-        if self.is_done || self.failure.is_some() {
-            self.is_done = false;
-            self.failure = None;
-            emit(StageChange::Reopened, detail.into());
-        }
+    pub(super) fn reopen(&mut self, detail: &str, emit: impl FnMut(StageChange, String)) {
+        self.standing.reopen(detail, emit);
     }
 
     /// Judges what was received until now.
@@ -142,10 +133,10 @@ impl PublisherMedia {
             self.look_at(now, received, facts.keyframe_requests);
         }
         let Some(reason) = self.reason() else {
-            if self.is_done && self.all_are_fresh(now, facts) {
+            if self.standing.is_done() && self.all_are_fresh(now, facts) {
                 self.dropped_before.clone_from(facts.dropped);
             }
-            if !self.is_done {
+            if !self.standing.is_done() {
                 self.finish_if_all_flow(emit);
             }
             return;
@@ -162,18 +153,12 @@ impl PublisherMedia {
             dropped.filter(|dropped| reason != Reason::NoKeyframe || dropped.reason() == Reason::PacketsTooLong);
         let reason = dropped.as_ref().map_or(reason, |dropped| dropped.reason());
         let sources: SmallVec<[Source; 2]> = self.media.iter().map(|medium| medium.source).collect();
-        let change = match &self.failure {
-            Some((before, then)) if *before == reason && *then == sources => return,
-            Some((before, _)) if *before == reason => StageChange::Progress,
-            _ => StageChange::Failed(reason),
-        };
+        let Some(change) = self.standing.fail(reason, sources) else { return };
         let mut detail = self.describe(facts);
         if let Some(dropped) = dropped {
             // A string takes everything.
             let _ = write!(detail, "; {dropped}");
         }
-        self.is_done = false;
-        self.failure = Some((reason, sources));
         emit(change, detail);
     }
 
@@ -262,18 +247,17 @@ impl PublisherMedia {
         text
     }
 
-    fn finish_if_all_flow(&mut self, mut emit: impl FnMut(StageChange, String)) {
+    fn finish_if_all_flow(&mut self, emit: impl FnMut(StageChange, String)) {
         if self.media.is_empty() || self.media.iter().any(|medium| medium.source != Source::Flowing) {
             return;
         }
         let has_video = self.media.iter().any(|medium| medium.track.kind == MediaKind::Video);
-        let detail = match (self.was_done, has_video) {
+        let detail = match (self.standing.was_done(), has_video) {
             (true, _) => "received again",
             (false, true) => "first keyframe received",
             (false, false) => "first RTP received",
         };
-        (self.is_done, self.was_done, self.failure) = (true, true, None);
-        emit(StageChange::Done, detail.into());
+        self.standing.finish(detail, emit);
     }
 }
 

@@ -13,6 +13,8 @@ use crate::ledger::{Reason, StageChange};
 use crate::media::TrackId;
 use crate::stream::Source;
 
+use super::standing::Standing;
+
 /// What is known of a viewer when its stage is judged.
 pub(crate) struct Watched {
     /// The stream has a publisher.
@@ -39,10 +41,7 @@ pub(crate) struct SentMedium {
 pub(super) struct ViewerMedia {
     receipts: SmallVec<[Receipts; 2]>,
     has_rtp: bool,
-    is_done: bool,
-    was_done: bool,
-    /// What it failed with, and the media at that time.
-    failure: Option<(Reason, SmallVec<[State; 2]>)>,
+    standing: Standing<State>,
     /// Without a report of what was sent for so long the stage fails.
     limit: Duration,
 }
@@ -105,9 +104,7 @@ impl ViewerMedia {
         ViewerMedia {
             receipts: SmallVec::new(),
             has_rtp: false,
-            is_done: false,
-            was_done: false,
-            failure: None,
+            standing: Standing::new(),
             limit: config.media_timeout,
         }
     }
@@ -128,12 +125,8 @@ impl ViewerMedia {
     }
 
     /// What holds is open again, for a cause that another stage tells, or as there is no publisher.
-    pub(super) fn reopen(&mut self, detail: &str, mut emit: impl FnMut(StageChange, String)) {
-        if self.is_done || self.failure.is_some() {
-            self.is_done = false;
-            self.failure = None;
-            emit(StageChange::Reopened, detail.into());
-        }
+    pub(super) fn reopen(&mut self, detail: &str, emit: impl FnMut(StageChange, String)) {
+        self.standing.reopen(detail, emit);
     }
 
     /// Judges what was sent and reported until now.
@@ -147,22 +140,17 @@ impl ViewerMedia {
             return self.reopen("waiting for the publisher", emit);
         }
         if let Some(reason) = reason(&states) {
-            let change = match &self.failure {
-                Some((before, then)) if *before == reason && *then == states => return,
-                Some((before, _)) if *before == reason => StageChange::Progress,
-                _ => StageChange::Failed(reason),
-            };
-            let detail = self.describe(now, facts, &states);
-            self.is_done = false;
-            self.failure = Some((reason, states));
-            return emit(change, detail);
+            if let Some(change) = self.standing.fail(reason, states.clone()) {
+                emit(change, self.describe(now, facts, &states));
+            }
+            return;
         }
         let holds = states.contains(&State::Reported) && !states.contains(&State::Awaited);
-        match (holds, self.is_done) {
+        match (holds, self.standing.is_done()) {
             (true, false) => {
-                let detail = if self.was_done { "receipt is reported again" } else { "first receipt reported" };
-                (self.is_done, self.was_done, self.failure) = (true, true, None);
-                emit(StageChange::Done, detail.into());
+                let detail =
+                    if self.standing.was_done() { "receipt is reported again" } else { "first receipt reported" };
+                self.standing.finish(detail, emit);
             }
             (false, true) => self.reopen("waiting for media and for a report of their receipt", emit),
             _ => {}
