@@ -4,11 +4,12 @@
 //! that has been quiet for the longest time is closed: whoever holds connections without using them shuts nobody out.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use signaling::ClientAddress;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -86,9 +87,9 @@ impl Connections {
     }
 
     /// Takes a connection in; `None` if its listener or its address has all that it may, and none of them gives place.
-    pub(crate) fn admit(self: &Arc<Connections>, listener: Listener, remote: IpAddr) -> Option<Connection> {
+    pub(crate) fn admit(self: &Arc<Connections>, listener: Listener, remote: ClientAddress) -> Option<Connection> {
         let now = Instant::now();
-        let address = customer(remote);
+        let address = remote.customer();
         let mut open = self.lock();
         let of_address = open.counts.get(&key(listener, address)).copied().unwrap_or(0);
         let admitted = (of_address < self.limits.per_address
@@ -221,14 +222,6 @@ fn key(listener: Listener, address: IpAddr) -> (bool, IpAddr) {
     (listener == Listener::Admin, address)
 }
 
-/// The address by which connections are counted: of IPv6 the /64.
-fn customer(remote: IpAddr) -> IpAddr {
-    match remote.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,8 +230,8 @@ mod tests {
         Connections::new(ConnectionLimits { total, per_address }, Arc::new(Metrics::new().unwrap()))
     }
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn ip(text: &str) -> ClientAddress {
+        ClientAddress(text.parse().unwrap())
     }
 
     // F-09

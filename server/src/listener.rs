@@ -16,6 +16,7 @@ use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use signaling::ClientAddress;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -93,11 +94,11 @@ async fn serve_connection(
     builder: Arc<Builder<TokioExecutor>>,
     stream: TcpStream,
     router: Router,
-    connection: Connection,
+    (connection, client): (Connection, ClientAddress),
     mut stopped: watch::Receiver<bool>,
 ) {
     let connection = Arc::new(connection);
-    let service = TowerToHyperService::new(Counted { router, connection: Arc::clone(&connection) });
+    let service = TowerToHyperService::new(Counted { router, connection: Arc::clone(&connection), client });
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut first_head = pin!(tokio::time::sleep(HEAD_TIMEOUT));
     let (mut is_first, mut stopping) = (true, false);
@@ -128,11 +129,12 @@ async fn serve_connection(
     }
 }
 
-/// The router, and a note of the requests in progress.
+/// The router, and a note of the requests in progress and of whose they are.
 #[derive(Clone)]
 struct Counted {
     router: Router,
     connection: Arc<Connection>,
+    client: ClientAddress,
 }
 
 impl<B> Service<Request<B>> for Counted
@@ -148,7 +150,8 @@ where
         <Router as Service<Request<B>>>::poll_ready(&mut self.router, context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(self.client);
         let in_progress = self.connection.request();
         let answer = self.router.call(request);
         Box::pin(async move {
@@ -172,14 +175,15 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn accept(&mut self) -> (TcpStream, Connection) {
+    async fn accept(&mut self) -> (TcpStream, (Connection, ClientAddress)) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, remote)) => {
                     self.pause = FIRST_PAUSE;
-                    if let Some(connection) = self.connections.admit(self.which, remote.ip()) {
+                    let client = ClientAddress(remote.ip());
+                    if let Some(connection) = self.connections.admit(self.which, client) {
                         set_options(&stream);
-                        return (stream, connection);
+                        return (stream, (connection, client));
                     }
                 }
                 Err(error) if is_of_connection(&error) => {}

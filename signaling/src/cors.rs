@@ -39,7 +39,7 @@ pub(crate) async fn layer(State(signaling): State<Arc<Signaling>>, request: Requ
     let origin = request.headers().get(ORIGIN).cloned();
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    if !signaling.config.allowed_origins.admit(origin.as_ref(), headers) {
+    if !signaling.config().allowed_origins.admit(origin.as_ref(), headers) {
         return response;
     }
     let exposed = "Location, ETag, Link, Accept-Patch, Accept-Post, Retry-After, WWW-Authenticate, Allow";

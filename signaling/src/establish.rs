@@ -85,7 +85,7 @@ fn check_room(signaling: &Signaling) -> Result<(), Problem> {
     let counts = signaling.registry.counts();
     let detail = if signaling.registry.is_draining() {
         "the server is about to stop"
-    } else if counts.publishers + counts.viewers >= signaling.config.max_sessions {
+    } else if counts.publishers + counts.viewers >= signaling.config().max_sessions {
         "no room for another session"
     } else {
         return Ok(());
@@ -97,7 +97,7 @@ fn answer(signaling: &Signaling, agreement: &Agreement, names: &Names) -> Result
     let local = Local {
         session_id: random::number()? >> 1,
         ice: &names.ice,
-        ice_mode: signaling.config.ice_mode,
+        ice_mode: signaling.config().ice_mode,
         candidates: &signaling.media_plane.local_candidates(names.shard),
         fingerprint: &signaling.media_plane.fingerprint(),
         stream_id: &names.id.to_string(),
@@ -112,7 +112,8 @@ fn created(state: &RouterState, stream: &str, names: &Names, answer: String) -> 
     let header = |value: &str| {
         HeaderValue::from_str(value).map_err(|_| Problem::new(Slug::Internal, "a header value is not ASCII"))
     };
-    let base = state.signaling.config.public_base_url.as_deref().unwrap_or_default().trim_end_matches('/');
+    let config = state.signaling.config();
+    let base = config.public_base_url.as_deref().unwrap_or_default().trim_end_matches('/');
     let location = header(&format!("{base}{}/{stream}/{}", state.prefix(), names.secret))?;
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(SDP.name)),
@@ -147,12 +148,12 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
         detail: detail(&offer, &agreement),
         warnings: agreement.warnings,
     };
-    let replaced = signaling.registry.open(clock::now(), new, &TakeoverRule::of(&signaling.config))?;
+    let replaced = signaling.registry.open(clock::now(), new, &TakeoverRule::of(&signaling.config()))?;
     if let Some((shard, session)) = replaced {
         signaling.media_plane.close(shard, session, Reason::Replaced);
     }
     let ice = IceParameters {
-        mode: signaling.config.ice_mode,
+        mode: signaling.config().ice_mode,
         local: names.ice,
         remote: agreement.remote,
         remote_is_lite: agreement.remote_is_lite,

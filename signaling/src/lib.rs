@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod client_address;
 mod clock;
 mod config;
 mod cors;
@@ -35,6 +36,7 @@ mod whep;
 mod whip;
 
 pub use auth::{Access, Identity, TokenError, Tokens};
+pub use client_address::ClientAddress;
 pub use config::{AllowedOrigins, PublishTakeover, SignalingConfig};
 pub use media_plane::MediaPlane;
 pub use observer::{Observer, Resource};

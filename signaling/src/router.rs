@@ -81,8 +81,8 @@ async fn finish(State((state, resource)): State<(RouterState, Resource)>, reques
     let instance = format!("{}{}", state.prefix(), request.uri().path().replace("%2F", "/"));
     let mut response = next.run(request).await;
     let signaling = &state.signaling;
-    let base = signaling.config.public_base_url.as_deref();
-    if let Some(problem) = Problem::complete(&mut response, base, &instance) {
+    let config = signaling.config();
+    if let Some(problem) = Problem::complete(&mut response, config.public_base_url.as_deref(), &instance) {
         let (path, code, detail) = (resource.as_str(), problem.slug.as_str(), problem.detail);
         tracing::debug!(path, %method, code, %detail, "request refused");
     }

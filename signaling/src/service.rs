@@ -1,6 +1,6 @@
 //! Signalling of one process, which the routes serve.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use media_core::SessionId;
 use media_core::ledger::Reason;
@@ -13,7 +13,7 @@ use crate::registry::Registry;
 
 /// Signalling of one process: its settings, the media plane that it drives, and the registry.
 pub struct Signaling {
-    pub(crate) config: SignalingConfig,
+    config: RwLock<Arc<SignalingConfig>>,
     pub(crate) media_plane: Box<dyn MediaPlane>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) observer: Arc<dyn Observer>,
@@ -23,6 +23,7 @@ impl Signaling {
     /// Signalling that reports to `observer`.
     pub fn new(config: SignalingConfig, media_plane: impl MediaPlane, observer: Arc<dyn Observer>) -> Signaling {
         let registry = Arc::new(Registry::new(Arc::clone(&observer)));
+        let config = RwLock::new(Arc::new(config));
         Signaling { config, media_plane: Box::new(media_plane), registry, observer }
     }
 
@@ -31,9 +32,14 @@ impl Signaling {
         &self.registry
     }
 
-    /// The settings.
-    pub fn config(&self) -> &SignalingConfig {
-        &self.config
+    /// The settings as they are now. A request reads them once, so that it is judged by one set of them.
+    pub fn config(&self) -> Arc<SignalingConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these settings count; sessions go on. Whether names may have slashes was built into the routes.
+    pub fn reconfigure(&self, config: SignalingConfig) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
     /// Ends a session. Returns false if there is no such live session.

@@ -30,7 +30,7 @@ impl RouterState {
 
     /// Which names streams may have.
     pub(crate) fn name_rule(&self) -> NameRule {
-        NameRule { slashes: self.signaling.config.slash_names }
+        NameRule { slashes: self.signaling.config().slash_names }
     }
 
     /// Judges the token of a request for a stream. Watching needs none unless viewers are protected. `query` is that of the
@@ -41,7 +41,7 @@ impl RouterState {
         headers: &HeaderMap,
         query: Option<&str>,
     ) -> Result<Identity, Problem> {
-        let config = &self.signaling.config;
+        let config = self.signaling.config();
         if self.role == Role::Viewer && !config.protect_viewers {
             return Ok(Identity::Anyone);
         }

@@ -75,7 +75,7 @@ fn precondition(
     let (if_match, remote) = judged.ok_or_else(Problem::session_over)?;
     match if_match {
         IfMatch::Any | IfMatch::Matches => Ok((if_match, remote)),
-        IfMatch::Missing if signaling.config.lenient_if_match => Ok((if_match, remote)),
+        IfMatch::Missing if signaling.config().lenient_if_match => Ok((if_match, remote)),
         IfMatch::Missing => Err(if_match_required()),
         IfMatch::Fails => Err(Problem::new(Slug::PreconditionFailed, "If-Match is not the ETag of this ICE session")),
         IfMatch::Malformed => Err(Problem::new(Slug::BadRequest, "If-Match does not parse")),

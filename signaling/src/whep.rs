@@ -22,7 +22,7 @@ pub(crate) async fn post(
     let signaling = &state.signaling;
     // An unknown name is a matter of the route (WHEP-06: deployed players look for 404); whether a known stream is live is
     // the last thing to look at.
-    if signaling.registry.published(&stream).is_none() && !signaling.config.tokens.names(&stream) {
+    if signaling.registry.published(&stream).is_none() && !signaling.config().tokens.names(&stream) {
         return Err(Problem::new(Slug::NotFound, "nobody has published a stream of this name"));
     }
     let offer = establish::read_offer(request).await?;
