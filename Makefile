@@ -72,6 +72,11 @@ test-rust: build-tests ## Run the Rust tests only
 	@.ci/install network
 	$(CARGO) test --locked --workspace
 
+.PHONY: test-bundled
+test-bundled: ## Run the SRTP tests with the bundled libsrtp instead of the system's; not part of `make test`
+	@.ci/install bundled
+	$(CARGO) test --locked --package media-core --features bundled-libsrtp --lib srtp::
+
 .PHONY: test-browser
 test-browser: build-tests ## Run the end-to-end tests in headless Chromium only
 	@.ci/install browser python

@@ -1,19 +1,15 @@
 //! The two halves of an SRTP session.
 
-use std::os::raw::{c_int, c_ulong, c_void};
+use std::os::raw::{c_int, c_uint, c_ulong};
 use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
-
-use srtp2_sys as ffi;
 
 use super::error::check;
-use super::gcm;
 use super::keying::MasterKey;
-use super::{SrtpError, SrtpProfile};
+use super::{SrtpError, SrtpProfile, ffi, library};
 
 /// Bytes that a buffer must have after a packet that is to be protected. libsrtp names this bound for its tag, an MKI
 /// and the SRTCP index; the trailer that really appears is [`SrtpProfile::tag_len`], and 4 more for RTCP.
-pub const MAX_TRAILER: usize = ffi::SRTP_MAX_TRAILER_LEN as usize + 4;
+pub const MAX_TRAILER: usize = ffi::MAX_TRAILER_LEN + 4;
 
 /// Packets that may arrive late and still be new. High-rate video with retransmission needs more than the 64 of
 /// RFC 3711 §3.3.2. For RTCP libsrtp has a fixed window of 128.
@@ -25,23 +21,23 @@ pub const MAX_INBOUND_SSRCS: usize = 64;
 /// SSRCs of one peer that may give way to newer ones.
 const MAX_RETIRED_SSRCS: usize = 4096;
 
+/// At a multiple of so many bytes packets begin for libsrtp; those of a shard do, and others cost two copies.
+pub const ALIGNMENT: usize = 4;
+
+/// The longest packet, with its trailer, that may begin anywhere.
+const COPY_LEN: usize = 2048;
+
+/// A packet that did not begin at a multiple of [`ALIGNMENT`].
+#[repr(align(4))]
+struct AlignedCopy([u8; COPY_LEN]);
+
 const RTP_HEADER: usize = 12;
 const RTCP_HEADER: usize = 8;
 const SRTCP_INDEX: usize = 4;
 
-/// libsrtp starts once in a process.
-fn start_library() -> Result<(), SrtpError> {
-    static STARTED: OnceLock<Result<(), SrtpError>> = OnceLock::new();
-    *STARTED.get_or_init(|| {
-        // SAFETY: srtp_init has no arguments; OnceLock runs it once and before any other call of this module.
-        check(unsafe { ffi::srtp_init() })?;
-        gcm::install()
-    })
-}
-
 /// One srtp_t with a wildcard policy.
 struct Session {
-    raw: NonNull<ffi::srtp_ctx_t_>,
+    raw: NonNull<ffi::Context>,
     profile: SrtpProfile,
 }
 
@@ -49,44 +45,56 @@ struct Session {
 // `&mut Session`, and Session is not Sync, so they cannot.
 unsafe impl Send for Session {}
 
-/// One of libsrtp's functions that work on a packet in place.
-type Transform = unsafe extern "C" fn(ffi::srtp_t, *mut c_void, *mut c_int) -> ffi::srtp_err_status_t;
-
 impl Session {
-    fn new(profile: SrtpProfile, master: &MasterKey, direction: ffi::srtp_ssrc_type_t) -> Result<Session, SrtpError> {
-        start_library()?;
+    fn new(profile: SrtpProfile, master: &MasterKey, direction: c_uint) -> Result<Session, SrtpError> {
+        library::start()?;
         if master.len() != profile.key_len() + profile.salt_len() {
             return Err(SrtpError::KeyingMaterial);
         }
-        let policy = ffi::srtp_policy_t {
-            ssrc: ffi::srtp_ssrc_t { type_: direction, value: 0 },
+        let policy = ffi::Policy {
+            ssrc: ffi::Ssrc { kind: direction, value: 0 },
             rtp: crypto_policy(profile),
             rtcp: crypto_policy(profile),
             key: master.as_ptr().cast_mut(),
             keys: ptr::null_mut(),
-            num_master_keys: 0,
-            ekt: ptr::null_mut(),
+            master_keys: 0,
+            unused: ptr::null_mut(),
             window_size: REPLAY_WINDOW as c_ulong,
             // A retransmission without RTX repeats the index of its packet. Receivers ignore this.
             allow_repeat_tx: 1,
-            enc_xtn_hdr: ptr::null_mut(),
-            enc_xtn_hdr_count: 0,
+            encrypted_extensions: ptr::null_mut(),
+            encrypted_extensions_count: 0,
             next: ptr::null_mut(),
         };
-        let mut raw: ffi::srtp_t = ptr::null_mut();
+        let mut raw: ffi::Session = ptr::null_mut();
         // SAFETY: `raw` and `policy` live through the call. libsrtp reads exactly the key and salt of the profile from
         // `policy.key`, whose length was checked, copies them and keeps no pointer.
         check(unsafe { ffi::srtp_create(&raw mut raw, &raw const policy) })?;
-        let raw = NonNull::new(raw).ok_or(SrtpError::Other(ffi::srtp_err_status_t_srtp_err_status_alloc_fail))?;
+        let raw = NonNull::new(raw).ok_or(SrtpError::Other(ffi::ALLOCATION_FAILED))?;
         Ok(Session { raw, profile })
     }
 
-    /// Runs one of libsrtp's functions over the first `len` bytes of `buf` and returns the new length.
-    fn transform(&mut self, function: Transform, buf: &mut [u8], len: usize) -> Result<usize, SrtpError> {
+    /// Runs one of libsrtp's functions over the first `len` bytes of `buf` and returns the new length. libsrtp demands packets
+    /// that begin at a multiple of four bytes; one that does not is copied to such a place and back.
+    #[inline]
+    fn transform(&mut self, function: ffi::Transform, buf: &mut [u8], len: usize) -> Result<usize, SrtpError> {
+        if buf.as_ptr().addr().is_multiple_of(ALIGNMENT) {
+            return self.transform_aligned(function, buf, len);
+        }
+        let mut copy = AlignedCopy([0; COPY_LEN]);
+        let packet = buf.get(..len).ok_or(SrtpError::NoRoom)?;
+        copy.0.get_mut(..len).ok_or(SrtpError::NoRoom)?.copy_from_slice(packet);
+        let room = buf.len().min(COPY_LEN);
+        let new_len = self.transform_aligned(function, &mut copy.0[..room], len)?;
+        buf[..new_len].copy_from_slice(&copy.0[..new_len]);
+        Ok(new_len)
+    }
+
+    fn transform_aligned(&mut self, function: ffi::Transform, buf: &mut [u8], len: usize) -> Result<usize, SrtpError> {
         let mut new_len = c_int::try_from(len).map_err(|_| SrtpError::NoRoom)?;
         // SAFETY: the session is valid until drop and borrowed mutably. The callers checked that `buf` holds `len`
         // bytes and, where the function appends, MAX_TRAILER more; the header is at least as long as libsrtp assumes
-        // before its own checks.
+        // before its own checks, and begins at a multiple of ALIGNMENT.
         check(unsafe { function(self.raw.as_ptr(), buf.as_mut_ptr().cast(), &raw mut new_len) })?;
         // libsrtp never returns more than the checks above allowed; a wrong number would only cost this packet.
         usize::try_from(new_len).ok().filter(|&new| new <= buf.len()).ok_or(SrtpError::NoRoom)
@@ -105,7 +113,7 @@ impl Session {
         let mut roc = 0;
         // SAFETY: the session is valid until drop, and `roc` lives through the call.
         let status = unsafe { ffi::srtp_get_stream_roc(self.raw.as_ptr(), ssrc, &raw mut roc) };
-        status == ffi::srtp_err_status_t_srtp_err_status_ok
+        status == ffi::OK
     }
 }
 
@@ -116,15 +124,8 @@ impl Drop for Session {
     }
 }
 
-fn crypto_policy(profile: SrtpProfile) -> ffi::srtp_crypto_policy_t {
-    let mut policy = ffi::srtp_crypto_policy_t {
-        cipher_type: 0,
-        cipher_key_len: 0,
-        auth_type: 0,
-        auth_key_len: 0,
-        auth_tag_len: 0,
-        sec_serv: ffi::srtp_sec_serv_t_sec_serv_none,
-    };
+fn crypto_policy(profile: SrtpProfile) -> ffi::CryptoPolicy {
+    let mut policy = ffi::CryptoPolicy::default();
     // SAFETY: each function fills the structure it is given and does nothing else.
     unsafe {
         match profile {
@@ -157,7 +158,7 @@ struct Source {
 
 impl SrtpReceiver {
     pub(super) fn new(profile: SrtpProfile, master: &MasterKey) -> Result<SrtpReceiver, SrtpError> {
-        let session = Session::new(profile, master, ffi::srtp_ssrc_type_t_ssrc_any_inbound)?;
+        let session = Session::new(profile, master, ffi::ANY_INBOUND)?;
         Ok(SrtpReceiver { session, sources: Vec::with_capacity(8), retired: Vec::new(), packets: 0 })
     }
 
@@ -236,7 +237,7 @@ impl SrtpReceiver {
         self.sources.iter().map(|source| source.ssrc).collect()
     }
 
-    fn unprotect(&mut self, function: Transform, packet: &mut [u8], ssrc: u32) -> Result<usize, SrtpError> {
+    fn unprotect(&mut self, function: ffi::Transform, packet: &mut [u8], ssrc: u32) -> Result<usize, SrtpError> {
         let known = self.sources.iter().position(|source| source.ssrc == ssrc);
         if known.is_none() {
             self.may_appear(ssrc)?;
@@ -275,7 +276,7 @@ pub struct SrtpSender {
 
 impl SrtpSender {
     pub(super) fn new(profile: SrtpProfile, master: &MasterKey) -> Result<SrtpSender, SrtpError> {
-        let session = Session::new(profile, master, ffi::srtp_ssrc_type_t_ssrc_any_outbound)?;
+        let session = Session::new(profile, master, ffi::ANY_OUTBOUND)?;
         Ok(SrtpSender { session })
     }
 

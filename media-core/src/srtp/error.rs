@@ -1,6 +1,6 @@
 //! Why a packet was not protected or unprotected.
 
-use srtp2_sys as ffi;
+use super::ffi;
 
 /// Why SRTP refuses a packet. The packet is dropped and counted; nothing else changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,19 +34,15 @@ pub enum SrtpError {
     Other(u32),
 }
 
-/// Reads a status of libsrtp; `Ok` for 0.
-pub(super) fn check(status: ffi::srtp_err_status_t) -> Result<(), SrtpError> {
+/// Reads a status of libsrtp.
+pub(super) fn check(status: ffi::Status) -> Result<(), SrtpError> {
     match status {
-        ffi::srtp_err_status_t_srtp_err_status_ok => Ok(()),
-        ffi::srtp_err_status_t_srtp_err_status_auth_fail => Err(SrtpError::Authentication),
-        ffi::srtp_err_status_t_srtp_err_status_replay_fail
-        | ffi::srtp_err_status_t_srtp_err_status_replay_old
-        | ffi::srtp_err_status_t_srtp_err_status_pkt_idx_old => Err(SrtpError::Replay),
+        ffi::OK => Ok(()),
+        ffi::AUTHENTICATION_FAILED => Err(SrtpError::Authentication),
+        ffi::REPLAYED | ffi::REPLAYED_OLD | ffi::INDEX_OLD => Err(SrtpError::Replay),
         // The header names more CSRCs or extension words than the packet has.
-        ffi::srtp_err_status_t_srtp_err_status_bad_param | ffi::srtp_err_status_t_srtp_err_status_parse_err => {
-            Err(SrtpError::TooShort)
-        }
-        ffi::srtp_err_status_t_srtp_err_status_key_expired => Err(SrtpError::KeyExpired),
+        ffi::BAD_PARAMETER | ffi::PARSE_ERROR => Err(SrtpError::TooShort),
+        ffi::KEY_EXPIRED => Err(SrtpError::KeyExpired),
         status => Err(SrtpError::Other(status)),
     }
 }

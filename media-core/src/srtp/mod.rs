@@ -1,4 +1,4 @@
-//! SRTP and SRTCP (RFC 3711, RFC 7714): one small safe wrapper over libsrtp, and the AES-GCM that libsrtp uses.
+//! SRTP and SRTCP (RFC 3711, RFC 7714): one small safe wrapper over libsrtp, and the ciphers that libsrtp uses.
 //!
 //! A DTLS handshake ends with [`KeyingMaterial`]; [`KeyingMaterial::contexts`] turns it into the two halves of a
 //! session, an [`SrtpReceiver`] and an [`SrtpSender`]. Both work in place and allocate nothing per packet, except that
@@ -9,14 +9,18 @@
 #![allow(unsafe_code)]
 
 mod context;
+mod counter_mode;
 mod error;
+mod ffi;
 mod gcm;
+mod hmac;
 mod keying;
+mod library;
 mod profile;
 #[cfg(test)]
 mod tests;
 
-pub use context::{MAX_INBOUND_SSRCS, MAX_TRAILER, REPLAY_WINDOW, SrtpReceiver, SrtpSender};
+pub use context::{ALIGNMENT, MAX_INBOUND_SSRCS, MAX_TRAILER, REPLAY_WINDOW, SrtpReceiver, SrtpSender};
 pub use error::SrtpError;
 pub use keying::KeyingMaterial;
 pub use profile::SrtpProfile;

@@ -1,5 +1,7 @@
 //! Both halves against each other, and hostile packets.
 
+mod ciphers;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
