@@ -60,6 +60,11 @@ lint: ## Check formatting, clippy, the scripts, the pages under docs/, and the d
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 
+.PHONY: audit
+audit: ## Check the dependencies for advisories; needs a network, and fails without
+	@.ci/install lint
+	@SLUICE_REQUIRE_ADVISORIES=1 .ci/deny
+
 # One build for the tests of every kind: the browser and aiortc tests run its debug binary. Building all targets at once
 # keeps one set of crate features, so that nothing is compiled twice.
 .PHONY: build-tests
