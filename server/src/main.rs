@@ -5,33 +5,46 @@
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::config::load::{LoadError, Loaded, load};
 use server::config::render;
 use server::config::resolve::{Machine, Resolved, resolve};
-use server::{run, telemetry};
+use server::run;
+use server::telemetry::{LogQueue, Telemetry};
 
 /// The nice value of the control threads: where cores are short, forwarding goes before HTTP, and HTTP before handshakes.
 const CONTROL_NICENESS: i32 = 5;
+
+/// At the end the log gets this long to be written; nobody may read it.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// The configuration is wrong.
 const WRONG_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
+    let log = LogQueue::stderr();
+    let code = start(&log);
+    log.flush(LAST_LINES);
+    code
+}
+
+/// Does what the command line says.
+fn start(log: &LogQueue) -> ExitCode {
     let loaded = match load(std::env::args_os(), std::env::vars_os()) {
         Ok(loaded) => loaded,
-        Err(LoadError::Information(text)) => return print(&text),
-        Err(LoadError::Wrong(text)) => return complain(&text, WRONG_CONFIGURATION),
+        Err(LoadError::Information(text)) => return print(log, &text),
+        Err(LoadError::Wrong(text)) => return complain(log, &text, WRONG_CONFIGURATION),
     };
     let resolved = match resolve(&loaded.settings, &Machine::look()) {
         Ok(resolved) => resolved,
-        Err(error) => return complain(&error.to_string(), WRONG_CONFIGURATION),
+        Err(error) => return complain(log, &error.to_string(), WRONG_CONFIGURATION),
     };
     if loaded.check_only {
-        return print(&effective(&loaded, &resolved));
+        return print(log, &effective(&loaded, &resolved));
     }
-    telemetry::start(&loaded.settings.log, loaded.settings.log_format);
+    let telemetry = Telemetry::start(log.clone(), &loaded.settings.log, loaded.settings.log_format);
     raise_file_limit(2 * loaded.settings.max_connections);
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
@@ -47,14 +60,14 @@ fn main() -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&format!("cannot start the control threads: {error}"), 1),
+        Err(error) => return complain(log, &format!("cannot start the control threads: {error}"), 1),
     };
-    let result = runtime.block_on(run::run(&loaded.settings, resolved));
+    let result = runtime.block_on(run::run(&loaded.settings, resolved, telemetry));
     // What still waits for a client must not hold the process.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error.to_string(), 1),
+        Err(error) => complain(log, &error.to_string(), 1),
     }
 }
 
@@ -72,18 +85,18 @@ fn raise_file_limit(wanted: usize) {
     }
 }
 
-fn complain(text: &str, code: u8) -> ExitCode {
-    eprintln!("sluice: {text}");
+fn complain(log: &LogQueue, text: &str, code: u8) -> ExitCode {
+    log.push(format!("sluice: {text}\n").as_bytes());
     ExitCode::from(code)
 }
 
 /// Writes an answer to stdout. A reader that has seen enough, such as `head`, is no error.
-fn print(text: &str) -> ExitCode {
+fn print(log: &LogQueue, text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => complain(&format!("cannot write to stdout: {error}"), 1),
+        Err(error) => complain(log, &format!("cannot write to stdout: {error}"), 1),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Figures of the shards are copied from their snapshots at a scrape; everything else is counted as it happens.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use media_core::ledger::{Reason, Stage, StageState, WarningCode};
@@ -20,6 +20,7 @@ use signaling::{Observer, Resource, SessionState};
 use strum::VariantArray;
 
 use crate::connections::Listener;
+use crate::telemetry::{self, Telemetry};
 
 /// Both roles, as labels.
 const ROLES: [Role; 2] = [Role::Publisher, Role::Viewer];
@@ -100,6 +101,14 @@ pub struct Metrics {
     address_failures: IntCounter,
     draining: IntGauge,
     snapshot_timeouts: IntCounter,
+    log: LogMetrics,
+}
+
+/// Of the log, which counts by itself.
+struct LogMetrics {
+    telemetry: OnceLock<Telemetry>,
+    lost_lines: IntCounter,
+    panics: IntCounter,
 }
 
 /// How many there are, at the moment of a scrape.
@@ -299,6 +308,24 @@ impl ConnectionMetrics {
     }
 }
 
+impl LogMetrics {
+    fn declare(d: &mut Declare) -> prometheus::Result<LogMetrics> {
+        let lost = "Lines of the log that were lost: stderr did not take them, or not soon enough.";
+        Ok(LogMetrics {
+            telemetry: OnceLock::new(),
+            lost_lines: d.add(IntCounter::new("sluice_log_lines_lost_total", lost))?,
+            panics: d.add(IntCounter::new("sluice_panics_total", "Panics of any thread: bugs. The log has them."))?,
+        })
+    }
+
+    fn set(&self) {
+        if let Some(telemetry) = self.telemetry.get() {
+            raise(&self.lost_lines, telemetry.lost_lines());
+            raise(&self.panics, telemetry::panics());
+        }
+    }
+}
+
 impl ShardMetrics {
     fn declare(d: &mut Declare) -> prometheus::Result<ShardMetrics> {
         let busy = "Share of a core that a shard's thread took in the last half second.";
@@ -401,6 +428,7 @@ impl Metrics {
             "sluice_snapshot_timeouts_total",
             "Scrapes to which the shards did not answer in time; their figures are those of the scrape before.",
         ))?;
+        let log = LogMetrics::declare(d)?;
 
         let process = ProcessCollector::for_self();
         declare.names.extend(process.desc().iter().map(|desc| desc.fq_name.clone()));
@@ -418,6 +446,7 @@ impl Metrics {
             address_failures,
             draining,
             snapshot_timeouts,
+            log,
         })
     }
 
@@ -425,6 +454,12 @@ impl Metrics {
     /// alerts of `deploy/` with them.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// From now on the figures of this log are shown.
+    pub fn follow_log(&self, telemetry: Telemetry) {
+        // A process has one log; a second one would not be heard of.
+        let _ = self.log.telemetry.set(telemetry);
     }
 
     /// Says that the server takes no new session.
@@ -475,6 +510,7 @@ impl Metrics {
     pub fn render(&self, population: &Population, shards: Option<&[ShardSnapshot]>) -> prometheus::Result<String> {
         let _one_at_a_time = self.scrape.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.population.set(population);
+        self.log.set();
         match shards {
             Some(shards) => self.shards.set(shards),
             None => self.snapshot_timeouts.inc(),

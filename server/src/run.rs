@@ -16,6 +16,7 @@ use crate::config::Settings;
 use crate::config::resolve::Resolved;
 use crate::connections::{Connections, Listener};
 use crate::metrics::Metrics;
+use crate::telemetry::Telemetry;
 use crate::{follow, listener, pages};
 
 /// Sessions get this long to receive close_notify; with [`HTTP_STOP_TIME`] a stop takes at most 5 s (OPS-06).
@@ -78,7 +79,7 @@ impl StopSignals {
 /// # Errors
 ///
 /// [`RunError`] if it cannot start.
-pub async fn run(settings: &Settings, resolved: Resolved) -> Result<(), RunError> {
+pub async fn run(settings: &Settings, resolved: Resolved, telemetry: Telemetry) -> Result<(), RunError> {
     let mut stop = StopSignals::new()?;
     let public = listen("http_listen", "--http-listen", settings.http_listen).await?;
     let operator = listen("admin_listen", "--admin-listen", settings.admin_listen).await?;
@@ -90,6 +91,7 @@ pub async fn run(settings: &Settings, resolved: Resolved) -> Result<(), RunError
         other => RunError::Core(other),
     })?;
     let metrics = Arc::new(Metrics::new()?);
+    metrics.follow_log(telemetry);
     let signaling = Arc::new(Signaling::new(resolved.signaling, core.clone(), Arc::<Metrics>::clone(&metrics)));
     let registry = tokio::spawn(Arc::clone(signaling.registry()).run(events));
 

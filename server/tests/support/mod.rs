@@ -55,11 +55,39 @@ impl Sluice {
         Sluice::start_by(command, &[], args).await
     }
 
-    async fn start_by(mut command: Command, environment: &[(&str, &str)], args: &[&str]) -> Sluice {
-        // The settings of whoever runs the tests are not those of the tests.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_")) {
-            command.env_remove(name);
+    /// The same on ports chosen here, with a stderr from which nobody learns them.
+    pub(crate) async fn start_unheard(stderr: Stdio, args: &[&str]) -> Sluice {
+        let [public, admin] = [(); 2].map(|()| free_port());
+        let mut command = Command::new(BINARY);
+        forget_settings(&mut command);
+        command.args(["--http-listen", &public, "--admin-listen", &admin, "--media-port", "0", "--shards", "1"]);
+        command.args(["--media-ip", "127.0.0.1", "--public-ip", "127.0.0.1"]).args(args);
+        let child = command.stderr(stderr).spawn().unwrap();
+        let mut server = Sluice::of(child);
+        (server.base, server.admin) = (format!("http://{public}"), format!("http://{admin}"));
+        eventually("the server is ready", LONG, async || {
+            assert_eq!(server.child.try_wait().unwrap(), None);
+            let reply = server.http.get(format!("{}/readyz", server.admin)).send().await.ok()?;
+            reply.status().is_success().then_some(())
+        })
+        .await;
+        server
+    }
+
+    fn of(child: Child) -> Sluice {
+        Sluice {
+            child,
+            base: String::new(),
+            admin: String::new(),
+            candidates: Vec::new(),
+            // No connection outlives its request: open ones of the server are to be its own.
+            http: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap(),
+            log: Arc::default(),
         }
+    }
+
+    async fn start_by(mut command: Command, environment: &[(&str, &str)], args: &[&str]) -> Sluice {
+        forget_settings(&mut command);
         command.envs(environment.iter().copied());
         let mut all = vec!["--http-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
         let own = [("--media-port", "0"), ("--media-ip", "127.0.0.1"), ("--public-ip", "127.0.0.1"), ("--shards", "1")];
@@ -68,24 +96,15 @@ impl Sluice {
         all.extend(own.iter().filter(|(flag, _)| is_own(flag)).flat_map(|(flag, value)| [*flag, *value]));
         all.extend(args.iter().filter(|arg| **arg != BY_INTERFACES));
         let mut child = command.args(all).stderr(Stdio::piped()).spawn().unwrap();
-        let log: Arc<Mutex<Vec<Value>>> = Arc::default();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let written = Arc::clone(&log);
+        let mut server = Sluice::of(child);
+        let written = Arc::clone(&server.log);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let entry = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 written.lock().unwrap().push(entry);
             }
         });
-        let mut server = Sluice {
-            child,
-            base: String::new(),
-            admin: String::new(),
-            candidates: Vec::new(),
-            // No connection outlives its request: open ones of the server are to be its own.
-            http: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap(),
-            log,
-        };
         let ready = eventually("the server is ready", LONG, async || {
             assert_eq!(server.child.try_wait().unwrap(), None, "{:?}", server.log());
             server.log().into_iter().find(|entry| entry["message"] == "sluice is ready")
@@ -247,6 +266,18 @@ impl Drop for Sluice {
             assert_eq!(self.log().iter().filter(bad).collect::<Vec<_>>(), Vec::<&Value>::new());
         }
     }
+}
+
+/// The settings of whoever runs the tests are not those of the tests.
+fn forget_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_")) {
+        command.env_remove(name);
+    }
+}
+
+/// A port of loopback that nobody uses.
+fn free_port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 /// One scrape.
