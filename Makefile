@@ -79,7 +79,7 @@ test-rust: build-tests ## Run the Rust tests only
 
 .PHONY: test-bundled
 test-bundled: ## Run the SRTP tests with the bundled libsrtp instead of the system's; not part of `make test`
-	@.ci/install bundled
+	@.ci/install build
 	$(CARGO) test --locked --package media-core --features bundled-libsrtp --lib srtp::
 
 .PHONY: test-browser

@@ -1,14 +1,14 @@
-//! Finds the system's libsrtp, and refuses one whose structures are not those of `src/srtp/ffi.rs`.
+//! Refuses a system whose libsrtp has other structures than `src/srtp/ffi.rs`; `srtp2-sys` links it.
 
 const LAYOUT: &str = "src/srtp/layout.c";
 
 fn main() {
     println!("cargo:rerun-if-changed={LAYOUT}");
-    // The crate `srtp2-sys` builds and links its own then, and `srtp/ffi.rs` is compared with its bindings.
+    // `srtp2-sys` builds its own then, which is the one that its bindings are of.
     if std::env::var_os("CARGO_FEATURE_BUNDLED_LIBSRTP").is_some() {
         return;
     }
-    let library = match pkg_config::Config::new().atleast_version("2.5.0").probe("libsrtp2") {
+    let library = match pkg_config::Config::new().atleast_version("2.5.0").cargo_metadata(false).probe("libsrtp2") {
         Ok(library) => library,
         Err(error) => panic!(
             "{error}\n\nSluice needs libsrtp 2.5 or later: on Debian and Ubuntu `apt-get install libsrtp2-dev`. \

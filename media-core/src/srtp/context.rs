@@ -9,7 +9,7 @@ use super::{SrtpError, SrtpProfile, ffi, library};
 
 /// Bytes that a buffer must have after a packet that is to be protected. libsrtp names this bound for its tag, an MKI
 /// and the SRTCP index; the trailer that really appears is [`SrtpProfile::tag_len`], and 4 more for RTCP.
-pub const MAX_TRAILER: usize = ffi::MAX_TRAILER_LEN + 4;
+pub const MAX_TRAILER: usize = ffi::MAX_TRAILER_LEN as usize + 4;
 
 /// Packets that may arrive late and still be new. High-rate video with retransmission needs more than the 64 of
 /// RFC 3711 §3.3.2. For RTCP libsrtp has a fixed window of 128.
@@ -52,18 +52,18 @@ impl Session {
             return Err(SrtpError::KeyingMaterial);
         }
         let policy = ffi::Policy {
-            ssrc: ffi::Ssrc { kind: direction, value: 0 },
+            ssrc: ffi::Ssrc { type_: direction, value: 0 },
             rtp: crypto_policy(profile),
             rtcp: crypto_policy(profile),
             key: master.as_ptr().cast_mut(),
             keys: ptr::null_mut(),
-            master_keys: 0,
-            unused: ptr::null_mut(),
+            num_master_keys: 0,
+            ekt: ptr::null_mut(),
             window_size: REPLAY_WINDOW as c_ulong,
             // A retransmission without RTX repeats the index of its packet. Receivers ignore this.
             allow_repeat_tx: 1,
-            encrypted_extensions: ptr::null_mut(),
-            encrypted_extensions_count: 0,
+            enc_xtn_hdr: ptr::null_mut(),
+            enc_xtn_hdr_count: 0,
             next: ptr::null_mut(),
         };
         let mut raw: ffi::Session = ptr::null_mut();
@@ -125,7 +125,14 @@ impl Drop for Session {
 }
 
 fn crypto_policy(profile: SrtpProfile) -> ffi::CryptoPolicy {
-    let mut policy = ffi::CryptoPolicy::default();
+    let mut policy = ffi::CryptoPolicy {
+        cipher_type: 0,
+        cipher_key_len: 0,
+        auth_type: 0,
+        auth_key_len: 0,
+        auth_tag_len: 0,
+        sec_serv: ffi::NO_SERVICES,
+    };
     // SAFETY: each function fills the structure it is given and does nothing else.
     unsafe {
         match profile {
