@@ -14,7 +14,7 @@ const SHARE: u32 = 4;
 /// … and at least so long, so that it is no burst of many frames at once, and at most so long.
 const SHORTEST: Duration = Duration::from_millis(40);
 const LONGEST: Duration = Duration::from_millis(1500);
-/// So long after its end no cache has compressed packets any more; timestamps half a circle later would seem to lie before it.
+/// So long after its end it may be forgotten; timestamps half a circle later would seem to lie before it.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// How the timestamps of a fast start are compressed: a function of the timestamp alone, so that a packet that is written
@@ -51,7 +51,7 @@ impl Compression {
         end.wrapping_sub((u64::from(left as u32) * u64::from(self.duration) / u64::from(self.span.max(1))) as u32)
     }
 
-    /// True once no packet whose timestamp was compressed can be asked for.
+    /// True for timestamps long after its end.
     pub(super) fn is_over(&self, timestamp: u32) -> bool {
         let forgotten = (FORGOTTEN.as_secs() as u32).saturating_mul(self.clock_rate);
         timestamp_distance(timestamp, self.end()) > forgotten as i32

@@ -166,8 +166,8 @@ impl Rewriter {
             self.map.withhold(packet.info.sequence);
             return None;
         };
+        self.map.expire_compression(packet.info.sequence, packet.info.timestamp);
         let sequence_number = self.map.place(packet.info.sequence)?;
-        self.map.expire_compression(packet.info.timestamp);
         Some(Placed { timestamp: self.map.timestamp(packet.info.timestamp), sequence_number, payload_type })
     }
 

@@ -4,14 +4,16 @@
 //! are dropped on purpose, and where the viewer restarts from the cache, a new run begins, and the numbers go on by one.
 //!
 //! No number stands for two packets (SRTP-09): a new run begins past all numbers that were given out, and no packet of an
-//! earlier run is sent for the first time any more.
+//! earlier run is sent for the first time any more. What a packet of a run looks like is fixed for the run: whatever changes
+//! it begins a new one.
 
 use std::collections::VecDeque;
 
 use super::fast_start::Compression;
 
-/// After a longer gap the numbers go on without it: a receiver could take a step of half the circle for a step back, and so
-/// could our own SRTP, which would then use an index twice (SRTP-08, SRTP-09).
+/// After a longer gap the numbers go on without it, and what lies further back is not sent any more: a receiver could take a
+/// step of half the circle for one in the other direction, and so could our own SRTP, which would then use an index twice
+/// (SRTP-08, SRTP-09).
 const MAX_GAP: u64 = 1 << 14;
 /// Earlier runs that are kept for retransmissions; NACKs rarely reach further back than a second.
 const MAX_EARLIER: usize = 16;
@@ -120,7 +122,8 @@ impl SequenceMap {
     #[inline]
     pub(super) fn place(&mut self, sequence: u64) -> Option<u16> {
         let goes_on = self.started && !self.discontinuity;
-        if !goes_on || sequence < self.first || sequence > self.end + MAX_GAP {
+        let is_near = sequence <= self.end + MAX_GAP && sequence + MAX_GAP >= self.end;
+        if !goes_on || sequence < self.first || !is_near {
             self.place_in_new_run(sequence)?;
         }
         Some(self.number_of(sequence))
@@ -128,8 +131,8 @@ impl SequenceMap {
 
     #[cold]
     fn place_in_new_run(&mut self, sequence: u64) -> Option<()> {
-        // One received out of order from before the present run, or from before packets that were withheld: the numbers past
-        // it are taken.
+        // One received out of order from before the present run, from before packets that were withheld, or from too far back:
+        // the numbers past it are taken.
         if self.started && sequence < self.end {
             return None;
         }
@@ -143,11 +146,14 @@ impl SequenceMap {
         self.compression.map_or(timestamp, |compression| compression.timestamp(timestamp))
     }
 
-    /// Ends a compression that no packet which can be asked for needs any more.
+    /// Ends a compression that is long over, when this packet is next.
     #[inline]
-    pub(super) fn expire_compression(&mut self, timestamp: u32) {
-        if self.compression.is_some_and(|compression| compression.is_over(timestamp)) {
-            self.compression = None;
+    pub(super) fn expire_compression(&mut self, sequence: u64, timestamp: u32) {
+        if let Some(compression) = self.compression
+            && sequence >= self.end
+            && compression.is_over(timestamp)
+        {
+            self.begin_next_run(None);
         }
     }
 
@@ -170,10 +176,20 @@ impl SequenceMap {
     /// Packets from here on are written in another way: those that were sent can be repaired by RTX alone.
     pub(super) fn begin_new_run(&mut self) {
         if self.started {
-            let discontinuity = self.discontinuity;
-            self.begin_run(self.end, self.compression);
-            self.discontinuity = discontinuity;
+            self.begin_next_run(self.compression);
         }
+    }
+
+    /// Begins a run with the packets that were not sent yet.
+    #[cold]
+    fn begin_next_run(&mut self, compression: Option<Compression>) {
+        if !self.started {
+            self.compression = compression;
+            return;
+        }
+        let discontinuity = self.discontinuity;
+        self.begin_run(self.end, compression);
+        self.discontinuity = discontinuity;
     }
 
     /// The packet that was sent under a number, if the record still has it. The numbers of all runs follow on each
@@ -185,6 +201,9 @@ impl SequenceMap {
         let present = Run { first: self.first, end: self.end, number: self.number, compression: self.compression };
         let last_number = present.number_of(self.end).wrapping_sub(1);
         let mut back = u64::from(last_number.wrapping_sub(number));
+        if back > MAX_GAP {
+            return None;
+        }
         let earlier = self.earlier.iter().flat_map(|runs| runs.0.iter().rev());
         for (age, run) in std::iter::once(&present).chain(earlier).enumerate() {
             let length = run.end - run.first;
@@ -222,7 +241,10 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::egress::fast_start::FastStart;
 
     /// Sends a packet for the first time; its number.
     fn send(map: &mut SequenceMap, sequence: u64) -> Option<u16> {
@@ -286,6 +308,40 @@ mod tests {
         assert_eq!(found(&map, 39), Some((390, true)));
         assert_eq!(found(&map, 39 - 16), Some((230, false)));
         assert_eq!(found(&map, 39 - 17), None);
+    }
+
+    // M1, SRTP-08: to SRTP it would lie ahead.
+    #[test]
+    fn what_is_too_far_back_is_neither_sent_nor_found() {
+        let mut map = SequenceMap::new(0);
+        for sequence in [0, 1, 10_000, 17_000] {
+            assert_eq!(send(&mut map, sequence), Some(sequence as u16));
+        }
+        assert_eq!((found(&map, 1), found(&map, 10_000)), (None, Some((10_000, true))));
+        assert_eq!((send(&mut map, 2), send(&mut map, 10_001)), (None, Some(10_001)));
+    }
+
+    // M1, SRTP-09
+    #[test]
+    fn timestamps_of_a_run_stay_what_they_were_when_a_fast_start_is_long_over() {
+        let start = FastStart::new(Instant::now(), 90_000, 0, 900_000, Duration::from_secs(10));
+        let mut map = SequenceMap::new(0);
+        map.restart_at(5, Some(start.compression));
+        let mut timestamps = Vec::new();
+        for (sequence, timestamp) in [(5, 0), (6, 90_000), (7, 180_000)] {
+            map.expire_compression(sequence, timestamp);
+            timestamps.push((send(&mut map, sequence).unwrap(), timestamp, map.timestamp(timestamp)));
+        }
+        let far = 900_000 + 90_000 * 200;
+        // Received out of order, it is no reason; in order, it is, and it has no other number for that.
+        map.expire_compression(6, far);
+        assert_eq!(map.timestamp(0), 900_000);
+        map.expire_compression(9, far);
+        assert_eq!((send(&mut map, 9), map.timestamp(far), map.timestamp(0)), (Some(4), far, 0));
+        for (number, original, sent) in timestamps {
+            let found = map.find(number).unwrap();
+            assert_eq!((found.timestamp(original), found.is_reproducible), (sent, false));
+        }
     }
 
     // SRTP-08, SRTP-09

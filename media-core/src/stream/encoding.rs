@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::media::MediaKind;
 
 use super::cache::{CachedPacket, PacketCache, PacketInfo};
+use super::stored_numbers::StoredNumbers;
 use super::timeline::Timeline;
 
 /// A viewer is started with the packets since the last keyframe, if that is not longer ago than this (COD-17).
@@ -23,8 +24,8 @@ pub struct Encoding {
     cache: PacketCache,
     /// On the home shard: the stream's own numbers for the packets received.
     pub timeline: Timeline,
-    /// One past the highest sequence number received.
-    end: u64,
+    /// The numbers under which packets were stored, in the cache or no longer.
+    stored: StoredNumbers,
     /// Packets received out of order since the last fan-out pass began.
     out_of_order: Vec<u64>,
     pass: PassWindow,
@@ -73,7 +74,7 @@ impl Encoding {
         Encoding {
             cache: PacketCache::new(kind),
             timeline: Timeline::new(kind, 90_000),
-            end: 0,
+            stored: StoredNumbers::new(),
             out_of_order: Vec::with_capacity(MAX_OUT_OF_ORDER),
             pass: PassWindow { end: 0, out_of_order: Vec::with_capacity(MAX_OUT_OF_ORDER) },
             keyframe: None,
@@ -82,14 +83,14 @@ impl Encoding {
         }
     }
 
-    /// Takes a packet into the cache. False if it is there already, or too old.
+    /// Takes a packet into the cache. False if there was a packet of this number before, or if it is too old.
     pub fn admit(&mut self, info: PacketInfo, extensions: &[u8], payload: &[u8]) -> bool {
-        if !self.cache.insert(info, extensions, payload) {
+        let is_in_order = info.sequence >= self.end();
+        if !self.stored.is_free(info.sequence) || !self.cache.insert(info, extensions, payload) {
             return false;
         }
-        if info.sequence >= self.end {
-            self.end = info.sequence + 1;
-        } else if self.out_of_order.len() < MAX_OUT_OF_ORDER {
+        self.stored.fill(info.sequence);
+        if !is_in_order && self.out_of_order.len() < MAX_OUT_OF_ORDER {
             self.out_of_order.push(info.sequence);
         }
         self.rate.begun.get_or_insert(info.arrived);
@@ -99,8 +100,9 @@ impl Encoding {
     }
 
     /// One past the highest sequence number received.
+    #[inline]
     pub fn end(&self) -> u64 {
-        self.end
+        self.stored.end()
     }
 
     /// The packet with this number, if the cache still has it.
@@ -125,7 +127,7 @@ impl Encoding {
 
     /// Begins a fan-out pass over the packets received until now.
     pub fn begin_pass(&mut self) {
-        self.pass.end = self.end;
+        self.pass.end = self.end();
         self.pass.out_of_order.clear();
         std::mem::swap(&mut self.pass.out_of_order, &mut self.out_of_order);
     }
@@ -144,7 +146,7 @@ impl Encoding {
 
     /// True if packets were received since the fan-out pass began.
     pub fn has_grown_since_pass(&self) -> bool {
-        self.pass.end != self.end || !self.out_of_order.is_empty()
+        self.pass.end != self.end() || !self.out_of_order.is_empty()
     }
 
     /// Where decoders start: the first packet of the latest keyframe's frame, parameter sets included.
@@ -183,19 +185,20 @@ impl Encoding {
     /// Where a viewer that joins now can begin: the latest keyframe, if everything since then is here.
     pub fn start(&self, now: Instant) -> Option<PacketInfo> {
         let keyframe = self.keyframe?;
-        let whole = keyframe.packets == self.end - keyframe.sequence;
+        let whole = keyframe.packets == self.end() - keyframe.sequence;
         let recent = now.saturating_duration_since(keyframe.arrived) <= MAX_START;
         self.cache.info(keyframe.sequence).filter(|_| whole && recent)
     }
 
     /// What is known of the packet with the highest number.
     pub fn newest(&self) -> Option<PacketInfo> {
-        self.cache.info(self.end.checked_sub(1)?)
+        self.cache.info(self.end().checked_sub(1)?)
     }
 
     /// The publisher is gone. The next one's first packet goes on from here, and nothing of the old one is sent again.
     pub fn end_publication(&mut self) {
         self.timeline.end_segment();
+        self.stored.close();
         self.cache.clear();
         self.out_of_order.clear();
         self.pass.out_of_order.clear();
@@ -235,7 +238,7 @@ impl Encoding {
         let &PacketInfo { sequence, timestamp, arrived, .. } = info;
         let mut keyframe = Keyframe { sequence, timestamp, arrived, packets: 0, bytes: 0 };
         // Received out of order, it follows some of its own successors.
-        for packet in (sequence..self.end).filter_map(|sequence| self.cache.get(sequence)) {
+        for packet in (sequence..self.end()).filter_map(|sequence| self.cache.get(sequence)) {
             keyframe.packets += 1;
             if packet.info.timestamp == timestamp {
                 keyframe.bytes += packet.payload.len() as u64;

@@ -10,6 +10,7 @@ mod encoding;
 mod extensions;
 mod keyframe_requests;
 mod rtp_clock;
+mod stored_numbers;
 mod timeline;
 mod track;
 

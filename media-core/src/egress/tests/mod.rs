@@ -2,6 +2,9 @@ mod formats;
 mod keyframes;
 mod live;
 mod narrow;
+#[path = "../../../tests/support/nonce_oracle.rs"]
+mod nonce_oracle;
+mod nonces;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,6 +16,17 @@ use crate::rtp::{RtpHeader, rtx};
 use crate::spec::DtlsRole;
 use crate::srtp::{KeyingMaterial, SrtpProfile, SrtpReceiver};
 use crate::stream::{CachedPacket, Encoding, PacketInfo, Tracks};
+
+/// What the TLS exporter gave.
+const EXPORTED: [u8; 56] = {
+    let mut bytes = [0; 56];
+    let mut index = 0;
+    while index < bytes.len() {
+        bytes[index] = index as u8;
+        index += 1;
+    }
+    bytes
+};
 
 fn format(payload_type: u8, codec: Codec, rtx_payload_type: Option<u8>) -> Format {
     Format { rtx_payload_type, ..Format::new(payload_type, codec) }
@@ -35,9 +49,8 @@ fn viewer_of(track: TrackId, formats: Vec<Format>, publisher: &[Format]) -> (Vie
         ..MediaSection::new(track.kind.as_str(), track.kind, formats)
     };
     let profile = SrtpProfile::AeadAes128Gcm;
-    let exported: Vec<u8> = (0..56).collect();
-    let (_, sender) = KeyingMaterial::new(profile, &exported).unwrap().contexts(DtlsRole::Server).unwrap();
-    let (receiver, _) = KeyingMaterial::new(profile, &exported).unwrap().contexts(DtlsRole::Client).unwrap();
+    let (_, sender) = KeyingMaterial::new(profile, &EXPORTED).unwrap().contexts(DtlsRole::Server).unwrap();
+    let (receiver, _) = KeyingMaterial::new(profile, &EXPORTED).unwrap().contexts(DtlsRole::Client).unwrap();
     let mut egress = EgressTrack::new(track, &section, 0x0005_7fff).unwrap();
     egress.set_publisher_formats(publisher, None);
     (Viewer::new(Instant::now(), sender, vec![egress], 0), receiver)
