@@ -8,6 +8,7 @@ use std::ptr;
 
 use super::TransportTuple;
 use super::address::{RawAddress, pktinfo_v6};
+use crate::srtp::ALIGNMENT;
 
 /// Bytes of the buffer, at least 40 datagrams: more would delay the first of them, and fall out of the processor's cache
 /// before it is sent.
@@ -77,8 +78,10 @@ impl SendBatch {
     pub fn new(ipv6_socket: bool) -> SendBatch {
         // SAFETY: all-zero bytes are valid values of both plain-data types.
         let (iovec, header): (libc::iovec, libc::mmsghdr) = unsafe { (mem::zeroed(), mem::zeroed()) };
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        debug_assert!(buffer.as_ptr().addr().is_multiple_of(ALIGNMENT));
         SendBatch {
-            buffer: vec![0; BUFFER].into_boxed_slice(),
+            buffer,
             used: 0,
             runs: Vec::with_capacity(BUFFER / 64),
             ipv6: ipv6_socket,
@@ -99,23 +102,30 @@ impl SendBatch {
     /// Bytes that can still be written.
     pub fn room(&self) -> usize {
         // The list of runs never grows past its allocation.
-        if self.runs.len() == self.runs.capacity() { 0 } else { self.buffer.len() - self.used }
+        if self.runs.len() == self.runs.capacity() { 0 } else { self.buffer.len() - self.next() }
     }
 
-    /// The free end of the buffer: write one datagram to its front, then [`SendBatch::commit`] its length.
+    /// The free end of the buffer, from where a packet may begin for SRTP ([`ALIGNMENT`]): write one datagram to its front, then
+    /// [`SendBatch::commit`] its length.
     pub fn spare(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.used..]
+        let next = self.next();
+        &mut self.buffer[next..]
+    }
+
+    /// Where the next datagram is written.
+    #[inline]
+    fn next(&self) -> usize {
+        self.used.next_multiple_of(ALIGNMENT).min(self.buffer.len())
     }
 
     /// Takes the first `length` bytes of [`SendBatch::spare`], or all if there are fewer, as one datagram to `tuple`. An
     /// empty datagram is none.
     pub fn commit(&mut self, tuple: TransportTuple, length: usize) {
-        let offset = self.used;
+        let offset = self.next();
         let length = length.min(self.buffer.len() - offset);
         if length == 0 {
             return;
         }
-        self.used += length;
         if self.segmentation
             && let Some(run) = self.runs.last_mut()
             && run.tuple == tuple
@@ -126,10 +136,16 @@ impl SendBatch {
             && run.count < MAX_SEGMENTS
             && run.length + length <= MAX_MESSAGE
         {
+            // Segments have no gaps between them. To move this one costs less than to give the kernel each by itself.
+            if offset != self.used {
+                self.buffer.copy_within(offset..offset + length, self.used);
+            }
+            self.used += length;
             run.length += length;
             run.count += 1;
             return;
         }
+        self.used = offset + length;
         self.runs.push(Run { tuple, offset, length, segment: length, count: 1 });
     }
 
@@ -146,8 +162,13 @@ impl SendBatch {
 
     /// The datagrams that wait.
     pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.addressed().map(|(_, datagram)| datagram)
+    }
+
+    /// The datagrams that wait, and where each is to go.
+    pub(crate) fn addressed(&self) -> impl Iterator<Item = (TransportTuple, &[u8])> {
         let datagrams = self.runs.iter().flat_map(Run::datagrams);
-        datagrams.map(|datagram| &self.buffer[datagram.offset..datagram.offset + datagram.length])
+        datagrams.map(|datagram| (datagram.tuple, &self.buffer[datagram.offset..datagram.offset + datagram.length]))
     }
 
     /// Copies one whole datagram in. False if there is no room for it, so that it is dropped.
@@ -355,6 +376,33 @@ mod tests {
             }
         }
         assert!(batch.is_empty());
+    }
+
+    // M5
+    #[tokio::test]
+    async fn every_datagram_begins_where_srtp_wants_it_and_none_is_altered() {
+        let socket = MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let socket = MediaSocket::register(socket).unwrap();
+        let peers: Vec<UdpSocket> = (0..2).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let mut batch = SendBatch::new(false);
+        let sizes = [1178, 1178, 1178, 1177, 1177, 91, 90, 90, 3];
+        for peer in &peers {
+            let tuple = TransportTuple::udp(peer.local_addr().unwrap(), None);
+            for (index, &size) in sizes.iter().enumerate() {
+                assert!(batch.spare().as_ptr().addr().is_multiple_of(ALIGNMENT));
+                batch.spare()[..size].fill(index as u8);
+                batch.commit(tuple, size);
+            }
+        }
+        // 1178, 1178, 1178, 1177 | 1177, 91 | 90, 90, 3
+        assert_eq!(batch.messages(), 6);
+        let report = socket.send(&mut batch);
+        assert_eq!((report.sent, report.dropped), (18, 0));
+        for peer in &peers {
+            for (index, datagram) in receive_all(peer, sizes.len()).iter().enumerate() {
+                assert_eq!(datagram, &vec![index as u8; sizes[index]]);
+            }
+        }
     }
 
     #[tokio::test]

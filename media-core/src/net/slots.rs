@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use std::ptr;
 
 use super::address::{RAW_ADDRESS_LEN, RawAddress};
+use crate::srtp::ALIGNMENT;
 
 /// Room for the control messages of one message: an `in6_pktinfo`, or two `int` and a `timespec`.
 const CONTROL: usize = 128;
@@ -48,6 +49,7 @@ impl Slots {
     /// Room for `count` messages of `size` bytes each.
     pub(super) fn new(count: usize, size: usize) -> Slots {
         let mut data = vec![0; count * size].into_boxed_slice();
+        debug_assert!(data.as_ptr().addr().is_multiple_of(ALIGNMENT) && size.is_multiple_of(ALIGNMENT));
         let mut names = vec![RawAddress::zeroed(); count].into_boxed_slice();
         let mut controls = vec![Control([0; CONTROL]); count].into_boxed_slice();
         let mut iovecs: Box<[libc::iovec]> = data
