@@ -4,6 +4,8 @@
 //! test run. A new parser needs a function here, a line in [`TARGETS`], a file in `fuzz/fuzz_targets/` with its `[[bin]]`,
 //! and a directory of samples in `fuzz/corpus/`; a test sees to it that none is forgotten.
 
+mod session;
+
 use std::time::{Duration, Instant};
 
 use crate::demux::classify;
@@ -22,6 +24,8 @@ use crate::rtp::sequence::SequenceExtender;
 use crate::rtp::{ExtensionIter, HeaderFields, RtpHeader, compat, extension, rtx, write_header};
 use crate::spec::IceCredentials;
 
+pub use session::session;
+
 /// A fuzz target.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
@@ -29,26 +33,33 @@ pub struct Target {
     pub name: &'static str,
     /// The entry point.
     pub run: fn(&[u8]),
+    /// One run takes milliseconds: the ordinary tests do fewer of them.
+    pub is_slow: bool,
+}
+
+const fn target(name: &'static str, run: fn(&[u8])) -> Target {
+    Target { name, run, is_slow: false }
 }
 
 /// Every fuzz target.
 pub const TARGETS: &[Target] = &[
-    Target { name: "av1", run: av1 },
-    Target { name: "candidate", run: candidate },
-    Target { name: "demux", run: demux },
-    Target { name: "extensions", run: extensions },
-    Target { name: "fmtp", run: fmtp },
-    Target { name: "h264", run: h264 },
-    Target { name: "h265", run: h265 },
-    Target { name: "receive", run: receive },
-    Target { name: "red", run: red_payload },
-    Target { name: "rtcp", run: rtcp },
-    Target { name: "rtp", run: rtp },
-    Target { name: "stun", run: stun },
-    Target { name: "transport_feedback", run: transport_feedback },
-    Target { name: "transport_feedback_writer", run: transport_feedback_writer },
-    Target { name: "vp8", run: vp8_packet },
-    Target { name: "vp9", run: vp9_packet },
+    target("av1", av1),
+    target("candidate", candidate),
+    target("demux", demux),
+    target("extensions", extensions),
+    target("fmtp", fmtp),
+    target("h264", h264),
+    target("h265", h265),
+    target("receive", receive),
+    target("red", red_payload),
+    target("rtcp", rtcp),
+    target("rtp", rtp),
+    Target { is_slow: true, ..target("session", session) },
+    target("stun", stun),
+    target("transport_feedback", transport_feedback),
+    target("transport_feedback_writer", transport_feedback_writer),
+    target("vp8", vp8_packet),
+    target("vp9", vp9_packet),
 ];
 
 /// A candidate line of a client.

@@ -19,4 +19,6 @@ pub use certificate::{Certificate, CertificateKey};
 pub use context::{DATAGRAM_SIZE, DtlsContext, DtlsError};
 pub use endpoint::{Connection, DtlsEndpoint, DtlsEvent, DtlsFailure, MAX_RETRANSMISSIONS};
 pub use fingerprint::FingerprintError;
+#[cfg(feature = "fuzzing")]
+pub(crate) use pool::UnthreadedPool;
 pub use pool::{DtlsOutput, DtlsOutputKind, Full, HandshakePool, PoolError, PoolHandle, QUEUED_DATAGRAMS};

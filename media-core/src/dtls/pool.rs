@@ -191,6 +191,39 @@ impl Lane {
     }
 }
 
+/// A pool without threads: its work is done when [`UnthreadedPool::run`] is called, in the time that it is told.
+#[cfg(feature = "fuzzing")]
+pub(crate) struct UnthreadedPool {
+    handle: PoolHandle,
+    worker: Worker,
+    commands: mpsc::Receiver<Command>,
+}
+
+#[cfg(feature = "fuzzing")]
+impl UnthreadedPool {
+    /// A pool whose associations use `context`.
+    pub(crate) fn new(context: DtlsContext) -> UnthreadedPool {
+        let (commands, receiver) = mpsc::channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let handle = PoolHandle { lanes: Arc::from([Lane { commands, queued: Arc::clone(&queued) }]) };
+        let worker = Worker { context, queued, associations: HashMap::new(), timers: BTreeSet::new() };
+        UnthreadedPool { handle, worker, commands: receiver }
+    }
+
+    /// A handle for a shard.
+    pub(crate) fn handle(&self) -> PoolHandle {
+        self.handle.clone()
+    }
+
+    /// Does all that waits.
+    pub(crate) fn run(&mut self, now: Instant) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.worker.obey(command, now);
+        }
+        self.worker.fire_timers(now);
+    }
+}
+
 /// One association and where its outputs go.
 struct Association {
     endpoint: DtlsEndpoint,

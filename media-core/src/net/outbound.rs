@@ -11,6 +11,9 @@ use super::{MediaSocket, SendBatch, SendReport, TransportTuple};
 pub struct Outbound {
     batch: SendBatch,
     udp: Option<Rc<MediaSocket>>,
+    /// What would have been sent, if that is kept.
+    #[cfg(feature = "fuzzing")]
+    kept: Option<Vec<(TransportTuple, Vec<u8>)>>,
     /// What became of all batches so far.
     total: SendReport,
 }
@@ -18,13 +21,33 @@ pub struct Outbound {
 impl Outbound {
     /// Sends through this socket.
     pub fn new(udp: Rc<MediaSocket>) -> Outbound {
-        Outbound { batch: SendBatch::new(udp.is_ipv6()), udp: Some(udp), total: SendReport::default() }
+        let batch = SendBatch::new(udp.is_ipv6());
+        Outbound { udp: Some(udp), batch, ..Outbound::disconnected() }
     }
 
     /// Sends nothing: a batch that is full is emptied, and [`Outbound::batch`] shows what was written. For measurements and
     /// simulations.
     pub fn disconnected() -> Outbound {
-        Outbound { batch: SendBatch::new(false), udp: None, total: SendReport::default() }
+        Outbound {
+            batch: SendBatch::new(false),
+            udp: None,
+            #[cfg(feature = "fuzzing")]
+            kept: None,
+            total: SendReport::default(),
+        }
+    }
+
+    /// Sends nothing and keeps it for [`Outbound::take_kept`].
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn keeping() -> Outbound {
+        Outbound { kept: Some(Vec::new()), ..Outbound::disconnected() }
+    }
+
+    /// The datagrams that would have been sent since the last call.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn take_kept(&mut self) -> Vec<(TransportTuple, Vec<u8>)> {
+        self.flush();
+        self.kept.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Room for one datagram of `length` bytes: write it to the front, then [`Outbound::commit`] its length. A batch without
@@ -58,6 +81,10 @@ impl Outbound {
     pub fn flush(&mut self) {
         if self.batch.is_empty() {
             return;
+        }
+        #[cfg(feature = "fuzzing")]
+        if let Some(kept) = &mut self.kept {
+            kept.extend(self.batch.addressed().map(|(tuple, datagram)| (tuple, datagram.to_vec())));
         }
         match &self.udp {
             Some(udp) => self.total += udp.send(&mut self.batch),

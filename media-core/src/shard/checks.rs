@@ -100,7 +100,7 @@ impl Shard {
 
     /// A datagram of a full agent.
     pub(super) fn on_agent_transmit(&mut self, transmit: AgentTransmit) {
-        let now = Instant::now();
+        let now = self.now();
         let Some(key) = self.sessions.find(transmit.owner) else { return };
         if let Some(transaction) = transmit.transaction {
             self.sessions.begin_transaction(now, transaction, key);

@@ -31,7 +31,7 @@ impl Shard {
         if home != self.index && self.streams.slab[stream].sessions == 1 {
             self.links[home].send(ShardMessage::Join(spec.stream, self.index));
         }
-        let transport = (self.socket.address(), &self.agents);
+        let transport = (self.local_address, &self.agents);
         let session = Session::new(now, spec, stream, &self.config, transport);
         let key = self.sessions.insert(session);
         self.publish_events(key);
@@ -103,7 +103,7 @@ impl Shard {
 
     /// What a handshake thread says.
     pub(super) fn on_dtls(&mut self, output: DtlsOutput) {
-        let now = Instant::now();
+        let now = self.now();
         let key = self.sessions.find(output.session);
         match (output.kind, key) {
             (DtlsOutputKind::Transmit(datagram), key) => self.transmit_dtls(output.session, key, &datagram),

@@ -102,7 +102,7 @@ impl Shard {
     pub(super) fn fan_out(&mut self) {
         let mut work = 0;
         while let Some(&key) = self.streams.due.front() {
-            let now = Instant::now();
+            let now = self.now();
             if self.streams.slab[key].begin_pass(now) {
                 self.feed(key);
             }

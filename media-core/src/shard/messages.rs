@@ -27,8 +27,8 @@ impl Shard {
     }
 
     /// Returns false when the shard is to stop.
-    fn on_message(&mut self, message: ShardMessage) -> bool {
-        let now = Instant::now();
+    pub(super) fn on_message(&mut self, message: ShardMessage) -> bool {
+        let now = self.now();
         match message {
             ShardMessage::Open(spec, home) => self.open(now, *spec, home),
             ShardMessage::Close(session, reason) => {

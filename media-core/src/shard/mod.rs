@@ -13,9 +13,12 @@ mod formats;
 mod mailbox;
 mod messages;
 mod sessions;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod simulation;
 mod stream;
 mod tick;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,8 +74,8 @@ pub(crate) struct Shard {
     index: ShardIndex,
     config: Arc<CoreConfig>,
     wall: WallClock,
-    /// Received from here; what is sent goes through `outbound`.
-    socket: Rc<MediaSocket>,
+    /// Of its socket.
+    local_address: SocketAddr,
     outbound: Outbound,
     counters: ShardCounters,
     sessions: Sessions,
@@ -87,6 +90,9 @@ pub(crate) struct Shard {
     next_slow_tick: Instant,
     /// What ICE said last; empty between calls.
     ice_outputs: Vec<IceOutput>,
+    /// The time of a simulation, in place of the system's.
+    #[cfg(feature = "fuzzing")]
+    virtual_now: Option<Instant>,
 }
 
 /// The handshake threads, and where they answer.
@@ -109,19 +115,19 @@ impl ShardLoad {
 }
 
 impl Shard {
-    /// A shard without sessions, and its mailbox.
+    /// A shard without sessions, its socket and its mailbox.
     fn new(
         setup: ShardSetup,
         dtls_outputs: mpsc::UnboundedSender<DtlsOutput>,
         agents: mpsc::Sender<AgentTransmit>,
-    ) -> std::io::Result<(Shard, ShardInbox)> {
+    ) -> std::io::Result<(Shard, Rc<MediaSocket>, ShardInbox)> {
         let socket = Rc::new(MediaSocket::register(setup.socket)?);
         let shard = Shard {
             index: setup.index,
             config: setup.config,
             wall: setup.wall,
+            local_address: socket.address(),
             outbound: Outbound::new(socket.clone()),
-            socket,
             counters: ShardCounters::default(),
             sessions: Sessions::default(),
             streams: Streams::new(setup.wall),
@@ -132,8 +138,19 @@ impl Shard {
             load: ShardLoad::new(setup.load),
             next_slow_tick: Instant::now(),
             ice_outputs: Vec::new(),
+            #[cfg(feature = "fuzzing")]
+            virtual_now: None,
         };
-        Ok((shard, setup.inbox))
+        Ok((shard, socket, setup.inbox))
+    }
+
+    /// The time, for what no caller gives it to.
+    fn now(&self) -> Instant {
+        #[cfg(feature = "fuzzing")]
+        if let Some(now) = self.virtual_now {
+            return now;
+        }
+        Instant::now()
     }
 }
 
@@ -141,7 +158,7 @@ impl Shard {
 pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
     let (dtls_outputs, mut dtls) = mpsc::unbounded_channel();
     let (agent_outputs, mut agents) = mpsc::channel(1024);
-    let (mut shard, mut inbox) = Shard::new(setup, dtls_outputs, agent_outputs)?;
+    let (mut shard, socket, mut inbox) = Shard::new(setup, dtls_outputs, agent_outputs)?;
     let mut received = ReceiveBatch::new();
     let mut ticker = tokio::time::interval(TICK);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -153,11 +170,11 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
     while running || shard.sessions.has_pending_close_notify() {
         let (mut goes_on, mut busy) = (true, false);
         tokio::select! {
-            ready = shard.socket.readable() => {
+            ready = socket.readable() => {
                 // A session that control opened before its peer could know of it must be there for the first check.
                 (goes_on, busy) = shard.on_messages(&mut inbox, None);
                 if ready.is_ok() {
-                    busy |= shard.receive(&mut received);
+                    busy |= shard.receive(&socket, &mut received);
                 }
             }
             Some(message) = inbox.recv() => (goes_on, busy) = shard.on_messages(&mut inbox, Some(message)),
@@ -188,10 +205,10 @@ pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
 impl Shard {
     /// Takes what the socket has, batch by batch, and forwards each batch at once; while a fan-out pass is in progress they
     /// are only taken: checks and RTCP queue after media in the socket, which has to be emptied. True if there may be more.
-    fn receive(&mut self, received: &mut ReceiveBatch) -> bool {
+    fn receive(&mut self, socket: &MediaSocket, received: &mut ReceiveBatch) -> bool {
         let in_progress = !self.streams.due.is_empty();
         for _ in 0..RECEIVE_ROUNDS {
-            let Ok(count) = self.socket.receive(received) else { return false };
+            let Ok(count) = socket.receive(received) else { return false };
             self.counters.receive_calls += 1;
             self.counters.datagrams_received += count as u64;
             let now = Instant::now();
