@@ -16,6 +16,8 @@ DEMO_ARGS ?= --publishers 1 --viewers 20 --seconds 10
 INTEROP_ARGS ?=
 # A network of its own for the real clients.
 IN_NETWORK := SLUICE_TOOLS="$$(. .ci/env && echo "$$SLUICE_TOOLS")" server/tests/interop/in_network
+# Arguments for `make soak`, whose time is SECONDS; `sluice-loadtest soak --help` lists them.
+SOAK_ARGS ?=
 # Arguments for `make bench`; `bench/run --help` lists them.
 BENCH_ARGS ?=
 
@@ -45,6 +47,12 @@ bench: ## Measure the server beside a bare loop that sends the same packets, wit
 	@bench/run $(BENCH_ARGS)
 	@bench/report
 
+.PHONY: soak
+soak: ## Let clients come, go and vanish beside every attack for an hour, and look for leaks; SECONDS=900 SOAK_ARGS='--viewers 50'
+	@.ci/install build
+	$(CARGO) build --release --locked --package server --package loadtest
+	@SOAK_SECONDS=$(or $(SECONDS),3600) .ci/soak $(SOAK_ARGS)
+
 .PHONY: test
 test: lint test-rust test-browser test-aiortc test-interop test-deploy ## Run everything that must pass before a change lands
 	@echo '== every step passed'
@@ -53,7 +61,7 @@ test: lint test-rust test-browser test-aiortc test-interop test-deploy ## Run ev
 lint: ## Check formatting, clippy, the scripts, the pages under docs/, and the dependencies' licences
 	@.ci/install build lint
 	$(CARGO) fmt --all --check
-	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/deny server/tests/interop/in_network
+	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/soak .ci/deny server/tests/interop/in_network
 	@.ci/conformance.py
 	@.ci/check_docs.py
 	@.ci/deny

@@ -3,27 +3,20 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use media_core::internals::net::{MediaSocket, SendBatch, TransportTuple};
+use media_core::internals::net::MediaSocket;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use serde::Serialize;
 
+use crate::attack::{Datagrams, Flood, Source};
 use crate::client::local_ip;
 
-/// SourceSocket addresses towards each address, used by turns.
+/// Sockets towards each address, used by turns.
 const SOURCES: usize = 16;
-/// Datagrams leave this often.
-const INTERVAL: Duration = Duration::from_millis(1);
-/// What could not leave in time is made up for up to this much of it.
-const MAX_DEBT: Duration = Duration::from_millis(20);
-/// Datagrams of one kind and one source in a row.
+/// Datagrams of one kind in a row.
 const RUN: usize = 8;
-const MAX_LEN: usize = 1200;
 
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -38,10 +31,10 @@ pub struct GarbageFigures {
     pub per_second: f64,
 }
 
-/// The thread that sends. Dropping it stops it.
+/// The flood. Dropping it stops it.
 pub(crate) struct Garbage {
-    stopped: Arc<AtomicBool>,
-    thread: Option<JoinHandle<GarbageFigures>>,
+    flood: Flood,
+    begun: Instant,
 }
 
 impl Garbage {
@@ -50,82 +43,36 @@ impl Garbage {
     /// # Errors
     /// Sockets or a thread that cannot be had.
     pub(crate) fn start(to: Vec<SocketAddr>, per_second: u32) -> io::Result<Garbage> {
-        let stopped = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&stopped);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let sources = {
-            let _inside = runtime.enter();
-            let open = |index| SourceSocket::open(to[index % to.len()]);
-            (0..SOURCES * to.len()).map(open).collect::<io::Result<Vec<_>>>()?
+        let open = |index: usize| {
+            let to = to[index % to.len()];
+            Ok(Source { socket: MediaSocket::bind(local_ip(to.ip()), 0)?, to, proven: false, sends: true })
         };
-        let thread = thread::Builder::new().name("garbage".into()).spawn(move || {
-            // The sockets belong to the runtime, though nothing here ever waits for them.
-            let _runtime = runtime;
-            send(sources, per_second, &stop)
-        })?;
-        Ok(Garbage { stopped, thread: Some(thread) })
+        let sources = (0..SOURCES * to.len()).map(open).collect::<io::Result<Vec<_>>>()?;
+        let kinds = Kinds { noise: SmallRng::seed_from_u64(0x9e37_79b9_7f4a_7c15), turn: 0 };
+        Ok(Garbage { begun: Instant::now(), flood: Flood::start("garbage", sources, kinds, per_second)? })
     }
 
     /// Stops it and tells what was sent.
-    pub(crate) fn stop(mut self) -> GarbageFigures {
-        self.end().unwrap_or_default()
-    }
-
-    fn end(&mut self) -> Option<GarbageFigures> {
-        self.stopped.store(true, Ordering::Relaxed);
-        // A thread that panicked has already said so.
-        self.thread.take()?.join().ok()
+    pub(crate) fn stop(self) -> GarbageFigures {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let counts = self.flood.stop();
+        let per_second = counts.datagrams as f64 / seconds.max(0.001);
+        GarbageFigures { sent: counts.datagrams, refused: counts.refused, seconds, per_second }
     }
 }
 
-impl Drop for Garbage {
-    fn drop(&mut self) {
-        self.end();
-    }
+/// All kinds by turns.
+struct Kinds {
+    noise: SmallRng,
+    turn: usize,
 }
 
-/// A socket and where its datagrams go.
-struct SourceSocket {
-    socket: MediaSocket,
-    to: SocketAddr,
-}
-
-impl SourceSocket {
-    fn open(to: SocketAddr) -> io::Result<SourceSocket> {
-        let ip = local_ip(to.ip());
-        Ok(SourceSocket { socket: MediaSocket::register(MediaSocket::bind(ip, 0)?)?, to })
+impl Datagrams for Kinds {
+    fn next(&mut self, _: usize, buffer: &mut [u8]) -> usize {
+        let kind = KINDS[self.turn / RUN % KINDS.len()];
+        self.turn += 1;
+        kind.datagram(&mut self.noise, buffer).len()
     }
-}
-
-fn send(sources: Vec<SourceSocket>, per_second: u32, stopped: &AtomicBool) -> GarbageFigures {
-    let (begun, mut figures, mut noise) =
-        (Instant::now(), GarbageFigures::default(), SmallRng::seed_from_u64(0x9e37_79b9_7f4a_7c15));
-    let mut batches: Vec<SendBatch> = sources.iter().map(|source| SendBatch::new(source.socket.is_ipv6())).collect();
-    let mut buffer = [0; MAX_LEN];
-    let (mut last, mut owed, mut turn) = (begun, 0.0, 0_usize);
-    while !stopped.load(Ordering::Relaxed) && !sources.is_empty() {
-        thread::sleep(INTERVAL);
-        let now = Instant::now();
-        owed += (now - last).min(MAX_DEBT).as_secs_f64() * f64::from(per_second);
-        last = now;
-        while owed >= 1.0 {
-            let index = turn % sources.len();
-            let kind = KINDS[turn / sources.len() % KINDS.len()];
-            turn += 1;
-            let (SourceSocket { socket, to }, batch) = (&sources[index], &mut batches[index]);
-            for _ in 0..RUN.min(owed as usize) {
-                let datagram = kind.datagram(&mut noise, &mut buffer);
-                batch.push(TransportTuple::udp(*to, None), datagram);
-                owed -= 1.0;
-            }
-            let report = socket.send(batch);
-            figures.sent += report.sent;
-            figures.refused += report.dropped;
-        }
-    }
-    figures.seconds = begun.elapsed().as_secs_f64();
-    figures.per_second = figures.sent as f64 / figures.seconds.max(0.001);
-    figures
 }
 
 /// What a datagram pretends to be.
@@ -145,7 +92,7 @@ const KINDS: [Kind; 4] = [Kind::Noise, Kind::Stun, Kind::Dtls, Kind::Rtp];
 
 impl Kind {
     /// One more of this kind.
-    fn datagram<'a>(self, noise: &mut SmallRng, buffer: &'a mut [u8; MAX_LEN]) -> &'a [u8] {
+    fn datagram<'a>(self, noise: &mut SmallRng, buffer: &'a mut [u8]) -> &'a [u8] {
         let len = match self {
             Kind::Noise => 64,
             Kind::Stun => 64,
@@ -183,6 +130,8 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use media_core::internals::demux::{PacketKind, classify};
     use media_core::internals::rtp::packet::RtpHeader;
 
@@ -190,7 +139,7 @@ mod tests {
 
     #[test]
     fn each_kind_looks_like_what_it_pretends_to_be() {
-        let (mut noise, mut buffer) = (SmallRng::seed_from_u64(1), [0; MAX_LEN]);
+        let (mut noise, mut buffer) = (SmallRng::seed_from_u64(1), [0; 1200]);
         for _ in 0..100 {
             assert_eq!(classify(Kind::Stun.datagram(&mut noise, &mut buffer)), Ok(PacketKind::Stun));
             assert!(media_core::internals::ice::peek_ufrag(&buffer[..64]).is_some(), "it gets as far as a look-up");
@@ -205,7 +154,7 @@ mod tests {
         let target = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         target.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let garbage = Garbage::start(vec![target.local_addr().unwrap()], 20_000).unwrap();
-        let (mut sources, mut buffer) = (std::collections::BTreeSet::new(), [0; MAX_LEN]);
+        let (mut sources, mut buffer) = (std::collections::BTreeSet::new(), [0; 1200]);
         while sources.len() < SOURCES {
             sources.insert(target.recv_from(&mut buffer).unwrap().1);
         }

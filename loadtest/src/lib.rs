@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attack;
 pub mod client;
 mod clock;
 mod fleet;

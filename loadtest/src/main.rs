@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Narrow(args) => args.campaign(),
         Command::Knee(args) => args.campaign(),
         Command::Soak(args) => args.campaign(),
+        Command::Attack(args) => args.campaign(),
     };
     let report = planned.and_then(|(campaign, output)| {
         let report = carry_out(&campaign)?;

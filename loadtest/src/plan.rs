@@ -5,7 +5,11 @@ use std::time::Duration;
 use media_core::media::Codec;
 use serde::{Serialize, Serializer};
 
+use crate::attack::AttackOptions;
 use crate::client::{ClientOptions, PublisherOptions};
+
+/// Sockets of attackers beside their TCP connections.
+const ATTACKERS: usize = 500;
 
 /// How many clients do what, where.
 #[derive(Clone, Debug)]
@@ -81,22 +85,52 @@ pub enum Scenario {
         max_p99_ms: f64,
     },
     /// Viewers and publishers come and go for the plan's duration, and then nothing may be left of them.
-    Soak {
-        /// Viewers that leave, and others that join, a second.
-        churn: f64,
-        /// From one restart of a publisher to the next.
-        #[serde(serialize_with = "optional_seconds")]
-        restart: Option<Duration>,
-        /// From the last leave to the count of what is left.
-        #[serde(serialize_with = "seconds")]
-        settle: Duration,
-        /// Where the server lists its live sessions as JSON.
-        sessions_url: Option<String>,
-    },
+    Soak(SoakOptions),
+    /// Viewers stand, and are measured for the plan's duration; then hostile inputs have their turns beside them.
+    Attack(AttackOptions),
 }
 
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
+}
+
+/// What happens in a soak.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SoakOptions {
+    /// Viewers that leave, and others that join, a second.
+    pub churn: f64,
+    /// From one restart of a publisher to the next.
+    #[serde(serialize_with = "optional_seconds")]
+    pub restart: Option<Duration>,
+    /// From the last leave to the count of what is left.
+    #[serde(serialize_with = "seconds")]
+    pub settle: Duration,
+    /// Where the server lists its live sessions as JSON.
+    pub sessions_url: Option<String>,
+    /// Of those that leave this share vanishes without a word, 0.0..=1.0.
+    pub vanish: f64,
+    /// Of those that join this share is on impaired paths, 0.0..=1.0.
+    pub impaired: f64,
+    /// Attacks that have their turns all the time; its admin listener is scraped once a second.
+    pub attack: Option<AttackOptions>,
+    /// The server's memory is to be flat from here on, from the begin of the churn; a soak that is shorter is not judged so.
+    #[serde(serialize_with = "seconds")]
+    pub flat_after: Duration,
+}
+
+impl Default for SoakOptions {
+    fn default() -> SoakOptions {
+        SoakOptions {
+            churn: 5.0,
+            restart: None,
+            settle: Duration::from_secs(5),
+            sessions_url: None,
+            vanish: 0.0,
+            impaired: 0.0,
+            attack: None,
+            flat_after: Duration::from_secs(600),
+        }
+    }
 }
 
 fn optional_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -104,8 +138,9 @@ fn optional_seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -
 }
 
 impl Scenario {
-    pub(crate) fn storms(&self) -> bool {
-        matches!(self, Scenario::Storm { .. })
+    /// Viewers join while others are measured.
+    pub(crate) fn has_joins(&self) -> bool {
+        matches!(self, Scenario::Storm { .. } | Scenario::Attack(_))
     }
 
     /// The standing viewers' latency is compared between short phases.
@@ -143,7 +178,12 @@ impl Campaign {
             Scenario::Narrow { narrow, .. } => 2 * narrow,
             Scenario::Knee { max_viewers, .. } => max_viewers.saturating_sub(self.plan.viewers),
             // Those that leave overlap with those that come.
-            Scenario::Soak { .. } => self.plan.viewers,
+            Scenario::Soak(ref options) => {
+                // An impaired viewer has a flow of the relay's with two sockets.
+                let attackers = options.attack.as_ref().map_or(0, |attack| attack.connections + ATTACKERS);
+                2 * self.plan.viewers + attackers
+            }
+            Scenario::Attack(ref options) => options.connections + ATTACKERS,
         };
         self.plan.publishers + self.plan.viewers + more
     }

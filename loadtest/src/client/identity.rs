@@ -10,7 +10,7 @@ use super::options::ClientOptions;
 #[derive(Clone)]
 pub struct Identity {
     fingerprint: Fingerprint,
-    pub(super) context: DtlsContext,
+    pub(crate) context: DtlsContext,
 }
 
 impl Identity {
@@ -23,6 +23,11 @@ impl Identity {
         let certificate = Certificate::generate_with(options.certificate).map_err(crypto)?;
         let context = DtlsContext::with_profiles(&certificate, &options.srtp_profiles).map_err(crypto)?;
         Ok(Identity { fingerprint: certificate.fingerprint().clone(), context })
+    }
+
+    /// That of its certificate.
+    pub(crate) fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
     }
 
     /// The fingerprint for the offer.

@@ -24,6 +24,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     answer: Answer,
+    local: IceCredentials,
     moves: Arc<Notify>,
 }
 
@@ -51,14 +52,14 @@ impl Running {
         let start = TransportStart {
             options,
             identity: identity.clone(),
-            local,
+            local: local.clone(),
             answer: answer.clone(),
             begun,
             moves: Arc::clone(&moves),
         };
         let transport = ClientTransport::start(start, inbound, state_sender)?;
         let task = tokio::spawn(transport.run(stopped));
-        Ok(Running { resource, delete, state, stop, task, answer, moves })
+        Ok(Running { resource, delete, state, stop, task, answer, local, moves })
     }
 
     /// Waits until the handshake is done, and tells the SRTP profile.
@@ -101,6 +102,11 @@ impl Running {
     /// The server's answer.
     pub fn answer(&self) -> &Answer {
         &self.answer
+    }
+
+    /// The client's own ICE credentials: with the answer's they make authentic checks.
+    pub fn ice(&self) -> &IceCredentials {
+        &self.local
     }
 
     /// Goes on from a fresh socket, as behind a NAT that lost its mapping: checks there nominate the new address.

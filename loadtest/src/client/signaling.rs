@@ -22,7 +22,7 @@ pub struct Endpoint {
 
 /// A created session.
 #[derive(Clone, Debug)]
-pub(super) struct Resource {
+pub(crate) struct Resource {
     pub(super) url: Url,
     http: Client,
     token: Option<String>,
@@ -35,7 +35,8 @@ impl Endpoint {
         path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
     }
 
-    pub(super) async fn offer(&self, sdp: String) -> Result<(Answer, Resource), ClientError> {
+    /// Posts an offer.
+    pub(crate) async fn offer(&self, sdp: String) -> Result<(Answer, Resource), ClientError> {
         let http = |error: reqwest::Error| ClientError::Http(error.to_string());
         let url = Url::parse(&self.url).map_err(|error| ClientError::Http(error.to_string()))?;
         let mut request = self.http.post(url.clone()).header(CONTENT_TYPE, "application/sdp").body(sdp);
@@ -57,7 +58,7 @@ impl Endpoint {
 
 impl Resource {
     /// Ends the session at the server. A server that has forgotten it already is as good.
-    pub(super) async fn delete(&self) -> Result<(), ClientError> {
+    pub(crate) async fn delete(&self) -> Result<(), ClientError> {
         let mut request = self.http.delete(self.url.clone());
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);

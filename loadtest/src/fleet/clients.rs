@@ -17,7 +17,7 @@ use crate::client::{
     Verify, Viewer, ViewerOptions, latency_histogram,
 };
 use crate::measure::roster::{Group, Roster};
-use crate::plan::{Campaign, RunError};
+use crate::plan::{Campaign, RunError, Scenario};
 
 /// The nice value of the threads of a storm's joins: handshakes of clients cost as much as those of the server, and must
 /// take no time from the server and from those who measure it.
@@ -64,11 +64,13 @@ impl<'a> Fleet<'a> {
         let threads = plan.threads.max(1);
         // Publishers keep their pace on a thread of their own, and joins do not hold up those who measure latency.
         let of = |name: &'static str, niceness| (0..threads).map(move |index| (format!("{name}-{index}"), niceness));
-        let storms = campaign.scenario.storms();
-        let joins = of("joins", JOINS_NICENESS).filter(|_| storms);
+        let has_joins = campaign.scenario.has_joins();
+        // Newcomers in an attack tell how it is to join in it, and there are few.
+        let niceness = if matches!(campaign.scenario, Scenario::Storm { .. }) { JOINS_NICENESS } else { 0 };
+        let joins = of("joins", niceness).filter(|_| has_joins);
         let names = std::iter::once(("publishers".to_owned(), 0)).chain(of("viewers", 0)).chain(joins);
         let workers = Workers::start(names).map_err(|error| start(error.to_string()))?;
-        let receptions = of("receivers", 0).chain(of("joined", JOINS_NICENESS).filter(|_| storms));
+        let receptions = of("receivers", 0).chain(of("joined", niceness).filter(|_| has_joins));
         let receptions: std::io::Result<_> =
             receptions.map(|(name, niceness)| ReceptionThread::start(name, niceness)).collect();
         let receptions = receptions.map_err(|error| start(error.to_string()))?;
@@ -189,6 +191,45 @@ impl<'a> Fleet<'a> {
         })
     }
 
+    /// What became of a viewer that joined in an attack: how long it took to its first packet, in ms.
+    pub(crate) fn newcomer_left(&mut self, left: Result<LeftViewer, ClientError>) -> Result<f64, String> {
+        let left = left.map_err(|error| error.to_string())?;
+        self.roster.retire_viewer(left.id);
+        self.figures.viewers_connected += 1;
+        let first = left.figures.first_rtp.map(|seconds| seconds * 1000.0);
+        self.figures.add_viewer(self.begun, left);
+        first.ok_or_else(|| "no media".to_owned())
+    }
+
+    /// Starts a publisher of a stream of its own, which leaves as soon as it is connected.
+    pub(crate) fn start_publisher_visit(&self, url: String) -> Started<()> {
+        let endpoint = Endpoint { http: self.http.clone(), url, token: self.campaign.plan.token.clone() };
+        let (identity, client) = (self.identity.clone(), self.campaign.plan.client.clone());
+        let media = self.campaign.media(0).clone();
+        self.workers.handles[1 + self.latencies.len()].spawn(async move {
+            let publisher = Publisher::start(&endpoint, &identity, media, client).await?;
+            publisher.connected().await?;
+            publisher.stop().await.map(drop)
+        })
+    }
+
+    /// The certificate that all clients share.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Of each client, by a number of its own: packets received so far, 0 of publishers; `None` if its session is over.
+    pub(crate) fn alive(&self) -> BTreeMap<u64, Option<u64>> {
+        let viewers = self.viewers.iter().map(|FleetViewer { id, viewer, .. }| {
+            (*id, viewer.failure().is_none().then(|| viewer.figures().total().delivered))
+        });
+        let publishers = self
+            .publishers
+            .iter()
+            .map(|(index, publisher)| (u64::MAX - *index as u64, publisher.failure().is_none().then_some(0)));
+        viewers.chain(publishers).collect()
+    }
+
     pub(crate) fn visited(&mut self, left: Result<LeftViewer, ClientError>) {
         self.figures.viewers_connected += usize::from(left.is_ok());
         self.viewer_left(left);
@@ -227,6 +268,11 @@ impl<'a> Fleet<'a> {
     /// Lets a viewer leave.
     pub(crate) fn stop_viewer(&self, viewer: FleetViewer) -> JoinHandle<LeftViewer> {
         self.workers.handles[1].spawn(viewer.leave())
+    }
+
+    /// Lets a viewer vanish without a word.
+    pub(crate) fn lose_viewer(&self, viewer: FleetViewer) -> JoinHandle<LeftViewer> {
+        self.workers.handles[1].spawn(async { viewer.vanish() })
     }
 
     pub(crate) fn viewer_left(&mut self, left: Result<LeftViewer, ClientError>) {

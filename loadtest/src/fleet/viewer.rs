@@ -18,12 +18,24 @@ pub(crate) struct FleetViewer {
 }
 
 impl FleetViewer {
+    /// The client.
+    pub(crate) fn viewer(&self) -> &Viewer {
+        &self.viewer
+    }
+
     /// Waits for the first packet, or until it is clear that none will come.
     pub(super) async fn first_packet(&self) {
         let (begun, watch) = (Instant::now(), self.viewer.watch());
         while watch.figures().first_rtp.is_none() && self.viewer.failure().is_none() && begun.elapsed() < LONGEST_WAIT {
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Sends no more, neither DELETE nor close_notify.
+    pub(super) fn vanish(self) -> LeftViewer {
+        let FleetViewer { id, begun, group, viewer } = self;
+        let (failure, figures) = (viewer.failure(), viewer.figures());
+        LeftViewer { id, begun, group, figures, failure, deleted: None }
     }
 
     pub(super) async fn leave(self) -> LeftViewer {

@@ -5,11 +5,16 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::figures::Sample;
 use super::process::{self, Usage};
+use super::scrape::Scrape;
+use crate::run::{RotationFigures, ScrapeFigures};
 
 /// Memory that allocators keep for later is no leak: growth below both counts as none.
 const MEMORY_SHARE: f64 = 0.1;
 const MEMORY_BYTES: u64 = 8 << 20;
+/// Memory is flat if it grows by no more than that.
+const FLAT: f64 = 0.02;
 
 /// What a server without clients holds. `None` is what could not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -22,21 +27,29 @@ pub struct Footprint {
     pub threads: Option<u64>,
     /// Live sessions, by the server's own account.
     pub sessions: Option<u64>,
+    /// Sessions in the maps of its shards, by its metrics.
+    pub shard_sessions: Option<u64>,
 }
 
 impl Footprint {
     /// Reads it from `/proc` and from the server's list of sessions.
-    pub(crate) async fn read(pid: Option<u32>, sessions_url: Option<&str>) -> Footprint {
+    pub(crate) async fn read(pid: Option<u32>, sessions_url: Option<&str>, admin: Option<&str>) -> Footprint {
         let usage = pid.and_then(Usage::of);
         let sessions = match sessions_url {
             Some(url) => count_sessions(url).await,
             None => None,
         };
+        let scrape = match admin {
+            Some(admin) => Scrape::read(admin).await,
+            None => None,
+        };
+        let shard_sessions = scrape.and_then(|scrape| scrape.sum("sluice_shard_sessions"));
         Footprint {
             resident_bytes: usage.map(|usage| usage.resident),
             descriptors: pid.and_then(process::descriptors),
             threads: usage.map(|usage| usage.threads),
             sessions,
+            shard_sessions: shard_sessions.map(|count| count as u64),
         }
     }
 }
@@ -56,8 +69,38 @@ fn count(value: &Value) -> Option<u64> {
     }
 }
 
+/// The server's resident memory while clients came and went.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct MemoryTrend {
+    /// Seconds between both.
+    pub seconds: f64,
+    /// The mean of a minute from when it was to be flat, in bytes.
+    pub from_bytes: f64,
+    /// The mean of the last minute, in bytes.
+    pub to_bytes: f64,
+    /// What it grew by: 0.01 is 1 %.
+    pub growth: f64,
+}
+
+impl MemoryTrend {
+    /// Between `from` and `until`, in seconds since the test's begin; `None` if there is not time for two windows.
+    pub(crate) fn of(series: &[Sample], from: f64, until: f64, window: f64) -> Option<MemoryTrend> {
+        if until < from + 2.0 * window {
+            return None;
+        }
+        let mean = |begin: f64| {
+            let inside = series.iter().filter(|sample| sample.at >= begin && sample.at < begin + window);
+            let values: Vec<u64> = inside.filter_map(|sample| sample.server_resident_bytes).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<u64>() as f64 / values.len() as f64)
+        };
+        let (from_bytes, to_bytes) = (mean(from)?, mean(until - window)?);
+        let growth = to_bytes / from_bytes.max(1.0) - 1.0;
+        Some(MemoryTrend { seconds: until - window - from, from_bytes, to_bytes, growth })
+    }
+}
+
 /// What a soak left behind.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Leaks {
     /// After a warm-up whose clients have left.
     pub before: Footprint,
@@ -67,10 +110,20 @@ pub struct Leaks {
     pub joins: u64,
     /// Publishers that restarted.
     pub restarts: u64,
+    /// Viewers that vanished without a word.
+    pub vanished: u64,
+    /// Viewers that were on impaired paths.
+    pub impaired: u64,
     /// Viewers whose session the server ended, which many servers do when the publisher leaves.
     pub ended_by_server: u64,
     /// Viewers that were refused because their stream's publisher restarted just then.
     pub refused_in_restarts: u64,
+    /// Memory over time; `None` if the soak was too short, or the process unknown.
+    pub memory: Option<MemoryTrend>,
+    /// What attackers did meanwhile, if there were any.
+    pub attacks: Option<RotationFigures>,
+    /// What scrapes were like, if there were any.
+    pub scrapes: Option<ScrapeFigures>,
 }
 
 impl Leaks {
@@ -86,6 +139,7 @@ impl Leaks {
             ("file descriptors", self.before.descriptors, self.after.descriptors),
             ("threads", self.before.threads, self.after.threads),
             ("sessions", self.before.sessions, self.after.sessions),
+            ("sessions of shards", self.before.shard_sessions, self.after.shard_sessions),
         ];
         let grown = rows.into_iter().filter_map(|(what, before, after)| {
             let (before, after) = (before?, after?);
@@ -95,7 +149,17 @@ impl Leaks {
             let bound = before + MEMORY_BYTES.max((before as f64 * MEMORY_SHARE) as u64);
             (after > bound).then(|| format!("memory grew from {} to {} kB", before / 1000, after / 1000))
         });
-        grown.chain(memory).collect()
+        let slope = self.memory.filter(|memory| memory.growth > FLAT).map(|memory| {
+            let (minutes, percent) = (memory.seconds / 60.0, memory.growth * 100.0);
+            format!("memory grew by {percent:.1} % in {minutes:.1} minutes in which it was to be flat")
+        });
+        let unanswered = self.scrapes.filter(|scrapes| scrapes.failed > 0);
+        let unanswered = unanswered.map(|scrapes| format!("{} scrapes were not answered", scrapes.failed));
+        let amplified =
+            self.attacks.as_ref().map(|attacks| attacks.counts.amplification).filter(|factor| *factor > 1.0);
+        let amplified =
+            amplified.map(|factor| format!("an address that proved nothing got {factor:.2} times what it sent"));
+        grown.chain(memory).chain(slope).chain(unanswered).chain(amplified).collect()
     }
 }
 
@@ -111,12 +175,64 @@ mod tests {
         assert_eq!(count("7"), None);
     }
 
+    fn leaks(before: Footprint, after: Footprint) -> Leaks {
+        Leaks {
+            before,
+            after,
+            joins: 100,
+            restarts: 0,
+            vanished: 0,
+            impaired: 0,
+            ended_by_server: 0,
+            refused_in_restarts: 0,
+            memory: None,
+            attacks: None,
+            scrapes: None,
+        }
+    }
+
+    fn sample(at: f64, resident: u64) -> Sample {
+        Sample {
+            at,
+            viewers: 0,
+            packets_per_second: 0.0,
+            mbit_per_second: 0.0,
+            lost: 0,
+            latency_p50_ms: None,
+            latency_p99_ms: None,
+            latency_max_ms: None,
+            server_cores: None,
+            server_resident_bytes: Some(resident),
+            generator_cores: 0.0,
+        }
+    }
+
+    #[test]
+    fn memory_that_grows_by_more_than_two_percent_is_not_flat() {
+        // It settles within ten seconds at 1,000, and grows by 1 every four seconds from then on.
+        let memory = |at: u32| if at < 10 { 500 } else { 1_000 + u64::from(at - 10) / 4 };
+        let series: Vec<Sample> = (0..200).map(|at| sample(at.into(), memory(at))).collect();
+        assert_eq!(MemoryTrend::of(&series, 10.0, 29.0, 10.0), None, "no time for two windows");
+        let short = MemoryTrend::of(&series, 10.0, 80.0, 10.0).unwrap();
+        assert!((short.growth - 0.015).abs() < 0.001 && short.seconds == 60.0, "{short:?}");
+        let long = MemoryTrend::of(&series, 10.0, 200.0, 10.0).unwrap();
+        assert!(long.growth > 0.04, "{long:?}");
+        let of = |memory| Leaks { memory: Some(memory), ..leaks(Footprint::default(), Footprint::default()) };
+        assert_eq!((of(short).found(), of(long).found().len()), (Vec::new(), 1));
+        let scrapes = Some(ScrapeFigures { answered: 9, failed: 1, slowest_ms: 1.0 });
+        assert_eq!(Leaks { scrapes, ..of(short) }.found(), ["1 scrapes were not answered"]);
+    }
+
     #[test]
     fn growth_is_a_leak_and_memory_only_when_it_is_much() {
-        let before =
-            Footprint { resident_bytes: Some(20 << 20), descriptors: Some(10), threads: Some(4), sessions: Some(0) };
-        let leaks =
-            |after| Leaks { before, after, joins: 100, restarts: 0, ended_by_server: 0, refused_in_restarts: 0 };
+        let before = Footprint {
+            resident_bytes: Some(20 << 20),
+            descriptors: Some(10),
+            threads: Some(4),
+            sessions: Some(0),
+            shard_sessions: Some(0),
+        };
+        let leaks = |after| leaks(before, after);
         assert_eq!(leaks(Footprint { descriptors: Some(9), ..before }).found(), [""; 0]);
         assert_eq!(leaks(Footprint { resident_bytes: Some(27 << 20), ..before }).found(), [""; 0]);
         let after = Footprint { resident_bytes: Some(30 << 20), descriptors: Some(11), sessions: Some(1), ..before };

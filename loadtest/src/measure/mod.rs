@@ -7,3 +7,4 @@ pub(crate) mod monitor;
 pub(crate) mod percentiles;
 pub mod process;
 pub(crate) mod roster;
+pub(crate) mod scrape;

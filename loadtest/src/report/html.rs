@@ -2,6 +2,8 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::attack::{ATTACK_HEADER, attack_row};
+use super::outcome::Outcome;
 use super::plot::{Curve, Plot};
 use super::summary::{PHASE_HEADER, Report, TIMES_HEADER, phase_row};
 use crate::measure::figures::Sample;
@@ -71,6 +73,10 @@ impl Report {
                     @if self.phases.len() > 1 {
                         h2 { "Phases" }
                         (table(&PHASE_HEADER, self.phases.iter().map(phase_row)))
+                    }
+                    @if let Outcome::Attack(figures) = &self.outcome {
+                        h2 { "Attacks" }
+                        (table(&ATTACK_HEADER, figures.attacks.iter().map(attack_row)))
                     }
                     h2 { "Packets" }
                     (table(&["", "audio", "video", "all"], packets))

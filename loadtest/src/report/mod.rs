@@ -1,5 +1,6 @@
 //! What a test found: a table for people, JSON for programs, and a page.
 
+pub mod attack;
 mod configuration;
 mod html;
 pub(crate) mod outcome;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::attack::AttackFigures;
 use crate::fleet::narrow::NarrowFigures;
 use crate::garbage::GarbageFigures;
 use crate::measure::figures::Phase;
@@ -85,7 +86,9 @@ pub enum Outcome {
     /// See [`crate::run::Scenario::Knee`].
     Knee(Box<KneeFigures>),
     /// See [`crate::run::Scenario::Soak`].
-    Soak(Leaks),
+    Soak(Box<Leaks>),
+    /// See [`crate::run::Scenario::Attack`].
+    Attack(AttackFigures),
 }
 
 impl StormFigures {
@@ -155,9 +158,14 @@ fn soak_lines(leaks: &Leaks) -> Vec<String> {
     let kilo = |bytes: Option<u64>| bytes.map(|bytes| bytes / 1000);
     let mut lines = vec![
         format!(
-            "soak: {} joins, {} restarts of publishers; while they restarted, the server ended {} sessions and \
-             refused {} joins",
-            leaks.joins, leaks.restarts, leaks.ended_by_server, leaks.refused_in_restarts
+            "soak: {} joins, {} of them on impaired paths, {} viewers vanished, {} restarts of publishers; while they \
+             restarted, the server ended {} sessions and refused {} joins",
+            leaks.joins,
+            leaks.impaired,
+            leaks.vanished,
+            leaks.restarts,
+            leaks.ended_by_server,
+            leaks.refused_in_restarts
         ),
         [
             row("left behind: resident kB", kilo(from.resident_bytes), kilo(to.resident_bytes)),
@@ -165,9 +173,32 @@ fn soak_lines(leaks: &Leaks) -> Vec<String> {
             row("  descriptors", from.descriptors, to.descriptors),
             row("  threads", from.threads, to.threads),
             row("  sessions", from.sessions, to.sessions),
+            row("  in shards", from.shard_sessions, to.shard_sessions),
         ]
         .join(" "),
     ];
+    lines.extend(leaks.memory.map(|memory| {
+        format!(
+            "memory: {:.1} MB, and {:.1} MB {:.1} minutes later ({:+.2} %)",
+            memory.from_bytes / 1e6,
+            memory.to_bytes / 1e6,
+            memory.seconds / 60.0,
+            memory.growth * 100.0
+        )
+    }));
+    lines.extend(leaks.attacks.iter().flat_map(|attacks| {
+        let counts = &attacks.counts;
+        let sums = format!(
+            "attacks: {} turns, {} datagrams, {} connections, {} requests; at most {:.2} times what an address sent came back",
+            attacks.turns, counts.datagrams, counts.connections, counts.requests, counts.amplification
+        );
+        let refused = attacks.refused.iter().map(|(what, count)| format!("attackers refused, {count} times: {what}"));
+        std::iter::once(sums).chain(refused)
+    }));
+    lines.extend(leaks.scrapes.map(|scrapes| {
+        let (answered, failed, slowest) = (scrapes.answered, scrapes.failed, scrapes.slowest_ms);
+        format!("scrapes: {answered} answered, {failed} not, the slowest after {slowest:.0} ms")
+    }));
     lines.extend(leaks.found().into_iter().map(|leak| format!("LEAK: {leak}")));
     lines
 }
@@ -181,6 +212,7 @@ impl Outcome {
             Outcome::Narrow(narrow) => narrow.iter().map(narrow_line).collect(),
             Outcome::Knee(knee) => knee.lines(),
             Outcome::Soak(leaks) => soak_lines(leaks),
+            Outcome::Attack(figures) => figures.lines(),
         }
     }
 
@@ -190,6 +222,7 @@ impl Outcome {
             Outcome::Storm(_) => "one-way latency in the storm",
             Outcome::Narrow(_) => "one-way latency beside narrow paths",
             Outcome::Knee(_) => "one-way latency, last good step",
+            Outcome::Attack(_) => "one-way latency in the last attack",
             Outcome::Run(_) | Outcome::Soak(_) => "one-way latency",
         }
     }
@@ -199,7 +232,7 @@ impl Outcome {
         match self {
             Outcome::Storm(_) | Outcome::Narrow(_) => phases.get(1),
             Outcome::Knee(figures) => figures.last_good.as_ref(),
-            Outcome::Run(_) | Outcome::Soak(_) => phases.last(),
+            Outcome::Run(_) | Outcome::Soak(_) | Outcome::Attack(_) => phases.last(),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Report {
             errors
         });
         let verdict = Verdict::of(plan, &fleet, &outcome);
-        let shown = if campaign.scenario.storms() { Group::Joining } else { Group::Standing };
+        let shown = if campaign.scenario.has_joins() { Group::Joining } else { Group::Standing };
         let joins: Vec<Join> = fleet.joins.iter().filter(|(group, _)| *group == shown).map(|(_, join)| *join).collect();
         let times = |value: fn(&Join) -> Option<f64>| Percentiles::of(joins.iter().filter_map(value).collect());
         let main = outcome.main_phase(&phases).cloned();
@@ -268,15 +268,16 @@ impl Verdict {
         let wanted = match outcome {
             Outcome::Storm(figures) => plan.viewers + figures.joins_wanted,
             Outcome::Run(_) | Outcome::Narrow(_) => plan.viewers,
-            Outcome::Knee(_) | Outcome::Soak(_) => fleet.viewers_connected,
+            Outcome::Knee(_) | Outcome::Soak(_) | Outcome::Attack(_) => fleet.viewers_connected,
         };
         let complete = fleet.errors.is_empty() && fleet.viewers_connected == wanted;
         let integrity = complete && intact == wanted && fleet.publishers_connected >= plan.publishers;
-        let corrupt = || fleet.viewers.iter().any(|viewer| viewer.total().corrupt > 0);
+        let corrupt = || fleet.narrow.corrupt > 0 || fleet.viewers.iter().any(|viewer| viewer.total().corrupt > 0);
         let passed = match outcome {
             Outcome::Run(_) | Outcome::Narrow(_) => integrity,
             Outcome::Storm(figures) => complete && figures.standing_lost == 0,
             Outcome::Knee(figures) => figures.last_good.is_some(),
+            Outcome::Attack(figures) => complete && figures.broken().is_empty(),
             Outcome::Soak(leaks) => fleet.errors.is_empty() && leaks.found().is_empty() && !corrupt(),
         };
         Verdict { wanted, intact, integrity, passed }

@@ -2,6 +2,8 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use super::attack::{ATTACK_HEADER, attack_row};
+use super::outcome::Outcome;
 use super::summary::{PHASE_HEADER, Report, TIMES_HEADER, phase_row};
 
 impl Report {
@@ -33,6 +35,15 @@ impl Report {
                 phases.add_row(std::iter::once(name).chain(cells.map(number)));
             }
             text += &format!("{phases}\n\n");
+        }
+        if let Outcome::Attack(figures) = &self.outcome {
+            let mut attacks = table(&ATTACK_HEADER);
+            for row in &figures.attacks {
+                let mut cells = attack_row(row).into_iter();
+                let name = Cell::new(cells.next().unwrap_or_default());
+                attacks.add_row(std::iter::once(name).chain(cells.map(number)));
+            }
+            text += &format!("{attacks}\n\n");
         }
         text + &self.findings().join("\n")
     }

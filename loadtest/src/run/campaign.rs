@@ -1,10 +1,11 @@
 //! How a campaign is carried out.
 
+use super::attack::attack;
 use super::scenarios::{knee, narrow, steady, storm};
-use super::soak::{Soak, soak};
+use super::soak::soak;
 use super::stage::Stage;
 use crate::plan::{Campaign, Plan, Progress, RunError, Scenario};
-use crate::report::Report;
+use crate::report::{Outcome, Report};
 
 impl Campaign {
     /// Carries it out and reports. `progress` is called now and then, `interrupt` ends the test early but in order.
@@ -22,6 +23,14 @@ impl Campaign {
         if self.plan.viewers > 0 && self.plan.whep.is_none() {
             return Err(RunError::Plan("viewers need a WHEP endpoint"));
         }
+        let hostile = match &self.scenario {
+            Scenario::Attack(options) => Some(options),
+            Scenario::Soak(options) => options.attack.as_ref(),
+            _ => None,
+        };
+        if let Some(options) = hostile {
+            options.permitted(&self.plan)?;
+        }
         let interrupt = std::pin::pin!(interrupt);
         let mut stage = Stage::new(self, &mut progress, interrupt)?;
         let outcome = match self.scenario.clone() {
@@ -31,9 +40,14 @@ impl Campaign {
             Scenario::Knee { step, max_viewers, max_loss, max_p99_ms } => {
                 knee(&mut stage, step, max_viewers, max_loss, max_p99_ms).await
             }
-            Scenario::Soak { churn, restart, settle, sessions_url } => {
-                soak(&mut stage, Soak { churn, restart, settle, sessions_url }).await
-            }
+            Scenario::Soak(options) => match soak(&mut stage, &options).await {
+                Ok(outcome) => outcome,
+                Err(error) => return stage.given_up(error).await,
+            },
+            Scenario::Attack(options) => match attack(&mut stage, &options).await {
+                Ok(figures) => Outcome::Attack(figures),
+                Err(error) => return stage.given_up(error).await,
+            },
         };
         stage.leave().await;
         let series = stage.monitor.series();

@@ -2,53 +2,89 @@
 
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 
+use super::attack::target;
 use super::pace::Pace;
+use super::rotation::{Rotation, Scrapes};
 use super::stage::{SETTLE, Stage};
 use crate::client::{ClientError, Publisher};
+use crate::fleet::narrow::NarrowPaths;
 use crate::fleet::viewer::{FleetViewer, LeftViewer};
-use crate::measure::leak::{Footprint, Leaks};
+use crate::measure::leak::{Footprint, Leaks, MemoryTrend};
 use crate::measure::roster::Group;
+use crate::plan::{RunError, SoakOptions};
 use crate::report::outcome::Outcome;
 
 /// Joins, leaves and restarts in progress at one time; a server that is slower is not hurried.
 const MAX_IN_PROGRESS: usize = 256;
 
-/// The settings of `Scenario::Soak`.
-pub(super) struct Soak {
-    pub(super) churn: f64,
-    pub(super) restart: Option<Duration>,
-    pub(super) settle: Duration,
-    pub(super) sessions_url: Option<String>,
-}
+/// The memory at a moment is the mean of so many seconds.
+const MEMORY_WINDOW: f64 = 60.0;
+/// Of the stream's bit rate an impaired path carries this part, and it loses so many of 100 datagrams.
+const IMPAIRED_SHARE: f64 = 0.7;
+const IMPAIRED_LOSS: f64 = 2.0;
 
-pub(super) async fn soak(stage: &mut Stage<'_>, soak: Soak) -> Outcome {
-    let (pid, sessions_url) = (stage.plan.server_pid, soak.sessions_url.as_deref());
+pub(super) async fn soak(stage: &mut Stage<'_>, options: &SoakOptions) -> Result<Outcome, RunError> {
+    let (pid, sessions_url) = (stage.plan.server_pid, options.sessions_url.as_deref());
+    let admin = options.attack.as_ref().and_then(|attack| attack.admin.as_deref());
     stage.fleet.figures.tolerates_ends = true;
     // Whatever a server allocates once, for its first clients, is no leak.
     join_all(stage).await;
+    let target = match &options.attack {
+        Some(attack) => Some(target(stage, attack)?),
+        None => None,
+    };
     stage.measure("warm-up".into(), "warm-up", SETTLE * 2).await;
     stage.leave().await;
-    stage.pass("settling", soak.settle).await;
-    let before = Footprint::read(pid, sessions_url).await;
+    stage.pass("settling", options.settle).await;
+    let before = Footprint::read(pid, sessions_url, admin).await;
 
+    if options.impaired > 0.0 {
+        let (whep, media) = (stage.plan.whep.as_deref().unwrap_or_default(), stage.campaign.media(0));
+        match NarrowPaths::open(whep, media, IMPAIRED_SHARE, IMPAIRED_LOSS) {
+            Ok(paths) => stage.fleet.narrow_paths = Some(paths),
+            Err(error) => stage.fleet.figures.errors.push(ClientError::Socket(error.to_string())),
+        }
+    }
     join_all(stage).await;
+    let rotation = options
+        .attack
+        .as_ref()
+        .zip(target)
+        .map(|(attack, target)| Rotation::start(attack.attacks.clone(), attack.each, target));
+    let scrapes = admin.map(|admin| Scrapes::start(admin.to_owned()));
     stage.monitor.begin("churn");
-    let restarts = Churn::new(stage, &soak).run(stage).await;
+    let from = stage.fleet.begun().elapsed().as_secs_f64();
+    let churn = Churn::new(stage, options).run(stage).await;
+    let until = stage.fleet.begun().elapsed().as_secs_f64();
     stage.phases.extend(stage.monitor.end());
+    let memory =
+        MemoryTrend::of(&stage.monitor.series(), from + options.flat_after.as_secs_f64(), until, MEMORY_WINDOW);
+    let attacks = match rotation {
+        Some(rotation) => Some(rotation.end().await),
+        None => None,
+    };
+    let scrapes = scrapes.map(Scrapes::end);
     stage.leave().await;
-    stage.pass("settling", soak.settle).await;
-    let after = Footprint::read(pid, sessions_url).await;
+    stage.pass("settling", options.settle).await;
+    let after = Footprint::read(pid, sessions_url, admin).await;
     let figures = &stage.fleet.figures;
-    Outcome::Soak(Leaks {
+    Ok(Outcome::Soak(Box::new(Leaks {
         before,
         after,
         joins: figures.viewers_connected as u64,
-        restarts,
+        restarts: churn.restarts as u64,
+        vanished: churn.vanished,
+        impaired: churn.impaired,
         ended_by_server: figures.ended_by_server,
         refused_in_restarts: figures.refused_in_restarts,
-    })
+        memory,
+        attacks,
+        scrapes,
+    })))
 }
 
 async fn join_all(stage: &mut Stage<'_>) {
@@ -66,7 +102,20 @@ struct Churn {
     viewers: usize,
     /// Publishers that restarted.
     restarts: usize,
+    /// Shares of those that leave, and of those that join.
+    shares: (f64, f64),
+    /// Viewers that vanished, and viewers on impaired paths.
+    vanished: u64,
+    impaired: u64,
+    random: SmallRng,
     in_progress: JoinSet<Event>,
+}
+
+/// What came of the churn.
+struct Churned {
+    restarts: usize,
+    vanished: u64,
+    impaired: u64,
 }
 
 /// What comes to an end in a soak.
@@ -83,7 +132,7 @@ enum Event {
 }
 
 impl Churn {
-    fn new(stage: &Stage<'_>, soak: &Soak) -> Churn {
+    fn new(stage: &Stage<'_>, soak: &SoakOptions) -> Churn {
         let begun = Instant::now();
         Churn {
             begun,
@@ -92,12 +141,15 @@ impl Churn {
             next_restart: soak.restart.map(|interval| begun + interval),
             viewers: stage.plan.viewers,
             restarts: 0,
+            shares: (soak.vanish, soak.impaired),
+            vanished: 0,
+            impaired: 0,
+            random: SmallRng::seed_from_u64(0x736f_616b),
             in_progress: JoinSet::new(),
         }
     }
 
-    /// Returns how many publishers restarted.
-    async fn run(mut self, stage: &mut Stage<'_>) -> u64 {
+    async fn run(mut self, stage: &mut Stage<'_>) -> Churned {
         let duration = stage.plan.duration;
         while self.begun.elapsed() < duration && !stage.interrupted {
             stage.show("seconds", self.begun.elapsed().as_secs() as usize, duration.as_secs() as usize);
@@ -115,14 +167,16 @@ impl Churn {
         while let Some(event) = self.in_progress.join_next().await {
             take(stage, event.unwrap_or(Event::Lost));
         }
-        self.restarts as u64
+        Churned { restarts: self.restarts, vanished: self.vanished, impaired: self.impaired }
     }
 
     /// The oldest viewer leaves, and another joins.
     fn replace_viewer(&mut self, stage: &mut Stage<'_>) {
         if !stage.fleet.viewers.is_empty() {
             let oldest = stage.fleet.viewers.remove(0);
-            let task = stage.fleet.stop_viewer(oldest);
+            let vanishes = self.random.random_bool(self.shares.0);
+            self.vanished += u64::from(vanishes);
+            let task = if vanishes { stage.fleet.lose_viewer(oldest) } else { stage.fleet.stop_viewer(oldest) };
             self.in_progress.spawn(async { Event::Left(task.await.map_err(|_| ClientError::Stopped).map(Box::new)) });
         }
         let streams = stage.plan.publishers.max(1);
@@ -131,7 +185,10 @@ impl Churn {
             .map(|offset| (self.viewers + offset) % streams)
             .find(|stream| stage.plan.publishers == 0 || stage.fleet.publishers.contains_key(stream));
         if let Some(stream) = stream {
-            let task = stage.fleet.start_viewer(self.viewers, stream, Group::Standing);
+            let impaired = stage.fleet.narrow_paths.is_some() && self.random.random_bool(self.shares.1);
+            self.impaired += u64::from(impaired);
+            let group = if impaired { Group::Narrow } else { Group::Standing };
+            let task = stage.fleet.start_viewer(self.viewers, stream, group);
             let changes = stage.fleet.changes(stream);
             self.in_progress.spawn(async move {
                 let started = task.await.unwrap_or(Err(ClientError::Stopped)).map(Box::new);

@@ -51,6 +51,12 @@ impl<'a> Stage<'a> {
         self.fleet.end().await;
     }
 
+    /// Lets all clients leave a test that cannot be carried out.
+    pub(super) async fn given_up<T>(mut self, error: RunError) -> Result<T, RunError> {
+        self.leave().await;
+        Err(error)
+    }
+
     /// Tells the user how far it is.
     pub(super) fn show(&mut self, what: &'static str, done: usize, all: usize) {
         (self.progress)(Progress { what, done: done as u64, all: all as u64 });

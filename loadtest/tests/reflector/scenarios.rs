@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loadtest::client::PublisherOptions;
 use loadtest::report::Outcome;
-use loadtest::run::{Campaign, Plan, Scenario};
+use loadtest::run::{Attack, AttackOptions, Campaign, Plan, Scenario, SoakOptions};
 
 use crate::server::Server;
 use crate::short;
@@ -142,11 +142,14 @@ async fn a_knee_is_the_last_step_before_too_much() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_soak_tells_what_was_left_behind() {
     let server = Server::start().await;
-    let soak = |settle| Scenario::Soak {
-        churn: 20.0,
-        restart: Some(Duration::from_millis(400)),
-        settle,
-        sessions_url: Some(format!("{}/sessions", server.base)),
+    let soak = |settle| {
+        Scenario::Soak(SoakOptions {
+            churn: 20.0,
+            restart: Some(Duration::from_millis(400)),
+            settle,
+            sessions_url: Some(format!("{}/sessions", server.base)),
+            ..SoakOptions::default()
+        })
     };
     let plan = Plan { viewers: 3, server_pid: None, ..plan(&server) };
     let report = play(plan.clone(), soak(Duration::from_millis(50))).await;
@@ -239,4 +242,45 @@ async fn a_server_that_is_not_there_is_reported() {
     let (status, table, _) = cli(vec!["run".into(), "--whip".into(), url, "--seconds".into(), "0".into()]).await;
     assert!(failed(status), "{table}");
     assert!(table.contains("error, 1 times: HTTP"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_that_vanish_in_a_soak_are_left_behind_at_a_server_that_waits_for_ever() {
+    let server = Server::start().await;
+    let options = SoakOptions {
+        churn: 10.0,
+        settle: Duration::from_millis(50),
+        sessions_url: Some(format!("{}/sessions", server.base)),
+        vanish: 1.0,
+        ..SoakOptions::default()
+    };
+    let plan = Plan { viewers: 3, server_pid: None, ..plan(&server) };
+    let report = play(plan, Scenario::Soak(options)).await;
+    let Outcome::Soak(leaks) = &report.outcome else { panic!("{:?}", report.outcome) };
+    assert!(leaks.vanished > 2 && !report.passed, "{}", report.to_table());
+    assert_eq!(leaks.after.sessions, Some(leaks.vanished), "{}", report.to_table());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attack_tells_what_was_sent_and_what_it_cost_the_viewers() {
+    let server = Server::start().await;
+    let options = AttackOptions {
+        attacks: vec![Attack::Noise, Attack::SilentConnections, Attack::Tokens, Attack::Admin],
+        datagrams: 1000,
+        requests: 50,
+        each: Duration::from_millis(800),
+        ..AttackOptions::default()
+    };
+    let report = play(Plan { viewers: 2, rate: None, ..plan(&server) }, Scenario::Attack(options)).await;
+    let Outcome::Attack(figures) = &report.outcome else { panic!("{:?}", report.outcome) };
+    let [noise, silent, tokens, admin] = &figures.attacks[..] else { panic!("{figures:?}") };
+    assert!(noise.counts.datagrams > 100 && noise.counts.datagram_bytes > noise.counts.datagrams, "{noise:?}");
+    assert!(silent.counts.connections > 5 && silent.counts.requests == 0, "{silent:?}");
+    assert!(tokens.counts.requests > 5 && tokens.counts.answers.values().sum::<u64>() > 5, "{tokens:?}");
+    assert_eq!(admin.not_done.as_deref(), Some("it needs --admin"));
+    assert!(figures.attacks.iter().all(|row| row.sessions_lost == 0 && row.packets_lost == 0), "{figures:?}");
+    let names: Vec<&str> = report.phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(names, ["quiet", "noise", "silent-connections", "tokens"]);
+    assert!(noise.newcomer_ms.is_some() && noise.server.is_some() && noise.p99_ratio.is_some(), "{noise:?}");
+    assert!(report.to_table().contains("silent-connections") && report.to_html().contains("<h2>Attacks</h2>"));
 }

@@ -1,5 +1,8 @@
 //! What can be said on the command line, and what it means.
 
+mod attack;
+mod soak;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,11 +15,14 @@ use loadtest::seconds::seconds;
 use media_core::internals::srtp::SrtpProfile;
 use media_core::media::Codec;
 
+use attack::AttackArgs;
+use soak::SoakArgs;
+
 const STATUS: &str = "\
 Exit status:
   0  the test passed: of `run` every payload arrived once and whole at every viewer, of `storm` all viewers joined and the
      standing ones lost nothing, of `narrow` the others received everything, of `knee` a step was good, of `soak` nothing
-     failed and nothing was left behind
+     failed and nothing was left behind, of `attack` every bound held
   1  it did not pass
   2  it could not start, or a report could not be written
   3  it did not pass, but the load test or its machine was a bottleneck: it says nothing about the server
@@ -27,6 +33,7 @@ Examples:
   sluice-loadtest narrow --whip URL --whep URL --viewers 100 --narrow 1 --loss 5
   sluice-loadtest knee --whip URL --whep URL --viewers 100 --step 100 --video h264 --bitrate 2500 --server-pid PID
   sluice-loadtest soak --whip URL --whep URL --seconds 600 --server-pid PID --sessions-url URL
+  sluice-loadtest attack --whip http://127.0.0.1:8080/whip/s{i} --whep http://127.0.0.1:8080/whep/s{i} --datagrams 100000
 ";
 
 /// Publishers and viewers for any WHIP and WHEP server, with real ICE, DTLS and SRTP.
@@ -54,6 +61,10 @@ pub(crate) enum Command {
     /// Viewers and publishers come and go. Tells what is left of them when all have gone.
     #[command(after_help = STATUS)]
     Soak(SoakArgs),
+    /// Hostile inputs beside honest viewers, one kind after the other: from strangers, from authenticated peers, and by HTTP.
+    /// Tells what each cost whom. Only for servers of your own.
+    #[command(after_help = STATUS)]
+    Attack(AttackArgs),
     /// Sends the same packets to as many viewers, and does nothing else: sockets of its own, no server. Prints as JSON
     /// what a packet costs; no server on this machine can come below it at that pace.
     Floor(FloorArgs),
@@ -332,30 +343,6 @@ pub(crate) struct KneeArgs {
     common: Common,
 }
 
-#[derive(Args)]
-pub(crate) struct SoakArgs {
-    /// Viewers at any time
-    #[arg(long, default_value_t = 20)]
-    viewers: usize,
-    /// Seconds of coming and going
-    #[arg(long, default_value = "60", value_parser = seconds)]
-    seconds: Duration,
-    /// Viewers that leave, and others that join, a second
-    #[arg(long, default_value_t = 5.0)]
-    churn: f64,
-    /// Seconds from one restart of a publisher to the next; 0 for none
-    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
-    restart: Duration,
-    /// Seconds that the server has to clean up before what is left is counted
-    #[arg(long, default_value = "5", value_parser = seconds, value_name = "SECONDS")]
-    settle: Duration,
-    /// Where the server lists its live sessions as JSON; of Sluice http://ADMIN/api/v1/sessions?state=live
-    #[arg(long, value_name = "URL")]
-    sessions_url: Option<String>,
-    #[command(flatten)]
-    common: Common,
-}
-
 impl RunArgs {
     pub(crate) fn campaign(self) -> Planned {
         let rate = match self.ramp {
@@ -398,21 +385,6 @@ impl KneeArgs {
             max_p99_ms: self.max_p99,
         };
         self.common.watched(self.viewers, self.seconds, Some(self.rate), scenario)
-    }
-}
-
-impl SoakArgs {
-    pub(crate) fn campaign(self) -> Planned {
-        if self.churn.is_nan() || self.churn <= 0.0 {
-            return Err(RunError::Plan("--churn must be above 0"));
-        }
-        let scenario = Scenario::Soak {
-            churn: self.churn,
-            restart: (!self.restart.is_zero()).then_some(self.restart),
-            settle: self.settle,
-            sessions_url: self.sessions_url,
-        };
-        self.common.watched(self.viewers, self.seconds, None, scenario)
     }
 }
 
