@@ -18,6 +18,7 @@ mod life;
 mod logging;
 mod loss;
 mod paths;
+mod privileges;
 mod raw;
 mod shutdown;
 #[path = "../support/mod.rs"]

@@ -43,10 +43,12 @@ export class Peer {
   console = [];
   hosts = new Set();
 
-  static async open(browser, name, url) {
+  /** `options` are those of the browser's context, `init` runs in the page before its own scripts, with `argument`. */
+  static async open(browser, name, url, { options, init, argument } = {}) {
     const peer = new Peer();
-    const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
     await context.addInitScript(probe);
+    if (init) await context.addInitScript(init, argument);
     peer.name = name;
     peer.page = await context.newPage();
     peer.page.on('console', (message) => peer.console.push(`${message.type()}: ${message.text()}`));
@@ -110,8 +112,8 @@ class Scenario {
     this.browser = browser;
   }
 
-  async open(name, url) {
-    const peer = await Peer.open(this.browser, name, url);
+  async open(name, url, prepared) {
+    const peer = await Peer.open(this.browser, name, url, prepared);
     this.peers.push(peer);
     return peer;
   }
@@ -129,13 +131,13 @@ class Scenario {
   }
 
   /** A page that publishes the fake camera and microphone by itself. */
-  publish(stream, { codec = 'VP8', ...query } = {}) {
-    return this.open('publisher', this.#url('publish', stream, { source: 'camera', codec, ...query }));
+  publish(stream, { codec = 'VP8', ...query } = {}, prepared = {}) {
+    return this.open('publisher', this.#url('publish', stream, { source: 'camera', codec, ...query }), prepared);
   }
 
   /** A page that watches by itself. */
-  watch(stream, query = {}) {
-    return this.open(`viewer ${this.peers.length}`, this.#url('watch', stream, query));
+  watch(stream, query = {}, prepared = {}) {
+    return this.open(`viewer ${this.peers.length}`, this.#url('watch', stream, query), prepared);
   }
 
   /** Waits until a publisher sends frames that the server reports as received. */

@@ -86,6 +86,16 @@ impl Sluice {
         }
     }
 
+    /// The same without any capability; whoever is not root has none anyway.
+    pub(crate) async fn start_unprivileged(args: &[&str]) -> Sluice {
+        if !rustix::process::geteuid().is_root() {
+            return Sluice::start(args).await;
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", BINARY]);
+        Sluice::start_by(command, &[], args).await
+    }
+
     async fn start_by(mut command: Command, environment: &[(&str, &str)], args: &[&str]) -> Sluice {
         forget_settings(&mut command);
         command.envs(environment.iter().copied());
