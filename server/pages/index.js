@@ -34,14 +34,29 @@ function show(streams, text) {
   element("count").textContent = streams.length ? `${live} live` : "";
 }
 
+/** All streams, up to 5,000: nobody reads more. `null` where the list takes a token. */
+async function list() {
+  const streams = [];
+  let url = new URL("streams.json?limit=1000", root);
+  while (url && streams.length < 5000) {
+    const response = await fetch(url, { cache: "no-store" });
+    if (response.status === 401) return null;
+    if (!response.ok) throw new Error(`the server answered ${response.status}`);
+    streams.push(...(await response.json()));
+    const next = response.headers.get("Link")?.match(/<([^>]*)>;\s*rel="next"/);
+    url = next && new URL(next[1], url);
+  }
+  return streams;
+}
+
 async function refresh() {
   try {
-    const response = await fetch(`${root}streams.json`, { cache: "no-store" });
-    if (response.status === 401) {
+    const streams = await list();
+    if (streams === null) {
       show([], "This server does not list its streams. Whoever knows a name can go there below.");
       return;
     }
-    show(await response.json(), "No stream yet. Publish one below and it appears here.");
+    show(streams, "No stream yet. Publish one below and it appears here.");
   } catch {
     show([], "The server does not answer. This page tries again.");
   }

@@ -18,9 +18,10 @@ use media_core::SessionId;
 use media_core::ledger::Reason;
 use media_core::stats::ShardSnapshot;
 use serde::{Deserialize, Serialize};
-use signaling::{Problem, SessionState, SessionView, Signaling, Slug, StreamView};
+use signaling::{Problem, SessionFilter, SessionState, SessionView, Signaling, Slug};
 
 use crate::metrics::{Metrics, Population};
+use crate::paging::{self, Part, bad_request};
 
 /// Shards answer within milliseconds; one that does not for this long is stuck, and a scrape must not hang with it.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -145,48 +146,53 @@ async fn version(State(admin): State<Arc<Admin>>) -> Json<Version> {
     })
 }
 
-async fn streams(State(admin): State<Arc<Admin>>) -> Json<Vec<StreamView>> {
-    Json(admin.signaling.registry().streams())
+async fn streams(
+    State(admin): State<Arc<Admin>>,
+    part: Result<Query<Part>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let part = paging::read(part)?;
+    let page = admin.signaling.registry().streams_page(part.cursor.as_deref(), part.limit());
+    Ok((part.next(page.next, &[]), Json(page.entries)).into_response())
 }
 
-/// `?stream=NAME&state=STATE`
+/// `?stream=NAME&state=STATE&limit=N&cursor=C`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Filter {
+struct SessionsQuery {
     stream: Option<String>,
     state: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
 }
 
-impl Filter {
+impl SessionsQuery {
     /// What `state` selects: one state, or `live` for all but `closed`.
-    fn selects(&self) -> Result<impl Fn(&SessionView) -> bool + '_, String> {
-        let state = match self.state.as_deref() {
-            None | Some("live") => None,
-            Some(name) => Some(name.parse::<SessionState>().map_err(|_| {
+    fn filter(&self) -> Result<SessionFilter, Problem> {
+        let live = self.state.as_deref() == Some("live");
+        let one = self.state.as_deref().filter(|_| !live).map(|name| {
+            name.parse::<SessionState>().map_err(|_| {
                 let names: Vec<_> = SessionState::ALL.iter().map(|state| state.as_str()).collect();
-                format!("state: unknown value; allowed: live, {}", names.join(", "))
-            })?),
-        };
-        let live_only = self.state.as_deref() == Some("live");
-        Ok(move |view: &SessionView| {
-            self.stream.as_ref().is_none_or(|stream| *stream == view.stream)
-                && state.is_none_or(|state| state == view.state)
-                && !(live_only && view.state == SessionState::Closed)
-        })
+                bad_request(format!("state: unknown value; allowed: live, {}", names.join(", ")))
+            })
+        });
+        Ok(SessionFilter { stream: self.stream.clone(), state: one.transpose()?, live })
     }
 }
 
 async fn sessions(
     State(admin): State<Arc<Admin>>,
-    filter: Result<Query<Filter>, QueryRejection>,
-) -> Result<Json<Vec<SessionView>>, Problem> {
-    let bad_request = |detail| Problem::new(Slug::BadRequest, detail);
-    let Query(filter) = filter.map_err(|error| bad_request(error.body_text()))?;
-    let selects = filter.selects().map_err(bad_request)?;
+    query: Result<Query<SessionsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let query = paging::read(query)?;
+    let filter = query.filter()?;
+    let part = Part { limit: query.limit, cursor: query.cursor };
+    let after = part.cursor.as_deref().map(str::parse).transpose();
+    let after =
+        after.map_err(|_| bad_request("cursor: none of this list; the Link header of the page before has it"))?;
     admin.refresh().await;
-    let mut views = admin.signaling.registry().sessions();
-    views.retain(|view| selects(view));
-    Ok(Json(views))
+    let page = admin.signaling.registry().sessions_page(&filter, after, part.limit());
+    let same = [("stream", query.stream.as_deref()), ("state", query.state.as_deref())];
+    Ok((part.next(page.next, &same), Json(page.entries)).into_response())
 }
 
 async fn session(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<SessionView>, Problem> {

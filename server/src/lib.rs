@@ -9,5 +9,6 @@ mod follow;
 pub mod listener;
 pub mod metrics;
 pub mod pages;
+mod paging;
 pub mod run;
 pub mod telemetry;

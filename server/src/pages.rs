@@ -4,7 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use signaling::{Access, Problem, Signaling, Slug, method_label};
 
 use crate::metrics::Metrics;
+use crate::paging::{self, Part};
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -159,7 +161,11 @@ struct ListedStream {
 
 /// The names of the streams. Where no token is configured everything is public, and so is this list; else it takes a token
 /// that is good for all streams, since a name may be all that a viewer needs.
-async fn streams(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Response {
+async fn streams(
+    State(pages): State<Arc<Pages>>,
+    headers: HeaderMap,
+    part: Result<Query<Part>, QueryRejection>,
+) -> Response {
     let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     // No stream has the name `*`: only tokens for all streams cover it.
     match pages.signaling.config().tokens.check("*", authorization) {
@@ -170,8 +176,13 @@ async fn streams(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Respons
             return Problem::new(Slug::Unauthorized, detail).challenge(error).into_response();
         }
     }
-    let views = pages.signaling.registry().streams().into_iter();
+    let part = match paging::read(part) {
+        Ok(part) => part,
+        Err(problem) => return problem.into_response(),
+    };
+    let page = pages.signaling.registry().streams_page(part.cursor.as_deref(), part.limit());
+    let views = page.entries.into_iter();
     let list: Vec<_> =
         views.map(|view| ListedStream { stream: view.stream, live: view.live, viewers: view.viewers }).collect();
-    ([(header::CACHE_CONTROL, "no-store")], Json(list)).into_response()
+    ([(header::CACHE_CONTROL, "no-store")], part.next(page.next, &[]), Json(list)).into_response()
 }

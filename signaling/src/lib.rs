@@ -41,7 +41,7 @@ pub use config::{AllowedOrigins, PublishTakeover, SignalingConfig};
 pub use media_plane::MediaPlane;
 pub use observer::{Observer, Resource};
 pub use problem::{Problem, Slug};
-pub use registry::{Counts, Registry};
+pub use registry::{BadCursor, Counts, Page, Registry, SessionCursor, SessionFilter};
 pub use router::{method_label, router};
 pub use service::Signaling;
 pub use view::{SessionState, SessionView, StageView, StreamView, TrackView};

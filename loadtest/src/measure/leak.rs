@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use reqwest::Url;
+use reqwest::header::LINK;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -55,9 +57,24 @@ impl Footprint {
 }
 
 async fn count_sessions(url: &str) -> Option<u64> {
-    let request = reqwest::Client::new().get(url).timeout(Duration::from_secs(10));
-    let text = request.send().await.ok()?.error_for_status().ok()?.text().await.ok()?;
-    count(&serde_json::from_str(&text).ok()?)
+    let http = reqwest::Client::new();
+    let (mut url, mut sessions) = (Url::parse(url).ok()?, 0);
+    loop {
+        let request = http.get(url.clone()).timeout(Duration::from_secs(10));
+        let reply = request.send().await.ok()?.error_for_status().ok()?;
+        let next = reply.headers().get(LINK).and_then(|link| next_page(&url, link.to_str().ok()?));
+        sessions += count(&serde_json::from_str(&reply.text().await.ok()?).ok()?)?;
+        match next {
+            Some(next) => url = next,
+            None => return Some(sessions),
+        }
+    }
+}
+
+/// Where `rel="next"` of a `Link` header leads (RFC 8288).
+fn next_page(base: &Url, link: &str) -> Option<Url> {
+    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    parameters.contains("rel=\"next\"").then(|| base.join(target).ok())?
 }
 
 /// The length of a list, or of the first list in an object.
@@ -221,6 +238,15 @@ mod tests {
         assert_eq!((of(short).found(), of(long).found().len()), (Vec::new(), 1));
         let scrapes = Some(ScrapeFigures { answered: 9, failed: 1, slowest_ms: 1.0 });
         assert_eq!(Leaks { scrapes, ..of(short) }.found(), ["1 scrapes were not answered"]);
+    }
+
+    #[test]
+    fn lists_by_pages_are_read_to_the_end() {
+        let base = Url::parse("http://127.0.0.1:8081/api/v1/sessions?state=live").unwrap();
+        let next = next_page(&base, "<?cursor=1-2&limit=500&state=live>; rel=\"next\"").unwrap();
+        assert_eq!(next.as_str(), "http://127.0.0.1:8081/api/v1/sessions?cursor=1-2&limit=500&state=live");
+        assert_eq!(next_page(&base, "<?cursor=1-2>; rel=\"prev\""), None);
+        assert_eq!(next_page(&base, "nonsense"), None);
     }
 
     #[test]

@@ -126,3 +126,41 @@ async fn a_draining_server_takes_no_session() {
     let post = Request::post("/whip/cam").header("content-type", "application/sdp").body(Body::from(OFFER)).unwrap();
     send(&rig.public, post).await.assert_problem(503, "overloaded");
 }
+
+/// The path of `rel="next"`, resolved against that of the request.
+fn next_of(path: &str, reply: &crate::common::Reply) -> Option<String> {
+    let link = reply.headers.get("link")?.to_str().unwrap();
+    let target = link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap();
+    Some(format!("{}{target}", path.split('?').next().unwrap()))
+}
+
+// Low: session lists without pages.
+#[tokio::test]
+async fn lists_come_in_pages_that_lead_on_to_the_next_one() {
+    let rig = rig(SignalingConfig::default());
+    for number in 0..7 {
+        let post = Request::post(format!("/whip/cam{number}")).header("content-type", "application/sdp");
+        assert_eq!(send(&rig.public, post.body(Body::from(OFFER)).unwrap()).await.status, 201);
+    }
+    for (router, list, key) in [
+        (&rig.operator, "/api/v1/sessions?state=live&limit=3", "id"),
+        (&rig.operator, "/api/v1/streams?limit=3", "stream"),
+        (&rig.public, "/streams.json?limit=3", "stream"),
+    ] {
+        let (mut seen, mut lengths) = (std::collections::BTreeSet::new(), Vec::new());
+        let mut path = Some(list.to_owned());
+        while let Some(page) = path {
+            let reply = get(router, &page).await;
+            assert_eq!(reply.status, 200, "{}", reply.body);
+            let entries = reply.json().as_array().unwrap().clone();
+            lengths.push(entries.len());
+            seen.extend(entries.iter().map(|entry| entry[key].as_str().unwrap().to_owned()));
+            path = next_of(list, &reply);
+            assert!(path.as_ref().is_none_or(|path| path.contains("state=live") == list.contains("state=live")));
+        }
+        assert_eq!((lengths, seen.len()), (vec![3, 3, 1], 7), "{list}");
+        get(router, &format!("{list}&nonsense=1")).await.assert_problem(400, "bad-request");
+    }
+    get(&rig.operator, "/api/v1/sessions?cursor=x").await.assert_problem(400, "bad-request");
+    assert!(get(&rig.operator, "/api/v1/sessions").await.headers.get("link").is_none());
+}

@@ -2,6 +2,7 @@
 //!
 //! Locks: a stream's entry may be held while a session's is taken, never the other way round.
 
+mod page;
 mod session_record;
 mod stream_record;
 
@@ -19,6 +20,7 @@ use media_core::stats::ShardSnapshot;
 use media_core::{CoreEvent, SessionId, ShardIndex, StreamId};
 use tokio::sync::mpsc;
 
+pub use self::page::{BadCursor, Page, SessionCursor, SessionFilter};
 use self::session_record::{End, unix_ms};
 pub(crate) use self::session_record::{NewSession, SessionRecord};
 pub(crate) use self::stream_record::Published;
@@ -34,6 +36,7 @@ use crate::view::{SessionView, StreamView};
 
 /// All streams and sessions of this process.
 pub struct Registry {
+    started: Instant,
     streams: DashMap<String, StreamRecord>,
     sessions: DashMap<SessionId, SessionRecord>,
     secrets: DashMap<String, SessionId>,
@@ -68,6 +71,7 @@ impl Registry {
     /// An empty registry.
     pub fn new(observer: Arc<dyn Observer>) -> Registry {
         Registry {
+            started: clock::now(),
             streams: DashMap::new(),
             sessions: DashMap::new(),
             secrets: DashMap::new(),

@@ -15,7 +15,7 @@ use media_core::negotiation::FormatInUse;
 use media_core::stats::ShardSnapshot;
 use media_core::stats::{SessionSnapshot, SessionStats};
 use media_core::{CoreEvent, SessionId};
-use signaling::{Observer, Resource, SessionState, Signaling, SignalingConfig, router};
+use signaling::{Observer, Resource, SessionFilter, SessionState, Signaling, SignalingConfig, router};
 use support::{App, FakeMediaPlane, golden, now};
 
 async fn publish(app: &App) -> SessionId {
@@ -156,6 +156,55 @@ async fn figures_are_those_of_the_last_snapshot_and_then_the_final_ones() {
     assert_eq!(snapshot(3), 3);
     end(&app, id, Reason::PeerClosed);
     assert_eq!(snapshot(4), 9);
+}
+
+// Low: session lists without pages.
+#[tokio::test]
+async fn pages_show_each_session_once_while_others_come_and_go() {
+    let app = App::new(SignalingConfig::default());
+    let registry = app.signaling.registry();
+    publish(&app).await;
+    for _ in 0..9 {
+        watch(&app).await;
+    }
+    let all: Vec<_> = registry.sessions().iter().map(|view| view.id).collect();
+    let filter = SessionFilter::default();
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = registry.sessions_page(&filter, after, 3);
+        assert!(page.entries.len() <= 3);
+        seen.extend(page.entries.iter().map(|view| view.id));
+        let Some(next) = page.next else { break };
+        after = Some(next.to_string().parse().unwrap());
+        if seen.len() == 3 {
+            // One that was shown is gone for good, and a new one comes.
+            end(&app, seen[1], Reason::PeerClosed);
+            watch(&app).await;
+        }
+    }
+    assert_eq!(seen.len(), 11);
+    assert_eq!(seen[..10], all);
+    let viewers = SessionFilter { stream: Some("s".to_owned()), live: true, ..SessionFilter::default() };
+    assert_eq!(registry.sessions_page(&viewers, None, 100).entries.len(), 10, "one has ended");
+    assert_eq!(registry.sessions_page(&viewers, None, 10).next, None, "exactly full is the last one");
+    let none = SessionFilter { stream: Some("t".to_owned()), ..SessionFilter::default() };
+    assert!(registry.sessions_page(&none, None, 10).entries.is_empty());
+}
+
+#[tokio::test]
+async fn pages_of_streams_go_by_name() {
+    let app = App::new(SignalingConfig::default());
+    for name in ["c", "a", "e", "b", "d"] {
+        assert_eq!(app.post(&format!("/whip/{name}"), &golden("chromium-publish")).await.status, 201);
+    }
+    let registry = app.signaling.registry();
+    let names = |after: Option<&str>| {
+        let page = registry.streams_page(after, 2);
+        (page.entries.into_iter().map(|view| view.stream).collect::<Vec<_>>(), page.next)
+    };
+    assert_eq!(names(None), (vec!["a".to_owned(), "b".to_owned()], Some("b".to_owned())));
+    assert_eq!(names(Some("bb")), (vec!["c".to_owned(), "d".to_owned()], Some("d".to_owned())));
+    assert_eq!(names(Some("d")), (vec!["e".to_owned()], None));
 }
 
 // OPS-08
