@@ -12,7 +12,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
-use signaling::{Access, Problem, Signaling, Slug, method_label};
+use signaling::{Access, ClientAddress, Problem, Signaling, Slug, method_label};
 
 use crate::metrics::Metrics;
 use crate::paging::{self, Part};
@@ -74,7 +74,21 @@ pub fn router(signaling: Arc<Signaling>, metrics: Arc<Metrics>) -> Router {
         })
         .layer(from_fn_with_state(Arc::clone(&pages), finish))
         .with_state(pages);
-    signaling::router(signaling).merge(own)
+    guarded(signaling::router(Arc::clone(&signaling)).merge(own), signaling)
+}
+
+/// Routes of the public listener behind what comes before all of them.
+pub fn guarded(router: Router, signaling: Arc<Signaling>) -> Router {
+    router.layer(from_fn_with_state(signaling, guard))
+}
+
+/// Finds out whose a request is.
+async fn guard(State(signaling): State<Arc<Signaling>>, mut request: Request, next: Next) -> Response {
+    let config = signaling.config();
+    let peer = ClientAddress::of(request.extensions()).0;
+    let client = ClientAddress::behind(peer, request.headers(), &config.trusted_proxies);
+    request.extensions_mut().insert(client);
+    next.run(request).await
 }
 
 /// Scripts, styles and connections from this server only; the origin of a configured public URL is this server too.

@@ -1,7 +1,9 @@
 //! The settings of signalling, with their defaults and the reasons for them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use media_core::{CoreConfig, IceMode};
 use strum::{Display, EnumString};
 
@@ -21,6 +23,8 @@ pub struct SignalingConfig {
     pub public_base_url: Option<String>,
     /// Origins whose pages may use the endpoints (CORS). Default any: access is a matter of tokens, not of cookies.
     pub allowed_origins: AllowedOrigins,
+    /// Proxies whose word on the client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
     /// Accept a trickle PATCH without If-Match whose credentials are the current ones (TRK-07).
     pub lenient_if_match: bool,
     /// Live sessions at most; beyond it POST gets 503.
@@ -49,6 +53,13 @@ pub enum PublishTakeover {
     Always,
 }
 
+impl SignalingConfig {
+    /// Whether an address is that of a trusted proxy.
+    pub fn is_trusted_proxy(&self, ip: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|prefix| prefix.contains(&ip))
+    }
+}
+
 impl Default for SignalingConfig {
     fn default() -> SignalingConfig {
         SignalingConfig {
@@ -57,6 +68,7 @@ impl Default for SignalingConfig {
             ice_mode: IceMode::Lite,
             public_base_url: None,
             allowed_origins: AllowedOrigins::Any,
+            trusted_proxies: Vec::new(),
             lenient_if_match: false,
             max_sessions: 20_000,
             slash_names: false,

@@ -13,6 +13,7 @@ mod cors;
 mod endpoint;
 mod establish;
 mod extract;
+mod forwarded;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod limits;

@@ -4,6 +4,7 @@
 //! server want, and [`render`] writes the reference file, the table for people and the effective configuration.
 
 pub mod addresses;
+pub mod http_values;
 pub mod load;
 pub mod render;
 pub mod resolve;

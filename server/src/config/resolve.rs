@@ -208,6 +208,7 @@ fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<Signa
         } else {
             AllowedOrigins::List(settings.cors_origins.iter().map(|origin| origin.0.clone()).collect())
         },
+        trusted_proxies: settings.trusted_proxies.iter().map(|prefix| prefix.0).collect(),
         max_sessions: settings.max_sessions,
         lenient_if_match: settings.lenient_if_match,
         slash_names: settings.slash_names,

@@ -7,6 +7,7 @@ use media_core::{CoreConfig, IceMode};
 use serde::{Deserialize, Serialize};
 use signaling::SignalingConfig;
 
+use super::http_values::ProxyPrefix;
 use super::values::{self, AccessToken, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, Takeover};
 
 /// What is fixed about one setting, for help texts, errors and the reference file.
@@ -92,6 +93,10 @@ settings! {
         /// Web origins whose pages may use WHIP and WHEP here. Repeatable.
         cors_origins: Vec<Origin> = vec![Origin::any()], "SLUICE_CORS_ORIGINS", "ORIGIN",
             "* or origins, such as https://app.example.org", value_delimiter = ',';
+        /// Proxies in front, by address or prefix, whose `X-Forwarded-For` (or else `Forwarded`) says whose a request is, and
+        /// whose connections have no bound of their own. Repeatable. Unset: each peer is the client.
+        trusted_proxies: Vec<ProxyPrefix> = Vec::new(), "SLUICE_TRUSTED_PROXIES", "IP[/LENGTH]",
+            "addresses or prefixes, such as 10.0.0.7 or 10.0.0.0/8", value_delimiter = ',';
         /// TCP connections of each listener at a time. Beyond it the one that has been quiet for the longest time is closed.
         max_connections: usize = 8192, "SLUICE_MAX_CONNECTIONS", "N",
             "1 or more";

@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 #[error("{0}")]
 pub struct BadValue(pub String);
 
-fn bad(text: impl Into<String>) -> BadValue {
+pub(super) fn bad(text: impl Into<String>) -> BadValue {
     BadValue(text.into())
 }
 
@@ -35,6 +35,8 @@ macro_rules! by_text {
         }
     )+};
 }
+
+pub(super) use by_text;
 
 by_text!(BaseUrl, Origin, AccessToken, Ice, Takeover, LogFilter, LogFormat, PublicHost);
 

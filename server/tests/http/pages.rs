@@ -1,8 +1,14 @@
 //! The web pages.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use axum::body::Body;
+use axum::routing::get as on_get;
+use axum::{Extension, Router};
 use http::Request;
-use signaling::{SignalingConfig, Tokens};
+use signaling::{ClientAddress, SignalingConfig, Tokens};
+use server::pages;
 
 use crate::common::{Reply, get, rig, send};
 
@@ -124,4 +130,19 @@ async fn the_type_of_a_problem_leads_to_its_title() {
     assert_eq!(reply.status, 200);
     assert!(reply.body.starts_with("stream-not-live (409"), "{}", reply.body);
     get(&rig.public, "/problems/unheard-of").await.assert_problem(404, "not-found");
+}
+
+// H2
+#[tokio::test]
+async fn routes_see_the_client_behind_a_trusted_proxy_and_no_made_up_one() {
+    let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+    let rig = rig(SignalingConfig { trusted_proxies, ..SignalingConfig::default() });
+    let echo =
+        Router::new().route("/", on_get(async |Extension(ClientAddress(ip)): Extension<ClientAddress>| ip.to_string()));
+    let routes = pages::guarded(echo, Arc::clone(&rig.signaling));
+    for (peer, client) in [([10, 0, 0, 1], "192.0.2.9"), ([198, 51, 100, 1], "198.51.100.1")] {
+        let request = Request::get("/").header("x-forwarded-for", "203.0.113.66, 192.0.2.9");
+        let request = request.extension(ClientAddress(IpAddr::from(peer)));
+        assert_eq!(send(&routes, request.body(Body::empty()).unwrap()).await.body, client);
+    }
 }
