@@ -1,11 +1,11 @@
 //! The open HTTP connections: how many there may be, of whom, and which of them gives place to another.
 //!
-//! A connection is quiet while no request of it is in progress. Where the bounds or the file descriptors are reached, the one
-//! that has been quiet for the longest time is closed: whoever holds connections without using them shuts nobody out.
+//! A connection is quiet while no request of it is in progress. Where the bounds or the file descriptors are reached, a quiet
+//! one is closed: whoever holds connections without using them shuts nobody out. Who holds the most gives place first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +15,28 @@ use tokio::time::Instant;
 
 use crate::metrics::{Closed, Metrics};
 
-/// A connection that is quiet for less may just be beginning, or its answer be on its way: it gives no place.
-const GRACE: Duration = Duration::from_secs(1);
+/// A connection that is quiet for less may just be beginning, or its answer be on its way: it gives no place to another one of
+/// its address.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
+/// Where the bound of a listener is reached, an address with so many times more quiet connections than the newcomer's gives
+/// place at once, even if they may just be beginning.
+const GREED: usize = 4;
+
+/// Files that connections of the public listener leave to the admin listener (half of them) and to everything else that
+/// opens one while the server runs: scrapes, look-ups of names, reloads.
+const RESERVED_FILES: usize = 128;
+
+/// Bytes that may come between the heads of two requests. The largest body that is read has 64 KiB; what is far beyond are
+/// frames that ask for nothing, such as SETTINGS, PING or CONTINUATION of HTTP/2.
+const MAX_UNASKED: u64 = 1024 * 1024;
+
+/// Requests that a client may abandon beyond those that it lets be answered (rapid reset of HTTP/2, CVE-2023-44487). A page
+/// that is left abandons a handful.
+const MAX_ABANDONED: u64 = 100;
 
 /// Which of the two listeners.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Listener {
     /// WHIP, WHEP and the pages.
@@ -35,37 +52,107 @@ impl Listener {
     }
 }
 
-/// How many connections each listener holds.
+/// How many connections there may be, and for how long one may be of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// At a time.
+    /// Of the public listener, at a time.
     pub total: usize,
     /// Of them from one IPv4 address, or from one /64 of IPv6, which is one customer's.
     pub per_address: usize,
+    /// Of the admin listener.
+    pub admin: usize,
+    /// Deadlines of each.
+    pub times: Times,
 }
+
+/// Deadlines of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// A request's head must be complete in this time, counted from the connection's begin or from the end of the request
+    /// before (HTTP-07). Over HTTP/1.1 this bounds idle connections as well.
+    pub head: Duration,
+    /// A connection without request for this long is told to end, by GOAWAY over HTTP/2. Browsers keep one for minutes.
+    pub idle: Duration,
+    /// One that was told to end, and still has an answer that the client does not read, is closed after this time.
+    pub linger: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> ConnectionLimits {
+        ConnectionLimits { total: 8192, per_address: 2048, admin: 64, times: Times::default() }
+    }
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times { head: Duration::from_secs(10), idle: Duration::from_secs(60), linger: Duration::from_secs(30) }
+    }
+}
+
+impl ConnectionLimits {
+    /// What of it there is room for where the process can open so many files more.
+    #[must_use]
+    pub fn within_files(self, free: usize) -> ConnectionLimits {
+        let reserved = RESERVED_FILES.min(free / 2);
+        let admin = self.admin.min(reserved / 2).max(1);
+        ConnectionLimits { total: self.total.min(free - reserved).max(1), admin, ..self }
+    }
+
+    fn total_of(&self, listener: Listener) -> usize {
+        match listener {
+            Listener::Public => self.total,
+            Listener::Admin => self.admin,
+        }
+    }
+}
+
+/// Whether an address is that of a trusted proxy, whose connections are many clients'.
+pub type IsProxy = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// The open connections of both listeners.
 pub struct Connections {
     limits: ConnectionLimits,
+    is_proxy: IsProxy,
     metrics: Arc<Metrics>,
     open: Mutex<Open>,
     /// Told when a connection has ended.
     ended: Notify,
+    /// The admin listener has a client and no file for it.
+    admin_waits: AtomicBool,
 }
+
+/// A place in the order of quiet connections.
+type Quiet = (Instant, u64);
 
 #[derive(Default)]
 struct Open {
     next: u64,
     entries: HashMap<u64, Entry>,
-    counts: HashMap<(bool, IpAddr), usize>,
-    totals: [usize; 2],
-    /// Quiet connections, the longest quiet one first.
-    quiet: BTreeSet<(Instant, u64)>,
+    /// Of addresses that are no proxies'.
+    addresses: HashMap<(Listener, IpAddr), OfAddress>,
+    listeners: [OfListener; 2],
+}
+
+#[derive(Default)]
+struct OfAddress {
+    count: usize,
+    /// The longest quiet one first.
+    quiet: BTreeSet<Quiet>,
+}
+
+#[derive(Default)]
+struct OfListener {
+    total: usize,
+    /// The longest quiet one first.
+    quiet: BTreeSet<Quiet>,
+    /// Addresses by their number of quiet connections.
+    ranking: BTreeSet<(usize, IpAddr)>,
 }
 
 struct Entry {
     listener: Listener,
-    address: IpAddr,
+    /// `None` of a proxy.
+    address: Option<IpAddr>,
     requests: usize,
     quiet_since: Option<Instant>,
     evicted: Arc<Notify>,
@@ -78,41 +165,80 @@ pub struct Connection {
     connections: Arc<Connections>,
     evicted: Arc<Notify>,
     requested: AtomicBool,
+    /// Bytes received since the last request's head.
+    unasked: AtomicU64,
+    /// Requests abandoned, less those answered.
+    abandoned: AtomicU64,
 }
 
 impl Connections {
-    /// None yet.
+    /// None yet, and no proxies.
     pub fn new(limits: ConnectionLimits, metrics: Arc<Metrics>) -> Arc<Connections> {
-        Arc::new(Connections { limits, metrics, open: Mutex::default(), ended: Notify::new() })
+        Connections::behind_proxies(limits, metrics, Box::new(|_| false))
+    }
+
+    /// None yet; addresses of proxies have no bound of their own.
+    pub fn behind_proxies(limits: ConnectionLimits, metrics: Arc<Metrics>, is_proxy: IsProxy) -> Arc<Connections> {
+        let (open, ended, admin_waits) = (Mutex::default(), Notify::new(), AtomicBool::new(false));
+        Arc::new(Connections { limits, is_proxy, metrics, open, ended, admin_waits })
+    }
+
+    pub(crate) fn times(&self) -> Times {
+        self.limits.times
     }
 
     /// Takes a connection in; `None` if its listener or its address has all that it may, and none of them gives place.
     pub(crate) fn admit(self: &Arc<Connections>, listener: Listener, remote: ClientAddress) -> Option<Connection> {
         let now = Instant::now();
-        let address = remote.customer();
+        let address = self.counted(listener, remote);
         let mut open = self.lock();
-        let of_address = open.counts.get(&key(listener, address)).copied().unwrap_or(0);
-        let admitted = (of_address < self.limits.per_address
-            || self.evict(&mut open, now, |entry| entry.listener == listener && entry.address == address))
-            && (open.totals[listener as usize] < self.limits.total
-                || self.evict(&mut open, now, |entry| entry.listener == listener));
-        if !admitted {
-            drop(open);
-            self.metrics.connection_closed(listener, Closed::Refused);
-            return None;
+        let mine = address.map_or(0, |address| open.count(listener, address));
+        if let Some(address) = address.filter(|_| mine >= self.limits.per_address) {
+            let oldest = open.longest_quiet_of(listener, address).filter(|quiet| is_over(*quiet, now));
+            if !self.evict(&mut open, oldest) {
+                return None;
+            }
+        }
+        if open.listeners[listener as usize].total >= self.limits.total_of(listener) {
+            let candidate =
+                open.of_the_greediest(listener, GREED * (mine + 1)).or_else(|| open.longest_quiet(listener, now));
+            if !self.evict(&mut open, candidate) {
+                return None;
+            }
         }
         let evicted = Arc::new(Notify::new());
         let id = open.insert(now, listener, address, Arc::clone(&evicted));
         drop(open);
         self.metrics.connection_opened(listener);
-        let requested = AtomicBool::new(false);
-        Some(Connection { id, listener, connections: Arc::clone(self), evicted, requested })
+        Some(Connection {
+            id,
+            listener,
+            connections: Arc::clone(self),
+            evicted,
+            requested: AtomicBool::new(false),
+            unasked: AtomicU64::new(0),
+            abandoned: AtomicU64::new(0),
+        })
     }
 
-    /// Closes the connection that has been quiet for the longest time, of whichever listener; false if none gives place.
+    /// Whether the listener has all that it may while this address has not: a place may become free in a moment.
+    pub(crate) fn is_full_for(&self, listener: Listener, remote: ClientAddress) -> bool {
+        let open = self.lock();
+        let mine = self.counted(listener, remote).map_or(0, |address| open.count(listener, address));
+        open.listeners[listener as usize].total >= self.limits.total_of(listener) && mine < self.limits.per_address
+    }
+
+    /// A connection was not taken in.
+    pub(crate) fn refused(&self, listener: Listener) {
+        self.metrics.connection_closed(listener, Closed::Refused);
+    }
+
+    /// Closes a quiet connection of the public listener, as files are short; false if none gives place. Those of the admin
+    /// listener stay: they are the operator's eyes.
     pub(crate) fn make_room(&self) -> bool {
-        let mut open = self.lock();
-        self.evict(&mut open, Instant::now(), |_| true)
+        let (mut open, now) = (self.lock(), Instant::now());
+        let candidate = open.longest_quiet(Listener::Public, now);
+        self.evict(&mut open, candidate)
     }
 
     /// Waits until some connection has ended, at most so long.
@@ -120,11 +246,23 @@ impl Connections {
         let _ = tokio::time::timeout(within, self.ended.notified()).await;
     }
 
-    fn evict(&self, open: &mut Open, now: Instant, wanted: impl Fn(&Entry) -> bool) -> bool {
-        let old_enough = open.quiet.iter().take_while(|(since, _)| now.saturating_duration_since(*since) >= GRACE);
-        let mut candidates = old_enough.map(|&(_, id)| id);
-        let Some(id) = candidates.find(|id| open.entries.get(id).is_some_and(&wanted)) else { return false };
-        let Some(entry) = open.remove(id) else { return false };
+    /// Notes whether the admin listener has a client and no file for it. The next file is then its own.
+    pub(crate) fn set_admin_waits(&self, waits: bool) {
+        self.admin_waits.store(waits, Ordering::Relaxed);
+    }
+
+    pub(crate) fn admin_waits(&self) -> bool {
+        self.admin_waits.load(Ordering::Relaxed)
+    }
+
+    /// The address that a connection counts for.
+    fn counted(&self, listener: Listener, remote: ClientAddress) -> Option<IpAddr> {
+        let is_proxy = listener == Listener::Public && (self.is_proxy)(remote.0.to_canonical());
+        (!is_proxy).then(|| remote.customer())
+    }
+
+    fn evict(&self, open: &mut Open, candidate: Option<Quiet>) -> bool {
+        let Some(entry) = candidate.and_then(|(_, id)| open.remove(id)) else { return false };
         entry.evicted.notify_one();
         self.metrics.connection_closed(entry.listener, Closed::Evicted);
         true
@@ -135,35 +273,88 @@ impl Connections {
     }
 }
 
+/// Whether a connection has been quiet for longer than one that is just beginning.
+fn is_over((since, _): Quiet, now: Instant) -> bool {
+    now.saturating_duration_since(since) >= GRACE
+}
+
 impl Open {
-    fn insert(&mut self, now: Instant, listener: Listener, address: IpAddr, evicted: Arc<Notify>) -> u64 {
+    fn count(&self, listener: Listener, address: IpAddr) -> usize {
+        self.addresses.get(&(listener, address)).map_or(0, |of| of.count)
+    }
+
+    fn longest_quiet_of(&self, listener: Listener, address: IpAddr) -> Option<Quiet> {
+        self.addresses.get(&(listener, address))?.quiet.first().copied()
+    }
+
+    fn longest_quiet(&self, listener: Listener, now: Instant) -> Option<Quiet> {
+        self.listeners[listener as usize].quiet.first().copied().filter(|quiet| is_over(*quiet, now))
+    }
+
+    /// The longest quiet connection of the address that has the most of them, if it has more than so many. It gives place at
+    /// once, else whoever opens many a second would shut all others out.
+    fn of_the_greediest(&self, listener: Listener, more_than: usize) -> Option<Quiet> {
+        let &(count, address) = self.listeners[listener as usize].ranking.last()?;
+        if count > more_than { self.longest_quiet_of(listener, address) } else { None }
+    }
+
+    fn insert(&mut self, now: Instant, listener: Listener, address: Option<IpAddr>, evicted: Arc<Notify>) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.entries.insert(id, Entry { listener, address, requests: 0, quiet_since: Some(now), evicted });
-        self.quiet.insert((now, id));
-        *self.counts.entry(key(listener, address)).or_insert(0) += 1;
-        self.totals[listener as usize] += 1;
+        self.entries.insert(id, Entry { listener, address, requests: 0, quiet_since: None, evicted });
+        self.listeners[listener as usize].total += 1;
+        if let Some(address) = address {
+            self.addresses.entry((listener, address)).or_default().count += 1;
+        }
+        self.set_quiet(id, Some(now));
         id
     }
 
     fn remove(&mut self, id: u64) -> Option<Entry> {
+        self.set_quiet(id, None);
         let entry = self.entries.remove(&id)?;
-        if let Some(since) = entry.quiet_since {
-            self.quiet.remove(&(since, id));
-        }
-        self.totals[entry.listener as usize] -= 1;
-        let key = key(entry.listener, entry.address);
-        if let Some(count) = self.counts.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&key);
+        self.listeners[entry.listener as usize].total -= 1;
+        if let Some(address) = entry.address
+            && let Some(of) = self.addresses.get_mut(&(entry.listener, address))
+        {
+            of.count -= 1;
+            if of.count == 0 {
+                self.addresses.remove(&(entry.listener, address));
             }
         }
         Some(entry)
     }
+
+    /// Moves a connection among the quiet ones, or from there.
+    fn set_quiet(&mut self, id: u64, since: Option<Instant>) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut entry.quiet_since, since);
+        let change = |quiet: &mut BTreeSet<Quiet>| {
+            if let Some(before) = before {
+                quiet.remove(&(before, id));
+            }
+            quiet.extend(since.map(|since| (since, id)));
+        };
+        let of_listener = &mut self.listeners[entry.listener as usize];
+        change(&mut of_listener.quiet);
+        if let Some(address) = entry.address
+            && let Some(of) = self.addresses.get_mut(&(entry.listener, address))
+        {
+            of_listener.ranking.remove(&(of.quiet.len(), address));
+            change(&mut of.quiet);
+            if !of.quiet.is_empty() {
+                of_listener.ranking.insert((of.quiet.len(), address));
+            }
+        }
+    }
 }
 
 impl Connection {
+    /// Its deadlines.
+    pub(crate) fn times(&self) -> Times {
+        self.connections.times()
+    }
+
     /// Resolves when it has to give place.
     pub(crate) async fn evicted(&self) {
         self.evicted.notified().await;
@@ -174,22 +365,47 @@ impl Connection {
         self.requested.load(Ordering::Relaxed)
     }
 
-    /// No request came in time.
-    pub(crate) fn closed_without_request(&self) {
-        self.connections.metrics.connection_closed(self.listener, Closed::NoRequest);
+    /// Since when no request is in progress; `None` while one is.
+    pub(crate) fn quiet_since(&self) -> Option<Instant> {
+        self.connections.lock().entries.get(&self.id)?.quiet_since
+    }
+
+    /// The server closes it.
+    pub(crate) fn closed(&self, why: Closed) {
+        self.connections.metrics.connection_closed(self.listener, why);
+    }
+
+    /// Bytes were received. False if they are more than any client sends that asks for something.
+    pub(crate) fn received(&self, bytes: usize) -> bool {
+        let before = self.unasked.fetch_add(bytes as u64, Ordering::Relaxed);
+        let is_flood = before + bytes as u64 > MAX_UNASKED;
+        if is_flood && before <= MAX_UNASKED {
+            self.closed(Closed::Flood);
+        }
+        !is_flood
     }
 
     /// A request begins; it ends with the value.
     pub(crate) fn request(self: &Arc<Connection>) -> RequestInProgress {
         self.requested.store(true, Ordering::Relaxed);
+        self.unasked.store(0, Ordering::Relaxed);
         let mut open = self.connections.lock();
         if let Some(entry) = open.entries.get_mut(&self.id) {
             entry.requests += 1;
-            if let Some(since) = entry.quiet_since.take() {
-                open.quiet.remove(&(since, self.id));
-            }
         }
-        RequestInProgress(Arc::clone(self))
+        open.set_quiet(self.id, None);
+        RequestInProgress { connection: Arc::clone(self), is_answered: false }
+    }
+
+    /// A client that lets its requests be answered may abandon as many.
+    fn count_outcome(&self, is_answered: bool) {
+        if is_answered {
+            let less = |abandoned: u64| abandoned.checked_sub(1);
+            let _ = self.abandoned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        } else if self.abandoned.fetch_add(1, Ordering::Relaxed) == MAX_ABANDONED {
+            self.closed(Closed::Reset);
+            self.evicted.notify_one();
+        }
     }
 }
 
@@ -202,24 +418,30 @@ impl Drop for Connection {
 }
 
 /// A request that is being answered.
-pub(crate) struct RequestInProgress(Arc<Connection>);
+pub(crate) struct RequestInProgress {
+    connection: Arc<Connection>,
+    is_answered: bool,
+}
+
+impl RequestInProgress {
+    /// It has its answer.
+    pub(crate) fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
 
 impl Drop for RequestInProgress {
     fn drop(&mut self) {
         let now = Instant::now();
-        let mut open = self.0.connections.lock();
-        let id = self.0.id;
+        self.connection.count_outcome(self.is_answered);
+        let mut open = self.connection.connections.lock();
+        let id = self.connection.id;
         let Some(entry) = open.entries.get_mut(&id) else { return };
         entry.requests -= 1;
         if entry.requests == 0 {
-            entry.quiet_since = Some(now);
-            open.quiet.insert((now, id));
+            open.set_quiet(id, Some(now));
         }
     }
-}
-
-fn key(listener: Listener, address: IpAddr) -> (bool, IpAddr) {
-    (listener == Listener::Admin, address)
 }
 
 #[cfg(test)]
@@ -227,7 +449,8 @@ mod tests {
     use super::*;
 
     fn connections(total: usize, per_address: usize) -> Arc<Connections> {
-        Connections::new(ConnectionLimits { total, per_address }, Arc::new(Metrics::new().unwrap()))
+        let limits = ConnectionLimits { total, per_address, ..ConnectionLimits::default() };
+        Connections::new(limits, Arc::new(Metrics::new().unwrap()))
     }
 
     fn ip(text: &str) -> ClientAddress {
@@ -270,7 +493,100 @@ mod tests {
         held[0].as_ref().unwrap().evicted().await;
         drop((held, next));
         let open = connections.lock();
-        assert!(open.entries.is_empty() && open.quiet.is_empty() && open.counts.is_empty());
-        assert_eq!(open.totals, [0, 0]);
+        assert!(open.entries.is_empty() && open.addresses.is_empty());
+        for listener in &open.listeners {
+            assert!(listener.total == 0 && listener.quiet.is_empty() && listener.ranking.is_empty());
+        }
+    }
+
+    // H2
+    #[tokio::test(start_paused = true)]
+    async fn the_address_with_the_most_quiet_connections_gives_place_at_once() {
+        let connections = connections(10, 10);
+        let mut greedy: Vec<_> =
+            (0..9).map(|_| Arc::new(connections.admit(Listener::Public, ip("192.0.2.1")).unwrap())).collect();
+        let one = Arc::new(connections.admit(Listener::Public, ip("192.0.2.2")).unwrap());
+        // All of them may just be beginning, and it has not one.
+        let newcomer = connections.admit(Listener::Public, ip("192.0.2.3"));
+        assert!(newcomer.is_some());
+        greedy.remove(0).evicted().await;
+        assert!(connections.admit(Listener::Public, ip("192.0.2.1")).is_none(), "not by its own newcomers");
+        assert!(connections.is_full_for(Listener::Public, ip("192.0.2.1")), "but in a moment");
+        // Requests in progress are not taken from anybody.
+        let busy: Vec<_> = greedy.iter().map(Connection::request).collect();
+        assert!(connections.admit(Listener::Public, ip("192.0.2.3")).is_none());
+        drop(busy);
+        assert!(connections.admit(Listener::Public, ip("192.0.2.4")).is_some());
+        drop(one);
+    }
+
+    // H2
+    #[tokio::test(start_paused = true)]
+    async fn trusted_proxies_have_no_bound_of_their_own_and_others_keep_theirs() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let limits = ConnectionLimits { total: 10, per_address: 2, ..ConnectionLimits::default() };
+        let is_proxy = |ip: IpAddr| ip == IpAddr::from([10, 0, 0, 1]);
+        let connections = Connections::behind_proxies(limits, metrics, Box::new(is_proxy));
+        let of_proxy: Vec<_> = (0..8).map(|_| connections.admit(Listener::Public, ip("::ffff:10.0.0.1"))).collect();
+        assert!(of_proxy.iter().all(Option::is_some));
+        let others: Vec<_> = (0..3).map(|_| connections.admit(Listener::Public, ip("192.0.2.1"))).collect();
+        assert_eq!(others.iter().flatten().count(), 2);
+        assert!(connections.admit(Listener::Public, ip("192.0.2.2")).is_none(), "the total counts for all");
+    }
+
+    // H2
+    #[tokio::test(start_paused = true)]
+    async fn where_files_are_short_the_admin_listener_keeps_its_connections() {
+        let connections = connections(10, 10);
+        let admin = connections.admit(Listener::Admin, ip("127.0.0.1")).unwrap();
+        tokio::time::advance(GRACE).await;
+        assert!(!connections.make_room());
+        let public = connections.admit(Listener::Public, ip("192.0.2.1")).unwrap();
+        tokio::time::advance(GRACE).await;
+        assert!(connections.make_room());
+        public.evicted().await;
+        assert!(connections.lock().entries.contains_key(&admin.id));
+    }
+
+    // H2
+    #[test]
+    fn files_are_kept_for_the_admin_listener_and_for_work() {
+        let limits = ConnectionLimits::default();
+        assert_eq!(limits.within_files(usize::MAX), limits);
+        let within = limits.within_files(1000);
+        assert_eq!((within.total, within.admin), (872, 64));
+        let within = limits.within_files(30);
+        assert_eq!((within.total, within.admin), (15, 7));
+        let within = limits.within_files(0);
+        assert_eq!((within.total, within.admin), (1, 1));
+    }
+
+    // H2
+    #[tokio::test]
+    async fn bytes_that_ask_for_nothing_are_bounded_between_requests() {
+        let connections = connections(10, 10);
+        let one = Arc::new(connections.admit(Listener::Public, ip("192.0.2.1")).unwrap());
+        for _ in 0..3 {
+            assert!(one.received(MAX_UNASKED as usize));
+            one.request().answered();
+        }
+        assert!(one.received(MAX_UNASKED as usize) && !one.received(1));
+    }
+
+    // H2
+    #[tokio::test]
+    async fn who_abandons_far_more_requests_than_it_lets_be_answered_is_closed() {
+        let connections = connections(10, 10);
+        let one = Arc::new(connections.admit(Listener::Public, ip("192.0.2.1")).unwrap());
+        let is_closed = async || tokio::time::timeout(Duration::ZERO, one.evicted()).await.is_ok();
+        for _ in 0..1000 {
+            drop(one.request());
+            one.request().answered();
+        }
+        assert!(!is_closed().await, "each second one was answered");
+        (0..MAX_ABANDONED).for_each(|_| drop(one.request()));
+        assert!(!is_closed().await);
+        drop(one.request());
+        assert!(is_closed().await);
     }
 }

@@ -5,10 +5,13 @@
 pub mod admin;
 pub mod config;
 pub mod connections;
+mod descriptors;
 mod follow;
+mod http_connection;
 pub mod listener;
 pub mod metrics;
 pub mod pages;
 mod paging;
 pub mod run;
+pub mod socket;
 pub mod telemetry;

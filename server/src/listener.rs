@@ -2,43 +2,20 @@
 //!
 //! By hand, since `axum::serve` bounds neither the time nor the size of a request's head, nor the connections (HTTP-07).
 
-use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::Response;
-use http::Request;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use signaling::ClientAddress;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tower::Service;
 
-use crate::connections::{Connection, Connections, Listener};
+use crate::connections::{Connection, Connections, GRACE, Listener};
+use crate::http_connection;
 use crate::metrics::Metrics;
-
-/// A request's head must be complete in this time, counted from the connection's begin or from the end of the request before
-/// (HTTP-07).
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Largest head of a request in bytes; more gets 431 (HTTP-07).
-const MAX_HEAD: usize = 16 * 1024;
-
-/// An HTTP/2 client that does not answer a ping for this long is gone.
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// A client that acknowledges nothing of an answer for this long, or reads nothing of it, is gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::socket::{Bytes, Socket};
 
 /// Where no connection can be accepted for want of file descriptors, it is tried again after this time …
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -50,35 +27,27 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Serves a router in a task of its own until `stopped` says true; the task then ends with the last connection.
 pub fn spawn(
     which: Listener,
-    listener: TcpListener,
+    socket: impl Into<Socket>,
     router: Router,
     (connections, metrics): (Arc<Connections>, Arc<Metrics>),
     stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let acceptor = Acceptor { which, listener, connections, metrics, pause: FIRST_PAUSE, reported: None, failures: 0 };
+    let socket = socket.into();
+    let acceptor = Acceptor { which, socket, connections, metrics, pause: FIRST_PAUSE, reported: None, failures: 0 };
     tokio::spawn(serve(acceptor, router, stopped))
 }
 
 async fn serve(mut acceptor: Acceptor, router: Router, mut stopped: watch::Receiver<bool>) {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(MAX_HEAD as u32)
-        .max_concurrent_streams(64)
-        .keep_alive_interval(PING_TIMEOUT)
-        .keep_alive_timeout(PING_TIMEOUT);
-    let builder = Arc::new(builder);
+    let builder = Arc::new(http_connection::builder(acceptor.connections.times()));
     // Each connection holds a receiver.
     let (open, is_open) = watch::channel(());
     loop {
-        let (stream, connection) = tokio::select! {
+        let (bytes, connection) = tokio::select! {
             // An error means that the sender is gone, which is a stop too.
             _ = stopped.wait_for(|stopped| *stopped) => break,
             accepted = acceptor.accept() => accepted,
         };
-        let task = serve_connection(Arc::clone(&builder), stream, router.clone(), connection, stopped.clone());
+        let task = http_connection::serve(Arc::clone(&builder), bytes, router.clone(), connection, stopped.clone());
         let is_open = is_open.clone();
         tokio::spawn(async move {
             task.await;
@@ -89,83 +58,10 @@ async fn serve(mut acceptor: Acceptor, router: Router, mut stopped: watch::Recei
     open.closed().await;
 }
 
-/// Serves one connection to its end.
-async fn serve_connection(
-    builder: Arc<Builder<TokioExecutor>>,
-    stream: TcpStream,
-    router: Router,
-    (connection, client): (Connection, ClientAddress),
-    mut stopped: watch::Receiver<bool>,
-) {
-    let connection = Arc::new(connection);
-    let service = TowerToHyperService::new(Counted { router, connection: Arc::clone(&connection), client });
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut first_head = pin!(tokio::time::sleep(HEAD_TIMEOUT));
-    let (mut is_first, mut stopping) = (true, false);
-    loop {
-        tokio::select! {
-            // In this order: the server library has a time-out of its own, which may be over at the same moment, but it begins
-            // to count only once it knows the protocol by the first bytes.
-            biased;
-            () = first_head.as_mut(), if is_first => {
-                if !connection.has_requested() {
-                    return connection.closed_without_request();
-                }
-                is_first = false;
-            }
-            result = serving.as_mut() => {
-                // What a client does to its own connection concerns nobody else.
-                if let Err(error) = result {
-                    tracing::debug!(error, "a connection failed");
-                }
-                return;
-            }
-            () = connection.evicted() => return,
-            _ = stopped.wait_for(|stopped| *stopped), if !stopping => {
-                stopping = true;
-                serving.as_mut().graceful_shutdown();
-            }
-        }
-    }
-}
-
-/// The router, and a note of the requests in progress and of whose they are.
-#[derive(Clone)]
-struct Counted {
-    router: Router,
-    connection: Arc<Connection>,
-    client: ClientAddress,
-}
-
-impl<B> Service<Request<B>> for Counted
-where
-    Router: Service<Request<B>, Response = Response, Error = Infallible>,
-    <Router as Service<Request<B>>>::Future: Send + 'static,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        <Router as Service<Request<B>>>::poll_ready(&mut self.router, context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        request.extensions_mut().insert(self.client);
-        let in_progress = self.connection.request();
-        let answer = self.router.call(request);
-        Box::pin(async move {
-            let answer = answer.await;
-            drop(in_progress);
-            answer
-        })
-    }
-}
-
 /// Accepts connections, whatever the system says.
 struct Acceptor {
     which: Listener,
-    listener: TcpListener,
+    socket: Socket,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     pause: Duration,
@@ -175,15 +71,18 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn accept(&mut self) -> (TcpStream, (Connection, ClientAddress)) {
+    async fn accept(&mut self) -> (Box<dyn Bytes>, (Connection, ClientAddress)) {
         loop {
-            match self.listener.accept().await {
-                Ok((stream, remote)) => {
+            while self.which == Listener::Public && self.connections.admin_waits() {
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
+            match self.socket.accept().await {
+                Ok((bytes, remote)) => {
                     self.pause = FIRST_PAUSE;
-                    let client = ClientAddress(remote.ip());
-                    if let Some(connection) = self.connections.admit(self.which, client) {
-                        set_options(&stream);
-                        return (stream, (connection, client));
+                    self.set_waits(false);
+                    let client = ClientAddress(remote);
+                    if let Some(connection) = self.admit(client).await {
+                        return (bytes, (connection, client));
                     }
                 }
                 Err(error) if is_of_connection(&error) => {}
@@ -192,9 +91,26 @@ impl Acceptor {
         }
     }
 
+    /// Takes a connection in. Where all that there may be have only just begun, it waits for the first of them to be quiet for
+    /// long enough, as the others wait in the system's queue.
+    async fn admit(&self, client: ClientAddress) -> Option<Connection> {
+        let patience = Instant::now() + 2 * GRACE;
+        loop {
+            if let Some(connection) = self.connections.admit(self.which, client) {
+                return Some(connection);
+            }
+            if !self.connections.is_full_for(self.which, client) || Instant::now() >= patience {
+                self.connections.refused(self.which);
+                return None;
+            }
+            self.connections.some_ended(FIRST_PAUSE).await;
+        }
+    }
+
     /// File descriptors or memory are short. Who waits in the system's queue gets the place of a quiet connection.
     async fn on_failure(&mut self, error: &io::Error) {
         self.metrics.accept_failed(self.which);
+        self.set_waits(true);
         self.failures += 1;
         if self.reported.is_none_or(|reported| reported.elapsed() >= REPORT_INTERVAL) {
             let (listener, failures) = (self.which.as_str(), self.failures);
@@ -208,24 +124,17 @@ impl Acceptor {
             self.pause = (self.pause * 2).min(LAST_PAUSE);
         }
     }
-}
 
-/// None of these decides anything: without them a connection is only slower, or its end is noticed later.
-fn set_options(stream: &TcpStream) {
-    // Small answers must not wait for the client's acknowledgement.
-    let _ = stream.set_nodelay(true);
-    let socket = SockRef::from(stream);
-    let _ = socket.set_tcp_user_timeout(Some(WRITE_TIMEOUT));
-    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(WRITE_TIMEOUT));
+    /// The public listener leaves the next file to the admin listener while this waits for one.
+    fn set_waits(&self, waits: bool) {
+        if self.which == Listener::Admin {
+            self.connections.set_admin_waits(waits);
+        }
+    }
 }
 
 /// The client went away before it was accepted.
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-/// The address that a listener really has; the configured one may have port 0.
-pub fn address(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(configured)
 }

@@ -85,6 +85,12 @@ pub enum Closed {
     Evicted,
     /// The bounds were reached, and no other gave place.
     Refused,
+    /// It had no request for a long time.
+    Idle,
+    /// Far more bytes came than a request takes.
+    Flood,
+    /// Requests were abandoned as soon as they were made.
+    Reset,
 }
 
 /// All metrics.

@@ -15,6 +15,7 @@ use crate::admin::{self, Admin};
 use crate::config::Settings;
 use crate::config::resolve::Resolved;
 use crate::connections::{Connections, Listener};
+use crate::descriptors;
 use crate::metrics::Metrics;
 use crate::telemetry::Telemetry;
 use crate::{follow, listener, pages};
@@ -97,9 +98,13 @@ pub async fn run(settings: &Settings, resolved: Resolved, telemetry: Telemetry) 
 
     let admin = Arc::new(Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone()));
     let (stop_http, stopped) = watch::channel(false);
-    let public_address = listener::address(&public, settings.http_listen);
-    let operator_address = listener::address(&operator, settings.admin_listen);
-    let connections = Connections::new(resolved.connections, Arc::clone(&metrics));
+    let public_address = public.local_addr().unwrap_or(settings.http_listen);
+    let operator_address = operator.local_addr().unwrap_or(settings.admin_listen);
+    // All sockets of media and signals are open now: what is left is for connections.
+    let limits = resolved.connections.within_files(descriptors::free());
+    let of_proxies = Arc::clone(&signaling);
+    let is_proxy = move |ip| of_proxies.config().is_trusted_proxy(ip);
+    let connections = Connections::behind_proxies(limits, Arc::clone(&metrics), Box::new(is_proxy));
     let held = || (Arc::clone(&connections), Arc::clone(&metrics));
     let pages = pages::router(Arc::clone(&signaling), Arc::clone(&metrics));
     let servers = [

@@ -67,8 +67,11 @@ pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<R
     check_ranges(settings)?;
     let (core, addresses) = core_config(settings, machine)?;
     let signaling = signaling_config(settings, &tokens)?;
-    let connections =
-        ConnectionLimits { total: settings.max_connections, per_address: settings.max_connections_per_address };
+    let connections = ConnectionLimits {
+        total: settings.max_connections,
+        per_address: settings.max_connections_per_address,
+        ..ConnectionLimits::default()
+    };
     let warnings = warnings(settings, &core);
     Ok(Resolved { core, addresses, signaling, connections, warnings })
 }

@@ -102,7 +102,7 @@ settings! {
             "1 or more";
         /// Of them from one IPv4 address or one /64 of IPv6. 500 viewers behind one NAT may hold four each, as browsers do.
         max_connections_per_address: usize = 2048, "SLUICE_MAX_CONNECTIONS_PER_ADDRESS", "N",
-            "1 or more; a proxy in front is one address";
+            "1 or more; those of trusted_proxies do not count";
     }
     "Access" {
         /// Access token: `stream=token` for one stream, `*=token` for all. Repeatable.

@@ -14,9 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-struct Served {
+pub(crate) struct Served {
     address: SocketAddr,
-    stream: TcpStream,
+    pub(crate) stream: TcpStream,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     metrics: Arc<Metrics>,
@@ -24,34 +24,46 @@ struct Served {
 
 impl Served {
     /// A further connection.
-    async fn connect(&self) -> TcpStream {
+    pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    fn closed(&self, reason: &str) -> usize {
+    /// How many the server closed for a reason.
+    pub(crate) fn closed(&self, reason: &str) -> usize {
+        self.metric(&format!("sluice_http_connections_closed_total{{listener=\"public\",reason=\"{reason}\"}} "))
+    }
+
+    /// How many are open.
+    pub(crate) fn open(&self) -> usize {
+        self.metric("sluice_http_connections{listener=\"public\"} ")
+    }
+
+    fn metric(&self, series: &str) -> usize {
         let text = self.metrics.render(&Population::default(), Some(&[])).unwrap();
-        let series = format!("sluice_http_connections_closed_total{{listener=\"public\",reason=\"{reason}\"}} ");
-        text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
+        text.lines().find_map(|line| line.strip_prefix(series)).unwrap().parse().unwrap()
     }
 }
 
 /// A server that says `hello` at `/`, and a connection to it.
 async fn serve() -> Served {
-    serve_within(ConnectionLimits { total: 100, per_address: 100 }).await
+    serve_within(ConnectionLimits { total: 100, per_address: 100, ..ConnectionLimits::default() }).await
 }
 
 async fn serve_within(limits: ConnectionLimits) -> Served {
+    serve_router(limits, Router::new().route("/", get(async || "hello"))).await
+}
+
+pub(crate) async fn serve_router(limits: ConnectionLimits, router: Router) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
     let metrics = Arc::new(Metrics::new().unwrap());
     let held = (Connections::new(limits, Arc::clone(&metrics)), Arc::clone(&metrics));
-    let router = Router::new().route("/", get(async || "hello"));
     let task = listener::spawn(Listener::Public, listener, router, held, stopped);
     Served { address, stream: TcpStream::connect(address).await.unwrap(), stop, task, metrics }
 }
 
-async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0; 4096];
     while !text.ends_with(end) {
@@ -126,7 +138,7 @@ async fn a_connection_without_a_request_is_closed_whatever_it_began_to_say() {
 // F-09
 #[tokio::test]
 async fn who_holds_all_connections_of_an_address_shuts_out_nobody_there() {
-    let mut served = serve_within(ConnectionLimits { total: 10, per_address: 3 }).await;
+    let mut served = serve_within(ConnectionLimits { total: 10, per_address: 3, ..ConnectionLimits::default() }).await;
     let mut silent = vec![served.connect().await, served.connect().await];
     served.stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     read_until(&mut served.stream, "hello").await;

@@ -1,0 +1,199 @@
+//! One HTTP connection from its first byte to its end, with a deadline for each of its states.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::Router;
+use axum::response::Response;
+use http::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use signaling::ClientAddress;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tower::Service;
+
+use crate::connections::{Connection, RequestInProgress, Times};
+use crate::metrics::Closed;
+use crate::socket::Bytes;
+
+/// Largest head of a request in bytes; more gets 431 (HTTP-07).
+const MAX_HEAD: usize = 16 * 1024;
+
+/// An HTTP/2 client that does not answer a ping for this long is gone.
+const PING_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Requests of one HTTP/2 connection at a time.
+const MAX_STREAMS: u32 = 64;
+
+/// Bytes of a body that an HTTP/2 client may send before they are read; the largest body has as many.
+const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// The same for all requests of a connection.
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+
+/// Bytes of an answer that wait inside the HTTP/2 layer for a client that does not read.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// The HTTP server of a listener. What is not set here is bounded by h2 itself: frames of 16 KiB, as many CONTINUATION
+/// frames as a head of that size takes, 20 streams that were reset before anybody saw them, 1024 that the server had to reset.
+pub(crate) fn builder(times: Times) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(times.head).max_buf_size(MAX_HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING_TIMEOUT)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// What a connection has to do until its deadline.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Send the head of a first request.
+    Opening,
+    /// Send another request.
+    Serving,
+    /// Take what is left of its answers.
+    Ending,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(
+    builder: Arc<Builder<TokioExecutor>>,
+    bytes: Box<dyn Bytes>,
+    router: Router,
+    (connection, client): (Connection, ClientAddress),
+    mut stopped: watch::Receiver<bool>,
+) {
+    let times = connection.times();
+    let connection = Arc::new(connection);
+    let service = TowerToHyperService::new(Counted { router, connection: Arc::clone(&connection), client });
+    let metered = Metered { bytes, connection: Arc::clone(&connection) };
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(metered), service));
+    let mut deadline = pin!(tokio::time::sleep(times.head));
+    let (mut state, mut stopping) = (State::Opening, false);
+    loop {
+        tokio::select! {
+            // In this order: the server library has a time-out of its own, which may be over at the same moment, but it begins
+            // to count only once it knows the protocol by the first bytes.
+            biased;
+            () = deadline.as_mut() => match state {
+                State::Opening if !connection.has_requested() => return connection.closed(Closed::NoRequest),
+                State::Opening | State::Serving => {
+                    let now = Instant::now();
+                    let idle_at = connection.quiet_since().unwrap_or(now) + times.idle;
+                    if idle_at <= now {
+                        state = State::Ending;
+                        connection.closed(Closed::Idle);
+                        serving.as_mut().graceful_shutdown();
+                        deadline.as_mut().reset(now + times.linger);
+                    } else {
+                        state = State::Serving;
+                        deadline.as_mut().reset(idle_at);
+                    }
+                }
+                State::Ending => return,
+            },
+            result = serving.as_mut() => {
+                // What a client does to its own connection concerns nobody else.
+                if let Err(error) = result {
+                    tracing::debug!(error, "a connection failed");
+                }
+                return;
+            }
+            () = connection.evicted() => return,
+            _ = stopped.wait_for(|stopped| *stopped), if !stopping => {
+                stopping = true;
+                serving.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// The router, and a note of the requests in progress and of whose they are.
+#[derive(Clone)]
+struct Counted {
+    router: Router,
+    connection: Arc<Connection>,
+    client: ClientAddress,
+}
+
+impl<B> Service<Request<B>> for Counted
+where
+    Router: Service<Request<B>, Response = Response, Error = Infallible>,
+    <Router as Service<Request<B>>>::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        <Router as Service<Request<B>>>::poll_ready(&mut self.router, context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(self.client);
+        let in_progress: RequestInProgress = self.connection.request();
+        let answer = self.router.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            in_progress.answered();
+            answer
+        })
+    }
+}
+
+/// A client's bytes, counted.
+struct Metered {
+    bytes: Box<dyn Bytes>,
+    connection: Arc<Connection>,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.bytes).poll_read(cx, buffer))?;
+        match self.connection.received(buffer.filled().len() - before) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Ready(Err(io::Error::other("far more bytes than a request takes"))),
+        }
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.bytes).poll_write(cx, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.bytes).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.bytes.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.bytes).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.bytes).poll_shutdown(cx)
+    }
+}
