@@ -12,7 +12,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
-use signaling::{Access, ClientAddress, Problem, Signaling, Slug, method_label};
+use signaling::{Access, ClientAddress, Problem, Signaling, Site, Slug, method_label};
 
 use crate::metrics::Metrics;
 use crate::paging::{self, Part};
@@ -82,13 +82,22 @@ pub fn guarded(router: Router, signaling: Arc<Signaling>) -> Router {
     router.layer(from_fn_with_state(signaling, guard))
 }
 
-/// Finds out whose a request is.
+/// Finds out whose a request is, and refuses one that is addressed to another server: a page may let a name of its own lead
+/// here (DNS rebinding), and this server then has its origin.
 async fn guard(State(signaling): State<Arc<Signaling>>, mut request: Request, next: Next) -> Response {
     let config = signaling.config();
     let peer = ClientAddress::of(request.extensions()).0;
     let client = ClientAddress::behind(peer, request.headers(), &config.trusted_proxies);
     request.extensions_mut().insert(client);
-    next.run(request).await
+    let site = Site::of(&request);
+    if config.host_names.as_ref().is_none_or(|names| site.is_addressed_to(names)) {
+        return next.run(request).await;
+    }
+    let detail = "the Host header names a host that this server does not know: use an IP address or localhost, or name the \
+                  address by public_url or http_hosts";
+    let mut response = Problem::new(Slug::HostNotAllowed, detail).into_response();
+    Problem::complete(&mut response, config.public_base_url.as_deref(), request.uri().path());
+    response
 }
 
 /// Scripts, styles and connections from this server only; the origin of a configured public URL is this server too.
@@ -108,8 +117,13 @@ fn content_security_policy(public_url: Option<&str>) -> HeaderValue {
 /// Completes problems, adds the headers that every page carries, and counts the answer.
 async fn finish(State(pages): State<Arc<Pages>>, request: Request, next: Next) -> Response {
     let (method, uri) = (method_label(request.method()), request.uri().clone());
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let mut response = next.run(request).await;
+    let site = Site::of(&request);
+    let config = pages.signaling.config();
+    let refusal = config.allowed_origins.refusal(&site);
+    let mut response = match refusal {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    };
     Problem::complete(&mut response, None, uri.path());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, pages.content_security_policy.clone());
@@ -122,7 +136,8 @@ async fn finish(State(pages): State<Arc<Pages>>, request: Request, next: Next) -
     );
     // Scripts of other origins may read errors, else a mistyped endpoint shows as a network failure (ERR-05).
     if !response.status().is_success() {
-        pages.signaling.config().allowed_origins.admit(origin.as_ref(), response.headers_mut());
+        let headers = response.headers_mut();
+        let _ = config.allowed_origins.admit(&site, headers) || config.allowed_origins.explain(&site, headers);
     }
     pages.metrics.page_response(method, response.status().as_u16());
     response

@@ -21,8 +21,12 @@ pub struct SignalingConfig {
     /// `https://host[:port][/prefix]` in front of `Location` and of the `type` member of problems. Without it `Location` is
     /// an absolute path (WHIP-03), and `type` is `about:blank`.
     pub public_base_url: Option<String>,
-    /// Origins whose pages may use the endpoints (CORS). Default any: access is a matter of tokens, not of cookies.
+    /// Origins whose pages may use the endpoints (CORS). Default any: access is a matter of tokens, not of cookies. Where
+    /// there are none, [`AllowedOrigins::Own`] keeps the pages out that a visitor of this network happens to open.
     pub allowed_origins: AllowedOrigins,
+    /// Names, in lower case and without port, that a request may be addressed to, beside IP addresses and localhost; `None`
+    /// where any will do. Names of others may lead here (DNS rebinding).
+    pub host_names: Option<Vec<String>>,
     /// Proxies whose word on the client's address counts.
     pub trusted_proxies: Vec<IpNet>,
     /// Accept a trickle PATCH without If-Match whose credentials are the current ones (TRK-07).
@@ -68,6 +72,7 @@ impl Default for SignalingConfig {
             ice_mode: IceMode::Lite,
             public_base_url: None,
             allowed_origins: AllowedOrigins::Any,
+            host_names: None,
             trusted_proxies: Vec::new(),
             lenient_if_match: false,
             max_sessions: 20_000,
@@ -86,4 +91,6 @@ pub enum AllowedOrigins {
     Any,
     /// These, compared exactly; the reply echoes the origin with `Vary: Origin`.
     List(Vec<String>),
+    /// The server's own pages, and those of these origins. Others are refused, and can read why.
+    Own(Vec<String>),
 }

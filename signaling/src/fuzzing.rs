@@ -4,17 +4,22 @@
 //! run. A new parser needs a function here, a line in [`TARGETS`], a file in `fuzz/fuzz_targets/` with its `[[bin]]`, and a
 //! directory of samples in `fuzz/corpus/`; a test sees to it that none is forgotten.
 
-use http::HeaderValue;
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HOST, ORIGIN};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use media_core::media::{Codec, Format, TrackId};
 use media_core::negotiation::MAX_REMOTE_CANDIDATES;
 use media_core::{Fingerprint, FingerprintHash, IceCredentials, IceMode, LocalCandidate};
 
+use crate::client_address::ClientAddress;
 use crate::registry::{Published, TrackRecord};
 use crate::request::IfMatch;
 use crate::sdp::answer::{self, Local};
 use crate::sdp::negotiate::{self, Agreement, own_candidate};
 use crate::sdp::offer::Offer;
 use crate::sdpfrag::Fragment;
+use crate::site::Site;
 
 /// A fuzz target.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +32,25 @@ pub struct Target {
 
 /// Every fuzz target.
 pub const TARGETS: &[Target] = &[
+    Target { name: "forwarded", run: forwarded },
     Target { name: "if_match", run: if_match },
     Target { name: "offer", run: offer },
     Target { name: "sdpfrag", run: sdpfrag },
+    Target { name: "site", run: site },
 ];
+
+/// `X-Forwarded-For` on the first line, `Forwarded` on the others: only what a trusted proxy passes on counts.
+pub fn forwarded(data: &[u8]) {
+    let names = std::iter::once(HeaderName::from_static("x-forwarded-for")).chain(std::iter::repeat(FORWARDED));
+    let lines = data.split(|byte| *byte == b'\n').zip(names);
+    let headers: HeaderMap =
+        lines.filter_map(|(line, name)| Some((name, HeaderValue::from_bytes(line).ok()?))).collect();
+    let [proxy, other]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [192, 0, 2, 1].into()];
+    let trusted = ["10.0.0.0/8".parse().expect("a fixed prefix")];
+    assert_eq!(ClientAddress::behind(other, &headers, &trusted).0, other);
+    let client = ClientAddress::behind(proxy, &headers, &trusted).0;
+    assert!(client.to_canonical() == client);
+}
 
 /// If-Match fields, one a line, judged against an ETag.
 pub fn if_match(data: &[u8]) {
@@ -110,5 +130,21 @@ pub fn sdpfrag(data: &[u8]) {
         if let Some(candidate) = own_candidate(line, "EsAw") {
             assert_ne!(candidate.address.port(), 0);
         }
+    }
+}
+
+/// Host on the first line, Origin on the second one: what is the same origin is never from elsewhere.
+pub fn site(data: &[u8]) {
+    let mut request = Request::new(());
+    for (line, name) in data.split(|byte| *byte == b'\n').zip([HOST, ORIGIN]) {
+        if let Ok(value) = HeaderValue::from_bytes(line) {
+            request.headers_mut().append(name, value);
+        }
+    }
+    let site = Site::of(&request);
+    assert_eq!(site.is_same_origin(), !site.is_from_elsewhere());
+    if site.is_addressed_to(&[]) && !site.host().is_empty() {
+        let bare = site.host().trim_matches(['[', ']', '.']);
+        assert!(bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok(), "{bare}");
     }
 }

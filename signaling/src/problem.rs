@@ -25,6 +25,10 @@ pub enum Slug {
     Unauthorized,
     /// The token is of another stream.
     Forbidden,
+    /// A page of another origin, which may not use this server.
+    CrossOrigin,
+    /// Addressed to a name that is not this server's.
+    HostNotAllowed,
     /// No such endpoint, session or stream.
     NotFound,
     /// The resource does not know this method.
@@ -98,6 +102,8 @@ impl Slug {
             Slug::EmptyBody => (S::BAD_REQUEST, "The request has no body"),
             Slug::Unauthorized => (S::UNAUTHORIZED, "A valid token is needed"),
             Slug::Forbidden => (S::FORBIDDEN, "The token is of another stream"),
+            Slug::CrossOrigin => (S::FORBIDDEN, "Pages of other origins may not use this server"),
+            Slug::HostNotAllowed => (S::FORBIDDEN, "The server does not go by this name"),
             Slug::NotFound => (S::NOT_FOUND, "No such resource"),
             Slug::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "The resource does not know this method"),
             Slug::RequestTimeout => (S::REQUEST_TIMEOUT, "The body did not come in time"),

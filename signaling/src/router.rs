@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
@@ -18,6 +18,7 @@ use tower::util::MapRequest;
 use crate::observer::Resource;
 use crate::problem::{Problem, Slug};
 use crate::service::Signaling;
+use crate::site::Site;
 use crate::state::RouterState;
 use crate::{cors, endpoint, names, session_resource, trickle, whep, whip};
 
@@ -79,9 +80,13 @@ async fn finish(State((state, resource)): State<(RouterState, Resource)>, reques
     let (method, version) = (request.method().clone(), request.version());
     // The nested router has cut its own prefix off, and a name's parts were joined.
     let instance = format!("{}{}", state.prefix(), request.uri().path().replace("%2F", "/"));
-    let mut response = next.run(request).await;
     let signaling = &state.signaling;
     let config = signaling.config();
+    let mut response = match config.allowed_origins.refusal(&Site::of(&request)) {
+        // A preflight changes nothing, and what follows it is refused with an answer that the page can read.
+        Some(problem) if method != Method::OPTIONS => problem.into_response(),
+        _ => next.run(request).await,
+    };
     if let Some(problem) = Problem::complete(&mut response, config.public_base_url.as_deref(), &instance) {
         let (path, code, detail) = (resource.as_str(), problem.slug.as_str(), problem.detail);
         tracing::debug!(path, %method, code, %detail, "request refused");

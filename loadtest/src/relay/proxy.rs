@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, LINK, LOCATION,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, LINK, LOCATION, ORIGIN,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -81,16 +81,19 @@ impl Proxy {
         for name in [HOST, CONTENT_LENGTH, ACCEPT_ENCODING, EXPECT] {
             headers.remove(name);
         }
+        // A page of the relay is one of the server's own, which compares this with the host that it is asked for.
+        let own = own_origin(&parts.headers);
+        if let Some(origin) = headers.get_mut(ORIGIN).filter(|origin| own.as_ref().is_some_and(|own| *origin == own)) {
+            replace(origin, &self.target.origin().ascii_serialization());
+        }
         let mut onward = self.http.request(parts.method, url).headers(headers);
         if !body.is_empty() || parts.headers.contains_key(CONTENT_LENGTH) {
             onward = onward.body(body);
         }
         let answer = onward.send().await.map_err(unanswered)?;
 
-        let own_origin =
-            parts.headers.get(HOST).and_then(|host| host.to_str().ok()).map(|host| format!("http://{host}"));
         let (status, mut headers) = (answer.status(), end_to_end(answer.headers()));
-        self.lead_back(&mut headers, own_origin.as_deref());
+        self.lead_back(&mut headers, own.as_deref());
         let body = if is_sdp(&headers) {
             headers.remove(CONTENT_LENGTH);
             Body::from(self.lead_through(answer).await?)
@@ -162,6 +165,11 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         kept.remove(name);
     }
     kept
+}
+
+/// The origin of pages that the relay serves, by the host that the client asked for.
+fn own_origin(headers: &HeaderMap) -> Option<String> {
+    headers.get(HOST).and_then(|host| host.to_str().ok()).map(|host| format!("http://{host}"))
 }
 
 /// True of offers, answers and trickle fragments.

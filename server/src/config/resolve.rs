@@ -7,6 +7,7 @@ use media_core::CoreConfig;
 use signaling::{AllowedOrigins, SignalingConfig, Tokens};
 
 use super::addresses::{AddressSource, Network, System, is_loopback};
+use super::http_values::HostName;
 use super::settings::Settings;
 use super::values::{AccessToken, Origin};
 use crate::connections::ConnectionLimits;
@@ -206,11 +207,8 @@ fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<Signa
         protect_viewers: settings.protect_viewers,
         ice_mode: settings.ice.0,
         public_base_url: settings.public_url.0.clone(),
-        allowed_origins: if settings.cors_origins.contains(&Origin::any()) {
-            AllowedOrigins::Any
-        } else {
-            AllowedOrigins::List(settings.cors_origins.iter().map(|origin| origin.0.clone()).collect())
-        },
+        allowed_origins: allowed_origins(settings, !tokens.is_empty()),
+        host_names: host_names(settings, !tokens.is_empty()),
         trusted_proxies: settings.trusted_proxies.iter().map(|prefix| prefix.0).collect(),
         max_sessions: settings.max_sessions,
         lenient_if_match: settings.lenient_if_match,
@@ -219,6 +217,34 @@ fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<Signa
         ice_timeout: settings.ice_timeout.0,
         liveness_timeout: settings.liveness_timeout.0,
     })
+}
+
+/// Whose pages may use the server. Without tokens whoever reaches it may, and so could every page that somebody opens who does.
+fn allowed_origins(settings: &Settings, with_tokens: bool) -> AllowedOrigins {
+    let listed = || settings.cors_origins.iter().map(|origin| origin.0.clone()).collect();
+    if settings.cors_origins.contains(&Origin::any()) {
+        AllowedOrigins::Any
+    } else if !settings.cors_origins.is_empty() {
+        AllowedOrigins::List(listed())
+    } else if with_tokens {
+        AllowedOrigins::Any
+    } else {
+        let public = settings.public_url.0.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
+        let origin = public.and_then(|url| Some(format!("{}://{}", url.scheme_str()?, url.authority()?)));
+        AllowedOrigins::Own(origin.map(|origin| origin.to_ascii_lowercase()).into_iter().collect())
+    }
+}
+
+/// The names that requests may be addressed to. On loopback without tokens whoever runs a program here may use the server, and
+/// so could a page whose own name leads here.
+fn host_names(settings: &Settings, with_tokens: bool) -> Option<Vec<String>> {
+    let guarded = is_loopback(settings.http_listen.ip()) && !with_tokens;
+    if settings.http_hosts.is_empty() && !guarded {
+        return None;
+    }
+    let public = settings.public_url.0.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
+    let public = public.and_then(|url| url.host().map(str::to_ascii_lowercase));
+    Some(settings.http_hosts.iter().map(|HostName(name)| name.clone()).chain(public).collect())
 }
 
 fn read_token_file(path: &Path) -> Result<Vec<AccessToken>, Contradiction> {
@@ -357,6 +383,38 @@ mod tests {
         assert!(message.contains("line 2") && !message.contains("hunter2"), "{message}");
         std::fs::remove_file(&path).unwrap();
         assert!(refused(settings).starts_with("token_file: cannot read"));
+    }
+
+    // M3
+    #[test]
+    fn without_tokens_own_pages_alone_may_unless_others_are_named() {
+        let origins = |settings: &Settings| resolve(settings, &machine()).unwrap().signaling.allowed_origins;
+        let mut settings = Settings::default();
+        assert_eq!(origins(&settings), AllowedOrigins::Own(Vec::new()));
+        settings.public_url = "https://Live.example/base".parse().unwrap();
+        assert_eq!(origins(&settings), AllowedOrigins::Own(vec!["https://live.example".to_owned()]));
+        settings.token = vec!["*=x".parse().unwrap()];
+        assert_eq!(origins(&settings), AllowedOrigins::Any);
+        settings.cors_origins = vec!["https://app.example".parse().unwrap()];
+        assert_eq!(origins(&settings), AllowedOrigins::List(vec!["https://app.example".to_owned()]));
+        settings = Settings { cors_origins: vec![Origin::any()], ..Settings::default() };
+        assert_eq!(origins(&settings), AllowedOrigins::Any);
+    }
+
+    // M3
+    #[test]
+    fn names_are_checked_on_loopback_without_tokens_and_where_they_are_given() {
+        let names = |settings: &Settings| resolve(settings, &machine()).unwrap().signaling.host_names;
+        let mut settings =
+            Settings { public_url: "https://Live.example:8443/base".parse().unwrap(), ..Settings::default() };
+        assert_eq!(names(&settings), Some(vec!["live.example".to_owned()]));
+        settings.http_listen = "0.0.0.0:8080".parse().unwrap();
+        settings.open = true;
+        assert_eq!(names(&settings), None, "its names are not known");
+        settings.http_hosts = vec!["media.example".parse().unwrap()];
+        assert_eq!(names(&settings), Some(vec!["media.example".to_owned(), "live.example".to_owned()]));
+        let settings = Settings { token: vec!["*=x".parse().unwrap()], ..Settings::default() };
+        assert_eq!(names(&settings), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use media_core::{CoreConfig, IceMode};
 use serde::{Deserialize, Serialize};
 use signaling::SignalingConfig;
 
-use super::http_values::ProxyPrefix;
+use super::http_values::{HostName, ProxyPrefix};
 use super::values::{self, AccessToken, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, Takeover};
 
 /// What is fixed about one setting, for help texts, errors and the reference file.
@@ -90,8 +90,13 @@ settings! {
         /// Base of the absolute session URLs in `Location`, where a proxy stands in front. Unset: an absolute path.
         public_url: BaseUrl = BaseUrl::default(), "SLUICE_PUBLIC_URL", "URL",
             "an http or https URL without query, such as https://live.example.org, or nothing";
-        /// Web origins whose pages may use WHIP and WHEP here. Repeatable.
-        cors_origins: Vec<Origin> = vec![Origin::any()], "SLUICE_CORS_ORIGINS", "ORIGIN",
+        /// Names under which the public listener is reached, beside IP addresses, localhost and that of `public_url`; requests
+        /// for others are refused. Unset: any name, but only those where it listens on loopback and nobody needs a token.
+        http_hosts: Vec<HostName> = Vec::new(), "SLUICE_HTTP_HOSTS", "NAME",
+            "host names without port, such as live.example.org", value_delimiter = ',';
+        /// Web origins whose pages may use WHIP and WHEP here. Repeatable. Unset: all where tokens say who may, else the server's
+        /// own pages and those of `public_url`.
+        cors_origins: Vec<Origin> = Vec::new(), "SLUICE_CORS_ORIGINS", "ORIGIN",
             "* or origins, such as https://app.example.org", value_delimiter = ',';
         /// Proxies in front, by address or prefix, whose `X-Forwarded-For` (or else `Forwarded`) says whose a request is, and
         /// whose connections have no bound of their own. Repeatable. Unset: each peer is the client.

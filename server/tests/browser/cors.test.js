@@ -59,7 +59,7 @@ async function leave() {
   return response.status;
 }
 
-suite('another origin', { ice: 'both' }, (test) => {
+suite('another origin', { ice: 'both', args: ['--cors-origins', '*'] }, (test) => {
   test('its scripts publish, trickle, watch and leave', async (scenario) => {
     const origin = await otherOrigin();
     try {
@@ -102,5 +102,45 @@ suite('another origin', { ice: 'both' }, (test) => {
     } finally {
       origin.close();
     }
+  });
+});
+
+// M3
+suite('another origin without leave', { ice: 'lite' }, (test) => {
+  test('its scripts can neither list nor watch nor publish, and can read why', async (scenario) => {
+    const publisher = await scenario.publish('private');
+    await scenario.publishing(publisher);
+    const origin = await otherOrigin();
+    try {
+      const { page } = await scenario.open('foreign page', origin.url);
+      for (const [method, path] of [['GET', 'streams.json'], ['POST', 'whep/private'], ['POST', 'whip/other']]) {
+        const refusal = await page.evaluate(async ([method, url]) => {
+          const headers = method === 'POST' ? { 'Content-Type': 'application/sdp' } : {};
+          const response = await fetch(url, { method, headers, body: method === 'POST' ? 'v=0' : undefined });
+          return { status: response.status, problem: await response.json() };
+        }, [method, `${scenario.server.http}/${path}`]);
+        assert.equal(refusal.status, 403, path);
+        assert.equal(refusal.problem.code, 'cross-origin');
+        assert.match(refusal.problem.detail, /cors_origins/);
+      }
+      // Neither from the browser's own machine.
+      const admin = await page.evaluate((url) => fetch(url).then((response) => response.status, (error) => error.name), `${scenario.server.admin}/api/v1/sessions`);
+      assert.equal(admin, 'TypeError');
+      assert.equal((await scenario.server.sessionsOf('private', 'viewer')).length, 0);
+      assert.equal((await scenario.server.sessionsOf('private', 'publisher')).length, 1);
+    } finally {
+      origin.close();
+    }
+  });
+
+  test('a name that leads to this machine opens nothing', async (scenario) => {
+    // As after DNS rebinding: the browser takes the name for the page's own origin.
+    const { page } = await scenario.open('own page', scenario.server.http);
+    const named = scenario.server.http.replace('127.0.0.1', 'rebound.example');
+    const response = await page.goto(`${named}/streams.json`);
+    assert.equal(response.status(), 403);
+    assert.equal((await response.json()).code, 'host-not-allowed');
+    const admin = await page.goto(`${scenario.server.admin.replace('127.0.0.1', 'rebound.example')}/api/v1/sessions`);
+    assert.equal(admin.status(), 403);
   });
 });

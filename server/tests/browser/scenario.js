@@ -25,6 +25,8 @@ const FLAGS = [
   '--use-fake-device-for-media-stream',
   '--use-fake-ui-for-media-stream',
   '--autoplay-policy=no-user-gesture-required',
+  // A name of another's that leads to this machine.
+  '--host-resolver-rules=MAP rebound.example 127.0.0.1',
 ];
 
 /** A headless Chromium with a profile of its own, a fake camera and a fake microphone. */

@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::routing::get as on_get;
 use axum::{Extension, Router};
 use http::Request;
-use signaling::{ClientAddress, SignalingConfig, Tokens};
 use server::pages;
+use signaling::{AllowedOrigins, ClientAddress, SignalingConfig, Tokens};
 
 use crate::common::{Reply, get, rig, send};
 
@@ -130,6 +130,43 @@ async fn the_type_of_a_problem_leads_to_its_title() {
     assert_eq!(reply.status, 200);
     assert!(reply.body.starts_with("stream-not-live (409"), "{}", reply.body);
     get(&rig.public, "/problems/unheard-of").await.assert_problem(404, "not-found");
+}
+
+// M3
+#[tokio::test]
+async fn a_name_that_leads_here_without_being_known_gets_nothing() {
+    let host_names = Some(vec!["live.example".to_owned()]);
+    let rig = rig(SignalingConfig { host_names, ..SignalingConfig::default() });
+    let with_host = |method: &str, path: &str, host: &str| {
+        Request::builder().method(method).uri(path).header("host", host).body(Body::empty()).unwrap()
+    };
+    for (method, path) in
+        [("GET", "/"), ("GET", "/streams.json"), ("POST", "/whip/cam"), ("OPTIONS", "/whep/cam"), ("GET", "/x")]
+    {
+        let reply = send(&rig.public, with_host(method, path, "evil.example:8080")).await;
+        reply.assert_problem(403, "host-not-allowed");
+        assert!(reply.body.contains("public_url"), "{}", reply.body);
+    }
+    for host in ["127.0.0.1:8080", "[::1]:8080", "localhost:8080", "Live.Example"] {
+        assert_eq!(send(&rig.public, with_host("GET", "/streams.json", host)).await.status, 200, "{host}");
+    }
+}
+
+// M3
+#[tokio::test]
+async fn pages_of_other_origins_are_refused_and_can_read_why() {
+    let rig = rig(SignalingConfig { allowed_origins: AllowedOrigins::Own(Vec::new()), ..SignalingConfig::default() });
+    let from = |path: &str, origin: &str| {
+        let request = Request::get(path).header("host", "127.0.0.1:8080").header("origin", origin);
+        request.body(Body::empty()).unwrap()
+    };
+    for path in ["/streams.json", "/", "/assets/whip.js", "/nowhere", "/whep/cam"] {
+        let reply = send(&rig.public, from(path, "http://evil.example")).await;
+        reply.assert_problem(403, "cross-origin");
+        assert_eq!(reply.header("access-control-allow-origin"), "http://evil.example", "{path}");
+    }
+    let own = send(&rig.public, from("/streams.json", "http://127.0.0.1:8080")).await;
+    assert_eq!(own.status, 200);
 }
 
 // H2

@@ -127,6 +127,39 @@ async fn listed_origins_are_echoed_and_others_get_no_cors() {
     assert!(!reply.headers.keys().any(|name| name.as_str().starts_with("access-control")));
 }
 
+// M3
+#[tokio::test]
+async fn where_only_own_pages_may_others_are_refused_and_can_read_why() {
+    let allowed_origins = AllowedOrigins::Own(vec!["https://live.example".to_owned()]);
+    let app = App::new(SignalingConfig { allowed_origins, ..SignalingConfig::default() });
+    let (evil, host) = (("origin", "http://evil.example"), ("host", "127.0.0.1:8080"));
+    let preflight = app.send("OPTIONS", "/whep/s", &[host, evil], "").await;
+    assert_eq!(preflight.status, 200, "the page is to reach the answer that tells why");
+    assert_eq!(preflight.header("access-control-allow-origin"), "http://evil.example");
+    for (method, path) in
+        [("POST", "/whip/s"), ("POST", "/whep/s"), ("GET", "/whep/s"), ("DELETE", "/whip/s/x"), ("GET", "/whip")]
+    {
+        let reply = app
+            .send(method, path, &[host, evil, ("content-type", "application/sdp")], golden("chromium-publish"))
+            .await;
+        assert_eq!(reply.status, 403, "{method} {path}");
+        assert!(reply.body.contains("\"code\":\"cross-origin\""), "{}", reply.body);
+        assert_eq!(reply.header("access-control-allow-origin"), "http://evil.example");
+        assert_eq!(reply.header("vary"), "Origin");
+        assert!(reply.body.contains("cors_origins"), "{}", reply.body);
+    }
+    assert!(app.signaling.registry().sessions().is_empty());
+    for origin in ["http://127.0.0.1:8080", "https://live.example"] {
+        let reply = app.send("GET", "/whep/s", &[host, ("origin", origin)], "").await;
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.header("access-control-allow-origin"), origin);
+    }
+    let reply =
+        app.send("POST", "/whip/s", &[host, ("content-type", "application/sdp")], golden("chromium-publish")).await;
+    assert_eq!(reply.status, 201, "encoders are no pages");
+    assert!(!reply.headers.contains_key("access-control-allow-origin"));
+}
+
 // HTTP-03, WHIP-04
 #[tokio::test]
 async fn unknown_resources_are_404() {
