@@ -1,14 +1,14 @@
-//! The operator's listener: metrics, health, and the admin API. It asks for no credentials; it belongs on a private address.
+//! The operator's listener: metrics, health, and the admin API. Who may use it is [`admin_access`](crate::admin_access)'s.
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -20,6 +20,7 @@ use media_core::stats::ShardSnapshot;
 use serde::{Deserialize, Serialize};
 use signaling::{Problem, SessionFilter, SessionState, SessionView, Signaling, Slug};
 
+use crate::admin_access::{self, AdminAccess, Rules};
 use crate::metrics::{Metrics, Population};
 use crate::paging::{self, Part, bad_request};
 
@@ -45,13 +46,20 @@ pub struct Admin {
     shards: Box<dyn Snapshots>,
     started: Instant,
     serving: AtomicBool,
+    rules: Rules,
 }
 
 impl Admin {
-    /// An admin API that is not ready yet.
+    /// An admin API that is not ready yet. It has no token and knows no names; see [`Admin::set_access`].
     pub fn new(signaling: Arc<Signaling>, metrics: Arc<Metrics>, shards: impl Snapshots) -> Admin {
         let serving = AtomicBool::new(false);
-        Admin { signaling, metrics, shards: Box::new(shards), started: Instant::now(), serving }
+        let rules = Arc::new(RwLock::new(AdminAccess::default()));
+        Admin { signaling, metrics, shards: Box::new(shards), started: Instant::now(), serving, rules }
+    }
+
+    /// From now on these rules say who may use it.
+    pub fn set_access(&self, access: AdminAccess) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = access;
     }
 
     /// From now on `/readyz` says yes, until the registry drains.
@@ -82,6 +90,7 @@ impl Admin {
 
 /// `/metrics`, `/healthz`, `/readyz` and `/api/v1`.
 pub fn router(admin: Arc<Admin>) -> Router {
+    let guard = from_fn_with_state(Arc::clone(&admin.rules), admin_access::guard);
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
@@ -95,6 +104,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(Slug::MethodNotAllowed, "the Allow header lists the methods of this resource")
         })
+        .layer(guard)
         .layer(from_fn(finish))
         .with_state(admin)
 }

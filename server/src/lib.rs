@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod admin_access;
 pub mod config;
 pub mod connections;
 mod descriptors;

@@ -13,10 +13,12 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin};
 use crate::config::Settings;
+use crate::config::http_values::AdminListen;
 use crate::config::resolve::Resolved;
 use crate::connections::{Connections, Listener};
 use crate::descriptors;
 use crate::metrics::Metrics;
+use crate::socket::{Socket, UnixSocket};
 use crate::telemetry::Telemetry;
 use crate::{follow, listener, pages};
 
@@ -37,7 +39,7 @@ pub enum RunError {
         /// Its flag.
         flag: &'static str,
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// What the system said.
         source: std::io::Error,
     },
@@ -83,7 +85,7 @@ impl StopSignals {
 pub async fn run(settings: &Settings, resolved: Resolved, telemetry: Telemetry) -> Result<(), RunError> {
     let mut stop = StopSignals::new()?;
     let public = listen("http_listen", "--http-listen", settings.http_listen).await?;
-    let operator = listen("admin_listen", "--admin-listen", settings.admin_listen).await?;
+    let (operator, operator_address) = listen_admin(&settings.admin_listen).await?;
 
     let shards = resolved.core.shards;
     let public_addresses = resolved.core.public_addresses.clone();
@@ -97,9 +99,9 @@ pub async fn run(settings: &Settings, resolved: Resolved, telemetry: Telemetry) 
     let registry = tokio::spawn(Arc::clone(signaling.registry()).run(events));
 
     let admin = Arc::new(Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone()));
+    admin.set_access(resolved.admin_access);
     let (stop_http, stopped) = watch::channel(false);
     let public_address = public.local_addr().unwrap_or(settings.http_listen);
-    let operator_address = operator.local_addr().unwrap_or(settings.admin_listen);
     // All sockets of media and signals are open now: what is left is for connections.
     let limits = resolved.connections.within_files(descriptors::free());
     let of_proxies = Arc::clone(&signaling);
@@ -114,7 +116,7 @@ pub async fn run(settings: &Settings, resolved: Resolved, telemetry: Telemetry) 
     admin.set_serving();
     let candidates = (0..shards).flat_map(|shard| core.local_candidates(shard).to_vec());
     let candidates: Vec<String> = candidates.map(|candidate| candidate.address.to_string()).collect();
-    announce(settings, public_address, operator_address, &candidates, shards);
+    announce(settings, public_address, &operator_address, &candidates, shards);
 
     let (followed, of_addresses) = (core.clone(), Arc::clone(&metrics));
     let follower = tokio::spawn(async move {
@@ -137,7 +139,24 @@ pub async fn run(settings: &Settings, resolved: Resolved, telemetry: Telemetry) 
 }
 
 async fn listen(key: &'static str, flag: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Http { key, flag, address, source })
+    let wrong = |source| RunError::Http { key, flag, address: address.to_string(), source };
+    TcpListener::bind(address).await.map_err(wrong)
+}
+
+/// The admin listener, and where it is.
+async fn listen_admin(listen: &AdminListen) -> Result<(Socket, String), RunError> {
+    let (key, flag) = ("admin_listen", "--admin-listen");
+    match listen {
+        AdminListen::Tcp(address) => {
+            let listener = self::listen(key, flag, *address).await?;
+            let address = listener.local_addr().unwrap_or(*address);
+            Ok((listener.into(), format!("http://{}/", reachable(address))))
+        }
+        AdminListen::Unix(path) => match UnixSocket::bind(path) {
+            Ok(socket) => Ok((socket.into(), listen.to_string())),
+            Err(source) => Err(RunError::Http { key, flag, address: listen.to_string(), source }),
+        },
+    }
 }
 
 /// Refuses new sessions, closes all others, and lets the registry write their ends down.
@@ -166,14 +185,14 @@ async fn stop_listeners(stop: watch::Sender<bool>, servers: [JoinHandle<()>; 2])
 }
 
 /// The one line that tells what runs where.
-fn announce(settings: &Settings, public: SocketAddr, operator: SocketAddr, candidates: &[String], shards: usize) {
+fn announce(settings: &Settings, public: SocketAddr, operator: &str, candidates: &[String], shards: usize) {
     let base = settings.public_url.0.clone().unwrap_or_else(|| format!("http://{}", reachable(public)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pages = %format_args!("{base}/"),
         whip = %format_args!("{base}/whip/{{stream}}"),
         whep = %format_args!("{base}/whep/{{stream}}"),
-        admin = %format_args!("http://{}/", reachable(operator)),
+        admin = operator,
         shards,
         ice = %settings.ice,
         candidates = %candidates.join(" "),

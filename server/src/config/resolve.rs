@@ -7,9 +7,10 @@ use media_core::CoreConfig;
 use signaling::{AllowedOrigins, SignalingConfig, Tokens};
 
 use super::addresses::{AddressSource, Network, System, is_loopback};
-use super::http_values::HostName;
+use super::http_values::{AdminListen, AdminToken, HostName};
 use super::settings::Settings;
 use super::values::{AccessToken, Origin};
+use crate::admin_access::AdminAccess;
 use crate::connections::ConnectionLimits;
 
 /// What the machine offers, as far as the configuration depends on it.
@@ -43,6 +44,8 @@ pub struct Resolved {
     pub addresses: AddressSource,
     /// Signalling's part.
     pub signaling: SignalingConfig,
+    /// Who may use the admin listener.
+    pub admin_access: AdminAccess,
     /// How many HTTP connections there may be.
     pub connections: ConnectionLimits,
     /// Things that are allowed but deserve a word in the log.
@@ -68,13 +71,14 @@ pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<R
     check_ranges(settings)?;
     let (core, addresses) = core_config(settings, machine)?;
     let signaling = signaling_config(settings, &tokens)?;
+    let admin_access = admin_access(settings)?;
     let connections = ConnectionLimits {
         total: settings.max_connections,
         per_address: settings.max_connections_per_address,
         ..ConnectionLimits::default()
     };
-    let warnings = warnings(settings, &core);
-    Ok(Resolved { core, addresses, signaling, connections, warnings })
+    let warnings = warnings(settings, &core, &admin_access);
+    Ok(Resolved { core, addresses, signaling, admin_access, connections, warnings })
 }
 
 fn refuse<T>(text: String) -> Result<T, Contradiction> {
@@ -96,7 +100,7 @@ fn check_access(settings: &Settings, with_tokens: bool) -> Result<(), Contradict
             settings.http_listen
         ));
     }
-    if settings.http_listen.port() != 0 && settings.http_listen == settings.admin_listen {
+    if settings.http_listen.port() != 0 && AdminListen::Tcp(settings.http_listen) == settings.admin_listen {
         return refuse(format!("http_listen and admin_listen: both are {}", settings.http_listen));
     }
     Ok(())
@@ -121,7 +125,7 @@ fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
     Ok(())
 }
 
-fn warnings(settings: &Settings, core: &CoreConfig) -> Vec<String> {
+fn warnings(settings: &Settings, core: &CoreConfig, admin_access: &AdminAccess) -> Vec<String> {
     let mut warnings = Vec::new();
     if !is_loopback(settings.http_listen.ip()) && settings.public_url.0.is_none() {
         // Whoever can alter the SDP on its way can sit in the middle of the media (RFC 8826).
@@ -137,10 +141,12 @@ fn warnings(settings: &Settings, core: &CoreConfig) -> Vec<String> {
             settings.http_listen
         ));
     }
-    if !is_loopback(settings.admin_listen.ip()) {
+    if let AdminListen::Tcp(address) = settings.admin_listen
+        && !is_loopback(address.ip())
+        && !admin_access.wants_token()
+    {
         warnings.push(format!(
-            "admin_listen {} can be reached by others and asks for no token: guard it by a firewall",
-            settings.admin_listen
+            "admin_listen {address} can be reached by others and asks for no token: set admin_token, or guard it by a firewall"
         ));
     }
     warnings
@@ -245,6 +251,24 @@ fn host_names(settings: &Settings, with_tokens: bool) -> Option<Vec<String>> {
     let public = settings.public_url.0.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
     let public = public.and_then(|url| url.host().map(str::to_ascii_lowercase));
     Some(settings.http_hosts.iter().map(|HostName(name)| name.clone()).chain(public).collect())
+}
+
+fn admin_access(settings: &Settings) -> Result<AdminAccess, Contradiction> {
+    let hosts = settings.admin_hosts.iter().map(|HostName(name)| name.clone()).collect();
+    let path = &settings.admin_token_file;
+    if path.as_os_str().is_empty() {
+        return Ok(AdminAccess::new(hosts, settings.admin_token.0));
+    }
+    if settings.admin_token.0.is_some() {
+        return refuse("admin_token and admin_token_file: drop one of the two".to_owned());
+    }
+    let wrong = |why: String| Contradiction(format!("admin_token_file: {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    match text.parse::<AdminToken>() {
+        Ok(AdminToken(Some(token))) => Ok(AdminAccess::new(hosts, Some(token))),
+        Ok(AdminToken(None)) => Err(wrong("is empty".to_owned())),
+        Err(error) => Err(wrong(error.to_string())),
+    }
 }
 
 fn read_token_file(path: &Path) -> Result<Vec<AccessToken>, Contradiction> {
@@ -415,6 +439,30 @@ mod tests {
         assert_eq!(names(&settings), Some(vec!["media.example".to_owned(), "live.example".to_owned()]));
         let settings = Settings { token: vec!["*=x".parse().unwrap()], ..Settings::default() };
         assert_eq!(names(&settings), None);
+    }
+
+    // M2
+    #[test]
+    fn the_admin_token_may_stand_in_a_file() {
+        let path = std::env::temp_dir().join(format!("sluice-{}-admin-token", std::process::id()));
+        std::fs::write(&path, "0123456789abcdef\n").unwrap();
+        let mut settings = Settings { admin_token_file: path.clone(), ..Settings::default() };
+        settings.admin_listen = "0.0.0.0:8081".parse().unwrap();
+        let resolved = resolve(&settings, &machine()).unwrap();
+        assert!(resolved.admin_access.wants_token() && resolved.warnings.is_empty());
+        settings.admin_token = "0123456789abcdef".parse().unwrap();
+        assert!(refused(settings.clone()).starts_with("admin_token and admin_token_file"));
+        settings.admin_token = AdminToken::default();
+        for text in ["", "short", "two words in one file"] {
+            std::fs::write(&path, text).unwrap();
+            let message = refused(settings.clone());
+            assert!(
+                message.starts_with("admin_token_file: ") && (text.is_empty() || !message.contains(text)),
+                "{message}"
+            );
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused(settings).starts_with("admin_token_file: "));
     }
 
     #[test]

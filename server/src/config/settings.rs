@@ -7,7 +7,7 @@ use media_core::{CoreConfig, IceMode};
 use serde::{Deserialize, Serialize};
 use signaling::SignalingConfig;
 
-use super::http_values::{HostName, ProxyPrefix};
+use super::http_values::{AdminListen, AdminToken, HostName, ProxyPrefix};
 use super::values::{self, AccessToken, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, Takeover};
 
 /// What is fixed about one setting, for help texts, errors and the reference file.
@@ -84,9 +84,21 @@ settings! {
         /// Address of the public HTTP listener: WHIP, WHEP and the pages.
         http_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)), "SLUICE_HTTP_LISTEN", "ADDR:PORT",
             "an address and a port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080";
-        /// Address of the operator's HTTP listener: metrics, health and the admin API. It asks for no token: keep it private.
-        admin_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8081)), "SLUICE_ADMIN_LISTEN", "ADDR:PORT",
-            "an address and a port, such as 127.0.0.1:8081";
+        /// Address of the operator's HTTP listener: metrics, health and the admin API. Keep it private. As a Unix socket, its
+        /// owner and group may connect.
+        admin_listen: AdminListen = AdminListen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8081))),
+            "SLUICE_ADMIN_LISTEN", "ADDR:PORT|unix:PATH",
+            "an address and a port, such as 127.0.0.1:8081, or unix:/run/sluice/admin.sock";
+        /// Bearer token of the admin listener; `/healthz` and `/readyz` take none. Unset: whoever reaches it may use it.
+        admin_token: AdminToken = AdminToken::default(), "SLUICE_ADMIN_TOKEN", "TOKEN",
+            "16 or more letters, digits and -._~+/=, or nothing";
+        /// File that has nothing but the admin listener's token.
+        admin_token_file: PathBuf = PathBuf::new(), "SLUICE_ADMIN_TOKEN_FILE", "FILE",
+            "the path of a readable file, or nothing";
+        /// Names under which the admin listener is reached, beside IP addresses and localhost. Requests for others are refused:
+        /// they may be a web page's that let a name of its own lead here. Repeatable.
+        admin_hosts: Vec<HostName> = Vec::new(), "SLUICE_ADMIN_HOSTS", "NAME",
+            "host names without port, such as sluice.internal", value_delimiter = ',';
         /// Base of the absolute session URLs in `Location`, where a proxy stands in front. Unset: an absolute path.
         public_url: BaseUrl = BaseUrl::default(), "SLUICE_PUBLIC_URL", "URL",
             "an http or https URL without query, such as https://live.example.org, or nothing";

@@ -1,7 +1,8 @@
 //! Clients that open TCP connections and say nothing.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -110,3 +111,28 @@ async fn the_admin_listener_answers_while_the_public_one_has_used_up_all_files()
     drop((silent, waiting));
 }
 
+// M2
+#[tokio::test]
+async fn the_admin_listener_may_be_a_unix_socket_that_goes_with_the_server() {
+    let directory = std::env::temp_dir().join(format!("sluice-{}-behaviour", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("admin.sock");
+    let listen = format!("unix:{}", path.display());
+    // As a crash leaves it.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let mut server = Sluice::start(&["--admin-listen", &listen]).await;
+    assert_eq!(server.admin, listen);
+    let ask = |host: &str, target: &str| {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply
+    };
+    assert!(ask("localhost", "/readyz").starts_with("HTTP/1.1 200 "));
+    assert!(ask("evil.example", "/api/v1/sessions").contains("host-not-allowed"));
+    server.terminate();
+    assert_eq!(server.exited(LONG).await.code(), Some(0));
+    assert!(!path.exists());
+    std::fs::remove_dir(directory).unwrap();
+}

@@ -1,11 +1,21 @@
 //! The operator's listener.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::Request;
 use media_core::CoreEvent;
 use media_core::ledger::Reason;
 use media_core::stats::SessionStats;
+use openssl::sha::sha256;
+use server::admin_access::AdminAccess;
+use server::connections::{ConnectionLimits, Connections, Listener};
+use server::listener;
+use server::metrics::Metrics;
+use server::socket::UnixSocket;
 use signaling::SignalingConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 
 use crate::common::{OFFER, get, rig, send};
 
@@ -125,6 +135,111 @@ async fn a_draining_server_takes_no_session() {
     rig.signaling.registry().drain();
     let post = Request::post("/whip/cam").header("content-type", "application/sdp").body(Body::from(OFFER)).unwrap();
     send(&rig.public, post).await.assert_problem(503, "overloaded");
+}
+
+/// A request with these headers, to all that reads and to what changes something.
+async fn with_headers(rig: &crate::common::Rig, headers: &[(&str, &str)]) -> Vec<crate::common::Reply> {
+    let mut replies = Vec::new();
+    for (method, path) in [
+        ("GET", "/metrics"),
+        ("GET", "/api/v1/sessions"),
+        ("DELETE", "/api/v1/sessions/0000000000000001"),
+        ("GET", "/healthz"),
+    ] {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        replies.push(send(&rig.operator, request.body(Body::empty()).unwrap()).await);
+    }
+    replies
+}
+
+// M2
+#[tokio::test]
+async fn names_that_lead_here_without_being_known_are_refused() {
+    let rig = rig(SignalingConfig::default());
+    rig.admin.set_access(AdminAccess::new(vec!["sluice.internal".to_owned()], None));
+    for host in ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "sluice.internal.evil.example"] {
+        for reply in with_headers(&rig, &[("host", host)]).await {
+            reply.assert_problem(403, "host-not-allowed");
+            assert!(reply.body.contains("admin_hosts"), "{}", reply.body);
+        }
+    }
+    for host in ["127.0.0.1:8081", "[::1]:8081", "10.1.2.3", "localhost:8081", "sluice.internal:8081"] {
+        let statuses: Vec<_> =
+            with_headers(&rig, &[("host", host)]).await.iter().map(|reply| reply.status.as_u16()).collect();
+        assert_eq!(statuses, [200, 200, 404, 200], "{host}");
+    }
+}
+
+// M2
+#[tokio::test]
+async fn pages_of_elsewhere_neither_read_nor_change_anything() {
+    let rig = rig(SignalingConfig::default());
+    let host = ("host", "127.0.0.1:8081");
+    for header in [
+        ("origin", "http://evil.example"),
+        ("origin", "http://127.0.0.1:8080"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ] {
+        for reply in with_headers(&rig, &[host, header]).await {
+            reply.assert_problem(403, "cross-origin");
+            assert!(!reply.headers.contains_key("access-control-allow-origin"));
+        }
+    }
+    for header in [("origin", "http://127.0.0.1:8081"), ("sec-fetch-site", "none"), ("sec-fetch-site", "same-origin")] {
+        let statuses: Vec<_> =
+            with_headers(&rig, &[host, header]).await.iter().map(|reply| reply.status.as_u16()).collect();
+        assert_eq!(statuses, [200, 200, 404, 200], "{header:?}");
+    }
+}
+
+// M2
+#[tokio::test]
+async fn a_token_guards_all_but_health() {
+    let rig = rig(SignalingConfig::default());
+    rig.admin.set_access(AdminAccess::new(Vec::new(), Some(sha256(b"0123456789abcdef"))));
+    for headers in [
+        vec![],
+        vec![("authorization", "Bearer 0123456789abcdeF")],
+        vec![("authorization", "Basic 0123456789abcdef")],
+        vec![("authorization", "Bearer ")],
+    ] {
+        let replies = with_headers(&rig, &headers).await;
+        for reply in &replies[..3] {
+            reply.assert_problem(401, "unauthorized");
+            assert!(reply.header("www-authenticate").starts_with("Bearer "));
+        }
+        assert_eq!(replies[3].status, 200, "load balancers have no token");
+    }
+    get(&rig.operator, "/readyz").await.assert_problem(503, "overloaded");
+    let replies = with_headers(&rig, &[("authorization", "bearer 0123456789abcdef")]).await;
+    assert_eq!(replies.iter().map(|reply| reply.status.as_u16()).collect::<Vec<_>>(), [200, 200, 404, 200]);
+}
+
+// M2
+#[tokio::test]
+async fn the_admin_api_is_served_over_a_unix_socket() {
+    let directory = std::env::temp_dir().join(format!("sluice-{}-http", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("admin.sock");
+    let (stop, stopped) = watch::channel(false);
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let held = (Connections::new(ConnectionLimits::default(), Arc::clone(&metrics)), metrics);
+    let operator = rig(SignalingConfig::default()).operator;
+    let task = listener::spawn(Listener::Admin, UnixSocket::bind(&path).unwrap(), operator, held, stopped);
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200 ") && reply.ends_with("ok\n"), "{reply}");
+    stop.send_replace(true);
+    task.await.unwrap();
+    assert!(!path.exists(), "its file goes with it");
+    std::fs::remove_dir(directory).unwrap();
 }
 
 /// The path of `rel="next"`, resolved against that of the request.
