@@ -7,6 +7,23 @@ const FIRST_RETRY = 1;
 const LONGEST_RETRY = 10;
 
 export const query = new URLSearchParams(location.search);
+
+/** Takes a token out of the address, where screens, histories and logs would show it, and returns it. */
+function tokenOfAddress() {
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  const [inFragment, inQuery] = [fragment.get("token"), query.get("token")];
+  if (inFragment === null && inQuery === null) return "";
+  fragment.delete("token");
+  const rest = new URLSearchParams(query);
+  rest.delete("token");
+  const [search, hash] = [rest, fragment].map(String);
+  history.replaceState(history.state, "", location.pathname + (search && `?${search}`) + (hash && `#${hash}`));
+  return inFragment ?? inQuery;
+}
+
+// At once: nothing else of the page sees it there.
+const givenToken = tokenOfAddress();
+
 export const streamName = decodeURIComponent(location.pathname.split("/").pop());
 export const element = (id) => document.getElementById(id);
 
@@ -40,11 +57,15 @@ export function setError(error) {
   element("alert").textContent = error?.message ?? "";
 }
 
-/** The token: what the field holds, else what the address or this tab's earlier visit says. */
+/**
+ * The token: what the address says (`#token=…`, which no server and no proxy is sent), else what the field holds or this tab's
+ * earlier visit said. A reload finds it again, though the address has it no more.
+ */
 export function rememberToken() {
   const key = `sluice-token:${streamName}`;
   const field = element("token");
-  field.value ||= query.get("token") ?? sessionStorage.getItem(key) ?? "";
+  if (givenToken) sessionStorage.setItem(key, givenToken);
+  field.value = givenToken || field.value || (sessionStorage.getItem(key) ?? "");
   field.addEventListener("change", () => sessionStorage.setItem(key, field.value));
   return () => field.value.trim();
 }

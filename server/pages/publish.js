@@ -1,5 +1,6 @@
 // The publish page: capture, send, and show how far the session came.
-// Parameters for automation: auto=1, source=camera|screen|microphone|pattern, codec=VP8|…, bitrate=KBIT, sound=red, token=….
+// Parameters for automation: auto=1, source=camera|screen|microphone|pattern, codec=VP8|…, bitrate=KBIT, sound=red;
+// in the fragment #token=….
 
 import { root } from "./whip.js";
 import { Keeper, cipherName, codecName, element, page, query, rate, rememberToken, setError, setState, showStages, showStats, streamName } from "./page.js";

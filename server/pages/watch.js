@@ -1,5 +1,5 @@
 // The watch page: receive, play, and show how far the session came.
-// Parameters for automation: token=…, auto=0 to wait for a click.
+// Parameters for automation: auto=0 to wait for a click; in the fragment #token=….
 
 import { root } from "./whip.js";
 import { Keeper, cipherName, codecName, element, page, query, rate, rememberToken, setState, showStages, showStats, streamName } from "./page.js";

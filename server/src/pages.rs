@@ -128,7 +128,7 @@ async fn finish(State(pages): State<Arc<Pages>>, request: Request, next: Next) -
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, pages.content_security_policy.clone());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // A token may stand in a page's own address.
+    // Where a page leads is nobody's to know: its address has a stream's name.
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(
         "permissions-policy",

@@ -34,6 +34,26 @@ suite('tokens', { ice: 'lite', args: ['--token', 'guarded=right', '--protect-vie
     const viewer = await scenario.watch('guarded', { token: 'right' });
     await scenario.firstFrame(viewer);
   });
+
+  // Low: `?token=` in page URLs.
+  test('a token in the address is used and taken out of it, and a reload has it still', async (scenario) => {
+    const publisher = await scenario.publish('guarded', { token: 'right' });
+    await scenario.publishing(publisher);
+    for (const [name, address] of [
+      ['fragment', '?auto=1#other=1&token=right'],
+      ['old link', '?token=right&auto=1'],
+    ]) {
+      const viewer = await scenario.open(name, `${scenario.server.http}/watch/guarded${address}`);
+      assert.doesNotMatch(viewer.page.url(), /token|right/, name);
+      await scenario.firstFrame(viewer);
+      const seen = await viewer.page.evaluate(() => [location.href, history.length, document.documentElement.outerHTML]);
+      assert.doesNotMatch(seen[0], /token|right/, name);
+      assert.doesNotMatch(seen[2], /token=right/, name);
+      await viewer.page.reload();
+      await scenario.firstFrame(viewer);
+      await viewer.close();
+    }
+  });
 });
 
 suite('missing streams', { ice: 'lite' }, (test) => {

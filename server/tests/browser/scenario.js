@@ -120,9 +120,10 @@ class Scenario {
     return peer;
   }
 
-  /** `through` is the relay that leads to the server, if one does. */
-  #url(page, stream, { through, ...query }) {
-    return `${through?.url ?? this.server.http}/${page}/${stream}?${new URLSearchParams({ auto: '1', ...query })}`;
+  /** `through` is the relay that leads to the server, if one does; a token goes into the fragment, as nobody else is to see it. */
+  #url(page, stream, { through, token, ...query }) {
+    const fragment = token === undefined ? '' : `#${new URLSearchParams({ token })}`;
+    return `${through?.url ?? this.server.http}/${page}/${stream}?${new URLSearchParams({ auto: '1', ...query })}${fragment}`;
   }
 
   /** A relay in front of the server that lasts as long as the test; `flags` are those of `sluice-loadtest relay`. */
