@@ -156,7 +156,7 @@ fn sections(role: Role, options: u8) -> Vec<MediaSection> {
             format
         });
         let mut section = MediaSection::new(index.to_string(), kind, formats.collect());
-        section.extensions = extensions.clone();
+        section.extensions = extensions;
         section.reduced_size_rtcp = options & 8 != 0;
         match role {
             Role::Publisher => {

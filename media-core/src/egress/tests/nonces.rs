@@ -186,7 +186,8 @@ impl World {
     /// Another viewer: with RTX and transport-wide numbers, with RTX, or without either; on this shard or on another.
     fn join(&mut self) {
         self.joined += 1;
-        let (rtx, wide, on_home) = (self.joined % 3 != 0, self.joined % 3 == 1, self.joined % 4 != 0);
+        let (rtx, wide) = (!self.joined.is_multiple_of(3), self.joined % 3 == 1);
+        let on_home = !self.joined.is_multiple_of(4);
         let exported: Vec<u8> = (0..56).map(|_| self.random.random()).collect();
         let keying = KeyingMaterial::new(SrtpProfile::AeadAes128Gcm, &exported).unwrap();
         let (_, srtp) = keying.contexts(DtlsRole::Server).unwrap();
