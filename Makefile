@@ -14,6 +14,8 @@ ARGS ?=
 DEMO_ARGS ?= --publishers 1 --viewers 20 --seconds 10
 # Arguments for `make interop`, such as INTEROP_ARGS='--only Firefox'.
 INTEROP_ARGS ?=
+# Some targets of `make fuzz`, all by default.
+TARGETS ?=
 # A network of its own for the real clients.
 IN_NETWORK := SLUICE_TOOLS="$$(. .ci/env && echo "$$SLUICE_TOOLS")" server/tests/interop/in_network
 # Arguments for `make soak`, whose time is SECONDS; `sluice-loadtest soak --help` lists them.
@@ -61,7 +63,7 @@ test: lint test-rust test-browser test-aiortc test-interop test-deploy ## Run ev
 lint: ## Check formatting, clippy, the scripts, the pages under docs/, and the dependencies' licences
 	@.ci/install build lint
 	$(CARGO) fmt --all --check
-	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/soak .ci/deny server/tests/interop/in_network
+	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/soak .ci/deny .ci/fuzz server/tests/interop/in_network
 	@.ci/conformance.py
 	@.ci/check_docs.py
 	@.ci/deny
@@ -119,6 +121,11 @@ interop-record: build-tests ## Record the offers of the real clients under signa
 test-deploy: build-tests ## Check the files under deploy/ and .github/ only
 	@.ci/install deploy
 	$(TARGET)/venv/bin/python .ci/check_deploy.py
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for SECONDS (60) each; TARGETS='session rtcp' for some of them
+	@.ci/install fuzz
+	@.ci/fuzz $(or $(SECONDS),60) $(TARGETS)
 
 .PHONY: recordings
 recordings: ## Let FFmpeg's decoders judge the recorded streams of media-core/tests/recorded again
