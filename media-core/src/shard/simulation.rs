@@ -23,7 +23,7 @@ use super::mailbox::ShardMessage;
 use super::sessions::Sessions;
 use super::stream::Streams;
 use super::tick::OverloadReport;
-use super::{Handshakes, PACE, Shard, ShardLoad, TICK};
+use super::{Handshakes, Shard, ShardLoad, TICK};
 
 /// A shard in virtual time.
 pub(crate) struct Simulation {
@@ -117,9 +117,13 @@ impl Simulation {
             self.shard.tick(self.now);
             self.settle();
             // Long silences are looked at at a coarser grain.
-            self.next_tick += if end - self.now > Duration::from_secs(2) { 20 * TICK } else { TICK.max(PACE) };
+            self.next_tick += if end - self.now > Duration::from_millis(300) { 10 * TICK } else { TICK };
+            if self.sessions() == 0 {
+                break;
+            }
         }
         self.set_now(end);
+        self.next_tick = self.next_tick.max(end);
     }
 
     /// What was sent since the last call, and where to.
