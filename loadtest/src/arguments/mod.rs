@@ -59,7 +59,8 @@ pub(crate) enum Command {
     #[command(after_help = STATUS)]
     Knee(KneeArgs),
     /// Viewers and publishers come and go. Tells what is left of them when all have gone.
-    #[command(after_help = STATUS)]
+    // `make soak` has settings of its own, and whoever runs it others.
+    #[command(after_help = STATUS, args_override_self = true)]
     Soak(SoakArgs),
     /// Hostile inputs beside honest viewers, one kind after the other: from strangers, from authenticated peers, and by HTTP.
     /// Tells what each cost whom. Only for servers of your own.

@@ -4,7 +4,7 @@
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use super::peer::PeerSender;
+use super::peer::Formats;
 use super::peers::{Kind, MAX_PACKET, Packets};
 use super::reports::message;
 
@@ -22,7 +22,7 @@ pub(super) struct Feedback {
 }
 
 impl Packets for Feedback {
-    fn next(&mut self, peer: &PeerSender, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
+    fn next(&mut self, peer: &Formats, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
         let dense = noise.random_ratio(1, 2);
         while packet.len() < MAX_PACKET {
             self.base = self.base.wrapping_add(noise.random_range(1..100));

@@ -2,7 +2,7 @@
 
 use rand::rngs::SmallRng;
 
-use super::peer::PeerSender;
+use super::peer::Formats;
 use super::peers::{Kind, MAX_PACKET, Packets};
 use super::reports::message;
 
@@ -15,7 +15,7 @@ pub(super) struct KeyframeRequests {
 }
 
 impl Packets for KeyframeRequests {
-    fn next(&mut self, peer: &PeerSender, _: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
+    fn next(&mut self, peer: &Formats, _: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
         let media = peer.video.media.to_be_bytes();
         while packet.len() + PLI + FIR <= MAX_PACKET {
             message(packet, 1, 206, &[&[0, 0, 0, 1], &media[..]].concat());

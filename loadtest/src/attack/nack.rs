@@ -2,7 +2,7 @@
 
 use rand::rngs::SmallRng;
 
-use super::peer::PeerSender;
+use super::peer::Formats;
 use super::peers::{Kind, MAX_PACKET, Packets};
 use super::reports::message;
 
@@ -15,7 +15,7 @@ pub(super) struct Nacks {
 }
 
 impl Packets for Nacks {
-    fn next(&mut self, peer: &PeerSender, _: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
+    fn next(&mut self, peer: &Formats, _: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
         let mut body = vec![0, 0, 0, 1];
         body.extend_from_slice(&peer.video.media.to_be_bytes());
         for _ in 0..(MAX_PACKET - FIXED) / 4 {

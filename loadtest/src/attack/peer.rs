@@ -40,14 +40,20 @@ pub(super) struct Peer {
     pub(super) sender: PeerSender,
 }
 
-/// What an attacker sends with.
-pub(super) struct PeerSender {
+/// What was agreed on for an attacker's media.
+#[derive(Clone, Copy)]
+pub(super) struct Formats {
     /// SSRCs of audio and video: those that it sends, or those that it receives as far as the answer names them.
     pub(super) audio: Ssrcs,
     pub(super) video: Ssrcs,
     /// Payload types of the video.
     pub(super) types: PayloadTypes,
     pub(super) audio_type: u8,
+}
+
+/// What an attacker sends with.
+pub(super) struct PeerSender {
+    pub(super) formats: Formats,
     pub(super) keys: KeyingMaterial,
     pub(super) srtp: SrtpSender,
     local: IceCredentials,
@@ -148,11 +154,14 @@ impl Handshake {
         };
         let types = |kind| answer.live(kind).and_then(|section| section.codecs.first()).map(|(_, types)| *types);
         let none = || ClientError::Answer("the answer takes neither Opus nor VP8".into());
-        let sender = PeerSender {
+        let formats = Formats {
             audio: named(MediaKind::Audio, ssrcs[0]),
             video: named(MediaKind::Video, ssrcs[1]),
             types: types(MediaKind::Video).ok_or_else(none)?,
             audio_type: types(MediaKind::Audio).ok_or_else(none)?.media,
+        };
+        let sender = PeerSender {
+            formats,
             keys,
             srtp: contexts.1,
             local,

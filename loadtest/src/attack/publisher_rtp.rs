@@ -4,7 +4,7 @@
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use super::peer::PeerSender;
+use super::peer::Formats;
 use super::peers::{Kind, Packets};
 use super::viewer_rtp::Rtp;
 
@@ -22,7 +22,7 @@ pub(super) struct Garbage {
 }
 
 impl Packets for Garbage {
-    fn next(&mut self, peer: &PeerSender, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
+    fn next(&mut self, peer: &Formats, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
         self.turn += 1;
         self.sequence = self.sequence.wrapping_add(match noise.random_range(0..200) {
             0 => noise.random(),
@@ -61,7 +61,7 @@ pub(super) struct Rtx {
 }
 
 impl Packets for Rtx {
-    fn next(&mut self, peer: &PeerSender, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
+    fn next(&mut self, peer: &Formats, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
         self.turn += 1;
         let timestamp = (self.turn as u32).wrapping_mul(300);
         let rtx = peer.types.rtx.filter(|_| !self.turn.is_multiple_of(4));

@@ -3,7 +3,7 @@
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore};
 
-use super::peer::PeerSender;
+use super::peer::Formats;
 use super::peers::{Kind, MAX_PACKET, Packets};
 
 /// Appends an RTCP message; the body is whole words.
@@ -19,7 +19,7 @@ pub(super) struct Reports;
 const TYPES: [u8; 8] = [200, 201, 202, 204, 205, 206, 207, 210];
 
 impl Packets for Reports {
-    fn next(&mut self, peer: &PeerSender, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
+    fn next(&mut self, peer: &Formats, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
         message(packet, 0, 201, &[0, 0, 0, 1]);
         while packet.len() + 16 < MAX_PACKET {
             let words = noise.random_range(1..=64).min((MAX_PACKET - packet.len()) / 4 - 1);

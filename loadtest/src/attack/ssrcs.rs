@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use super::peer::PeerSender;
+use super::peer::Formats;
 use super::peers::{Kind, Packets};
 use super::viewer_rtp::Rtp;
 
@@ -12,7 +12,7 @@ const PAYLOAD: usize = 100;
 pub(super) struct Ssrcs;
 
 impl Packets for Ssrcs {
-    fn next(&mut self, peer: &PeerSender, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
+    fn next(&mut self, peer: &Formats, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
         let rtp = Rtp {
             payload_type: peer.types.media,
             sequence: noise.random(),

@@ -4,7 +4,7 @@ use media_core::internals::rtp::packet::{HeaderFields, write_header};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore};
 
-use super::peer::PeerSender;
+use super::peer::Formats;
 use super::peers::{Kind, Packets};
 
 /// Payload of a video packet.
@@ -16,7 +16,7 @@ pub(super) struct ViewerRtp {
 }
 
 impl Packets for ViewerRtp {
-    fn next(&mut self, peer: &PeerSender, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
+    fn next(&mut self, peer: &Formats, noise: &mut SmallRng, packet: &mut Vec<u8>) -> Kind {
         self.sequence = self.sequence.wrapping_add(1);
         // As many SSRCs as a byte has values.
         let ssrc = peer.video.media.wrapping_add(noise.random_range(1..=256));
