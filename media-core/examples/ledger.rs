@@ -12,7 +12,7 @@ use media_core::media::{Codec, Format, MediaKind, MediaSection, Role};
 use media_core::negotiation::{candidate_line, random_credentials};
 use media_core::{
     CoreConfig, CoreEvent, DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, IceMode, IceParameters, MediaCore,
-    SessionId, SessionSpec, StartError, StreamId,
+    SessionId, SessionLimits, SessionSpec, StartError, StreamId,
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -78,6 +78,7 @@ fn publisher(id: SessionId, stream: StreamId) -> SessionSpec {
         sections: vec![MediaSection::new("0", MediaKind::Audio, vec![Format::new(111, Codec::Opus)])],
         refused: Vec::new(),
         cname: "example".into(),
+        limits: SessionLimits::default(),
     }
 }
 

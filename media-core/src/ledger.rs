@@ -223,6 +223,10 @@ pub enum WarningCode {
     ProfileMismatch,
     /// The publisher has come back without a track that the viewer was answered with.
     TrackMissing,
+    /// A publisher sends more than its session may, and the surplus is dropped.
+    BitrateExceeded,
+    /// A peer sends more RTCP than is acted upon, and the surplus is dropped.
+    RtcpExceeded,
 }
 
 impl WarningCode {
@@ -248,6 +252,10 @@ impl WarningCode {
                 "Viewers are matched by the stream: set the encoder's profile to what the description says."
             }
             WarningCode::TrackMissing => "The publisher has left a track out; it is forwarded again once it is there.",
+            WarningCode::BitrateExceeded => {
+                "Packets are missing for all viewers: lower the encoder's bitrate, or raise the limit of publishers."
+            }
+            WarningCode::RtcpExceeded => "No honest client sends so much: look at who it is. Nobody else is concerned.",
         }
     }
 }

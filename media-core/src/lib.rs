@@ -36,6 +36,7 @@
 //!     sections: vec![audio],
 //!     refused: vec![],
 //!     cname: "sluice".into(),
+//!     limits: SessionLimits::default(),
 //! });
 //!
 //! // Nobody answers: the ledger says which stage failed, and the session ends.
@@ -85,7 +86,7 @@ pub use event::CoreEvent;
 pub use handle::{MediaCore, StartError};
 pub use spec::{
     CandidateKind, DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, IceCredentials, IceMode, IceParameters,
-    LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
+    LocalCandidate, RemoteCandidate, SessionId, SessionLimits, SessionSpec, ShardIndex, StreamId,
 };
 
 /// What an offer/answer engine has to know of the core: ICE credentials and candidate lines, and which formats a viewer can

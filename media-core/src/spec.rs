@@ -158,6 +158,27 @@ pub struct DtlsParameters {
     pub fingerprints: Vec<Fingerprint>,
 }
 
+/// How much media a session may carry: of a publisher what it may send, of a viewer what it is sent at most. `None` is no
+/// limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// RTP in bit/s, headers and retransmissions included, over about a second.
+    pub bits_per_second: Option<u64>,
+    /// RTP packets a second.
+    pub packets_per_second: Option<u64>,
+}
+
+impl fmt::Display for SessionLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.bits_per_second.map(|bits| bits as f64 / 1e6), self.packets_per_second) {
+            (Some(megabits), Some(packets)) => write!(f, "{megabits} Mbit/s and {packets} packets a second"),
+            (Some(megabits), None) => write!(f, "{megabits} Mbit/s"),
+            (None, Some(packets)) => write!(f, "{packets} packets a second"),
+            (None, None) => f.write_str("no limit"),
+        }
+    }
+}
+
 /// Everything that a shard needs to run a session.
 #[derive(Clone, Debug)]
 pub struct SessionSpec {
@@ -178,6 +199,8 @@ pub struct SessionSpec {
     pub refused: Vec<MediaSection>,
     /// RTCP CNAME of the server in this session (RFC 7022 §4.2).
     pub cname: String,
+    /// How much media it may carry.
+    pub limits: SessionLimits,
 }
 
 /// A candidate of the server, for SDP answers.

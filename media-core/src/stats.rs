@@ -38,6 +38,12 @@ pub enum DropReason {
     SrtpAuthentication,
     /// SRTP or SRTCP that was received before.
     SrtpReplay,
+    /// More RTP or RTCP than a session may send, dropped before decryption.
+    DatagramRate,
+    /// More RTCP than is acted upon for a session.
+    RtcpRate,
+    /// RTP of a publisher beyond the bit or packet rate of its session.
+    MediaRate,
     /// RTP or RTCP that does not parse.
     MalformedRtp,
     /// RTP that belongs to no section or payload type.

@@ -20,15 +20,33 @@ impl TokenBucket {
     }
 
     /// Takes one token; false if there is none.
+    #[inline]
     pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.take_many(now, 1.0)
+    }
+
+    /// Takes so many tokens; false if there are fewer.
+    #[inline]
+    pub(crate) fn take_many(&mut self, now: Instant, tokens: f64) -> bool {
+        let enough = self.available(now) >= tokens;
+        if enough {
+            self.tokens -= tokens;
+        }
+        enough
+    }
+
+    /// Takes tokens that are [available](Self::available).
+    pub(crate) fn spend(&mut self, tokens: f64) {
+        self.tokens -= tokens;
+    }
+
+    /// The tokens that there are.
+    #[inline]
+    pub(crate) fn available(&mut self, now: Instant) -> f64 {
         let since = self.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
         self.filled = Some(self.filled.map_or(now, |filled| filled.max(now)));
         self.tokens = (self.tokens + since.as_secs_f64() * self.per_second).min(self.burst);
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
+        self.tokens
     }
 }
 

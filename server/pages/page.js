@@ -83,6 +83,7 @@ const NOTICES = {
     kind === "audio" ? "There is no sound: this browser cannot play the stream's audio." : "There is no picture: this browser cannot play the stream's video.",
   "track-missing": ({ kind }) => `The stream has no ${kind} at the moment. It comes back by itself.`,
   "profile-mismatch": () => "The encoder sends another profile than it announces. Viewers get what their browsers can play.",
+  "bitrate-exceeded": () => "The encoder sends more than it may, and part of it is dropped. Lower its bitrate.",
   "format-ignored": () => "A format of the offer was left out.",
 };
 

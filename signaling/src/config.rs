@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use media_core::{CoreConfig, IceMode};
+use media_core::{CoreConfig, IceMode, SessionLimits};
 use strum::{Display, EnumString};
 
 use crate::auth::Tokens;
@@ -37,6 +37,11 @@ pub struct SignalingConfig {
     pub slash_names: bool,
     /// When a publisher's own earlier session gives way to its next POST.
     pub publish_takeover: PublishTakeover,
+    /// What a publisher may send. Default 50 Mbit/s and 20,000 packets a second: 4K at 60 frames a second takes some 35 Mbit/s,
+    /// and a link of 1 Gbit/s carries the viewers of few such streams.
+    pub publisher_limits: SessionLimits,
+    /// What a viewer is sent at most. Default no limit: it gets what the publisher sends, and what its path carries.
+    pub viewer_limits: SessionLimits,
     /// The media core's `ice_timeout`, for a `Retry-After` that is true.
     pub ice_timeout: Duration,
     /// The media core's `liveness_timeout`, likewise.
@@ -78,6 +83,8 @@ impl Default for SignalingConfig {
             max_sessions: 20_000,
             slash_names: false,
             publish_takeover: PublishTakeover::default(),
+            publisher_limits: SessionLimits { bits_per_second: Some(50_000_000), packets_per_second: Some(20_000) },
+            viewer_limits: SessionLimits::default(),
             ice_timeout: CoreConfig::default().ice_timeout,
             liveness_timeout: CoreConfig::default().liveness_timeout,
         }

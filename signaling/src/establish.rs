@@ -161,7 +161,9 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
     };
     let (id, stream, cname) = (names.id, names.stream, names.cname);
     let (dtls, refused) = (agreement.dtls, agreement.refused);
-    let spec = SessionSpec { id, stream, role, ice, dtls, sections, refused, cname };
+    let config = signaling.config();
+    let limits = if role == Role::Publisher { config.publisher_limits } else { config.viewer_limits };
+    let spec = SessionSpec { id, stream, role, ice, dtls, sections, refused, cname, limits };
     signaling.media_plane.open(names.shard, spec);
     Ok(())
 }

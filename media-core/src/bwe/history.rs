@@ -6,7 +6,7 @@ use super::Micros;
 /// Entries at first.
 const MIN_ENTRIES: usize = 128;
 /// Most entries, 16 KiB: 500 ms of 40 Mbit/s. Only a viewer with so many packets in flight needs them.
-const MAX_ENTRIES: usize = 2048;
+pub(super) const MAX_ENTRIES: usize = 2048;
 /// A packet that nobody reported for so long is no reason to keep more of them, in µs.
 const MAX_UNREPORTED: i32 = 2_000_000;
 

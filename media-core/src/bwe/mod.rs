@@ -50,8 +50,8 @@ use probe::Prober;
 
 /// A REMB counts for so long.
 const REMB_LIFETIME: Duration = Duration::from_secs(5);
-/// Statuses of one feedback message that are read: more than a viewer can have in flight.
-const MAX_STATUSES: usize = 4_096;
+/// Statuses of one feedback message that are read: as many as packets are remembered.
+const MAX_STATUSES: usize = history::MAX_ENTRIES;
 /// The estimate decays while packets are sent and no feedback was received for so long …
 const FEEDBACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// … or for so long by a viewer that sends receiver reports only, …

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::bwe::pacer::{PACING_FACTOR, Pacer, RetransmissionBudget};
 use crate::bwe::{EstimateSnapshot, EstimatorLimits, SendSideEstimator};
 use crate::rtcp::TransportFeedback;
+use crate::spec::SessionLimits;
 
 /// Bounds of an estimate in bit/s.
 const MIN_ESTIMATE: u64 = 50_000;
@@ -35,12 +36,19 @@ pub struct Congestion {
     transport_wide: bool,
     /// The viewer tells what arrives, by feedback or REMB; reports of loss alone are too rare to pace by.
     has_feedback: bool,
+    /// It is sent no more than its session may carry, whatever its path carries.
+    is_limited: bool,
     pacer: Pacer,
+    /// A packet counts at least so many bytes, so that there are no more packets than there may be.
+    least_bytes: usize,
     estimator: SendSideEstimator,
     retransmissions: RetransmissionBudget,
     /// What the pacer follows, in bit/s.
     pace: u64,
     carries_stream: bool,
+    /// The most that the viewer is sent, in bit/s.
+    max: u64,
+    packets_per_second: Option<u64>,
 }
 
 const _: () = assert!(std::mem::offset_of!(Congestion, pacer) <= 64);
@@ -65,12 +73,27 @@ impl Congestion {
             probe: 0,
             transport_wide,
             has_feedback: false,
+            is_limited: false,
             pacer: Pacer::new(now, pace),
+            least_bytes: 0,
             estimator: SendSideEstimator::new(now, limits, transport_wide),
             retransmissions: RetransmissionBudget::new(now, start),
             pace,
             carries_stream: true,
+            max: MAX_ESTIMATE,
+            packets_per_second: None,
         }
+    }
+
+    /// Bounds what the viewer is sent, before anything was.
+    pub fn limit(&mut self, now: Instant, limits: SessionLimits, media: u64) {
+        self.is_limited = limits != SessionLimits::default();
+        self.max = limits.bits_per_second.map_or(MAX_ESTIMATE, |bits| bits.clamp(1, MAX_ESTIMATE));
+        self.packets_per_second = limits.packets_per_second;
+        let start = self.estimator.estimate().min(self.max);
+        let limits = EstimatorLimits { start, min: MIN_ESTIMATE.min(self.max), max: self.max };
+        self.estimator = SendSideEstimator::new(now, limits, self.transport_wide);
+        self.follow(now, media);
     }
 
     /// Counts a packet that is sent now; its transport-wide number, if it carries one. Where only some sections carry
@@ -79,8 +102,8 @@ impl Congestion {
     pub(super) fn on_sent(&mut self, now: Instant, payload: usize, numbered: bool) -> u16 {
         let bytes = payload + OVERHEAD;
         // A viewer that is not paced yet starts with a whole burst.
-        if self.has_feedback || self.transport_wide {
-            self.pacer.on_sent(now, bytes);
+        if self.has_feedback || self.transport_wide || self.is_limited {
+            self.pacer.on_sent(now, bytes.max(self.least_bytes));
         }
         if self.transport_wide {
             return if numbered { self.estimator.on_sent(now, bytes) } else { 0 };
@@ -103,7 +126,9 @@ impl Congestion {
 
     /// True if video waits for its time.
     pub fn is_paced(&self, now: Instant) -> bool {
-        self.has_feedback || (self.transport_wide && now.saturating_duration_since(self.begun) < FEEDBACK_BY)
+        self.has_feedback
+            || self.is_limited
+            || (self.transport_wide && now.saturating_duration_since(self.begun) < FEEDBACK_BY)
     }
 
     /// True if the path carries the whole stream, as far as is known.
@@ -186,8 +211,12 @@ impl Congestion {
 
     fn follow(&mut self, now: Instant, media: u64) {
         let estimate = self.estimator.estimate();
-        self.carries_stream = estimate as f64 >= CARRIES * media as f64;
-        let pace = if self.carries_stream { (estimate as f64 * PACING_FACTOR) as u64 } else { estimate };
+        // Of a viewer that tells nothing nothing is known but its limit.
+        let tells = self.has_feedback || self.transport_wide;
+        let carried = if self.is_limited && !tells { self.max } else { estimate };
+        self.carries_stream = carried as f64 >= CARRIES * media as f64;
+        let pace = if self.carries_stream { (carried as f64 * PACING_FACTOR) as u64 } else { carried };
+        self.least_bytes = self.packets_per_second.map_or(0, |packets| (pace / 8 / packets.max(1)) as usize);
         if pace != self.pace {
             self.pace = pace;
             self.pacer.set_rate(now, pace);

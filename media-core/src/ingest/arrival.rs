@@ -23,12 +23,7 @@ pub struct ArrivalLog {
 impl ArrivalLog {
     /// An empty log.
     pub fn new(now: Instant) -> ArrivalLog {
-        ArrivalLog {
-            epoch: now,
-            base: None,
-            arrivals: Vec::with_capacity(MAX_SPAN),
-            next_feedback: now + FEEDBACK_INTERVAL,
-        }
+        ArrivalLog { epoch: now, base: None, arrivals: Vec::new(), next_feedback: now + FEEDBACK_INTERVAL }
     }
 
     /// A packet with this transport-wide sequence number arrived. Packets older than the last report are not reported.
@@ -42,6 +37,10 @@ impl ArrivalLog {
             self.arrivals.clear();
             base = wide_sequence;
             self.base = Some(base);
+        }
+        if self.arrivals.capacity() == 0 {
+            // Memory comes with media.
+            self.arrivals.reserve_exact(MAX_SPAN);
         }
         let offset = usize::from(wide_sequence.wrapping_sub(base));
         while self.arrivals.len() <= offset {

@@ -1,6 +1,6 @@
 //! The congestion feedback to a publisher: transport-wide feedback, REMB, or none, as was negotiated.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::bwe::EstimatorLimits;
 use crate::bwe::receive::{ReceiveSideEstimator, SendTime};
@@ -12,10 +12,15 @@ use super::arrival::ArrivalLog;
 /// Start and bounds of the estimate of a publisher's path, in bit/s.
 const LIMITS: EstimatorLimits = EstimatorLimits { start: 2_500_000, min: 100_000, max: 100_000_000 };
 
+/// How often a publisher that makes its own estimate is told its limit, …
+const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// … if it sends more than this part of it.
+const NEAR_LIMIT: f64 = 0.7;
+
 /// What a publisher is told of its path.
 pub(super) enum CongestionFeedback {
     /// Arrival times, from which the publisher makes an estimate (RTCP-14).
-    TransportWide(ArrivalLog),
+    TransportWide(ArrivalLog, Option<RateLimit>),
     /// An estimate made here (RTCP-13).
     Remb(Box<ReceiveSideEstimator>),
     /// Neither was negotiated.
@@ -31,7 +36,7 @@ impl CongestionFeedback {
         };
         let remb = |section: &MediaSection| section.formats.iter().any(|format| format.feedback.remb);
         if sections.iter().any(transport_wide) {
-            CongestionFeedback::TransportWide(ArrivalLog::new(now))
+            CongestionFeedback::TransportWide(ArrivalLog::new(now), None)
         } else if sections.iter().any(remb) {
             CongestionFeedback::Remb(Box::new(ReceiveSideEstimator::new(now, LIMITS)))
         } else {
@@ -39,10 +44,30 @@ impl CongestionFeedback {
         }
     }
 
+    /// The publisher's estimate is never to be above this, in bit/s. One that makes its own takes a REMB for its upper bound,
+    /// where that was negotiated as well; in any case it learns from what is dropped.
+    pub(super) fn limit(&mut self, now: Instant, sections: &[&MediaSection], bits_per_second: u64) {
+        match self {
+            CongestionFeedback::TransportWide(_, limit) => {
+                let remb = sections.iter().flat_map(|section| &section.formats).any(|format| format.feedback.remb);
+                *limit = remb.then_some(RateLimit { bits_per_second, bytes: 0, since: now });
+            }
+            CongestionFeedback::Remb(estimator) => {
+                let max = bits_per_second.min(LIMITS.max);
+                let limits = EstimatorLimits { start: LIMITS.start.min(max), min: LIMITS.min.min(max), max };
+                **estimator = ReceiveSideEstimator::new(now, limits);
+            }
+            CongestionFeedback::None => {}
+        }
+    }
+
     /// Notes a packet of a section.
     pub(super) fn on_packet(&mut self, now: Instant, section: &MediaSection, header: &RtpHeader, packet: &[u8]) {
         match self {
-            CongestionFeedback::TransportWide(arrivals) => {
+            CongestionFeedback::TransportWide(arrivals, limit) => {
+                if let Some(limit) = limit {
+                    limit.bytes += packet.len() as u64;
+                }
                 let id = section.extensions.id(Extension::TransportCc);
                 let wide = id.and_then(|id| header.extension(packet, id)).and_then(extension::transport_cc);
                 if let Some(wide) = wide {
@@ -65,5 +90,26 @@ impl CongestionFeedback {
             }
             CongestionFeedback::None => {}
         }
+    }
+}
+
+/// The limit of a publisher that makes its own estimate.
+pub(super) struct RateLimit {
+    bits_per_second: u64,
+    /// Received since then.
+    bytes: u64,
+    since: Instant,
+}
+
+impl RateLimit {
+    /// The limit in bit/s, if the publisher is to be told.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<u64> {
+        let passed = now.saturating_duration_since(self.since);
+        if passed < LIMIT_INTERVAL {
+            return None;
+        }
+        let rate = self.bytes as f64 * 8.0 / passed.as_secs_f64();
+        (self.bytes, self.since) = (0, now);
+        (rate > NEAR_LIMIT * self.bits_per_second as f64).then_some(self.bits_per_second)
     }
 }

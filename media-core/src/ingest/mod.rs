@@ -99,6 +99,12 @@ impl Ingest {
         }
     }
 
+    /// The publisher is to send no more than this, in bit/s, and is told so by its congestion feedback.
+    pub fn limit_bitrate(&mut self, now: Instant, bits_per_second: u64) {
+        let sections: SmallVec<[_; 4]> = self.sections.iter().map(SectionReceiver::negotiated).collect();
+        self.congestion_feedback.limit(now, &sections, bits_per_second);
+    }
+
     /// What is published: the tracks with the formats of their sections.
     pub fn tracks(&self) -> impl Iterator<Item = (TrackId, &[Format])> {
         self.sections.iter().map(|section| (section.track, section.formats()))
@@ -238,18 +244,23 @@ impl Ingest {
     /// in microseconds.
     pub fn poll_arrivals(&mut self, now: Instant, write: impl FnOnce(u32, &[(u16, Option<u64>)])) {
         let media_ssrc = self.streams().map(|stream| stream.ssrc).next().unwrap_or(0);
-        if let CongestionFeedback::TransportWide(arrivals) = &mut self.congestion_feedback {
+        if let CongestionFeedback::TransportWide(arrivals, _) = &mut self.congestion_feedback {
             arrivals.poll(now, |arrivals| write(media_ssrc, arrivals));
         }
     }
 
     /// The estimate of the publisher's path in bit/s, if it is to be sent, and the SSRCs that share it (RTCP-13).
     pub fn poll_estimate(&mut self, now: Instant) -> Option<(u64, Vec<u32>)> {
-        let CongestionFeedback::Remb(estimator) = &mut self.congestion_feedback else { return None };
-        if let Some(round_trip) = self.timing.round_trip.smoothed() {
-            estimator.set_round_trip(round_trip);
-        }
-        let estimate = estimator.poll(now)?;
+        let estimate = match &mut self.congestion_feedback {
+            CongestionFeedback::Remb(estimator) => {
+                if let Some(round_trip) = self.timing.round_trip.smoothed() {
+                    estimator.set_round_trip(round_trip);
+                }
+                estimator.poll(now)?
+            }
+            CongestionFeedback::TransportWide(_, limit) => limit.as_mut()?.poll(now)?,
+            CongestionFeedback::None => return None,
+        };
         Some((estimate, self.streams().map(|stream| stream.ssrc).collect()))
     }
 

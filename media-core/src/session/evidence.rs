@@ -12,7 +12,7 @@ use crate::stats::DropReason;
 use super::inbound::Secure;
 
 /// Causes for which media packets are dropped, and what the ledger calls such packets.
-const MEDIA_CAUSES: [(DropReason, &str); 7] = [
+const MEDIA_CAUSES: [(DropReason, &str); 9] = [
     (DropReason::TooLong, "too long"),
     (DropReason::UnknownRtpStream, "of a payload type, SSRC or MID that the session does not have"),
     (DropReason::MalformedRtp, "malformed"),
@@ -20,6 +20,8 @@ const MEDIA_CAUSES: [(DropReason, &str); 7] = [
     (DropReason::NoKeys, "received long before the keys"),
     (DropReason::SrtpAuthentication, "not authentic"),
     (DropReason::SrtpReplay, "replayed"),
+    (DropReason::MediaRate, "beyond the limits of the session"),
+    (DropReason::DatagramRate, "one of too many"),
 ];
 /// Fewer dropped packets than this are strays, and no reason why media are missing.
 const STRAYS: u32 = 3;

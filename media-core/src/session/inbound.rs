@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use crate::media::Role;
 use crate::net::TransportTuple;
+use crate::spec::SessionLimits;
 use crate::srtp::{SrtpError, SrtpReceiver};
 use crate::stats::DropReason;
 use crate::token_bucket::TokenBucket;
 
+use super::budgets::Budgets;
 use super::evidence::{Dropped, RefusedStream};
 use super::{Media, Session};
 
@@ -24,6 +27,8 @@ const EARLY_TIME: Duration = Duration::from_millis(200);
 
 /// The receiving side of a peer's transport.
 pub(crate) struct Inbound {
+    /// What the peer may cost.
+    pub(crate) budgets: Budgets,
     /// Bounds what this peer may put into the queue of the handshake threads, which all peers share.
     pub(crate) dtls_limit: TokenBucket,
     /// DTLS datagrams received.
@@ -48,8 +53,9 @@ pub(crate) enum Secure {
 }
 
 impl Inbound {
-    pub(super) fn new() -> Inbound {
+    pub(super) fn new(role: Role, limits: SessionLimits) -> Inbound {
         Inbound {
+            budgets: Budgets::new(role, limits),
             dtls_limit: TokenBucket::new(DTLS_PER_SECOND, DTLS_BURST),
             dtls_received: 0,
             srtp: None,
@@ -81,7 +87,7 @@ impl Session {
     /// Decrypts a packet in place; its length, or `None` if it is held until the keys are there.
     ///
     /// # Errors
-    /// Why it is dropped.
+    /// Why it is dropped. That a viewer's is RTP, or one too many, needs no decryption.
     pub(crate) fn unprotect(
         &mut self,
         now: Instant,
@@ -89,6 +95,12 @@ impl Session {
         data: &mut [u8],
         secure: Secure,
     ) -> Result<Option<usize>, DropReason> {
+        if secure == Secure::Rtp && self.role == Role::Viewer {
+            return Err(DropReason::UnexpectedRtp);
+        }
+        if !self.inbound.budgets.take_datagram(now, secure == Secure::Rtcp) {
+            return Err(DropReason::DatagramRate);
+        }
         let Some(srtp) = &mut self.inbound.srtp else { return self.inbound.hold(now, tuple, data).map(|()| None) };
         let length = data.len();
         let unprotected = match secure {

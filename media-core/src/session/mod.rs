@@ -2,6 +2,7 @@
 
 #![deny(clippy::disallowed_types)]
 
+mod budgets;
 mod connectivity;
 mod evidence;
 mod inbound;
@@ -22,10 +23,10 @@ use crate::config::CoreConfig;
 use crate::egress::{FanOutPass, Served, Viewer};
 use crate::ice::AgentTransmit;
 use crate::ingest::Ingest;
-use crate::ledger::Reason;
+use crate::ledger::{Reason, Stage};
 use crate::media::{MediaSection, Role};
 use crate::net::{Outbound, TransportTuple};
-use crate::spec::{DtlsParameters, SessionId, SessionSpec};
+use crate::spec::{DtlsParameters, SessionId, SessionLimits, SessionSpec};
 use crate::srtp::SrtpSender;
 use crate::stats::SessionStats;
 use crate::stream::{PublishedTrack, RequestLimit, Tracks};
@@ -95,6 +96,7 @@ pub(crate) struct Negotiated {
     pub(crate) refused: Vec<MediaSection>,
     pub(crate) cname: String,
     pub(crate) dtls: DtlsParameters,
+    limits: SessionLimits,
     /// All sections agreed on RTCP without a report in front (RFC 5506).
     reduced_size_rtcp: bool,
 }
@@ -115,7 +117,7 @@ impl Session {
             role: spec.role,
             stream,
             connectivity: Connectivity::new(&spec, local_address, agents, config.ice_timeout),
-            inbound: Inbound::new(),
+            inbound: Inbound::new(spec.role, spec.limits),
             lifecycle: Lifecycle::new(now, spec.role, config),
             stats: SessionStats::default(),
             negotiated: Negotiated {
@@ -123,6 +125,7 @@ impl Session {
                 sections: spec.sections,
                 refused: spec.refused,
                 cname: spec.cname,
+                limits: spec.limits,
                 dtls: spec.dtls,
             },
         }
@@ -141,14 +144,18 @@ impl Session {
     }
 
     /// The keys are installed: it publishes.
-    pub(crate) fn begin_publishing(&mut self, now: Instant, ingest: Ingest, srtp: SrtpSender, config: &CoreConfig) {
+    pub(crate) fn begin_publishing(&mut self, now: Instant, mut ingest: Ingest, srtp: SrtpSender, config: &CoreConfig) {
+        if let Some(limit) = self.inbound.budgets.bitrate_limit() {
+            ingest.limit_bitrate(now, limit);
+        }
         self.lifecycle.begin_publishing(now, ingest.receptions().map(|(track, _)| track), config);
         let reports = PublisherReports::new(now);
         self.media = Media::Publisher(Box::new(Publisher { ingest, srtp, reports }));
     }
 
-    /// The keys are installed: it watches.
-    pub(crate) fn begin_watching(&mut self, now: Instant, viewer: Viewer, config: &CoreConfig) {
+    /// The keys are installed: it watches a stream of `media` bit/s.
+    pub(crate) fn begin_watching(&mut self, now: Instant, mut viewer: Viewer, media: u64, config: &CoreConfig) {
+        viewer.congestion_mut().limit(now, self.negotiated.limits, media);
         self.lifecycle.begin_watching(config);
         self.media = Media::Viewer(Watching {
             viewer,
@@ -166,7 +173,11 @@ impl Session {
         tracks: &Tracks,
         published: Option<&[PublishedTrack]>,
     ) -> Option<Reason> {
-        let last_authentic = self.lifecycle.last_authentic();
+        let (last_authentic, lifecycle) = (self.lifecycle.last_authentic(), &mut self.lifecycle);
+        self.inbound.budgets.poll(now, |code, detail| match detail {
+            Some(detail) => lifecycle.warn(now, Stage::Media, (code, None), detail),
+            None => lifecycle.clear(now, Stage::Media, (code, None)),
+        });
         let media = match &self.media {
             Media::Pending => MediaFacts::Pending,
             Media::Publisher(publisher) => MediaFacts::Publisher(Published {

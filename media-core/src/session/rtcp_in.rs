@@ -11,13 +11,11 @@ use crate::rtcp::{Nack, NtpTime, ReportBlock, RtcpPacket, RtcpPackets};
 use crate::stats::{DropReason, SessionStats, ShardCounters};
 use crate::stream::{KeyframeAnswer, Tracks};
 
+use super::budgets::{MAX_RESENDS, cost};
 use super::lifecycle::Lifecycle;
 use super::rtcp_out::FEEDBACK_SSRC;
 use super::{Media, Publisher, Session, Watching};
 use crate::egress::Resent;
-
-/// NACKed packets of one RTCP datagram that are sent again; the viewer asks for the others once more.
-const MAX_RESENDS: usize = 256;
 
 /// What RTCP of a session works with.
 pub(crate) struct RtcpContext<'a> {
@@ -36,6 +34,15 @@ pub(crate) struct KeyframesNeeded {
     pub(crate) restarted: bool,
     /// Tracks whose publisher is to be asked for a keyframe.
     pub(crate) tracks: SmallVec<[TrackId; 2]>,
+}
+
+impl KeyframesNeeded {
+    /// Once for each track, however many messages ask.
+    fn add(&mut self, track: TrackId) {
+        if !self.tracks.contains(&track) {
+            self.tracks.push(track);
+        }
+    }
 }
 
 /// Reference times of a viewer's receivers that were not answered yet (RFC 3611 §4.4): one for audio and one for video.
@@ -75,7 +82,7 @@ impl ReferenceTimes {
 }
 
 impl Session {
-    /// Acts on a decrypted RTCP datagram, message by message.
+    /// Acts on a decrypted RTCP datagram, message by message, as long as they are within the peer's budget.
     pub(crate) fn on_rtcp(
         &mut self,
         data: &[u8],
@@ -83,7 +90,12 @@ impl Session {
     ) -> (Result<(), DropReason>, KeyframesNeeded) {
         let mut result = Ok(());
         let mut needed = KeyframesNeeded::default();
+        let mut work = self.inbound.budgets.begin_rtcp(context.now);
         for packet in RtcpPackets::new(data) {
+            if !work.take(cost(&packet)) {
+                result = Err(DropReason::RtcpRate);
+                break;
+            }
             match (packet, &mut self.media) {
                 (Ok(packet), Media::Publisher(publisher)) => result = publisher.on_rtcp(&packet, context).and(result),
                 (Ok(packet), Media::Viewer(_)) => self.on_viewer_rtcp(&packet, context, &mut needed),
@@ -91,6 +103,7 @@ impl Session {
                 (Err(_), _) => result = Err(DropReason::MalformedRtp),
             }
         }
+        self.inbound.budgets.end_rtcp(context.now, &work, result == Err(DropReason::RtcpRate));
         (result, needed)
     }
 
@@ -192,17 +205,17 @@ impl Watching {
         let now = context.now;
         let Some(egress) = self.viewer.tracks_mut().iter_mut().find(|egress| egress.id() == track) else { return };
         let (Some(stream_track), Some(encoding)) = (context.tracks.get(track), egress.encoding(context.tracks)) else {
-            return needed.tracks.push(track);
+            return needed.add(track);
         };
         let is_starting = egress.is_starting(now);
         let restart = || egress.restart(now, encoding);
         match stream_track.keyframe_requests.answer(now, &mut self.keyframe_requests, is_starting, restart) {
             KeyframeAnswer::RateLimited => {}
             KeyframeAnswer::FromCache => needed.restarted = true,
-            KeyframeAnswer::FromPublisher => needed.tracks.push(track),
+            KeyframeAnswer::FromPublisher => needed.add(track),
             KeyframeAnswer::Unavailable => {
                 context.counters.keyframes_unavailable += 1;
-                needed.tracks.push(track);
+                needed.add(track);
             }
         }
     }

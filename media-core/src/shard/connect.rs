@@ -204,7 +204,8 @@ impl Shard {
                 waits_for_keyframe.push(track.id());
             }
         }
-        session.begin_watching(now, Viewer::new(now, srtp, tracks, stream.tracks.bitrate()), &self.config);
+        let media = stream.tracks.bitrate();
+        session.begin_watching(now, Viewer::new(now, srtp, tracks, media), media, &self.config);
         stream.viewers.push(key);
         self.streams.enqueue(now, stream_key);
         for track in waits_for_keyframe {

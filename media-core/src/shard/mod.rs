@@ -34,7 +34,7 @@ use crate::event::CoreEvent;
 use crate::ice::{AgentTransmit, IceOutput};
 use crate::ingest::Accepted;
 use crate::load::{BusyMeter, Load};
-use crate::media::{MediaKind, Role};
+use crate::media::MediaKind;
 use crate::net::{MediaSocket, Outbound, ReceiveBatch, TransportTuple};
 use crate::session::{RtcpContext, Secure};
 use crate::spec::ShardIndex;
@@ -260,12 +260,12 @@ impl Shard {
         let key = self.sessions.at(tuple)?;
         let session = &mut self.sessions.slab[key];
         let Some(length) = session.unprotect(now, tuple, data, Secure::Rtp)? else { return Ok(()) };
-        if session.role == Role::Viewer {
-            return Err(DropReason::UnexpectedRtp);
-        }
         session.stats.rtp_received += 1;
         session.stats.rtp_received_bytes += length as u64;
         self.counters.rtp_received += 1;
+        if !session.inbound.budgets.take_media(now, length) {
+            return Err(DropReason::MediaRate);
+        }
         let tracks = &mut self.streams.slab[session.stream].tracks;
         let Some(ingest) = session.ingest_mut() else { return Err(DropReason::UnknownRtpStream) };
         let mut is_keyframe = false;

@@ -7,6 +7,7 @@
 mod support;
 
 mod feedback;
+mod floods;
 mod forwarding;
 mod hostile;
 mod lifecycle;

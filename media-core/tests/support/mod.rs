@@ -20,8 +20,8 @@ use media_core::ledger::{Reason, Stage, StageChange};
 use media_core::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaKind, MediaSection, Role, SendSsrcs};
 use media_core::stats::{DropReason, ShardCounters};
 use media_core::{
-    CoreConfig, CoreEvent, DtlsParameters, DtlsRole, IceCredentials, IceMode, IceParameters, SessionId, SessionSpec,
-    ShardIndex, StreamId,
+    CoreConfig, CoreEvent, DtlsParameters, DtlsRole, IceCredentials, IceMode, IceParameters, SessionId, SessionLimits,
+    SessionSpec, ShardIndex, StreamId,
 };
 use stun::agent::TransactionId;
 use tokio::sync::mpsc;
@@ -47,6 +47,8 @@ pub(crate) struct Server {
     /// Sessions whose `Ended` event was received while another one was waited for.
     ended: RefCell<Vec<(SessionId, Reason)>>,
     opened: Cell<u64>,
+    /// Of the sessions that are opened from now on.
+    pub(crate) limits: Cell<SessionLimits>,
     certificate: Certificate,
     context: DtlsContext,
 }
@@ -61,7 +63,7 @@ impl Server {
         let certificate = Certificate::generate().unwrap();
         let context = DtlsContext::new(&certificate).unwrap();
         let (events, ended, opened) = (RefCell::new(events), RefCell::default(), Cell::new(0));
-        Server { core, events, ended, opened, certificate, context }
+        Server { core, events, ended, opened, limits: Cell::default(), certificate, context }
     }
 
     /// Opens a session on a shard; its peer has done nothing yet.
@@ -127,6 +129,7 @@ impl Server {
             sections,
             refused: Vec::new(),
             cname: "server".into(),
+            limits: self.limits.get(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use media_core::CoreConfig;
+use media_core::{CoreConfig, SessionLimits};
 use signaling::{AllowedOrigins, SignalingConfig, Tokens};
 
 use super::addresses::{AddressSource, Network, System, is_loopback};
@@ -220,6 +220,8 @@ fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<Signa
         lenient_if_match: settings.lenient_if_match,
         slash_names: settings.slash_names,
         publish_takeover: settings.publish_takeover.0,
+        publisher_limits: limits(settings.publisher_bitrate, settings.publisher_packet_rate),
+        viewer_limits: limits(settings.viewer_bitrate, settings.viewer_packet_rate),
         ice_timeout: settings.ice_timeout.0,
         liveness_timeout: settings.liveness_timeout.0,
     })
@@ -269,6 +271,12 @@ fn admin_access(settings: &Settings) -> Result<AdminAccess, Contradiction> {
         Ok(AdminToken(None)) => Err(wrong("is empty".to_owned())),
         Err(error) => Err(wrong(error.to_string())),
     }
+}
+
+/// In bit/s and packets a second; 0 is no limit.
+fn limits(bits: u64, packets: u64) -> SessionLimits {
+    let limit = |value| Some(value).filter(|&value| value > 0);
+    SessionLimits { bits_per_second: limit(bits), packets_per_second: limit(packets) }
 }
 
 fn read_token_file(path: &Path) -> Result<Vec<AccessToken>, Contradiction> {

@@ -169,6 +169,21 @@ settings! {
         /// Threads that run DTLS handshakes, at nice 10 so that running media comes first. 0: one per two CPUs.
         handshake_threads: usize = 0, "SLUICE_HANDSHAKE_THREADS", "N",
             "0 to 64";
+        /// RTP that a publisher may send, in bit/s, retransmissions included. What is beyond is dropped, and the publisher is told.
+        /// 0: no limit.
+        publisher_bitrate: u64 = SignalingConfig::default().publisher_limits.bits_per_second.unwrap_or(0),
+            "SLUICE_PUBLISHER_BITRATE", "BPS",
+            "a number of bit/s, such as 50000000, or 0";
+        /// RTP packets a second that a publisher may send, likewise. 0: no limit.
+        publisher_packet_rate: u64 = SignalingConfig::default().publisher_limits.packets_per_second.unwrap_or(0),
+            "SLUICE_PUBLISHER_PACKET_RATE", "N",
+            "a number of packets a second, such as 20000, or 0";
+        /// RTP that a viewer is sent at most, in bit/s. Of a stream that takes more it gets fewer frames. 0: no limit.
+        viewer_bitrate: u64 = 0, "SLUICE_VIEWER_BITRATE", "BPS",
+            "a number of bit/s, such as 8000000, or 0";
+        /// RTP packets a second that a viewer is sent at most, likewise. 0: no limit.
+        viewer_packet_rate: u64 = 0, "SLUICE_VIEWER_PACKET_RATE", "N",
+            "a number of packets a second, or 0";
         /// ICE on the server's side: `lite` answers checks and needs an address that every client reaches; `full` also sends them.
         ice: Ice = Ice(IceMode::Lite), "SLUICE_ICE", "lite|full",
             "lite or full";

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::*;
 use crate::bwe::tests::{Link, feedback_messages};
 use crate::rtcp::{RtcpPacket, RtcpPackets};
+use crate::spec::SessionLimits;
 
 const MTU: usize = 1_150;
 const AUDIO_BYTES: usize = 160;
@@ -374,5 +375,52 @@ fn a_pause_of_the_machine_is_no_over_use_on_a_wide_path() {
         // Below 1.1 times the stream, it would be held up.
         let lowest = simulation.samples.iter().map(|sample| sample.estimate).min().unwrap();
         assert!(lowest > 2_750_000, "{moment}: {lowest}");
+    }
+}
+
+// H5: whatever it tells of its path, or if it tells nothing.
+#[test]
+fn a_viewer_is_sent_no_more_than_its_session_may_carry() {
+    let limits = |bits, packets| SessionLimits { bits_per_second: bits, packets_per_second: packets };
+    for (limits, remb) in [
+        (limits(Some(400_000), None), None),
+        (limits(Some(400_000), None), Some(50_000_000)),
+        (limits(None, Some(50)), None),
+        (limits(Some(50_000_000), Some(50)), Some(50_000_000)),
+    ] {
+        let (mut viewer, _) = viewer(Some(101));
+        let mut published = Published::new();
+        // 30 frames a second of three packets: 1 Mbit/s, 90 packets a second.
+        let media = 1_000_000;
+        viewer.congestion_mut().limit(published.start, limits, media);
+        let mut sequence = 0;
+        for ms in (0..30_000).step_by(5) {
+            let now = published.start + Duration::from_millis(ms);
+            if let Some(remb) = remb.filter(|_| ms % 1_000 == 0) {
+                viewer.congestion_mut().on_remb(now, remb, media);
+            }
+            while sequence / 3 * 1_000 / 30 <= ms {
+                let frame = sequence / 3;
+                let info = PacketInfo {
+                    sequence,
+                    timestamp: frame as u32 * 3_000,
+                    arrived: now,
+                    payload_type: 96,
+                    marker: sequence % 3 == 2,
+                    keyframe: frame % 30 == 0 && sequence % 3 == 0,
+                };
+                assert!(published.encoding(TrackId::VIDEO).admit(info, &[], &[0; 1_300]));
+                sequence += 1;
+            }
+            if ms % 100 == 0 {
+                viewer.congestion_mut().poll(now, media, false);
+            }
+            published.serve(now, &mut viewer, false);
+        }
+        let (sent, seconds) = (viewer.sent(), 30.0);
+        let (bits, packets) = (sent.bytes as f64 * 8.0 / seconds, sent.packets as f64 / seconds);
+        let most = (limits.bits_per_second.unwrap_or(u64::MAX), limits.packets_per_second.unwrap_or(u64::MAX));
+        assert!(bits <= 1.05 * most.0 as f64 && packets <= 1.05 * most.1 as f64, "{bits} bit/s, {packets} packets/s");
+        assert!(bits > 100_000.0 && sent.dropped > 0, "{bits} bit/s");
     }
 }
