@@ -76,6 +76,8 @@ pub enum Reason {
     Shutdown,
     /// A newer session of the same publisher took the stream over.
     Replaced,
+    /// It was the oldest half-open session where there was no room for more of them.
+    EvictedHalfOpen,
     /// The stream had no publisher for too long.
     PublisherGone,
     /// No connectivity check for the session was received in time.
@@ -140,6 +142,9 @@ impl Reason {
         match self {
             Reason::Deleted | Reason::PeerClosed | Reason::Shutdown | Reason::Replaced => {
                 "Nothing to do: an orderly end."
+            }
+            Reason::EvictedHalfOpen => {
+                "More sessions were opened than connected: a flood of offers, or clients that the media ports do not reach. The detail names the limit; a client that joins anew gets in."
             }
             Reason::PublisherGone => "Start the publisher again; viewers then join anew.",
             Reason::NoValidCheck => {

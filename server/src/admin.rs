@@ -18,7 +18,7 @@ use media_core::SessionId;
 use media_core::ledger::Reason;
 use media_core::stats::ShardSnapshot;
 use serde::{Deserialize, Serialize};
-use signaling::{Problem, SessionFilter, SessionState, SessionView, Signaling, Slug};
+use signaling::{LimitUse, Problem, SessionFilter, SessionState, SessionView, Signaling, Slug};
 
 use crate::admin_access::{self, AdminAccess, Rules};
 use crate::metrics::{Metrics, Population};
@@ -96,6 +96,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/api/v1/version", get(version))
+        .route("/api/v1/limits", get(limits))
         .route("/api/v1/streams", get(streams))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/sessions/{id}", get(session).delete(end_session))
@@ -154,6 +155,19 @@ async fn version(State(admin): State<Arc<Admin>>) -> Json<Version> {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: admin.started.elapsed().as_secs(),
     })
+}
+
+/// How full the room is by each limit, and how many streams are known by name.
+async fn limits(State(admin): State<Arc<Admin>>) -> Json<LimitsView> {
+    let known_streams = admin.signaling.registry().known_streams();
+    Json(LimitsView { limits: admin.signaling.usage(), known_streams })
+}
+
+/// `/api/v1/limits`
+#[derive(Serialize)]
+struct LimitsView {
+    limits: Vec<LimitUse>,
+    known_streams: usize,
 }
 
 async fn streams(

@@ -16,7 +16,7 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use signaling::{Observer, Resource, SessionState};
+use signaling::{Limit, Observer, Resource, SessionState};
 use strum::VariantArray;
 
 use crate::connections::Listener;
@@ -137,6 +137,7 @@ struct EventCounters {
     candidates_ignored: IntCounterVec,
     warnings: IntCounterVec,
     http_responses: IntCounterVec,
+    refused: IntCounterVec,
 }
 
 /// The listeners' TCP connections.
@@ -265,8 +266,15 @@ impl EventCounters {
                 Opts::new("sluice_http_responses_total", "Answers of the public HTTP listener."),
                 &["resource", "method", "status"],
             ))?,
+            refused: d.add(IntCounterVec::new(
+                Opts::new("sluice_requests_refused_total", "Requests that a limit refused, by the limit."),
+                &["limit"],
+            ))?,
         };
         // Alerts watch these from the start: a rate needs a value before the first event.
+        for limit in Limit::ALL {
+            counters.refused.with_label_values(&[limit.as_str()]);
+        }
         for role in ROLES {
             counters.sessions_opened.with_label_values(&[role.as_str()]);
             for reason in Reason::ALL {
@@ -562,6 +570,10 @@ impl Observer for Metrics {
         for (reason, count) in [("unusable", unusable), ("surplus", surplus)] {
             self.events.candidates_ignored.with_label_values(&[role.as_str(), reason]).inc_by(count as u64);
         }
+    }
+
+    fn refused(&self, limit: Limit) {
+        self.events.refused.with_label_values(&[limit.as_str()]).inc();
     }
 
     fn http_response(&self, resource: Resource, method: &'static str, status: u16) {

@@ -35,7 +35,7 @@ pub enum TokenError {
 }
 
 /// Whose session it is: equal for requests that showed the same token, and for all requests where none was needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// No token was needed.
     Anyone,

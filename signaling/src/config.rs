@@ -8,6 +8,7 @@ use media_core::{CoreConfig, IceMode, SessionLimits};
 use strum::{Display, EnumString};
 
 use crate::auth::Tokens;
+use crate::limits::Limits;
 
 /// How WHIP and WHEP behave.
 #[derive(Clone, Debug)]
@@ -31,8 +32,8 @@ pub struct SignalingConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// Accept a trickle PATCH without If-Match whose credentials are the current ones (TRK-07).
     pub lenient_if_match: bool,
-    /// Live sessions at most; beyond it POST gets 503.
-    pub max_sessions: usize,
+    /// How many and how fast.
+    pub limits: Limits,
     /// Stream names may have `/` between their parts. Default off: most proxies and players expect one path segment.
     pub slash_names: bool,
     /// When a publisher's own earlier session gives way to its next POST.
@@ -80,7 +81,7 @@ impl Default for SignalingConfig {
             host_names: None,
             trusted_proxies: Vec::new(),
             lenient_if_match: false,
-            max_sessions: 20_000,
+            limits: Limits::default(),
             slash_names: false,
             publish_takeover: PublishTakeover::default(),
             publisher_limits: SessionLimits { bits_per_second: Some(50_000_000), packets_per_second: Some(20_000) },

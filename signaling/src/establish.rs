@@ -11,7 +11,9 @@ use media_core::media::Role;
 use media_core::negotiation::{MAX_REMOTE_CANDIDATES, random_credentials};
 use media_core::{IceCredentials, IceParameters, SessionId, SessionSpec, ShardIndex, StreamId};
 
+use crate::admission::{Entrant, Holder};
 use crate::auth::Identity;
+use crate::client_address::ClientAddress;
 use crate::clock;
 use crate::limits::MAX_OFFER;
 use crate::problem::{Problem, Slug};
@@ -21,7 +23,7 @@ use crate::request::{SDP, SDPFRAG, read_body};
 use crate::sdp::answer::{self, Local};
 use crate::sdp::negotiate::{Agreement, IgnoredCandidates};
 use crate::sdp::offer::Offer;
-use crate::service::Signaling;
+use crate::service::{Place, Signaling};
 use crate::state::RouterState;
 use crate::takeover::TakeoverRule;
 
@@ -29,6 +31,7 @@ use crate::takeover::TakeoverRule;
 pub(crate) struct Join {
     pub(crate) stream: String,
     pub(crate) identity: Identity,
+    pub(crate) address: ClientAddress,
     pub(crate) received: Instant,
     pub(crate) offer: Offer,
     pub(crate) agreement: Agreement,
@@ -60,10 +63,11 @@ pub(crate) async fn read_offer(request: Request) -> Result<Offer, Problem> {
 /// Enters the session, hands it to the media plane and writes the 201.
 pub(crate) fn open(state: &RouterState, join: Join) -> Result<Response, Problem> {
     let RouterState { signaling, role } = state;
-    check_room(signaling)?;
+    let id = SessionId(random::number()?);
+    let place = take_place(signaling, *role, id, &join)?;
     let stream_id = signaling.registry.stream_id(join.received, &join.stream);
     let names = Names {
-        id: SessionId(random::number()?),
+        id,
         secret: random::hex::<16>()?,
         etag: format!("\"{}\"", random::hex::<8>()?),
         cname: random::hex::<8>()?,
@@ -73,24 +77,24 @@ pub(crate) fn open(state: &RouterState, join: Join) -> Result<Response, Problem>
     };
     let text = answer(signaling, &join.agreement, &names)?;
     let response = created(state, &join.stream, &names, text)?;
-    let (id, shard, stream) = (names.id, names.shard, join.stream.clone());
+    let (shard, stream) = (names.shard, join.stream.clone());
     let ignored = join.agreement.ignored_candidates;
     enter(state, join, names)?;
+    place.keep();
     signaling.observer.candidates_ignored(*role, ignored.unusable, ignored.surplus);
     tracing::debug!(session = %id, stream, role = role.as_str(), shard, "session opened");
     Ok(response)
 }
 
-fn check_room(signaling: &Signaling) -> Result<(), Problem> {
-    let counts = signaling.registry.counts();
-    let detail = if signaling.registry.is_draining() {
-        "the server is about to stop"
-    } else if counts.publishers + counts.viewers >= signaling.config().max_sessions {
-        "no room for another session"
-    } else {
-        return Ok(());
-    };
-    Err(Problem::retry_later(Slug::Overloaded, detail))
+/// Capacity, the last of the checks (ERR-04). A refused request leaves nothing behind, not even its stream's name.
+fn take_place<'a>(signaling: &'a Signaling, role: Role, id: SessionId, join: &Join) -> Result<Place<'a>, Problem> {
+    if signaling.registry.is_draining() {
+        return Err(Problem::retry_later(Slug::Overloaded, "the server is about to stop"));
+    }
+    let stream = join.stream.clone();
+    let replaces = role == Role::Publisher && signaling.registry.has_publisher(&stream);
+    let holder = Holder::of(&join.identity);
+    signaling.admit(Entrant { id, role, address: join.address.customer(), holder, stream, replaces })
 }
 
 fn answer(signaling: &Signaling, agreement: &Agreement, names: &Names) -> Result<String, Problem> {
@@ -128,7 +132,7 @@ fn created(state: &RouterState, stream: &str, names: &Names, answer: String) -> 
 /// Writes the session down and opens it on its shard. A session that it replaces is closed.
 fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
     let RouterState { signaling, role } = state;
-    let (Join { stream, identity, received, offer, agreement }, role) = (join, *role);
+    let (Join { stream, identity, received, offer, agreement, .. }, role) = (join, *role);
     let sections: Vec<_> = agreement.live().map(|live| live.media.clone()).collect();
     let new = NewSession {
         id: names.id,

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
 mod auth;
 mod client_address;
 mod clock;
@@ -22,6 +23,7 @@ mod names;
 mod observer;
 mod problem;
 mod random;
+mod rates;
 mod registry;
 mod request;
 mod router;
@@ -40,6 +42,7 @@ mod whip;
 pub use auth::{Access, Identity, TokenError, Tokens};
 pub use client_address::ClientAddress;
 pub use config::{AllowedOrigins, PublishTakeover, SignalingConfig};
+pub use limits::{Limit, Limits};
 pub use media_plane::MediaPlane;
 pub use observer::{Observer, Resource};
 pub use problem::{Problem, Slug};
@@ -47,4 +50,4 @@ pub use registry::{BadCursor, Counts, Page, Registry, SessionCursor, SessionFilt
 pub use router::{method_label, router};
 pub use service::Signaling;
 pub use site::Site;
-pub use view::{SessionState, SessionView, StageView, StreamView, TrackView};
+pub use view::{LimitUse, SessionState, SessionView, StageView, StreamView, TrackView};

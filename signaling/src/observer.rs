@@ -6,6 +6,8 @@ use media_core::ledger::{Reason, Stage, StageState, WarningCode};
 use media_core::media::Role;
 use strum::IntoStaticStr;
 
+use crate::limits::Limit;
+
 /// Receives what happens, as it happens. Calls come from many threads and must return at once.
 pub trait Observer: Send + Sync + 'static {
     /// A session was answered with 201.
@@ -38,6 +40,11 @@ pub trait Observer: Send + Sync + 'static {
     /// ICE generation), and a `surplus` over as many as a session may name.
     fn candidates_ignored(&self, role: Role, unusable: usize, surplus: usize) {
         let _ = (role, unusable, surplus);
+    }
+
+    /// A request was refused by a limit.
+    fn refused(&self, limit: Limit) {
+        let _ = limit;
     }
 
     /// A request was answered. `method` is one of the standard ones or `other`.

@@ -71,6 +71,10 @@ pub enum Slug {
     RestartUnsupported,
     /// If-Match is needed and missing.
     PreconditionRequired,
+    /// Requests come faster than they may.
+    TooManyRequests,
+    /// The client's address, or its token, has as many sessions as it may.
+    TooManySessions,
     /// A bug.
     Internal,
     /// No room for another session, or the server is about to stop.
@@ -125,6 +129,8 @@ impl Slug {
             Slug::SdpIceCredentials => (S::UNPROCESSABLE_ENTITY, "The offer has no usable ICE credentials"),
             Slug::RestartUnsupported => (S::UNPROCESSABLE_ENTITY, "ICE restart is not supported"),
             Slug::PreconditionRequired => (S::PRECONDITION_REQUIRED, "If-Match is needed for this request"),
+            Slug::TooManyRequests => (S::TOO_MANY_REQUESTS, "Requests come too fast"),
+            Slug::TooManySessions => (S::TOO_MANY_REQUESTS, "The client has as many sessions as it may"),
             Slug::Internal => (S::INTERNAL_SERVER_ERROR, "The server failed"),
             Slug::Overloaded => (S::SERVICE_UNAVAILABLE, "No room for another session"),
         }

@@ -1,6 +1,6 @@
 //! The routes, and what every reply gets on its way out: the rest of its problem document, CORS, a count.
 //!
-//! The order of checks is that of ERR-04: route, method, authentication, authorisation, Content-Type, size, If-Match,
+//! The order of checks is that of ERR-04: route, method, authentication, authorisation, rate, Content-Type, size, If-Match,
 //! syntax, semantics, capacity.
 
 use std::sync::Arc;

@@ -1,21 +1,30 @@
 //! Signalling of one process, which the routes serve.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use media_core::SessionId;
 use media_core::ledger::Reason;
+use media_core::media::Role;
 
+use crate::admission::{Entrant, Holder};
+use crate::auth::Identity;
+use crate::client_address::ClientAddress;
 use crate::clock;
 use crate::config::SignalingConfig;
+use crate::limits::Limit;
 use crate::media_plane::MediaPlane;
 use crate::observer::Observer;
+use crate::problem::Problem;
+use crate::rates::{Caller, Rates};
 use crate::registry::Registry;
+use crate::view::LimitUse;
 
 /// Signalling of one process: its settings, the media plane that it drives, and the registry.
 pub struct Signaling {
     config: RwLock<Arc<SignalingConfig>>,
     pub(crate) media_plane: Box<dyn MediaPlane>,
     pub(crate) registry: Arc<Registry>,
+    rates: Mutex<Rates>,
     pub(crate) observer: Arc<dyn Observer>,
 }
 
@@ -24,7 +33,7 @@ impl Signaling {
     pub fn new(config: SignalingConfig, media_plane: impl MediaPlane, observer: Arc<dyn Observer>) -> Signaling {
         let registry = Arc::new(Registry::new(Arc::clone(&observer)));
         let config = RwLock::new(Arc::new(config));
-        Signaling { config, media_plane: Box::new(media_plane), registry, observer }
+        Signaling { config, media_plane: Box::new(media_plane), registry, rates: Mutex::new(Rates::new()), observer }
     }
 
     /// The streams and sessions. Somebody must drive [`Registry::run`] with the media core's events.
@@ -42,10 +51,75 @@ impl Signaling {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
+    /// How full the room is, by each of the limits on numbers.
+    pub fn usage(&self) -> Vec<LimitUse> {
+        self.registry.usage(&self.config().limits)
+    }
+
+    /// Counts a POST, or refuses it for coming too fast. It costs next to nothing, and stands in front of everything that costs
+    /// more.
+    pub(crate) fn take_post(&self, role: Role, address: ClientAddress, identity: &Identity) -> Result<(), Problem> {
+        let holder = Holder::of(identity);
+        let is_preferred = role == Role::Publisher || holder.is_some();
+        let caller = Caller { address: address.customer(), holder, is_preferred };
+        let taken = self.rates().post(clock::now(), &self.config().limits, caller);
+        taken.map_err(|refusal| self.refuse(refusal.limit, refusal))
+    }
+
+    /// Counts a PATCH or DELETE of a session, likewise.
+    pub(crate) fn take_request(&self, address: ClientAddress, session: SessionId) -> Result<(), Problem> {
+        let (now, limits) = (clock::now(), &self.config().limits);
+        let taken = self.registry.take_request(now, limits, session);
+        let taken = taken.and_then(|()| self.rates().request(now, limits, address.customer()));
+        taken.map_err(|refusal| self.refuse(refusal.limit, refusal))
+    }
+
+    /// Lets a session in, or says which limit is in the way. Half-open ones that give place to it are closed.
+    pub(crate) fn admit(&self, entrant: Entrant) -> Result<Place<'_>, Problem> {
+        let id = entrant.id;
+        let evicted = self.registry.enter(clock::now(), &self.config().limits, entrant);
+        let evicted = evicted.map_err(|limit| self.refuse(limit, limit))?;
+        for (shard, session) in evicted {
+            self.media_plane.close(shard, session, Reason::EvictedHalfOpen);
+        }
+        Ok(Place { registry: &self.registry, id, kept: false })
+    }
+
+    fn refuse(&self, limit: Limit, problem: impl Into<Problem>) -> Problem {
+        self.observer.refused(limit);
+        problem.into()
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends a session. Returns false if there is no such live session.
     pub fn close(&self, session: SessionId, reason: Reason) -> bool {
         let Some(shard) = self.registry.closing(clock::now(), session, reason) else { return false };
         self.media_plane.close(shard, session, reason);
         true
+    }
+}
+
+/// The room of a session that is about to open. It is given back if the session does not open.
+pub(crate) struct Place<'a> {
+    registry: &'a Registry,
+    id: SessionId,
+    kept: bool,
+}
+
+impl Place<'_> {
+    /// The session is open.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.registry.give_place_back(self.id);
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! `/whip/{stream}/{secret}` and `/whep/{stream}/{secret}`: a session, and its ledger under `stages`.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL};
 use http::{HeaderMap, StatusCode};
 use media_core::ledger::Reason;
 
+use crate::client_address::ClientAddress;
 use crate::extract::SessionUrl;
 use crate::problem::{Problem, Slug};
 use crate::request::SDPFRAG;
@@ -29,9 +30,10 @@ pub(crate) async fn get(session: SessionUrl) -> Result<StatusCode, Problem> {
 pub(crate) async fn delete(
     State(state): State<RouterState>,
     session: SessionUrl,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<StatusCode, Problem> {
-    session.authorize(&state, &headers)?;
+    session.authorize(&state, request.headers())?;
+    state.signaling.take_request(ClientAddress::of(request.extensions()), session.id())?;
     state.signaling.close(session.id(), Reason::Deleted);
     Ok(StatusCode::OK)
 }

@@ -6,6 +6,7 @@ use http::header::{CACHE_CONTROL, IF_MATCH};
 use http::{HeaderMap, StatusCode};
 use media_core::{IceCredentials, SessionId};
 
+use crate::client_address::ClientAddress;
 use crate::extract::SessionUrl;
 use crate::limits::MAX_FRAGMENT;
 use crate::problem::{Problem, Slug};
@@ -35,6 +36,7 @@ pub(crate) async fn patch(
     let (parts, body) = request.into_parts();
     let id = session.live()?;
     session.authorize(&state, &parts.headers)?;
+    state.signaling.take_request(ClientAddress::of(&parts.extensions), id)?;
     SDPFRAG.demand(&parts.headers)?;
     let body = read_body(&parts.headers, body, MAX_FRAGMENT).await?;
 

@@ -146,6 +146,17 @@ impl From<&StageRecord> for StageView {
     }
 }
 
+/// How full the room is by one limit.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct LimitUse {
+    /// The limit.
+    pub limit: &'static str,
+    /// How many there are; of a limit per address, token or stream those of the fullest one.
+    pub used: usize,
+    /// How many there may be; `None` if there is no limit.
+    pub max: Option<usize>,
+}
+
 /// One stream.
 #[derive(Clone, Debug, Serialize)]
 pub struct StreamView {

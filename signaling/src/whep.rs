@@ -3,6 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use crate::client_address::ClientAddress;
 use crate::clock;
 use crate::establish::{self, Join};
 use crate::extract::StreamName;
@@ -25,11 +26,13 @@ pub(crate) async fn post(
     if signaling.registry.published(&stream).is_none() && !signaling.config().tokens.names(&stream) {
         return Err(Problem::new(Slug::NotFound, "nobody has published a stream of this name"));
     }
+    let address = ClientAddress::of(request.extensions());
+    signaling.take_post(state.role, address, &identity)?;
     let offer = establish::read_offer(request).await?;
     let published = signaling.registry.published(&stream).filter(|published| published.live);
     // WHEP-05
     let published =
         published.ok_or_else(|| Problem::retry_later(Slug::StreamNotLive, "the stream has no publisher now"))?;
     let agreement = negotiate::viewer(&offer, &published, random::ssrcs()?)?;
-    establish::open(&state, Join { stream, identity, received, offer, agreement })
+    establish::open(&state, Join { stream, identity, address, received, offer, agreement })
 }

@@ -3,6 +3,7 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use crate::client_address::ClientAddress;
 use crate::clock;
 use crate::establish::{self, Join};
 use crate::extract::StreamName;
@@ -17,8 +18,10 @@ pub(crate) async fn post(
     request: Request,
 ) -> Result<Response, Problem> {
     let identity = state.authorize(&stream, request.headers(), request.uri().query())?;
+    let address = ClientAddress::of(request.extensions());
+    state.signaling.take_post(state.role, address, &identity)?;
     let received = clock::now();
     let offer = establish::read_offer(request).await?;
     let agreement = negotiate::publisher(&offer)?;
-    establish::open(&state, Join { stream, identity, received, offer, agreement })
+    establish::open(&state, Join { stream, identity, address, received, offer, agreement })
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use media_core::{CoreConfig, SessionLimits};
-use signaling::{AllowedOrigins, SignalingConfig, Tokens};
+use signaling::{AllowedOrigins, Limits, SignalingConfig, Tokens};
 
 use super::addresses::{AddressSource, Network, System, is_loopback};
 use super::http_values::{AdminListen, AdminToken, HostName};
@@ -113,6 +113,10 @@ fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
     if settings.handshake_threads > 64 {
         return refuse(format!("handshake_threads: bad value {}\n  allowed: 0 to 64", settings.handshake_threads));
     }
+    if settings.reserved_percent > 100 {
+        let value = settings.reserved_percent;
+        return refuse(format!("reserved_percent: bad value {value}\n  allowed: 0 to 100"));
+    }
     for (key, value) in [
         ("max_sessions", settings.max_sessions),
         ("max_connections", settings.max_connections),
@@ -216,12 +220,12 @@ fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<Signa
         allowed_origins: allowed_origins(settings, !tokens.is_empty()),
         host_names: host_names(settings, !tokens.is_empty()),
         trusted_proxies: settings.trusted_proxies.iter().map(|prefix| prefix.0).collect(),
-        max_sessions: settings.max_sessions,
+        limits: limits(settings),
         lenient_if_match: settings.lenient_if_match,
         slash_names: settings.slash_names,
         publish_takeover: settings.publish_takeover.0,
-        publisher_limits: limits(settings.publisher_bitrate, settings.publisher_packet_rate),
-        viewer_limits: limits(settings.viewer_bitrate, settings.viewer_packet_rate),
+        publisher_limits: session_limits(settings.publisher_bitrate, settings.publisher_packet_rate),
+        viewer_limits: session_limits(settings.viewer_bitrate, settings.viewer_packet_rate),
         ice_timeout: settings.ice_timeout.0,
         liveness_timeout: settings.liveness_timeout.0,
     })
@@ -274,9 +278,30 @@ fn admin_access(settings: &Settings) -> Result<AdminAccess, Contradiction> {
 }
 
 /// In bit/s and packets a second; 0 is no limit.
-fn limits(bits: u64, packets: u64) -> SessionLimits {
+fn session_limits(bits: u64, packets: u64) -> SessionLimits {
     let limit = |value| Some(value).filter(|&value| value > 0);
     SessionLimits { bits_per_second: limit(bits), packets_per_second: limit(packets) }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        max_sessions: settings.max_sessions,
+        reserved_percent: settings.reserved_percent,
+        max_sessions_per_address: settings.max_sessions_per_address,
+        max_sessions_per_token: settings.max_sessions_per_token,
+        max_viewers_per_stream: settings.max_viewers_per_stream,
+        max_streams: settings.max_streams,
+        max_streams_per_address: settings.max_streams_per_address,
+        max_streams_per_token: settings.max_streams_per_token,
+        max_half_open: settings.max_half_open,
+        max_half_open_per_address: settings.max_half_open_per_address,
+        max_half_open_per_token: settings.max_half_open_per_token,
+        join_rate: settings.join_rate,
+        post_rate_per_address: settings.post_rate_per_address,
+        post_rate_per_token: settings.post_rate_per_token,
+        request_rate_per_address: settings.request_rate_per_address,
+        request_rate_per_session: settings.request_rate_per_session,
+    }
 }
 
 fn read_token_file(path: &Path) -> Result<Vec<AccessToken>, Contradiction> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use media_core::{CoreConfig, IceMode};
 use serde::{Deserialize, Serialize};
-use signaling::SignalingConfig;
+use signaling::{Limits, SignalingConfig};
 
 use super::http_values::{AdminListen, AdminToken, HostName, ProxyPrefix};
 use super::values::{self, AccessToken, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, Takeover};
@@ -136,9 +136,6 @@ settings! {
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
     }
     "Signalling" {
-        /// Live sessions at most, publishers and viewers together; beyond it POST gets 503.
-        max_sessions: usize = SignalingConfig::default().max_sessions, "SLUICE_MAX_SESSIONS", "N",
-            "1 or more";
         /// Accept a trickle PATCH without If-Match, as client libraries before 2024 send it.
         lenient_if_match: bool = SignalingConfig::default().lenient_if_match, "SLUICE_LENIENT_IF_MATCH", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
@@ -149,6 +146,57 @@ settings! {
         /// Stream names may have `/` between their parts, as in /whip/live/cam1.
         slash_names: bool = SignalingConfig::default().slash_names, "SLUICE_SLASH_NAMES", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+    }
+    "Limits" {
+        /// Live sessions at most, publishers and viewers together; beyond it POST gets 503.
+        max_sessions: usize = Limits::default().max_sessions, "SLUICE_MAX_SESSIONS", "N",
+            "1 or more";
+        /// Percent of max_sessions kept for publishers and for holders of tokens; of it one half for publishers alone.
+        reserved_percent: usize = Limits::default().reserved_percent, "SLUICE_RESERVED_PERCENT", "N",
+            "0 to 100";
+        /// Live sessions of one IPv4 address or one /64 of IPv6 at most; beyond it POST gets 429.
+        max_sessions_per_address: usize = Limits::default().max_sessions_per_address, "SLUICE_MAX_SESSIONS_PER_ADDRESS", "N",
+            "0 for no limit, or 1 and more";
+        /// Live sessions by one token at most.
+        max_sessions_per_token: usize = Limits::default().max_sessions_per_token, "SLUICE_MAX_SESSIONS_PER_TOKEN", "N",
+            "0 for no limit, or 1 and more";
+        /// Viewers of one stream at most; beyond it POST gets 503.
+        max_viewers_per_stream: usize = Limits::default().max_viewers_per_stream, "SLUICE_MAX_VIEWERS_PER_STREAM", "N",
+            "0 for no limit, or 1 and more";
+        /// Streams with a publisher at most; beyond it POST gets 503.
+        max_streams: usize = Limits::default().max_streams, "SLUICE_MAX_STREAMS", "N",
+            "0 for no limit, or 1 and more";
+        /// Of them from one IPv4 address or one /64 of IPv6; beyond it POST gets 429.
+        max_streams_per_address: usize = Limits::default().max_streams_per_address, "SLUICE_MAX_STREAMS_PER_ADDRESS", "N",
+            "0 for no limit, or 1 and more";
+        /// Of them by one token.
+        max_streams_per_token: usize = Limits::default().max_streams_per_token, "SLUICE_MAX_STREAMS_PER_TOKEN", "N",
+            "0 for no limit, or 1 and more";
+        /// Half-open sessions at most: answered, and not yet secured. Beyond it the oldest one gives place.
+        max_half_open: usize = Limits::default().max_half_open, "SLUICE_MAX_HALF_OPEN", "N",
+            "0 for no limit, or 1 and more";
+        /// Of them from one IPv4 address or one /64 of IPv6.
+        max_half_open_per_address: usize = Limits::default().max_half_open_per_address, "SLUICE_MAX_HALF_OPEN_PER_ADDRESS", "N",
+            "0 for no limit, or 1 and more";
+        /// Of them by one token.
+        max_half_open_per_token: usize = Limits::default().max_half_open_per_token, "SLUICE_MAX_HALF_OPEN_PER_TOKEN", "N",
+            "0 for no limit, or 1 and more";
+        /// Joins a second, of viewers without token, and as many again of publishers and of holders of tokens; beyond it POST
+        /// gets 429. Four seconds' worth may come at once.
+        join_rate: usize = Limits::default().join_rate, "SLUICE_JOIN_RATE", "N",
+            "0 for no limit, or 1 and more";
+        /// POSTs a second from one IPv4 address or one /64 of IPv6. Of this and the rates below 20 seconds' worth may come at once.
+        post_rate_per_address: usize = Limits::default().post_rate_per_address, "SLUICE_POST_RATE_PER_ADDRESS", "N",
+            "0 for no limit, or 1 and more";
+        /// POSTs a second by one token.
+        post_rate_per_token: usize = Limits::default().post_rate_per_token, "SLUICE_POST_RATE_PER_TOKEN", "N",
+            "0 for no limit, or 1 and more";
+        /// PATCH and DELETE requests a second from one IPv4 address or one /64 of IPv6.
+        request_rate_per_address: usize = Limits::default().request_rate_per_address, "SLUICE_REQUEST_RATE_PER_ADDRESS", "N",
+            "0 for no limit, or 1 and more";
+        /// PATCH and DELETE requests a second for one session.
+        request_rate_per_session: usize = Limits::default().request_rate_per_session, "SLUICE_REQUEST_RATE_PER_SESSION", "N",
+            "0 for no limit, or 1 and more";
     }
     "Media" {
         /// UDP port of the first shard; shard n listens on this plus n. 0 lets the system choose.

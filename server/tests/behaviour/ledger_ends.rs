@@ -95,6 +95,7 @@ fn provoked_by(reason: Reason) -> (&'static str, &'static str) {
         Reason::PeerClosed => (ends, "a_peer_that_closes_its_connection_ends_the_session"),
         Reason::Shutdown => (ends, "a_server_that_stops_ends_its_sessions"),
         Reason::Replaced => (ends, "an_attempt_that_never_connected_is_replaced_by_the_next_one"),
+        Reason::EvictedHalfOpen => (include_str!("limits.rs"), "the_oldest_half_open_session_gives_place_and_says_so"),
         Reason::PublisherGone => {
             (ends, "a_viewer_whose_publisher_does_not_return_is_ended_and_its_stage_waits_until_then")
         }

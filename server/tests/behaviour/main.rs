@@ -15,6 +15,7 @@ mod ledger;
 mod ledger_ends;
 mod ledger_media;
 mod life;
+mod limits;
 mod logging;
 mod loss;
 mod paths;

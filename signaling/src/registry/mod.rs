@@ -7,8 +7,8 @@ mod session_record;
 mod stream_record;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -27,12 +27,16 @@ pub(crate) use self::stream_record::Published;
 use self::stream_record::StreamRecord;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::stream_record::TrackRecord;
+use crate::admission::{Admission, Entrant, Evicted, Tally};
 use crate::auth::Identity;
 use crate::clock;
-use crate::limits::{ENDED_RETENTION, MAX_ENDED, MAX_IDLE_STREAMS, PRUNE_INTERVAL, STREAM_RETENTION, TOMBSTONE};
+use crate::limits::{
+    BURST, ENDED_RETENTION, Limit, Limits, MAX_ENDED, MAX_IDLE_STREAMS, PRUNE_INTERVAL, STREAM_RETENTION, TOMBSTONE,
+};
 use crate::observer::Observer;
+use crate::rates::{Rate, TooFast};
 use crate::takeover::{PublishConflict, TakeoverRule};
-use crate::view::{SessionView, StreamView};
+use crate::view::{LimitUse, SessionView, StreamView};
 
 /// All streams and sessions of this process.
 pub struct Registry {
@@ -43,8 +47,7 @@ pub struct Registry {
     /// Ended sessions, oldest first.
     ended: Mutex<VecDeque<(Instant, SessionId)>>,
     next_stream: AtomicU64,
-    publishers: AtomicUsize,
-    viewers: AtomicUsize,
+    admission: Mutex<Admission>,
     draining: AtomicBool,
     observer: Arc<dyn Observer>,
 }
@@ -77,8 +80,7 @@ impl Registry {
             secrets: DashMap::new(),
             ended: Mutex::default(),
             next_stream: AtomicU64::new(1),
-            publishers: AtomicUsize::new(0),
-            viewers: AtomicUsize::new(0),
+            admission: Mutex::default(),
             draining: AtomicBool::new(false),
             observer,
         }
@@ -145,9 +147,20 @@ impl Registry {
         views
     }
 
+    /// How many streams are known by their names, with sessions or without.
+    pub fn known_streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// How full the room is, by each of the limits on numbers.
+    pub(crate) fn usage(&self, limits: &Limits) -> Vec<LimitUse> {
+        self.admission().usage(limits)
+    }
+
     /// How many sessions are live.
     pub fn counts(&self) -> Counts {
-        Counts { publishers: self.publishers.load(Ordering::Relaxed), viewers: self.viewers.load(Ordering::Relaxed) }
+        let Tally { publishers, viewers, .. } = self.admission().all();
+        Counts { publishers, viewers }
     }
 
     /// From now on POST gets 503 (OPS-06); sessions go on.
@@ -158,6 +171,34 @@ impl Registry {
     /// Whether [`Registry::drain`] was called.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Makes room for a session that is about to open. Returns the half-open ones that give place to it, for the media plane to
+    /// close, or the limit that is in the way.
+    pub(crate) fn enter(
+        &self,
+        now: Instant,
+        limits: &Limits,
+        entrant: Entrant,
+    ) -> Result<Vec<(ShardIndex, SessionId)>, Limit> {
+        let evicted = self.admission().enter(now, limits, entrant)?;
+        let close = |Evicted { id, limit }| {
+            self.with_live(id, |session| session.evicted_for = Some(limit));
+            Some((self.closing(now, id, Reason::EvictedHalfOpen)?, id))
+        };
+        Ok(evicted.into_iter().filter_map(close).collect())
+    }
+
+    /// A session that was let in did not open.
+    pub(crate) fn give_place_back(&self, id: SessionId) {
+        self.admission().leave(id);
+    }
+
+    /// Counts a PATCH or DELETE of a session, or refuses it for coming too fast.
+    pub(crate) fn take_request(&self, now: Instant, limits: &Limits, id: SessionId) -> Result<(), TooFast> {
+        let Some(mut session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let taken = session.requests.try_take(now, Rate::new(limits.request_rate_per_session, BURST));
+        taken.map_err(|wait| TooFast { limit: Limit::RequestRatePerSession, wait })
     }
 
     /// The number of a stream, given now if it has none yet.
@@ -173,6 +214,11 @@ impl Registry {
     pub(crate) fn published(&self, name: &str) -> Option<Published> {
         let stream = self.streams.get(name)?;
         stream.ever_published.then(|| stream.published())
+    }
+
+    /// Whether a publisher holds a stream.
+    pub(crate) fn has_publisher(&self, name: &str) -> bool {
+        self.streams.get(name).is_some_and(|stream| stream.publisher.is_some())
     }
 
     /// Enters a session. A publisher takes the stream, unless another one holds it and does not give way by the rule; one
@@ -214,10 +260,13 @@ impl Registry {
             }
             self.sessions.insert(id, session);
         }
-        if replaced.is_some() {
-            self.count(Role::Publisher).fetch_sub(1, Ordering::Relaxed);
+        {
+            let mut admission = self.admission();
+            if let Some((_, replaced)) = replaced {
+                admission.leave(replaced);
+            }
+            admission.opened(id);
         }
-        self.count(role).fetch_add(1, Ordering::Relaxed);
         self.observer.stage_ended(role, Stage::Signaling, StageState::Done, None, answered_in);
         self.observer.session_opened(role);
         Ok(replaced)
@@ -250,12 +299,12 @@ impl Registry {
 
     /// Notes that a session shall end: its URL is gone and its stream is free at once. Returns its shard if it was live.
     pub(crate) fn closing(&self, now: Instant, id: SessionId, reason: Reason) -> Option<ShardIndex> {
-        let (shard, stream, role) = {
+        let (shard, stream) = {
             let mut session = self.sessions.get_mut(&id).filter(|session| session.is_live())?;
             session.closing = Some(reason);
-            (session.new.shard, session.new.stream.clone(), session.new.role)
+            (session.new.shard, session.new.stream.clone())
         };
-        self.count(role).fetch_sub(1, Ordering::Relaxed);
+        self.admission().leave(id);
         self.leave(&stream, id, now);
         Some(shard)
     }
@@ -324,10 +373,14 @@ impl Registry {
         let Some(mut session) = self.sessions.get_mut(&id) else { return };
         let record = session.ledger.stage(event.stage);
         let before = (record.state, record.reason);
+        let was_secured = session.is_secured();
         if !session.ledger.apply(event) {
             return;
         }
         session.log_stage(event, before);
+        if !was_secured && session.is_secured() {
+            self.admission().secured(id);
+        }
         let role = session.new.role;
         match event.change {
             StageChange::Done | StageChange::Failed(_) => {}
@@ -364,13 +417,14 @@ impl Registry {
             let was_live = session.is_live();
             session.stats = stats;
             session.ended = Some(End { at: now, unix_ms: unix_ms(), reason });
+            session.fail_as_evicted(now);
             let lasted = now.saturating_duration_since(session.new.created);
             session.log_end(reason, lasted);
             session.forget_agreement();
             (session.new.role, session.new.stream.clone(), was_live, lasted)
         };
         if was_live {
-            self.count(role).fetch_sub(1, Ordering::Relaxed);
+            self.admission().leave(id);
             self.leave(&stream, id, now);
         }
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).push_back((now, id));
@@ -383,11 +437,9 @@ impl Registry {
         }
     }
 
-    fn count(&self, role: Role) -> &AtomicUsize {
-        match role {
-            Role::Publisher => &self.publishers,
-            Role::Viewer => &self.viewers,
-        }
+    /// Held for a moment, and nothing else is taken meanwhile.
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

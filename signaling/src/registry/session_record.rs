@@ -8,6 +8,8 @@ use media_core::stats::SessionStats;
 use media_core::{IceCredentials, SessionId, ShardIndex, StreamId};
 
 use crate::auth::Identity;
+use crate::limits::Limit;
+use crate::rates::Used;
 use crate::view::{SessionState, SessionView, StageView};
 
 /// What is known of a session when its answer is ready.
@@ -59,6 +61,10 @@ pub(crate) struct SessionRecord {
     /// Set when the media core was told to end it.
     pub(crate) closing: Option<Reason>,
     pub(crate) ended: Option<End>,
+    /// It gave place to another, for want of room under this limit.
+    pub(crate) evicted_for: Option<Limit>,
+    /// How fast PATCH and DELETE come.
+    pub(crate) requests: Used,
 }
 
 impl SessionRecord {
@@ -79,6 +85,8 @@ impl SessionRecord {
             silent_since: None,
             closing: None,
             ended: None,
+            evicted_for: None,
+            requests: Used::default(),
             new,
         }
     }
@@ -86,6 +94,14 @@ impl SessionRecord {
     /// It has ended: what was agreed is of no use any more, and is the largest part of it.
     pub(crate) fn forget_agreement(&mut self) {
         (self.new.sections, self.new.mids) = (Vec::new(), Vec::new());
+    }
+
+    /// It was half-open and gave place: the stage that it had not passed says so.
+    pub(crate) fn fail_as_evicted(&mut self, now: Instant) {
+        let Some(limit) = self.evicted_for else { return };
+        let stage = if self.is_half_open() { Stage::Ice } else { Stage::Dtls };
+        let detail = format!("the oldest half-open session gave place to a newer one; limit: {}", limit.as_str());
+        self.ledger.apply(&StageEvent { at: now, stage, change: StageChange::Failed(Reason::EvictedHalfOpen), detail });
     }
 
     /// Neither over nor told to end.
@@ -96,6 +112,11 @@ impl SessionRecord {
     /// No valid connectivity check was received yet.
     pub(crate) fn is_half_open(&self) -> bool {
         self.ledger.stage(Stage::Ice).state != StageState::Done
+    }
+
+    /// The handshake is over: it proved an address and a certificate.
+    pub(crate) fn is_secured(&self) -> bool {
+        SessionState::of(&self.ledger) >= SessionState::Secured
     }
 
     pub(crate) fn state(&self) -> SessionState {

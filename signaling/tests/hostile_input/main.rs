@@ -5,13 +5,13 @@ mod support;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use signaling::SignalingConfig;
+use signaling::{Limits, SignalingConfig};
 use support::{App, PUBLISH_OFFERS, WATCH_OFFERS, golden, mutate};
 
 #[tokio::test]
 async fn broken_offers_get_an_answer_or_a_problem() {
     let mut random = StdRng::seed_from_u64(0x9e37_79b9_7f4a_7c15);
-    let app = App::new(SignalingConfig { max_sessions: usize::MAX, ..SignalingConfig::default() });
+    let app = App::new(SignalingConfig { limits: Limits::NONE, ..SignalingConfig::default() });
     app.post("/whip/watched", &golden("chromium-publish")).await;
     let (mut taken, mut refused) = (0, 0);
     for round in 0..150 {
@@ -38,7 +38,7 @@ async fn broken_offers_get_an_answer_or_a_problem() {
 #[tokio::test]
 async fn broken_fragments_get_204_or_a_problem() {
     let mut random = StdRng::seed_from_u64(42);
-    let app = App::new(SignalingConfig::default());
+    let app = App::new(SignalingConfig { limits: Limits::NONE, ..SignalingConfig::default() });
     let reply = app.post("/whip/s", &golden("chromium-publish")).await;
     let (session, etag) = (reply.header("location").to_owned(), reply.header("etag").to_owned());
     let remote = app.core.last().ice.remote;

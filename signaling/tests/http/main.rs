@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use media_core::ledger::{Reason, Stage, StageChange, StageEvent};
 use media_core::stats::SessionStats;
 use media_core::{CoreEvent, SessionId};
-use signaling::{AllowedOrigins, SignalingConfig, Tokens};
+use signaling::{AllowedOrigins, Limits, SignalingConfig, Tokens};
 use support::{App, Reply, golden, now};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -536,7 +536,8 @@ async fn the_first_fault_in_order_is_the_one_reported() {
         let reply = app.send(method, &path, headers, body.to_owned()).await;
         assert_eq!(reply.code(), code, "{method} {path}");
     }
-    let app = App::new(SignalingConfig { max_sessions: 0, ..SignalingConfig::default() });
+    let limits = Limits { max_sessions: 0, ..Limits::default() };
+    let app = App::new(SignalingConfig { limits, ..SignalingConfig::default() });
     assert_eq!(app.post("/whip/s", &golden("obs").replace("a=rtcp-mux\r\n", "")).await.code(), "sdp-rtcp-mux");
     assert_eq!(app.post("/whip/s", &golden("obs")).await.code(), "overloaded");
     let app = App::new(SignalingConfig::default());

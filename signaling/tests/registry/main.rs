@@ -15,7 +15,7 @@ use media_core::negotiation::FormatInUse;
 use media_core::stats::ShardSnapshot;
 use media_core::stats::{SessionSnapshot, SessionStats};
 use media_core::{CoreEvent, SessionId};
-use signaling::{Observer, Resource, SessionFilter, SessionState, Signaling, SignalingConfig, router};
+use signaling::{Limits, Observer, Resource, SessionFilter, SessionState, Signaling, SignalingConfig, router};
 use support::{App, FakeMediaPlane, golden, now};
 
 async fn publish(app: &App) -> SessionId {
@@ -210,7 +210,7 @@ async fn pages_of_streams_go_by_name() {
 // OPS-08
 #[tokio::test(start_paused = true)]
 async fn ended_sessions_are_kept_for_a_while_and_not_too_many() {
-    let app = App::new(SignalingConfig::default());
+    let app = App::new(SignalingConfig { limits: Limits::NONE, ..SignalingConfig::default() });
     let registry = Arc::clone(app.signaling.registry());
     for _ in 0..1005 {
         let id = publish(&app).await;

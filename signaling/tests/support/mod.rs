@@ -18,7 +18,7 @@ use media_core::{
 };
 use rand::Rng;
 use rand::rngs::StdRng;
-use signaling::{MediaPlane, Observer, Signaling, SignalingConfig, StreamView};
+use signaling::{ClientAddress, MediaPlane, Observer, Signaling, SignalingConfig, StreamView};
 use tower::ServiceExt;
 
 pub(crate) use self::sdp::{Sdp, has, lint, media_line, values};
@@ -135,9 +135,24 @@ impl App {
         headers: &[(&str, &str)],
         body: impl Into<Body>,
     ) -> Reply {
+        self.send_from("", method, path, headers, body).await
+    }
+
+    /// The same from this client address; the empty one is that of a listener that notes none.
+    pub(crate) async fn send_from(
+        &self,
+        client: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Reply {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        if !client.is_empty() {
+            request = request.extension(ClientAddress(client.parse().unwrap()));
         }
         let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
