@@ -175,8 +175,11 @@ pub(crate) const ENDED_RETENTION: Duration = Duration::from_secs(600);
 /// At most this many ended sessions stay visible; at some 6 KiB each they cost 6 MiB.
 pub(crate) const MAX_ENDED: usize = 1000;
 
-/// A stream without any session is remembered for this long: its number, its formats, and that it is known.
+/// A stream without any session is remembered for this long: its number, and that it is known.
 pub(crate) const STREAM_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+/// If its publisher never connected, only for this long: memory comes with media.
+pub(crate) const UNCONNECTED_RETENTION: Duration = Duration::from_secs(30);
 
 /// At most this many streams without session are remembered: names that clients make up must not fill the memory.
 pub(crate) const MAX_IDLE_STREAMS: usize = 10_000;

@@ -1,9 +1,9 @@
-//! Floods of offers, as the real server takes them (H3).
+//! Floods of offers, as the real server takes them (H3, M4).
 
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use loadtest::client::ClientOptions;
+use loadtest::client::{ClientOptions, PublisherOptions};
 
 use crate::ledger::assert_ended;
 use crate::support::{LONG, Sluice, eventually, viewer_sees};
@@ -125,4 +125,38 @@ async fn who_comes_back_when_told_is_let_in() {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let reply = post(&server.http, format!("{}/whip/again", server.base), PUBLISH).await;
     assert_eq!(reply.status(), StatusCode::CREATED);
+}
+
+// M4
+#[tokio::test]
+async fn a_thousand_names_without_a_packet_take_little_and_are_forgotten() {
+    // One arena, so that what is resident is what is in use.
+    let environment = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
+    let server = Sluice::start_in(&environment, &["--ice-timeout", "2s", "--shards", "2"]).await;
+    let resident = || server.process().status().unwrap().vmrss.unwrap();
+    let kept = async || server.get("/api/v1/limits").await["known_streams"].as_u64().unwrap();
+    for name in 0..20 {
+        assert_eq!(post(&server.http, format!("{}/whip/warm{name}", server.base), PUBLISH).await.status(), 201);
+    }
+    let before = resident();
+    let mut opened = 0;
+    for name in 0..1_000 {
+        let reply = post(&server.http, format!("{}/whip/name{name}", server.base), PUBLISH).await;
+        opened += u64::from(reply.status() == StatusCode::CREATED);
+    }
+    let grown = resident().saturating_sub(before);
+    println!("{opened} names took {grown} KiB");
+    assert!(opened >= 980, "{opened}");
+    // Offers, answers and ledgers of sessions that live for 2 s; no caches, no OpenSSL.
+    assert!(grown < 24 * 1_024, "{grown} KiB for {opened} names");
+    let publisher = server.publisher_with("real", PublisherOptions::default(), ClientOptions::default()).await;
+    publisher.stop().await.unwrap();
+    eventually("names without a connected publisher are forgotten", Duration::from_secs(120), async || {
+        (kept().await == 1).then_some(())
+    })
+    .await;
+    let left = resident().saturating_sub(before);
+    println!("{left} KiB are left");
+    // The records of 1,000 ended sessions in the admin API.
+    assert!(left < 16 * 1_024, "{left} KiB are left");
 }

@@ -30,9 +30,7 @@ pub(crate) use self::stream_record::TrackRecord;
 use crate::admission::{Admission, Entrant, Evicted, Tally};
 use crate::auth::Identity;
 use crate::clock;
-use crate::limits::{
-    BURST, ENDED_RETENTION, Limit, Limits, MAX_ENDED, MAX_IDLE_STREAMS, PRUNE_INTERVAL, STREAM_RETENTION, TOMBSTONE,
-};
+use crate::limits::{BURST, ENDED_RETENTION, Limit, Limits, MAX_ENDED, MAX_IDLE_STREAMS, PRUNE_INTERVAL, TOMBSTONE};
 use crate::observer::Observer;
 use crate::rates::{Rate, TooFast};
 use crate::takeover::{PublishConflict, TakeoverRule};
@@ -328,14 +326,12 @@ impl Registry {
                 self.secrets.remove(&session.new.secret);
             }
         }
+        self.streams.retain(|_, stream| !stream.is_forgotten(now));
         let mut idle: Vec<Instant> = self.streams.iter().filter_map(|stream| stream.idle_since).collect();
-        let mut keep_since = now.checked_sub(STREAM_RETENTION);
         if idle.len() > MAX_IDLE_STREAMS {
             idle.sort();
-            keep_since = keep_since.max(idle.get(idle.len() - MAX_IDLE_STREAMS).copied());
-        }
-        if let Some(keep_since) = keep_since {
-            self.streams.retain(|_, stream| stream.idle_since.is_none_or(|since| since >= keep_since));
+            let keep_since = idle.get(idle.len() - MAX_IDLE_STREAMS).copied();
+            self.streams.retain(|_, stream| stream.idle_since.is_none_or(|since| Some(since) >= keep_since));
         }
     }
 
@@ -379,7 +375,11 @@ impl Registry {
         }
         session.log_stage(event, before);
         if !was_secured && session.is_secured() {
-            self.admission().secured(id);
+            let (stream, role) = (session.new.stream.clone(), session.new.role);
+            drop(session);
+            self.secured(id, &stream, role);
+            let Some(known) = self.sessions.get_mut(&id) else { return };
+            session = known;
         }
         let role = session.new.role;
         match event.change {
@@ -429,6 +429,14 @@ impl Registry {
         }
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).push_back((now, id));
         self.observer.session_ended(role, reason, lasted);
+    }
+
+    /// A session is not half-open any more.
+    fn secured(&self, id: SessionId, stream: &str, role: Role) {
+        self.admission().secured(id);
+        if let Some(mut stream) = self.streams.get_mut(stream).filter(|_| role == Role::Publisher) {
+            stream.ever_connected = true;
+        }
     }
 
     fn leave(&self, stream: &str, session: SessionId, now: Instant) {

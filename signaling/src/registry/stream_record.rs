@@ -7,6 +7,7 @@ use media_core::media::{Format, MediaSection, TrackId};
 use media_core::negotiation::{FormatInUse, Profile, Sent};
 use media_core::{SessionId, StreamId};
 
+use crate::limits::{STREAM_RETENTION, UNCONNECTED_RETENTION};
 use crate::view::TrackView;
 
 /// A stream by its name. It keeps its number while it has sessions or is remembered, so that viewers stay with it when the
@@ -16,8 +17,10 @@ pub(crate) struct StreamRecord {
     pub(crate) id: StreamId,
     pub(crate) publisher: Option<SessionId>,
     pub(crate) viewers: HashSet<SessionId>,
-    /// Somebody published it since the start.
+    /// Somebody posted an offer to publish it, as far as is remembered.
     pub(crate) ever_published: bool,
+    /// One who did connected.
+    pub(crate) ever_connected: bool,
     /// Tracks of the publisher, or of the last one.
     tracks: Vec<TrackRecord>,
     /// Since when it has no session.
@@ -49,6 +52,7 @@ impl StreamRecord {
             publisher: None,
             viewers: HashSet::new(),
             ever_published: false,
+            ever_connected: false,
             tracks: Vec::new(),
             idle_since: Some(now),
         }
@@ -75,7 +79,15 @@ impl StreamRecord {
         self.viewers.remove(&session);
         if self.publisher.is_none() && self.viewers.is_empty() && self.idle_since.is_none() {
             self.idle_since = Some(now);
+            // Nobody asks for them, and they are nearly all that a name takes.
+            self.tracks = Vec::new();
         }
+    }
+
+    /// True for one that nobody has been in for so long that it need not be known any more.
+    pub(crate) fn is_forgotten(&self, now: Instant) -> bool {
+        let retention = if self.ever_connected { STREAM_RETENTION } else { UNCONNECTED_RETENTION };
+        self.idle_since.is_some_and(|since| now.saturating_duration_since(since) >= retention)
     }
 
     /// The media core saw a format in use.

@@ -270,6 +270,43 @@ async fn new_limits_count_from_the_next_request_on() {
 }
 
 // M4
+#[tokio::test(start_paused = true)]
+async fn a_name_that_nobody_connected_to_is_forgotten() {
+    let app = limited(Limits::NONE);
+    let known = || app.signaling.registry().known_streams();
+    let driver = tokio::spawn({
+        let registry = std::sync::Arc::clone(app.signaling.registry());
+        let (events, inbox) = tokio::sync::mpsc::unbounded_channel();
+        async move {
+            let _open = events;
+            registry.run(inbox).await;
+        }
+    });
+    publish(&app, ALICE, "connected").await;
+    let connected = secure_last(&app);
+    let number = app.core.last().stream;
+    for stream in 0..100 {
+        publish(&app, ALICE, &format!("n{stream}")).await;
+    }
+    assert_eq!(known(), 101);
+    let ids: Vec<_> = app.core.recorded().opened.iter().map(|(_, spec)| spec.id).collect();
+    for id in ids {
+        app.signaling.close(id, Reason::NoValidCheck);
+    }
+    end_closed(&app);
+    assert_eq!(watch(&app, ALICE).await.status, 404);
+    let reply = app.post("/whep/n7", &golden("chromium-watch")).await;
+    assert_eq!(reply.code(), "stream-not-live", "for a short while");
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(known(), 1);
+    assert_eq!(app.post("/whep/n7", &golden("chromium-watch")).await.code(), "not-found");
+    publish(&app, ALICE, "connected").await;
+    assert_eq!(app.core.last().stream, number, "a stream that had media keeps its number");
+    assert_ne!(app.core.last().id, connected);
+    driver.abort();
+}
+
+// M4
 #[tokio::test]
 async fn a_refused_offer_leaves_no_name() {
     let app = limited(Limits { max_streams: 1, ..Limits::default() });

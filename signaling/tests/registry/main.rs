@@ -237,6 +237,9 @@ async fn streams_without_sessions_are_remembered_for_a_day() {
     let (sender, events) = tokio::sync::mpsc::unbounded_channel();
     let run = tokio::spawn(Arc::clone(app.signaling.registry()).run(events));
     let id = publish(&app).await;
+    // Names to which nobody connected are forgotten sooner (M4).
+    stage(&app, id, Stage::Fingerprint, StageChange::Done, "");
+    stage(&app, id, Stage::Srtp, StageChange::Begin, "");
     end(&app, id, Reason::PeerClosed);
     let watch = golden("chromium-watch");
     for (hours, code) in [(23, "stream-not-live"), (2, "not-found")] {
