@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Checks the Markdown pages: relative links lead to files and headings that exist, and docs/troubleshooting.md has every reason
-and error code of the sources, and no others."""
+"""Checks the Markdown pages: relative links lead to files and headings that exist, docs/troubleshooting.md has every reason and
+error code of the sources, and no others, and docs/limits.md has every setting that is a limit, with its default, and names no
+setting, constant or file that does not exist."""
 
 import os
 import pathlib
@@ -9,6 +10,9 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
+LIMITS = ROOT / "docs" / "limits.md"
+SETTINGS = ROOT / "server" / "src" / "config" / "settings.rs"
+CONFIGURATION = ROOT / "deploy" / "configuration.md"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)|^\[[^\]]+\]:\s+(\S+)|<(?:img|a)\b[^>]*?(?:src|href)=\"([^\"]+)\"", re.M)
 # The enums whose variants are the codes, in kebab-case, and where they are defined.
 ENUMS = {"Reason": "media-core/src", "WarningCode": "media-core/src", "Slug": "signaling/src"}
@@ -77,12 +81,62 @@ def code_failures():
     yield from (f"a section for {code}, which is no code of the sources" for code in sorted(described - known))
 
 
+def settings():
+    """The settings by key: heading and default, as the generated reference has them."""
+    text = SETTINGS.read_text(encoding="utf-8")
+    headings = {}
+    for heading, block in re.findall(r'^    "(\w[\w ]*)" \{\n(.*?)^    \}', text, flags=re.M | re.S):
+        headings |= dict.fromkeys(re.findall(r"^        ([a-z]\w*): ", block, flags=re.M), heading)
+    table = CONFIGURATION.read_text(encoding="utf-8")
+    defaults = dict(re.findall(r"^\| `--[^`]+` \| `[^`]+` \| `([^`]+)` \| `?([^|`]*)`? \|", table, flags=re.M))
+    return {key: (heading, defaults.get(key, "")) for key, heading in headings.items()}
+
+
+def sources():
+    """The text of all sources of the product."""
+    for crate in ("media-core", "signaling", "server"):
+        for path in sorted((ROOT / crate / "src").rglob("*.rs")):
+            yield path.read_text(encoding="utf-8")
+
+
+def limit_failures():
+    """Rows of the page of limits beside settings and constants."""
+    known = settings()
+    if not any(heading == "Limits" for heading, _ in known.values()):
+        yield f"no setting under Limits in {SETTINGS.relative_to(ROOT)}: does this script still know where they are?"
+    constants = set(re.findall(r"^\s*(?:pub(?:\(\w+\))? )?const ([A-Z]\w*):", "\n".join(sources()), flags=re.M))
+    described = set()
+    for row in re.findall(r"^\|(.*)\|$", LIMITS.read_text(encoding="utf-8"), flags=re.M):
+        cells = [cell.strip() for cell in row.split("|")]
+        if len(cells) != 5:
+            yield f"a row of {len(cells)} cells instead of 5: {cells[0]}"
+            continue
+        what, limit, place = cells[:3]
+        for name in re.findall(r"`([^`]+)`", place):
+            if "/" in name:
+                if not (ROOT / name).is_file():
+                    yield f"{what}: no such file: {name}"
+            elif name.isupper():
+                if name not in constants:
+                    yield f"{what}: no such constant: {name}"
+            elif name not in known:
+                yield f"{what}: no such setting: {name}"
+            else:
+                described.add(name)
+                default = known[name][1]
+                if default.isdigit() and default not in re.findall(r"\d+", limit.replace(",", "")):
+                    yield f"{what}: {name} is {default} by default, and the row says {limit}"
+    is_limit = (key for key, (heading, _) in known.items() if heading == "Limits" or key.startswith("max_"))
+    yield from (f"no row for the setting {key}" for key in sorted(set(is_limit) - described))
+
+
 def main():
     failures, count = [], 0
     for page in pages():
         count += 1
         failures += [f"{page.relative_to(ROOT)}: {failure}" for failure in dict.fromkeys(broken_links(page))]
     failures += [f"{TROUBLESHOOTING.relative_to(ROOT)}: {failure}" for failure in code_failures()]
+    failures += [f"{LIMITS.relative_to(ROOT)}: {failure}" for failure in limit_failures()]
     for failure in failures:
         print(f"docs: {failure}", file=sys.stderr)
     print(f"docs: {count} pages, {len(failures)} failures")
