@@ -71,6 +71,7 @@ pub mod ledger;
 mod load;
 pub mod media;
 mod net;
+mod pulse;
 mod rtcp;
 mod rtp;
 mod session;
@@ -84,6 +85,9 @@ mod token_bucket;
 pub use config::{CoreConfig, PUBLISHER_SILENCE, PublicAddress};
 pub use event::CoreEvent;
 pub use handle::{MediaCore, StartError};
+#[cfg(feature = "fault-injection")]
+pub use pulse::Fault;
+pub use pulse::{BEAT, CoreThread, Pulse, Vital};
 pub use spec::{
     CandidateKind, DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, IceCredentials, IceMode, IceParameters,
     LocalCandidate, RemoteCandidate, SessionId, SessionLimits, SessionSpec, ShardIndex, StreamId,

@@ -1,12 +1,15 @@
 //! Streams by name, sessions by id and by the secret of their URL, each with its ledger.
 //!
-//! Locks: a stream's entry may be held while a session's is taken, never the other way round.
+//! Locks: a stream's entry may be held while a session's is taken, never the other way round. Neither while something is logged or
+//! told to the observer: what others do must not hold an entry.
 
+mod log_line;
 mod page;
 mod session_record;
 mod stream_record;
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,7 +20,7 @@ use media_core::media::{MediaSection, Role, TrackId};
 use media_core::negotiation::{FormatInUse, Profile};
 use media_core::stats::SessionStats;
 use media_core::stats::ShardSnapshot;
-use media_core::{CoreEvent, SessionId, ShardIndex, StreamId};
+use media_core::{BEAT, CoreEvent, Pulse, SessionId, ShardIndex, StreamId};
 use tokio::sync::mpsc;
 
 pub use self::page::{BadCursor, Page, SessionCursor, SessionFilter};
@@ -47,6 +50,7 @@ pub struct Registry {
     next_stream: AtomicU64,
     admission: Mutex<Admission>,
     draining: AtomicBool,
+    pulse: Arc<Pulse>,
     observer: Arc<dyn Observer>,
 }
 
@@ -80,23 +84,41 @@ impl Registry {
             next_stream: AtomicU64::new(1),
             admission: Mutex::default(),
             draining: AtomicBool::new(false),
+            pulse: Arc::default(),
             observer,
         }
     }
 
-    /// Follows the media core's events and forgets what is old; returns when the media core is gone.
+    /// Follows the media core's events and forgets what is old; returns when the media core is gone. What one event's panic leaves
+    /// undone is that event's alone.
     pub async fn run(self: Arc<Self>, mut events: mpsc::UnboundedReceiver<CoreEvent>) {
         let mut prune = tokio::time::interval(PRUNE_INTERVAL);
         prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => self.apply(clock::now(), event),
+                    Some(event) => self.survive(|| self.apply(clock::now(), event)),
                     None => return,
                 },
-                _ = prune.tick() => self.prune(clock::now()),
+                _ = prune.tick() => self.survive(|| self.prune(clock::now())),
+                _ = beat.tick() => self.pulse.beat(),
             }
         }
+    }
+
+    /// Lets a panic end nothing but what panicked: entries that it held are free again, and changes come before what is told of
+    /// them.
+    fn survive(&self, act: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(act)).is_err() {
+            self.pulse.panicked();
+        }
+    }
+
+    /// The signs of life of [`Registry::run`].
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
     }
 
     /// Writes one event of the media core down. Events of unknown sessions change nothing.
@@ -228,6 +250,7 @@ impl Registry {
         rule: &TakeoverRule,
     ) -> Result<Option<(ShardIndex, SessionId)>, PublishConflict> {
         let mut replaced = None;
+        let mut warned = Vec::new();
         let (id, role) = (new.id, new.role);
         let answered_in = now.saturating_duration_since(new.created);
         {
@@ -253,8 +276,7 @@ impl Registry {
             self.secrets.insert(new.secret.clone(), id);
             let session = SessionRecord::new(new, now);
             for warning in &session.ledger.stage(Stage::Signaling).warnings {
-                session.log_warning(Stage::Signaling, warning);
-                self.observer.warned(role, warning.key.0);
+                warned.push((warning.key.0, session.warning_line(Stage::Signaling, warning.clone())));
             }
             self.sessions.insert(id, session);
         }
@@ -264,6 +286,10 @@ impl Registry {
                 admission.leave(replaced);
             }
             admission.opened(id);
+        }
+        for (code, line) in warned {
+            line.write();
+            self.observer.warned(role, code);
         }
         self.observer.stage_ended(role, Stage::Signaling, StageState::Done, None, answered_in);
         self.observer.session_opened(role);
@@ -373,28 +399,26 @@ impl Registry {
         if !session.ledger.apply(event) {
             return;
         }
-        session.log_stage(event, before);
-        if !was_secured && session.is_secured() {
-            let (stream, role) = (session.new.stream.clone(), session.new.role);
-            drop(session);
-            self.secured(id, &stream, role);
-            let Some(known) = self.sessions.get_mut(&id) else { return };
-            session = known;
-        }
+        let line = session.stage_line(event, before);
+        let secured_stream = (!was_secured && session.is_secured()).then(|| session.new.stream.clone());
         let role = session.new.role;
-        match event.change {
-            StageChange::Done | StageChange::Failed(_) => {}
-            StageChange::Warned(key) => {
-                session.log_warning(event.stage, &Warning { key, detail: event.detail.clone() });
-                return self.observer.warned(role, key.0);
-            }
-            _ => return,
+        if let StageChange::Warned(key) = event.change {
+            let line = session.warning_line(event.stage, Warning { key, detail: event.detail.clone() });
+            drop(session);
+            line.write();
+            return self.observer.warned(role, key.0);
         }
         let record = session.ledger.stage(event.stage);
         let lasted = record.ended.unwrap_or_default().saturating_sub(record.started.unwrap_or_default());
         let (state, reason) = (record.state, record.reason);
         let was_done = record.reopened > 0;
         drop(session);
+        if let Some(stream) = secured_stream {
+            self.secured(id, &stream, role);
+        }
+        if let Some(line) = line {
+            line.write();
+        }
         match event.change {
             // How long the stage took says nothing of how long it lasted until it held again.
             StageChange::Done if was_done => {}
@@ -409,7 +433,7 @@ impl Registry {
     }
 
     fn end(&self, now: Instant, id: SessionId, reason: Reason, stats: SessionStats) {
-        let (role, stream, was_live, lasted) = {
+        let (role, stream, was_live, lasted, line) = {
             let Some(mut session) = self.sessions.get_mut(&id) else { return };
             if session.ended.is_some() {
                 return;
@@ -419,15 +443,16 @@ impl Registry {
             session.ended = Some(End { at: now, unix_ms: unix_ms(), reason });
             session.fail_as_evicted(now);
             let lasted = now.saturating_duration_since(session.new.created);
-            session.log_end(reason, lasted);
+            let line = session.end_line(reason, lasted);
             session.forget_agreement();
-            (session.new.role, session.new.stream.clone(), was_live, lasted)
+            (session.new.role, session.new.stream.clone(), was_live, lasted, line)
         };
         if was_live {
             self.admission().leave(id);
             self.leave(&stream, id, now);
         }
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).push_back((now, id));
+        line.write();
         self.observer.session_ended(role, reason, lasted);
     }
 

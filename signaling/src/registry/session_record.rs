@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use media_core::ledger::{Ledger, Reason, Stage, StageChange, StageEvent, StageState, Warning};
-use media_core::media::{MediaKind, MediaSection, Role};
+use media_core::media::{MediaSection, Role};
 use media_core::stats::SessionStats;
 use media_core::{IceCredentials, SessionId, ShardIndex, StreamId};
 
+use super::log_line::{LogLine, What};
 use crate::auth::Identity;
 use crate::limits::Limit;
 use crate::rates::Used;
@@ -154,77 +155,38 @@ impl SessionRecord {
         }
     }
 
-    /// A line of the log for a failure after which the session lives on, and one for its end. `before` are the stage's state
-    /// and reason before the event.
-    pub(crate) fn log_stage(&self, event: &StageEvent, before: (StageState, Option<Reason>)) {
+    /// The line of the log for a failure after which the session lives on, and for its end. `before` are the stage's state and
+    /// reason before the event.
+    pub(crate) fn stage_line(&self, event: &StageEvent, before: (StageState, Option<Reason>)) -> Option<LogLine> {
         let lives_on = event.stage == Stage::Media || event.stage == Stage::Srtp && before.0 == StageState::Done;
         // What is the publisher's fault stands in its own line.
         let is_publishers =
             |reason| self.new.role == Role::Viewer && matches!(reason, Reason::MediaStopped | Reason::NoKeyframe);
-        let record = self.ledger.stage(event.stage);
-        let (role, stage, detail) = (self.new.role.as_str(), event.stage.as_str(), record.detail.as_str());
-        let (session, stream) = (self.new.id, self.new.stream.as_str());
-        match (event.change, before) {
-            (StageChange::Failed(reason), _) if is_publishers(reason) => {
-                let reason = reason.code();
-                tracing::debug!(%session, stream, role, stage, reason, detail, "session stage failed");
+        let what = match (event.change, before) {
+            (StageChange::Failed(reason), _) if is_publishers(reason) => What::Failed { reason, is_publishers: true },
+            (StageChange::Failed(reason), _) if lives_on => What::Failed { reason, is_publishers: false },
+            (StageChange::Done, (StageState::Failed, reason)) => {
+                What::Healed { is_publishers: reason.is_some_and(is_publishers) }
             }
-            (StageChange::Failed(reason), _) if lives_on => {
-                let reason = reason.code();
-                tracing::warn!(%session, stream, role, stage, reason, detail, "session stage failed");
-            }
-            (StageChange::Done, (StageState::Failed, Some(reason))) if is_publishers(reason) => {
-                tracing::debug!(%session, stream, role, stage, detail, "session stage healed");
-            }
-            (StageChange::Done, (StageState::Failed, _)) => {
-                tracing::info!(%session, stream, role, stage, detail, "session stage healed");
-            }
-            _ => {}
-        }
+            _ => return None,
+        };
+        Some(LogLine::of(self, Some(event.stage), what))
     }
 
     /// The line that a warning leaves in the log when it is new.
-    pub(crate) fn log_warning(&self, stage: Stage, Warning { key: (code, kind), detail }: &Warning) {
-        tracing::warn!(
-            session = %self.new.id,
-            stream = %self.new.stream,
-            role = self.new.role.as_str(),
-            stage = stage.as_str(),
-            code = code.code(),
-            kind = kind.map_or("", MediaKind::as_str),
-            detail,
-            "session warning"
-        );
+    pub(crate) fn warning_line(&self, stage: Stage, warning: Warning) -> LogLine {
+        LogLine::of(self, Some(stage), What::Warned(warning))
     }
 
     /// The one line that a session leaves in the log when it ends.
-    pub(crate) fn log_end(&self, reason: Reason, lasted: Duration) {
+    pub(crate) fn end_line(&self, reason: Reason, lasted: Duration) -> LogLine {
         // The stage that failed, or else the last one that began.
         let last = self
             .ledger
             .failure()
             .or_else(|| self.ledger.stages().iter().rev().find(|record| record.state != StageState::Waiting));
-        let stats = &self.stats;
-        tracing::info!(
-            session = %self.new.id,
-            stream = %self.new.stream,
-            role = self.new.role.as_str(),
-            duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
-            stage = last.map_or("", |record| record.stage.as_str()),
-            reason = reason.code(),
-            detail = last.map_or("", |record| record.detail.as_str()),
-            remote = ?stats.remote_address,
-            srtp_profile = stats.srtp_profile.unwrap_or(""),
-            rtp_received = stats.rtp_received,
-            rtp_received_bytes = stats.rtp_received_bytes,
-            rtp_sent = stats.rtp_sent,
-            rtp_sent_bytes = stats.rtp_sent_bytes,
-            retransmitted = stats.retransmitted,
-            packets_lost = stats.packets_lost,
-            srtp_auth_failures = stats.srtp_auth_failures,
-            keyframe_requests = stats.keyframe_requests,
-            "session ended"
-        );
+        let stats = Box::new(self.stats.clone());
+        LogLine::of(self, last.map(|record| record.stage), What::Ended { reason, lasted, stats })
     }
 }
 

@@ -5,6 +5,7 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+mod survival;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -125,6 +125,11 @@ impl App {
     pub(crate) fn new(config: SignalingConfig) -> App {
         let core = FakeMediaPlane::default();
         let signaling = Arc::new(Signaling::new(config, core.clone(), Arc::new(NoObserver)));
+        App::of(core, signaling)
+    }
+
+    /// Around signalling as the test made it.
+    pub(crate) fn of(core: FakeMediaPlane, signaling: Arc<Signaling>) -> App {
         App { core, router: signaling::router(Arc::clone(&signaling)), signaling }
     }
 
