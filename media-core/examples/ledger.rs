@@ -22,7 +22,7 @@ async fn main() -> Result<(), StartError> {
     let (core, mut events) = MediaCore::start(config)?;
 
     // What an answer would say of the core.
-    let spec = publisher(SessionId(1), StreamId(7));
+    let spec = publisher(SessionId(1), StreamId(7), core.fingerprint());
     let shard = core.shard_for(spec.stream, spec.role);
     for candidate in core.local_candidates(shard).iter() {
         println!("a={}", candidate_line(candidate));
@@ -60,7 +60,7 @@ async fn main() -> Result<(), StartError> {
 
 /// A publisher of Opus as an offer and an answer could have agreed it. No peer has these credentials, so that no
 /// connectivity check will ever be valid.
-fn publisher(id: SessionId, stream: StreamId) -> SessionSpec {
+fn publisher(id: SessionId, stream: StreamId, certificate: Fingerprint) -> SessionSpec {
     let ice = IceParameters {
         mode: IceMode::Lite,
         local: random_credentials(),
@@ -77,6 +77,7 @@ fn publisher(id: SessionId, stream: StreamId) -> SessionSpec {
         dtls: DtlsParameters { role: DtlsRole::Server, fingerprints: vec![fingerprint] },
         sections: vec![MediaSection::new("0", MediaKind::Audio, vec![Format::new(111, Codec::Opus)])],
         refused: Vec::new(),
+        certificate,
         cname: "example".into(),
         limits: SessionLimits::default(),
     }

@@ -3,21 +3,23 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::WallClock;
 use crate::config::{CoreConfig, PublicAddress};
-use crate::dtls::{Certificate, HandshakePool};
+use crate::dtls::{Certificate, DtlsContext, DtlsError, HandshakePool, PoolHandle};
 use crate::event::CoreEvent;
 use crate::ice::host_priority;
 use crate::ledger::Reason;
 use crate::load::{self, Load};
 use crate::media::Role;
 use crate::net::{MediaSocket, return_large_blocks};
-use crate::shard::{self, ShardMessage, ShardSender, ShardSetup};
+use crate::pulse::{CoreThread, Pulse, Vital};
+use crate::shard::{self, ShardInbox, ShardMessage, ShardSender, ShardSetup};
 use crate::spec::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
-use crate::stats::ShardSnapshot;
+use crate::stats::{ShardCounters, ShardSnapshot};
 
 /// Why the core did not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +49,37 @@ pub struct MediaCore {
 
 struct Inner {
     shards: Vec<ShardHandle>,
-    fingerprint: Fingerprint,
+    pool: PoolHandle,
+    certificates: RwLock<Certificates>,
     threads: Mutex<Option<Threads>>,
+}
+
+/// The certificates that answers have announced of late.
+struct Certificates {
+    present: Announced,
+    /// An answer may be on its way that names the one before.
+    former: Option<Announced>,
+}
+
+struct Announced {
+    certificate: Certificate,
+    context: DtlsContext,
+}
+
+impl Announced {
+    fn new() -> Result<Announced, DtlsError> {
+        let certificate = Certificate::generate()?;
+        let context = DtlsContext::new(&certificate)?;
+        Ok(Announced { certificate, context })
+    }
+}
+
+impl Certificates {
+    /// The certificate that an answer announced; the present one if that is none of ours.
+    fn announced(&self, fingerprint: &Fingerprint) -> &DtlsContext {
+        let former = self.former.as_ref().filter(|former| former.certificate.fingerprint() == fingerprint);
+        &former.unwrap_or(&self.present).context
+    }
 }
 
 /// Joined at shutdown: first the shards, then the pool, which sends their last close_notify.
@@ -63,6 +94,7 @@ struct ShardHandle {
     port: u16,
     candidates: RwLock<Arc<[LocalCandidate]>>,
     load: Arc<Load>,
+    pulse: Arc<Pulse>,
 }
 
 impl MediaCore {
@@ -72,9 +104,8 @@ impl MediaCore {
     /// See [`StartError`].
     pub fn start(config: CoreConfig) -> Result<(MediaCore, mpsc::UnboundedReceiver<CoreEvent>), StartError> {
         return_large_blocks();
-        let certificate = Certificate::generate().map_err(|error| StartError::Crypto(error.to_string()))?;
-        let pool = HandshakePool::start(config.handshake_threads.max(1), &certificate)
-            .map_err(|error| StartError::Crypto(error.to_string()))?;
+        let present = Announced::new().map_err(|error| StartError::Crypto(error.to_string()))?;
+        let pool = HandshakePool::start(config.handshake_threads.max(1)).map_err(StartError::Thread)?;
         let config = Arc::new(config);
         let wall = WallClock::now();
         let (events, event_receiver) = mpsc::unbounded_channel();
@@ -85,30 +116,86 @@ impl MediaCore {
         let mut shards = Vec::new();
         let mut threads = Vec::new();
         for (index, (inbox, (socket, port))) in inboxes.into_iter().zip(sockets).enumerate() {
-            let load = Arc::<Load>::default();
+            let (load, pulse) = (Arc::<Load>::default(), Arc::<Pulse>::default());
             let setup = ShardSetup {
                 index,
                 config: config.clone(),
                 socket,
-                inbox,
                 links: senders.clone(),
                 wall,
                 pool: pool.handle(),
                 events: events.clone(),
                 load: load.clone(),
+                pulse: pulse.clone(),
+                counters: ShardCounters::default(),
             };
-            threads.push(spawn(setup).map_err(StartError::Thread)?);
+            threads.push(spawn(setup, inbox).map_err(StartError::Thread)?);
             let candidates = RwLock::new(candidates(&config.public_addresses, index, port));
-            shards.push(ShardHandle { sender: senders[index].clone(), port, candidates, load });
+            shards.push(ShardHandle { sender: senders[index].clone(), port, candidates, load, pulse });
         }
-        let fingerprint = certificate.fingerprint().clone();
+        let certificates = RwLock::new(Certificates { present, former: None });
+        let pool_handle = pool.handle();
         let threads = Mutex::new(Some(Threads { shards: threads, pool }));
-        Ok((MediaCore { inner: Arc::new(Inner { shards, fingerprint, threads }) }, event_receiver))
+        let inner = Inner { shards, pool: pool_handle, certificates, threads };
+        Ok((MediaCore { inner: Arc::new(inner) }, event_receiver))
     }
 
-    /// SHA-256 fingerprint of the certificate of this process, for `a=fingerprint`.
-    pub fn fingerprint(&self) -> &Fingerprint {
-        &self.inner.fingerprint
+    /// SHA-256 fingerprint of the present certificate, for `a=fingerprint` and [`SessionSpec::certificate`].
+    pub fn fingerprint(&self) -> Fingerprint {
+        let certificates = self.inner.certificates.read().unwrap_or_else(PoisonError::into_inner);
+        certificates.present.certificate.fingerprint().clone()
+    }
+
+    /// When the present certificate's validity ends.
+    pub fn certificate_expires(&self) -> SystemTime {
+        let certificates = self.inner.certificates.read().unwrap_or_else(PoisonError::into_inner);
+        certificates.present.certificate.expires()
+    }
+
+    /// From now on answers announce another certificate, and the sessions that they are for show it. Sessions whose answer
+    /// announced the one before go on with that.
+    ///
+    /// # Errors
+    /// OpenSSL refused to make one; the present one stays.
+    pub fn renew_certificate(&self) -> Result<(), DtlsError> {
+        let next = Announced::new()?;
+        let mut certificates = self.inner.certificates.write().unwrap_or_else(PoisonError::into_inner);
+        certificates.former = Some(std::mem::replace(&mut certificates.present, next));
+        Ok(())
+    }
+
+    /// All threads of the core and their signs of life.
+    pub fn vitals(&self) -> Vec<Vital> {
+        let shards = self.inner.shards.iter().enumerate();
+        let shards =
+            shards.map(|(index, shard)| Vital { thread: CoreThread::Shard(index), pulse: shard.pulse.clone() });
+        shards.chain(self.inner.pool.vitals()).collect()
+    }
+
+    /// Gives the place of a thread that does not come back to a new one: false if that cannot be done, as with a shard, which
+    /// owns its sessions. Handshakes of the old thread end with [`Reason::HandshakeThreadFailed`].
+    pub fn replace_thread(&self, thread: CoreThread) -> bool {
+        let CoreThread::Handshake(index) = thread else { return false };
+        let mut threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.as_mut().is_some_and(|threads| threads.pool.replace(index).is_ok())
+    }
+
+    /// From now on the timeouts of these settings count: for new sessions and streams, and `publisher_wait` for all. Addresses and numbers of
+    /// threads stay as they are; see [`MediaCore::set_public_addresses`].
+    pub fn set_timeouts(&self, config: &CoreConfig) {
+        let config = Arc::new(config.clone());
+        for shard in &self.inner.shards {
+            shard.sender.send(ShardMessage::Configure(config.clone()));
+        }
+    }
+
+    /// Lets a thread fail, in a test.
+    #[cfg(feature = "fault-injection")]
+    pub fn inject(&self, thread: CoreThread, fault: crate::pulse::Fault) {
+        match thread {
+            CoreThread::Shard(index) => self.send(index, ShardMessage::Fault(fault)),
+            CoreThread::Handshake(index) => self.inner.pool.inject(index, fault),
+        }
     }
 
     /// Number of shards.
@@ -153,8 +240,10 @@ impl MediaCore {
     pub fn open(&self, shard: ShardIndex, spec: SessionSpec) {
         let home = self.home_shard(spec.stream);
         if let Some(shard) = self.inner.shards.get(shard) {
+            let certificates = self.inner.certificates.read().unwrap_or_else(PoisonError::into_inner);
+            let certificate = certificates.announced(&spec.certificate).clone();
             shard.load.add_session();
-            shard.sender.send(ShardMessage::Open(Box::new(spec), home));
+            shard.sender.send(ShardMessage::Open(Box::new(spec), certificate, home));
         }
     }
 
@@ -239,11 +328,11 @@ fn candidates(addresses: &[PublicAddress], shard: ShardIndex, port: u16) -> Arc<
     addresses.iter().enumerate().filter_map(candidate).collect()
 }
 
-fn spawn(setup: ShardSetup) -> std::io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+fn spawn(setup: ShardSetup, inbox: ShardInbox) -> std::io::Result<JoinHandle<()>> {
+    let runtime = shard::runtime()?;
     let index = setup.index;
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-        if let Err(error) = runtime.block_on(shard::run(setup)) {
+        if let Err(error) = shard::run(runtime, setup, inbox) {
             tracing::error!(shard = index, %error, "the shard could not use its socket");
         }
     })

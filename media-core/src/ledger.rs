@@ -124,6 +124,10 @@ pub enum Reason {
     UnsupportedCodec,
     /// The publisher sends a track that the viewer offered to take and was answered without.
     TrackAdded,
+    /// The shard that carried the session panicked, and was started again.
+    ShardFailed,
+    /// The thread that ran the session's DTLS handshake panicked over it, or did not come back.
+    HandshakeThreadFailed,
     /// A bug in the server.
     Internal,
 }
@@ -209,6 +213,9 @@ impl Reason {
                 "The publisher changed to what this viewer cannot decode; a player that joins anew gets the rest. The detail has both sides' codecs."
             }
             Reason::TrackAdded => "Nothing to do: a player that joins anew gets the track as well.",
+            Reason::ShardFailed | Reason::HandshakeThreadFailed => {
+                "A bug: please report it with the panic's line of the log. Clients that join anew are served."
+            }
             Reason::Internal => "A bug: please report it with the log line of this session.",
         }
     }

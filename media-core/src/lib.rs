@@ -35,6 +35,7 @@
 //!     dtls: DtlsParameters { role: DtlsRole::Server, fingerprints: vec![fingerprint] },
 //!     sections: vec![audio],
 //!     refused: vec![],
+//!     certificate: core.fingerprint(),
 //!     cname: "sluice".into(),
 //!     limits: SessionLimits::default(),
 //! });

@@ -197,6 +197,9 @@ pub struct SessionSpec {
     /// Sections that the client offered and the answer rejected, with the client's formats: a viewer whose publisher comes back
     /// with what they would take is ended, so that it joins anew.
     pub refused: Vec<MediaSection>,
+    /// SHA-256 fingerprint of the server's certificate as the answer announced it, from
+    /// [`MediaCore::fingerprint`](crate::MediaCore::fingerprint).
+    pub certificate: Fingerprint,
     /// RTCP CNAME of the server in this session (RFC 7022 §4.2).
     pub cname: String,
     /// How much media it may carry.

@@ -10,7 +10,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::{HeaderValue, StatusCode, Uri, header};
 use media_core::MediaCore;
@@ -23,6 +23,8 @@ use signaling::{LimitUse, Problem, SessionFilter, SessionState, SessionView, Sig
 use crate::admin_access::{self, AdminAccess, Rules};
 use crate::metrics::{Metrics, Population};
 use crate::paging::{self, Part, bad_request};
+use crate::reload::{Refused, Reloader, Report};
+use crate::supervise::Health;
 
 /// Shards answer within milliseconds; one that does not for this long is stuck, and a scrape must not hang with it.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -47,6 +49,8 @@ pub struct Admin {
     started: Instant,
     serving: AtomicBool,
     rules: Rules,
+    health: Health,
+    reloader: Option<Arc<Reloader>>,
 }
 
 impl Admin {
@@ -54,12 +58,24 @@ impl Admin {
     pub fn new(signaling: Arc<Signaling>, metrics: Arc<Metrics>, shards: impl Snapshots) -> Admin {
         let serving = AtomicBool::new(false);
         let rules = Arc::new(RwLock::new(AdminAccess::default()));
-        Admin { signaling, metrics, shards: Box::new(shards), started: Instant::now(), serving, rules }
+        let (shards, started) = (Box::new(shards), Instant::now());
+        Admin { signaling, metrics, shards, started, serving, rules, health: Health::default(), reloader: None }
     }
 
     /// From now on these rules say who may use it.
     pub fn set_access(&self, access: AdminAccess) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = access;
+    }
+
+    /// The rules of [`Admin::set_access`], for whoever changes them.
+    pub(crate) fn rules(&self) -> Rules {
+        Arc::clone(&self.rules)
+    }
+
+    /// With the supervisor's findings, and with what reads the configuration again.
+    #[must_use]
+    pub fn with(self, health: Health, reloader: Arc<Reloader>) -> Admin {
+        Admin { health, reloader: Some(reloader), ..self }
     }
 
     /// From now on `/readyz` says yes, until the registry drains.
@@ -93,10 +109,11 @@ pub fn router(admin: Arc<Admin>) -> Router {
     let guard = from_fn_with_state(Arc::clone(&admin.rules), admin_access::guard);
     Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/api/v1/version", get(version))
         .route("/api/v1/limits", get(limits))
+        .route("/api/v1/reload", post(reload))
         .route("/api/v1/streams", get(streams))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/sessions/{id}", get(session).delete(end_session))
@@ -131,8 +148,21 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
+async fn health(State(admin): State<Arc<Admin>>) -> Result<&'static str, Problem> {
+    admin.health.check()?;
+    Ok("ok\n")
+}
+
+async fn reload(State(admin): State<Arc<Admin>>) -> Result<Json<Report>, Problem> {
+    let reloader = admin.reloader.as_ref().ok_or_else(|| Problem::new(Slug::NotFound, "no such resource"))?;
+    let report = reloader.reload("the admin API").await;
+    report.map(Json).map_err(|Refused(text)| Problem::new(Slug::InvalidConfiguration, text))
+}
+
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
-    if admin.signaling.registry().is_draining() {
+    if let Err(problem) = admin.health.check() {
+        problem.into_response()
+    } else if admin.signaling.registry().is_draining() {
         Problem::retry_later(Slug::Overloaded, "the server is shutting down").into_response()
     } else if !admin.serving.load(Ordering::Relaxed) {
         Problem::retry_later(Slug::Overloaded, "the server is starting").into_response()

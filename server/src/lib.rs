@@ -4,15 +4,21 @@
 
 pub mod admin;
 pub mod admin_access;
+mod certificate;
 pub mod config;
 pub mod connections;
 mod descriptors;
+#[cfg(feature = "fault-injection")]
+mod faults;
 mod follow;
 mod http_connection;
 pub mod listener;
 pub mod metrics;
 pub mod pages;
 mod paging;
+pub mod reload;
 pub mod run;
+pub mod service_manager;
 pub mod socket;
+pub mod supervise;
 pub mod telemetry;

@@ -1,9 +1,11 @@
-//! Every metric of Sluice, declared in this one file. No label has unbounded values: streams, sessions and addresses are none.
+//! Every metric of Sluice, declared in this one file, those of the process itself in `process` beside it. No label has unbounded values: streams, sessions and addresses are none.
 //!
 //! Figures of the shards are copied from their snapshots at a scrape; everything else is counted as it happens.
 
+mod process;
+
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use media_core::ledger::{Reason, Stage, StageState, WarningCode};
@@ -19,8 +21,8 @@ use prometheus::{
 use signaling::{Limit, Observer, Resource, SessionState};
 use strum::VariantArray;
 
+use self::process::{LogMetrics, ProcessMetrics};
 use crate::connections::Listener;
-use crate::telemetry::{self, Telemetry};
 
 /// Both roles, as labels.
 const ROLES: [Role; 2] = [Role::Publisher, Role::Viewer];
@@ -108,13 +110,7 @@ pub struct Metrics {
     draining: IntGauge,
     snapshot_timeouts: IntCounter,
     log: LogMetrics,
-}
-
-/// Of the log, which counts by itself.
-struct LogMetrics {
-    telemetry: OnceLock<Telemetry>,
-    lost_lines: IntCounter,
-    panics: IntCounter,
+    process: ProcessMetrics,
 }
 
 /// How many there are, at the moment of a scrape.
@@ -322,24 +318,6 @@ impl ConnectionMetrics {
     }
 }
 
-impl LogMetrics {
-    fn declare(d: &mut Declare) -> prometheus::Result<LogMetrics> {
-        let lost = "Lines of the log that were lost: stderr did not take them, or not soon enough.";
-        Ok(LogMetrics {
-            telemetry: OnceLock::new(),
-            lost_lines: d.add(IntCounter::new("sluice_log_lines_lost_total", lost))?,
-            panics: d.add(IntCounter::new("sluice_panics_total", "Panics of any thread: bugs. The log has them."))?,
-        })
-    }
-
-    fn set(&self) {
-        if let Some(telemetry) = self.telemetry.get() {
-            raise(&self.lost_lines, telemetry.lost_lines());
-            raise(&self.panics, telemetry::panics());
-        }
-    }
-}
-
 impl ShardMetrics {
     fn declare(d: &mut Declare) -> prometheus::Result<ShardMetrics> {
         let busy = "Share of a core that a shard's thread took in the last half second.";
@@ -443,6 +421,7 @@ impl Metrics {
             "Scrapes to which the shards did not answer in time; their figures are those of the scrape before.",
         ))?;
         let log = LogMetrics::declare(d)?;
+        let of_process = ProcessMetrics::declare(d)?;
 
         let process = ProcessCollector::for_self();
         declare.names.extend(process.desc().iter().map(|desc| desc.fq_name.clone()));
@@ -461,6 +440,7 @@ impl Metrics {
             draining,
             snapshot_timeouts,
             log,
+            process: of_process,
         })
     }
 
@@ -468,12 +448,6 @@ impl Metrics {
     /// alerts of `deploy/` with them.
     pub fn names(&self) -> &[String] {
         &self.names
-    }
-
-    /// From now on the figures of this log are shown.
-    pub fn follow_log(&self, telemetry: Telemetry) {
-        // A process has one log; a second one would not be heard of.
-        let _ = self.log.telemetry.set(telemetry);
     }
 
     /// Says that the server takes no new session.

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use media_core::{MediaCore, StartError};
-use signaling::Signaling;
+use signaling::{Counts, Signaling};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -18,12 +18,18 @@ use crate::config::resolve::Resolved;
 use crate::connections::{Connections, Listener};
 use crate::descriptors;
 use crate::metrics::Metrics;
+use crate::reload::{self, Addresses, Reloader};
+use crate::service_manager::ServiceManager;
 use crate::socket::{Socket, UnixSocket};
+use crate::supervise::{self, Health, Means, Part, Supervisor};
 use crate::telemetry::Telemetry;
-use crate::{follow, listener, pages};
+use crate::{certificate, follow, listener, pages};
 
 /// Sessions get this long to receive close_notify; with [`HTTP_STOP_TIME`] a stop takes at most 5 s (OPS-06).
 const CLOSE_TIME: Duration = Duration::from_secs(3);
+
+/// How often the sessions that are left are counted while they may end by themselves.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// HTTP requests in progress get this long to end.
 const HTTP_STOP_TIME: Duration = Duration::from_secs(1);
@@ -52,29 +58,53 @@ pub enum RunError {
     /// Signals of the operating system.
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
+    /// The supervisor's thread.
+    #[error("cannot start the supervisor: {0}")]
+    Supervisor(std::io::Error),
     /// Two metrics of one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
 
-/// SIGTERM and SIGINT.
-struct StopSignals {
+/// SIGTERM and SIGINT, which stop the server, and SIGHUP, which does not.
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
-impl StopSignals {
-    fn new() -> Result<StopSignals, RunError> {
+impl Signals {
+    fn new() -> Result<Signals, RunError> {
         let open = |kind| signal(kind).map_err(RunError::Signals);
-        Ok(StopSignals { terminate: open(SignalKind::terminate())?, interrupt: open(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (open(SignalKind::terminate())?, open(SignalKind::interrupt())?);
+        Ok(Signals { terminate, interrupt, hangup: open(SignalKind::hangup())? })
     }
 
-    async fn recv(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+    /// Waits for a signal to stop; calls `hang_up` at each SIGHUP until then.
+    async fn stop_or(&mut self, mut hang_up: impl FnMut()) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => hang_up(),
+            }
         }
     }
+}
+
+/// A server that serves.
+struct Running {
+    core: MediaCore,
+    signaling: Arc<Signaling>,
+    metrics: Arc<Metrics>,
+    registry: JoinHandle<()>,
+    reloader: Arc<Reloader>,
+    service_manager: Arc<ServiceManager>,
+    supervisor: Supervisor,
+    /// Tasks that end with the service.
+    background: Vec<JoinHandle<()>>,
+    servers: [JoinHandle<()>; 2],
+    stop_http: watch::Sender<bool>,
 }
 
 /// Runs the server until SIGTERM or SIGINT, then drains it. A second signal ends it at once.
@@ -83,23 +113,49 @@ impl StopSignals {
 ///
 /// [`RunError`] if it cannot start.
 pub async fn run(settings: &Settings, resolved: Resolved, telemetry: Telemetry) -> Result<(), RunError> {
-    let mut stop = StopSignals::new()?;
+    let mut signals = Signals::new()?;
+    let running = start(settings, resolved, telemetry).await?;
+    let reloader = Arc::clone(&running.reloader);
+    let name = signals.stop_or(|| reload_by_signal(&reloader)).await;
+    tokio::select! {
+        () = running.stop(name) => tracing::info!("stopped"),
+        name = signals.stop_or(|| tracing::info!("no reload: the server stops")) => {
+            tracing::warn!(signal = name, "stopped before all sessions were closed");
+        }
+    }
+    Ok(())
+}
+
+async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) -> Result<Running, RunError> {
+    let service_manager = Arc::new(ServiceManager::of_environment());
     let public = listen("http_listen", "--http-listen", settings.http_listen).await?;
     let (operator, operator_address) = listen_admin(&settings.admin_listen).await?;
 
-    let shards = resolved.core.shards;
-    let public_addresses = resolved.core.public_addresses.clone();
+    let addresses = watch::Sender::new((resolved.addresses, resolved.core.public_addresses.clone()));
     let (core, events) = MediaCore::start(resolved.core).map_err(|error| match error {
         StartError::Listen { .. } => RunError::MediaSocket(error),
         other => RunError::Core(other),
     })?;
     let metrics = Arc::new(Metrics::new()?);
-    metrics.follow_log(telemetry);
+    metrics.follow_log(telemetry.clone());
     let signaling = Arc::new(Signaling::new(resolved.signaling, core.clone(), Arc::<Metrics>::clone(&metrics)));
     let registry = tokio::spawn(Arc::clone(signaling.registry()).run(events));
+    let mut background = follow_the_world(&core, &metrics, addresses.subscribe());
 
-    let admin = Arc::new(Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone()));
+    let admin = Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone());
     admin.set_access(resolved.admin_access);
+    let parts = reload::Parts {
+        signaling: Arc::clone(&signaling),
+        core: core.clone(),
+        addresses,
+        admin_rules: admin.rules(),
+        telemetry: telemetry.clone(),
+        metrics: Arc::clone(&metrics),
+        service_manager: Arc::clone(&service_manager),
+    };
+    let reloader = Arc::new(Reloader::new(settings.clone(), parts));
+    let health = Health::default();
+    let admin = Arc::new(admin.with(health.clone(), Arc::clone(&reloader)));
     let (stop_http, stopped) = watch::channel(false);
     let public_address = public.local_addr().unwrap_or(settings.http_listen);
     // All sockets of media and signals are open now: what is left is for connections.
@@ -109,33 +165,77 @@ pub async fn run(settings: &Settings, resolved: Resolved, telemetry: Telemetry) 
     let connections = Connections::behind_proxies(limits, Arc::clone(&metrics), Box::new(is_proxy));
     let held = || (Arc::clone(&connections), Arc::clone(&metrics));
     let pages = pages::router(Arc::clone(&signaling), Arc::clone(&metrics));
+    let operators = admin::router(Arc::clone(&admin));
+    #[cfg(feature = "fault-injection")]
+    let operators = operators.merge(crate::faults::router(core.clone()));
     let servers = [
         listener::spawn(Listener::Public, public, pages, held(), stopped.clone()),
-        listener::spawn(Listener::Admin, operator, admin::router(Arc::clone(&admin)), held(), stopped),
+        listener::spawn(Listener::Admin, operator, operators, held(), stopped),
     ];
+
+    let (watchdog, of_supervisor) = (Arc::clone(&service_manager), Arc::clone(&metrics));
+    let means = Means { core: core.clone(), metrics: of_supervisor, health, service_manager: watchdog, telemetry };
+    let (supervisor, beats) = look_after(&signaling, means)?;
+    background.push(beats);
     admin.set_serving();
-    let candidates = (0..shards).flat_map(|shard| core.local_candidates(shard).to_vec());
-    let candidates: Vec<String> = candidates.map(|candidate| candidate.address.to_string()).collect();
-    announce(settings, public_address, &operator_address, &candidates, shards);
+    announce(settings, public_address, &operator_address, &core);
+    service_manager.ready();
+    Ok(Running {
+        core,
+        signaling,
+        metrics,
+        registry,
+        reloader,
+        service_manager,
+        supervisor,
+        background,
+        servers,
+        stop_http,
+    })
+}
 
-    let (followed, of_addresses) = (core.clone(), Arc::clone(&metrics));
-    let follower = tokio::spawn(async move {
-        follow::follow(resolved.addresses, public_addresses, followed, &of_addresses).await;
-    });
-
-    let name = stop.recv().await;
-    follower.abort();
-    let counts = signaling.registry().counts();
-    tracing::info!(signal = name, publishers = counts.publishers, viewers = counts.viewers, "shutting down");
-    let stopping = async {
-        drain(&signaling, &metrics, &core, registry).await;
-        stop_listeners(stop_http, servers).await;
-    };
-    tokio::select! {
-        () = stopping => tracing::info!("stopped"),
-        name = stop.recv() => tracing::warn!(signal = name, "stopped before all sessions were closed"),
+impl Running {
+    /// Lets sessions end, closes those that are left, and ends all threads and tasks.
+    async fn stop(self, signal: &'static str) {
+        let drain_timeout = self.reloader.settings().drain_timeout.0;
+        self.service_manager.stopping(drain_timeout + CLOSE_TIME + HTTP_STOP_TIME);
+        drain(&self.signaling, &self.metrics, signal, drain_timeout).await;
+        // From here on threads end by intent.
+        drop(self.supervisor);
+        self.background.iter().for_each(JoinHandle::abort);
+        close(&self.core, self.registry).await;
+        stop_listeners(self.stop_http, self.servers).await;
     }
-    Ok(())
+}
+
+/// Begins to look after all parts of the process; control's beats are a task of its own.
+fn look_after(signaling: &Signaling, means: Means) -> Result<(Supervisor, JoinHandle<()>), RunError> {
+    let control = Arc::default();
+    let beats = tokio::spawn(supervise::beat(Arc::clone(&control)));
+    let mut parts = Part::of_core(&means.core);
+    parts.push(Part::task("registry", Arc::clone(signaling.registry().pulse())));
+    parts.push(Part::task("control", control));
+    Ok((Supervisor::start(parts, means).map_err(RunError::Supervisor)?, beats))
+}
+
+/// Tasks that follow the world outside for as long as the server serves.
+fn follow_the_world(
+    core: &MediaCore,
+    metrics: &Arc<Metrics>,
+    addresses: watch::Receiver<Addresses>,
+) -> Vec<JoinHandle<()>> {
+    let (followed, of_addresses) = (core.clone(), Arc::clone(metrics));
+    let (renewed, of_certificate) = (core.clone(), Arc::clone(metrics));
+    vec![
+        tokio::spawn(async move { follow::follow(addresses, followed, &of_addresses).await }),
+        tokio::spawn(async move { certificate::renew(renewed, &of_certificate, SystemTime::now).await }),
+    ]
+}
+
+/// SIGHUP. A stop does not wait for it.
+fn reload_by_signal(reloader: &Arc<Reloader>) {
+    let reloader = Arc::clone(reloader);
+    tokio::spawn(async move { reloader.reload("SIGHUP").await });
 }
 
 async fn listen(key: &'static str, flag: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
@@ -159,10 +259,25 @@ async fn listen_admin(listen: &AdminListen) -> Result<(Socket, String), RunError
     }
 }
 
-/// Refuses new sessions, closes all others, and lets the registry write their ends down.
-async fn drain(signaling: &Signaling, metrics: &Metrics, core: &MediaCore, registry: JoinHandle<()>) {
-    signaling.registry().drain();
+/// Refuses new sessions, and gives those that are there time to end by themselves.
+async fn drain(signaling: &Signaling, metrics: &Metrics, signal: &'static str, timeout: Duration) {
+    let registry = signaling.registry();
+    registry.drain();
     metrics.set_draining();
+    let counts = registry.counts();
+    let seconds = timeout.as_secs_f64();
+    tracing::info!(signal, publishers = counts.publishers, viewers = counts.viewers, seconds, "shutting down");
+    let ended = async {
+        let mut look = tokio::time::interval(DRAIN_LOOK);
+        while registry.counts() != Counts::default() {
+            look.tick().await;
+        }
+    };
+    let _ = tokio::time::timeout(timeout, ended).await;
+}
+
+/// Closes all sessions, and lets the registry write their ends down.
+async fn close(core: &MediaCore, registry: JoinHandle<()>) {
     let close = async {
         core.shutdown().await;
         // The core's events end with it; after the last one the registry returns.
@@ -185,7 +300,10 @@ async fn stop_listeners(stop: watch::Sender<bool>, servers: [JoinHandle<()>; 2])
 }
 
 /// The one line that tells what runs where.
-fn announce(settings: &Settings, public: SocketAddr, operator: &str, candidates: &[String], shards: usize) {
+fn announce(settings: &Settings, public: SocketAddr, operator: &str, core: &MediaCore) {
+    let shards = core.shards();
+    let candidates = (0..shards).flat_map(|shard| core.local_candidates(shard).to_vec());
+    let candidates: Vec<String> = candidates.map(|candidate| candidate.address.to_string()).collect();
     let base = settings.public_url.0.clone().unwrap_or_else(|| format!("http://{}", reachable(public)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

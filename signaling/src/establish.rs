@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 use media_core::ledger::Reason;
 use media_core::media::Role;
 use media_core::negotiation::{MAX_REMOTE_CANDIDATES, random_credentials};
-use media_core::{IceCredentials, IceParameters, SessionId, SessionSpec, ShardIndex, StreamId};
+use media_core::{Fingerprint, IceCredentials, IceParameters, SessionId, SessionSpec, ShardIndex, StreamId};
 
 use crate::admission::{Entrant, Holder};
 use crate::auth::Identity;
@@ -46,6 +46,7 @@ struct Names {
     cname: String,
     stream: StreamId,
     shard: ShardIndex,
+    certificate: Fingerprint,
     ice: IceCredentials,
 }
 
@@ -73,6 +74,7 @@ pub(crate) fn open(state: &RouterState, join: Join) -> Result<Response, Problem>
         cname: random::hex::<8>()?,
         stream: stream_id,
         shard: signaling.media_plane.shard_for(stream_id, *role),
+        certificate: signaling.media_plane.fingerprint(),
         ice: random_credentials(),
     };
     let text = answer(signaling, &join.agreement, &names)?;
@@ -103,7 +105,7 @@ fn answer(signaling: &Signaling, agreement: &Agreement, names: &Names) -> Result
         ice: &names.ice,
         ice_mode: signaling.config().ice_mode,
         candidates: &signaling.media_plane.local_candidates(names.shard),
-        fingerprint: &signaling.media_plane.fingerprint(),
+        fingerprint: &names.certificate,
         stream_id: &names.id.to_string(),
         cname: &names.cname,
     };
@@ -163,11 +165,11 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
         remote_is_lite: agreement.remote_is_lite,
         remote_candidates: agreement.remote_candidates,
     };
-    let (id, stream, cname) = (names.id, names.stream, names.cname);
+    let (id, stream, cname, certificate) = (names.id, names.stream, names.cname, names.certificate);
     let (dtls, refused) = (agreement.dtls, agreement.refused);
     let config = signaling.config();
     let limits = if role == Role::Publisher { config.publisher_limits } else { config.viewer_limits };
-    let spec = SessionSpec { id, stream, role, ice, dtls, sections, refused, cname, limits };
+    let spec = SessionSpec { id, stream, role, ice, dtls, sections, refused, certificate, cname, limits };
     signaling.media_plane.open(names.shard, spec);
     Ok(())
 }

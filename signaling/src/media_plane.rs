@@ -7,7 +7,7 @@ use media_core::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, Sessio
 
 /// The media core as signalling sees it; [`MediaCore`] is the real one. None of these calls waits for a shard.
 pub trait MediaPlane: Send + Sync + 'static {
-    /// SHA-256 fingerprint of the server's certificate.
+    /// SHA-256 fingerprint of the server's certificate, which changes now and then: one session is told one of them.
     fn fingerprint(&self) -> Fingerprint;
     /// Candidates of a shard, the preferred one first.
     fn local_candidates(&self, shard: ShardIndex) -> Vec<LocalCandidate>;
@@ -23,7 +23,7 @@ pub trait MediaPlane: Send + Sync + 'static {
 
 impl MediaPlane for MediaCore {
     fn fingerprint(&self) -> Fingerprint {
-        MediaCore::fingerprint(self).clone()
+        MediaCore::fingerprint(self)
     }
 
     fn local_candidates(&self, shard: ShardIndex) -> Vec<LocalCandidate> {

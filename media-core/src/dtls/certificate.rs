@@ -1,6 +1,6 @@
 //! The certificate that this process shows in every handshake.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openssl::asn1::{Asn1Integer, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
@@ -17,6 +17,9 @@ use super::DtlsError;
 use crate::spec::{Fingerprint, FingerprintHash};
 
 const DAY: i64 = 86_400;
+
+/// A certificate is valid for this long: what browsers make lives as long (RFC 8827 §6.5 wants keys that change).
+const LIFETIME: Duration = Duration::from_secs(30 * DAY as u64);
 
 /// The kind of a certificate's key. The server's own is always on P-256; clients come with any of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
@@ -76,6 +79,7 @@ pub struct Certificate {
     x509: X509,
     key: PKey<Private>,
     fingerprint: Fingerprint,
+    expires: SystemTime,
 }
 
 impl Certificate {
@@ -104,9 +108,11 @@ impl Certificate {
         let mut serial = BigNum::new()?;
         serial.rand(128, MsbOption::MAYBE_ZERO, false)?;
 
+        let expires = SystemTime::now() + LIFETIME;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let now = i64::try_from(now).unwrap_or(i64::MAX - 31 * DAY);
-        let (not_before, not_after) = (Asn1Time::from_unix(now - DAY)?, Asn1Time::from_unix(now + 30 * DAY)?);
+        let now = i64::try_from(now).unwrap_or(i64::MAX - LIFETIME.as_secs() as i64);
+        let (not_before, not_after) =
+            (Asn1Time::from_unix(now - DAY)?, Asn1Time::from_unix(now + LIFETIME.as_secs() as i64)?);
 
         let mut builder = X509::builder()?;
         builder.set_version(2)?;
@@ -125,12 +131,17 @@ impl Certificate {
         builder.sign(&key, digest)?;
         let x509 = builder.build();
         let fingerprint = Fingerprint::of(FingerprintHash::Sha256, &x509.to_der()?)?;
-        Ok(Certificate { x509, key, fingerprint })
+        Ok(Certificate { x509, key, fingerprint, expires })
     }
 
     /// The SHA-256 fingerprint, for `a=fingerprint`.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
+    }
+
+    /// When its validity ends.
+    pub fn expires(&self) -> SystemTime {
+        self.expires
     }
 
     pub(super) fn x509(&self) -> &X509 {

@@ -21,4 +21,4 @@ pub use endpoint::{Connection, DtlsEndpoint, DtlsEvent, DtlsFailure, MAX_RETRANS
 pub use fingerprint::FingerprintError;
 #[cfg(feature = "fuzzing")]
 pub(crate) use pool::UnthreadedPool;
-pub use pool::{DtlsOutput, DtlsOutputKind, Full, HandshakePool, PoolError, PoolHandle, QUEUED_DATAGRAMS};
+pub use pool::{DtlsOutput, DtlsOutputKind, Full, HandshakePool, PoolHandle, QUEUED_DATAGRAMS};

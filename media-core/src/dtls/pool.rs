@@ -1,17 +1,19 @@
 //! The threads beside the shards that run DTLS associations.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use std::{fmt, io};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Certificate, Connection, DtlsContext, DtlsEndpoint, DtlsError, DtlsEvent, DtlsFailure};
+use super::{Connection, DtlsContext, DtlsEndpoint, DtlsEvent, DtlsFailure};
 use crate::ledger::{Reason, Stage};
+use crate::pulse::{BEAT, CoreThread, Pulse, Vital};
 use crate::spec::{DtlsParameters, SessionId};
 
 /// Datagrams that may wait for one thread, some 4 MB. More are dropped; peers retransmit.
@@ -48,30 +50,55 @@ pub enum DtlsOutputKind {
 #[error("the handshake queue is full")]
 pub struct Full;
 
-/// Why the pool did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum PoolError {
-    /// OpenSSL refused the settings.
-    #[error(transparent)]
-    Dtls(#[from] DtlsError),
-    /// A thread could not be started.
-    #[error("cannot start a handshake thread: {0}")]
-    Thread(#[from] io::Error),
-}
-
 enum Command {
-    Open { session: SessionId, parameters: DtlsParameters, outputs: UnboundedSender<DtlsOutput> },
-    Datagram { session: SessionId, datagram: Vec<u8> },
+    Open(SessionId, Box<Opening>),
+    Datagram {
+        session: SessionId,
+        datagram: Vec<u8>,
+    },
     Start(SessionId),
     Close(SessionId),
     Stop,
+    #[cfg(feature = "fault-injection")]
+    Fault(crate::pulse::Fault),
+}
+
+/// What an association begins with.
+struct Opening {
+    context: DtlsContext,
+    parameters: DtlsParameters,
+    outputs: UnboundedSender<DtlsOutput>,
+}
+
+/// The place of one thread. A thread that does not come back gives it to another, which has a queue of its own.
+struct Lane {
+    queue: RwLock<Queue>,
+    pulse: Arc<Pulse>,
 }
 
 /// The queue of one thread. Commands are as many as sessions, and always taken; only datagrams are bounded.
-#[derive(Clone)]
-struct Lane {
+struct Queue {
     commands: mpsc::Sender<Command>,
-    queued: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+/// What a thread and those who use it know of its work.
+#[derive(Default)]
+struct Shared {
+    /// Datagrams that wait.
+    queued: AtomicUsize,
+    /// Whom to tell if the thread does not come back: handshakes under way.
+    handshakes: Mutex<HashMap<SessionId, UnboundedSender<DtlsOutput>>>,
+}
+
+impl Shared {
+    fn begin(&self, session: SessionId, outputs: UnboundedSender<DtlsOutput>) {
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).insert(session, outputs);
+    }
+
+    fn end(&self, session: SessionId) {
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
+    }
 }
 
 /// Threads that run handshakes. Dropping it stops them, after the commands that were given before.
@@ -81,34 +108,62 @@ pub struct HandshakePool {
 }
 
 impl HandshakePool {
-    /// Starts `threads` threads, at least one, whose associations show `certificate`.
-    pub fn start(threads: usize, certificate: &Certificate) -> Result<HandshakePool, PoolError> {
-        let context = DtlsContext::new(certificate)?;
-        let threads = threads.max(1);
-        let mut pool = HandshakePool { handle: PoolHandle { lanes: Arc::from([]) }, threads: Vec::new() };
-        let mut lanes = Vec::new();
-        for index in 0..threads {
-            let (commands, receiver) = mpsc::channel();
-            let queued = Arc::new(AtomicUsize::new(0));
-            let worker = Worker {
-                context: context.clone(),
-                queued: Arc::clone(&queued),
-                associations: HashMap::new(),
-                timers: BTreeSet::new(),
-            };
-            lanes.push(Lane { commands, queued });
-            // Before the next thread may fail: then dropping the pool stops those that run.
-            pool.handle = PoolHandle { lanes: lanes.clone().into() };
-            let thread = thread::Builder::new().name(format!("sluice-dtls-{index}"));
-            pool.threads.push(thread.spawn(move || worker.run(&receiver))?);
+    /// Starts `threads` threads, at least one.
+    ///
+    /// # Errors
+    /// A thread could not be started.
+    pub fn start(threads: usize) -> io::Result<HandshakePool> {
+        let (mut lanes, mut threads_running) = (Vec::new(), Vec::new());
+        for index in 0..threads.max(1) {
+            let pulse = Arc::<Pulse>::default();
+            // Where a later one fails, those that run end with their queues.
+            let (queue, thread) = spawn(index, &pulse)?;
+            lanes.push(Lane { queue: RwLock::new(queue), pulse });
+            threads_running.push(thread);
         }
-        Ok(pool)
+        Ok(HandshakePool { handle: PoolHandle { lanes: lanes.into() }, threads: threads_running })
     }
 
     /// A handle for a shard.
     pub fn handle(&self) -> PoolHandle {
         self.handle.clone()
     }
+
+    /// Gives the place of a thread that does not come back to a new one. Its handshakes end with
+    /// [`Reason::HandshakeThreadFailed`]; sessions whose handshake had ended go on, but without close_notify. The old thread ends as
+    /// soon as it comes back.
+    ///
+    /// # Errors
+    /// The new thread could not be started; nothing has changed.
+    pub fn replace(&mut self, index: usize) -> io::Result<()> {
+        let (Some(lane), Some(thread)) = (self.handle.lanes.get(index), self.threads.get_mut(index)) else {
+            return Ok(());
+        };
+        let (queue, new_thread) = spawn(index, &lane.pulse)?;
+        // Nobody waits for the old one any more.
+        *thread = new_thread;
+        let old = std::mem::replace(&mut *lane.queue.write().unwrap_or_else(PoisonError::into_inner), queue);
+        let handshakes = std::mem::take(&mut *old.shared.handshakes.lock().unwrap_or_else(PoisonError::into_inner));
+        for (session, outputs) in handshakes {
+            let failure = thread_failure("the thread of the handshake did not come back");
+            // The owner is gone: it needs no report.
+            let _told = outputs.send(DtlsOutput { session, kind: DtlsOutputKind::Failed(failure) });
+        }
+        Ok(())
+    }
+}
+
+fn spawn(index: usize, pulse: &Arc<Pulse>) -> io::Result<(Queue, JoinHandle<()>)> {
+    let (commands, receiver) = mpsc::channel();
+    let shared = Arc::<Shared>::default();
+    let worker = Worker::new(&shared, pulse);
+    let thread = thread::Builder::new().name(format!("sluice-dtls-{index}"));
+    let thread = thread.spawn(move || worker.run(&receiver))?;
+    Ok((Queue { commands, shared }, thread))
+}
+
+fn thread_failure(detail: &str) -> DtlsFailure {
+    DtlsFailure { reason: Reason::HandshakeThreadFailed, stage: Stage::Dtls, detail: detail.to_owned() }
 }
 
 impl Drop for HandshakePool {
@@ -137,10 +192,23 @@ pub struct PoolHandle {
 }
 
 impl PoolHandle {
-    /// Makes an association; what happens to it goes to `outputs`. A server role waits for datagrams, a client role
-    /// for [`PoolHandle::start`].
-    pub fn open(&self, session: SessionId, parameters: DtlsParameters, outputs: UnboundedSender<DtlsOutput>) {
-        self.send(session, Command::Open { session, parameters, outputs });
+    /// Makes an association that shows the certificate of `context`; what happens to it goes to `outputs`. A server role waits for
+    /// datagrams, a client role for [`PoolHandle::start`].
+    pub fn open(
+        &self,
+        session: SessionId,
+        context: DtlsContext,
+        parameters: DtlsParameters,
+        outputs: UnboundedSender<DtlsOutput>,
+    ) {
+        let Some(lane) = self.lane(session) else { return };
+        lane.with(|queue| {
+            queue.shared.begin(session, outputs.clone());
+            let opening = Box::new(Opening { context, parameters, outputs });
+            if queue.commands.send(Command::Open(session, opening)).is_err() {
+                queue.shared.end(session);
+            }
+        });
     }
 
     /// The path is validated: a client role sends its ClientHello. Repeating it does nothing.
@@ -154,16 +222,33 @@ impl PoolHandle {
     /// [`Full`] if too many datagrams wait: it is dropped, and the peer will send it again.
     pub fn datagram(&self, session: SessionId, datagram: &[u8]) -> Result<(), Full> {
         let lane = self.lane(session).ok_or(Full)?;
-        if lane.queued.fetch_add(1, Ordering::Relaxed) >= QUEUED_DATAGRAMS {
-            lane.queued.fetch_sub(1, Ordering::Relaxed);
-            return Err(Full);
-        }
-        if lane.send(Command::Datagram { session, datagram: datagram.to_vec() }) { Ok(()) } else { Err(Full) }
+        let taken = lane.with(|Queue { commands, shared }| {
+            if shared.queued.fetch_add(1, Ordering::Relaxed) >= QUEUED_DATAGRAMS {
+                shared.queued.fetch_sub(1, Ordering::Relaxed);
+                return false;
+            }
+            commands.send(Command::Datagram { session, datagram: datagram.to_vec() }).is_ok()
+        });
+        if taken { Ok(()) } else { Err(Full) }
     }
 
     /// Sends close_notify, if the handshake was complete, and drops the association.
     pub fn close(&self, session: SessionId) {
         self.send(session, Command::Close(session));
+    }
+
+    /// The signs of life of all threads.
+    pub(crate) fn vitals(&self) -> impl Iterator<Item = Vital> {
+        let lanes = self.lanes.iter().enumerate();
+        lanes.map(|(index, lane)| Vital { thread: CoreThread::Handshake(index), pulse: Arc::clone(&lane.pulse) })
+    }
+
+    /// Lets a thread fail over the next thing that it does for a session.
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn inject(&self, index: usize, fault: crate::pulse::Fault) {
+        if let Some(lane) = self.lanes.get(index) {
+            lane.send(Command::Fault(fault));
+        }
     }
 
     fn send(&self, session: SessionId, command: Command) {
@@ -185,9 +270,14 @@ impl fmt::Debug for PoolHandle {
 }
 
 impl Lane {
-    /// False if the thread has ended.
-    fn send(&self, command: Command) -> bool {
-        self.commands.send(command).is_ok()
+    /// Uses the queue of the thread that has this place; none takes it meanwhile.
+    fn with<R>(&self, use_it: impl FnOnce(&Queue) -> R) -> R {
+        use_it(&self.queue.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A thread that has ended needs no command.
+    fn send(&self, command: Command) {
+        let _ = self.with(|queue| queue.commands.send(command));
     }
 }
 
@@ -201,13 +291,13 @@ pub(crate) struct UnthreadedPool {
 
 #[cfg(feature = "fuzzing")]
 impl UnthreadedPool {
-    /// A pool whose associations use `context`.
-    pub(crate) fn new(context: DtlsContext) -> UnthreadedPool {
+    /// A pool without associations.
+    pub(crate) fn new() -> UnthreadedPool {
         let (commands, receiver) = mpsc::channel();
-        let queued = Arc::new(AtomicUsize::new(0));
-        let handle = PoolHandle { lanes: Arc::from([Lane { commands, queued: Arc::clone(&queued) }]) };
-        let worker = Worker { context, queued, associations: HashMap::new(), timers: BTreeSet::new() };
-        UnthreadedPool { handle, worker, commands: receiver }
+        let (shared, pulse) = (Arc::<Shared>::default(), Arc::<Pulse>::default());
+        let worker = Worker::new(&shared, &pulse);
+        let queue = RwLock::new(Queue { commands, shared });
+        UnthreadedPool { handle: PoolHandle { lanes: Arc::from([Lane { queue, pulse }]) }, worker, commands: receiver }
     }
 
     /// A handle for a shard.
@@ -234,22 +324,33 @@ struct Association {
 
 /// What one thread owns.
 struct Worker {
-    context: DtlsContext,
-    queued: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+    pulse: Arc<Pulse>,
     associations: HashMap<SessionId, Association>,
     timers: BTreeSet<(Instant, SessionId)>,
+    #[cfg(feature = "fault-injection")]
+    fault: Option<crate::pulse::Fault>,
 }
 
 impl Worker {
+    fn new(shared: &Arc<Shared>, pulse: &Arc<Pulse>) -> Worker {
+        Worker {
+            shared: Arc::clone(shared),
+            pulse: Arc::clone(pulse),
+            associations: HashMap::new(),
+            timers: BTreeSet::new(),
+            #[cfg(feature = "fault-injection")]
+            fault: None,
+        }
+    }
+
     fn run(mut self, commands: &mpsc::Receiver<Command>) {
         // Of the calling thread alone. A refusal leaves it equal to the shards, which is no fault.
         let _ = rustix::process::setpriority_process(None, NICENESS);
         loop {
-            let command = match self.timers.first() {
-                None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(&(deadline, _)) => commands.recv_timeout(deadline.saturating_duration_since(Instant::now())),
-            };
-            match command {
+            self.pulse.beat();
+            let timer = self.timers.first().map(|(deadline, _)| deadline.saturating_duration_since(Instant::now()));
+            match commands.recv_timeout(timer.map_or(BEAT, |timer| timer.min(BEAT))) {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(command) => self.obey(command, Instant::now()),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -260,20 +361,22 @@ impl Worker {
 
     fn obey(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Open { session, parameters, outputs } => self.open(session, parameters, outputs),
+            Command::Open(session, opening) => self.open(session, *opening),
             Command::Datagram { session, datagram } => {
-                self.queued.fetch_sub(1, Ordering::Relaxed);
+                self.shared.queued.fetch_sub(1, Ordering::Relaxed);
                 self.with(session, |endpoint| endpoint.handle_datagram(now, &datagram));
             }
             Command::Start(session) => self.with(session, |endpoint| endpoint.start(now)),
             Command::Close(session) => self.with(session, DtlsEndpoint::close),
             Command::Stop => {}
+            #[cfg(feature = "fault-injection")]
+            Command::Fault(fault) => self.fault = Some(fault),
         }
     }
 
-    fn open(&mut self, session: SessionId, parameters: DtlsParameters, outputs: UnboundedSender<DtlsOutput>) {
-        self.forget(session);
-        match DtlsEndpoint::new(&self.context, parameters) {
+    fn open(&mut self, session: SessionId, Opening { context, parameters, outputs }: Opening) {
+        self.remove(session);
+        match DtlsEndpoint::new(&context, parameters) {
             Ok(endpoint) => {
                 self.associations.insert(session, Association { endpoint, outputs, timer: None });
             }
@@ -281,17 +384,36 @@ impl Worker {
                 let failure = DtlsFailure { reason: Reason::Internal, stage: Stage::Dtls, detail: error.to_string() };
                 // The owner is gone: it needs no report.
                 let _told = outputs.send(DtlsOutput { session, kind: DtlsOutputKind::Failed(failure) });
+                self.forget(session);
             }
         }
     }
 
-    /// Lets an endpoint do something, hands out its outputs, and updates its timer.
+    /// Lets an endpoint do something. A panic ends its session and no other.
     fn with(&mut self, session: SessionId, action: impl FnOnce(&mut DtlsEndpoint)) {
+        if catch_unwind(AssertUnwindSafe(|| self.act(session, action))).is_ok() {
+            return;
+        }
+        self.pulse.panicked();
+        if let Some(association) = self.associations.get(&session) {
+            let failure = thread_failure("the handshake thread panicked over this handshake");
+            // The owner is gone: it needs no report.
+            let _told = association.outputs.send(DtlsOutput { session, kind: DtlsOutputKind::Failed(failure) });
+        }
+        self.forget(session);
+    }
+
+    /// Lets an endpoint do something, hands out its outputs, and updates its timer.
+    fn act(&mut self, session: SessionId, action: impl FnOnce(&mut DtlsEndpoint)) {
         let Some(association) = self.associations.get_mut(&session) else {
             return;
         };
+        #[cfg(feature = "fault-injection")]
+        if let Some(fault) = self.fault.take() {
+            fault.strike();
+        }
         action(&mut association.endpoint);
-        let delivered = association.hand_out(session);
+        let delivered = association.hand_out(session, &self.shared);
         if !delivered || association.endpoint.is_ended() {
             self.forget(session);
             return;
@@ -309,6 +431,11 @@ impl Worker {
     }
 
     fn forget(&mut self, session: SessionId) {
+        self.shared.end(session);
+        self.remove(session);
+    }
+
+    fn remove(&mut self, session: SessionId) {
         if let Some(timer) = self.associations.remove(&session).and_then(|association| association.timer) {
             self.timers.remove(&(timer, session));
         }
@@ -324,9 +451,16 @@ impl Worker {
     }
 }
 
+impl Drop for Worker {
+    /// Nobody waits for its handshakes any more.
+    fn drop(&mut self) {
+        self.shared.handshakes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 impl Association {
     /// Datagrams first, so that they are sent before a failure or the keys are handled. False if the owner is gone.
-    fn hand_out(&mut self, session: SessionId) -> bool {
+    fn hand_out(&mut self, session: SessionId, shared: &Shared) -> bool {
         while let Some(datagram) = self.endpoint.poll_transmit() {
             if self.outputs.send(DtlsOutput { session, kind: DtlsOutputKind::Transmit(datagram) }).is_err() {
                 return false;
@@ -336,7 +470,10 @@ impl Association {
             let kind = match event {
                 // No session has data channels.
                 DtlsEvent::HandshakeStarted | DtlsEvent::ApplicationData(_) => continue,
-                DtlsEvent::Connected(connection) => DtlsOutputKind::Connected(connection),
+                DtlsEvent::Connected(connection) => {
+                    shared.end(session);
+                    DtlsOutputKind::Connected(connection)
+                }
                 DtlsEvent::Failed(failure) => DtlsOutputKind::Failed(failure),
                 DtlsEvent::PeerClosed => DtlsOutputKind::PeerClosed,
             };
@@ -355,14 +492,15 @@ mod tests {
     #[test]
     fn a_full_queue_drops_datagrams_and_takes_commands() {
         let (commands, receiver) = mpsc::channel();
-        let queued = Arc::new(AtomicUsize::new(0));
-        let handle = PoolHandle { lanes: Arc::from([Lane { commands, queued: Arc::clone(&queued) }]) };
+        let shared = Arc::<Shared>::default();
+        let queue = RwLock::new(Queue { commands, shared: Arc::clone(&shared) });
+        let handle = PoolHandle { lanes: Arc::from([Lane { queue, pulse: Arc::default() }]) };
         for _ in 0..QUEUED_DATAGRAMS {
             handle.datagram(SessionId(7), &[22; 13]).unwrap();
         }
         assert_eq!(handle.datagram(SessionId(7), &[22; 13]), Err(Full));
         handle.close(SessionId(7));
         assert_eq!(receiver.try_iter().count(), QUEUED_DATAGRAMS + 1);
-        assert_eq!(queued.load(Ordering::Relaxed), QUEUED_DATAGRAMS);
+        assert_eq!(shared.queued.load(Ordering::Relaxed), QUEUED_DATAGRAMS);
     }
 }

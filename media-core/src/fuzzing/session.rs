@@ -16,7 +16,7 @@ use crate::rtp::sequence::SequenceExtender;
 use crate::shard::simulation::Simulation;
 use crate::spec::{
     DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, IceCredentials, IceMode, IceParameters, SessionId,
-    SessionSpec, StreamId,
+    SessionLimits, SessionSpec, StreamId,
 };
 use crate::srtp::{KeyingMaterial, MAX_TRAILER, SrtpError, SrtpProfile, SrtpReceiver, SrtpSender};
 
@@ -104,7 +104,9 @@ impl Peer {
             },
             sections,
             refused: Vec::new(),
+            certificate: Fingerprint { hash: FingerprintHash::Sha256, digest: vec![0; 32] },
             cname: "fuzz".into(),
+            limits: SessionLimits::default(),
         }
     }
 

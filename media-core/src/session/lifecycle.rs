@@ -120,6 +120,15 @@ impl Lifecycle {
         self.created
     }
 
+    /// The stage that it has come to.
+    pub(crate) fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Checking => Stage::Ice,
+            Phase::Handshaking => Stage::Dtls,
+            Phase::Secured | Phase::Ended => Stage::Media,
+        }
+    }
+
     /// When the peer proved itself last.
     pub(crate) fn last_authentic(&self) -> Instant {
         self.last_authentic

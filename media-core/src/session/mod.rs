@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use crate::config::CoreConfig;
+use crate::dtls::DtlsContext;
 use crate::egress::{FanOutPass, Served, Viewer};
 use crate::ice::AgentTransmit;
 use crate::ingest::Ingest;
@@ -97,6 +98,8 @@ pub(crate) struct Negotiated {
     pub(crate) cname: String,
     pub(crate) dtls: DtlsParameters,
     limits: SessionLimits,
+    /// The one that the answer announced, whichever is the present one.
+    pub(crate) certificate: DtlsContext,
     /// All sections agreed on RTCP without a report in front (RFC 5506).
     reduced_size_rtcp: bool,
 }
@@ -105,7 +108,7 @@ impl Session {
     /// A session at its creation. `stream` is the key of its stream in the shard.
     pub(crate) fn new(
         now: Instant,
-        spec: SessionSpec,
+        (spec, certificate): (SessionSpec, DtlsContext),
         stream: usize,
         config: &CoreConfig,
         (local_address, agents): (SocketAddr, &mpsc::Sender<AgentTransmit>),
@@ -127,6 +130,7 @@ impl Session {
                 cname: spec.cname,
                 limits: spec.limits,
                 dtls: spec.dtls,
+                certificate,
             },
         }
     }

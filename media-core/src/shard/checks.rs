@@ -89,8 +89,8 @@ impl Shard {
             None => format!("valid checks from {checks} addresses"),
         });
         if is_first {
-            let pool = &self.handshakes.pool;
-            pool.open(session.id, session.negotiated.dtls.clone(), self.handshakes.outputs.clone());
+            let (pool, outputs) = (&self.handshakes.pool, self.handshakes.outputs.clone());
+            pool.open(session.id, session.negotiated.certificate.clone(), session.negotiated.dtls.clone(), outputs);
             if session.negotiated.dtls.role == DtlsRole::Client {
                 pool.start(session.id);
             }

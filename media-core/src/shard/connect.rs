@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::dtls::{Connection, DtlsOutput, DtlsOutputKind};
+use crate::dtls::{Connection, DtlsContext, DtlsOutput, DtlsOutputKind};
 use crate::egress::{EgressTrack, Viewer};
 use crate::event::CoreEvent;
 use crate::ingest::Ingest;
@@ -25,14 +25,15 @@ const ALERT: u8 = 21;
 
 impl Shard {
     /// Opens a session of a stream that lives on shard `home`.
-    pub(super) fn open(&mut self, now: Instant, spec: SessionSpec, home: ShardIndex) {
+    pub(super) fn open(&mut self, now: Instant, spec: SessionSpec, certificate: DtlsContext, home: ShardIndex) {
+        self.roster.insert(spec.id);
         let stream = self.stream(now, spec.stream, home);
         self.streams.slab[stream].sessions += 1;
         if home != self.index && self.streams.slab[stream].sessions == 1 {
             self.links[home].send(ShardMessage::Join(spec.stream, self.index));
         }
         let transport = (self.local_address, &self.agents);
-        let session = Session::new(now, spec, stream, &self.config, transport);
+        let session = Session::new(now, (spec, certificate), stream, &self.config, transport);
         let key = self.sessions.insert(session);
         self.publish_events(key);
     }
@@ -57,12 +58,14 @@ impl Shard {
             self.links[stream.home].send(ShardMessage::Leave(stream.id, self.index));
         }
         self.streams.remove_if_unused(session.stream);
-        self.load.shared.remove_session();
         if self.sessions.slab.is_empty() {
             self.load.meter.idle(&self.load.shared);
         }
+        let stats = session.stats();
+        self.roster.remove(&session.id);
+        self.load.shared.remove_session();
         // Control has stopped listening only when the server ends.
-        let _ = self.events.send(CoreEvent::Ended { session: session.id, reason, stats: session.stats() });
+        let _ = self.events.send(CoreEvent::Ended { session: session.id, reason, stats });
     }
 
     /// A publisher connected (`Some`) or is gone: tells all viewers of the stream, here and on the shards that it feeds.

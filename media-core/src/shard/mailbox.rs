@@ -8,29 +8,40 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::CoreConfig;
+use crate::dtls::DtlsContext;
 use crate::egress::Feed;
 use crate::ledger::Reason;
 use crate::media::TrackId;
 use crate::rtp::profile::FormatInUse;
 use crate::spec::{RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
 use crate::stats::ShardSnapshot;
-use crate::stream::{PublishedTrack, Source};
+use crate::stream::{PublishedTrack, Source, Standing};
 
 /// Feeds that may wait for a shard before further ones are refused: about two seconds of a busy stream.
 const MAX_FEEDS: usize = 512;
 
 /// What reaches a shard besides datagrams.
 pub(crate) enum ShardMessage {
-    /// A new session; the stream's home shard.
-    Open(Box<SessionSpec>, ShardIndex),
+    /// A new session; the certificate that its answer announced; the stream's home shard.
+    Open(Box<SessionSpec>, DtlsContext, ShardIndex),
     /// End a session.
     Close(SessionId, Reason),
     /// Trickled candidates.
     Candidates(SessionId, Vec<RemoteCandidate>),
     /// Send a copy of the figures.
     Snapshot(oneshot::Sender<ShardSnapshot>),
+    /// From now on these timeouts count for new sessions, and `publisher_wait` for all.
+    Configure(Arc<CoreConfig>),
     /// End all sessions and stop.
     Shutdown,
+    /// To all others: this shard has lost all that it knew.
+    Restarted(ShardIndex),
+    /// To a home shard that has: how far the numbers of a stream have come.
+    Standings(StreamId, Vec<(TrackId, u8, Standing)>),
+    /// From a test.
+    #[cfg(feature = "fault-injection")]
+    Fault(crate::pulse::Fault),
     /// To the home shard: this shard has viewers of the stream now.
     Join(StreamId, ShardIndex),
     /// To the home shard: this shard has no viewers any more.

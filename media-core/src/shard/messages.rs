@@ -30,7 +30,7 @@ impl Shard {
     pub(super) fn on_message(&mut self, message: ShardMessage) -> bool {
         let now = self.now();
         match message {
-            ShardMessage::Open(spec, home) => self.open(now, *spec, home),
+            ShardMessage::Open(spec, certificate, home) => self.open(now, *spec, certificate, home),
             ShardMessage::Close(session, reason) => {
                 if let Some(key) = self.sessions.find(session) {
                     self.end(now, key, reason);
@@ -46,7 +46,13 @@ impl Shard {
                 // Nobody waits any more: the scrape was given up.
                 let _ = reply.send(self.snapshot());
             }
+            ShardMessage::Configure(config) => self.config = config,
+            ShardMessage::Restarted(shard) => self.on_restart(now, shard),
+            ShardMessage::Standings(id, standings) => self.on_standings(id, &standings),
+            #[cfg(feature = "fault-injection")]
+            ShardMessage::Fault(fault) => fault.strike(),
             ShardMessage::Shutdown => {
+                self.is_stopping = true;
                 let keys: Vec<usize> = self.sessions.slab.iter().map(|(key, _)| key).collect();
                 for key in keys {
                     self.end(now, key, Reason::Shutdown);
@@ -131,13 +137,13 @@ impl Shard {
         self.streams.enqueue(now, key);
     }
 
-    fn snapshot(&self) -> ShardSnapshot {
+    pub(super) fn snapshot(&self) -> ShardSnapshot {
         let mut counters = self.counters.clone();
         let sent = self.outbound.total();
-        counters.datagrams_sent = sent.sent;
-        counters.bytes_sent = sent.bytes;
-        counters.send_calls = sent.calls;
-        counters.segmented_runs = sent.segmented;
+        counters.datagrams_sent += sent.sent;
+        counters.bytes_sent += sent.bytes;
+        counters.send_calls += sent.calls;
+        counters.segmented_runs += sent.segmented;
         counters.send_dropped += sent.dropped;
         let sessions = self.sessions.slab.iter();
         ShardSnapshot {

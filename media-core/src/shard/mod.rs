@@ -12,12 +12,14 @@ mod fan_out;
 mod formats;
 mod mailbox;
 mod messages;
+mod restart;
 mod sessions;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod simulation;
 mod stream;
 mod tick;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,8 +38,9 @@ use crate::ingest::Accepted;
 use crate::load::{BusyMeter, Load};
 use crate::media::MediaKind;
 use crate::net::{MediaSocket, Outbound, ReceiveBatch, TransportTuple};
+use crate::pulse::{BEAT, Pulse};
 use crate::session::{RtcpContext, Secure};
-use crate::spec::ShardIndex;
+use crate::spec::{SessionId, ShardIndex};
 use crate::stats::{DropReason, ShardCounters};
 
 use sessions::Sessions;
@@ -45,6 +48,7 @@ use stream::Streams;
 use tick::OverloadReport;
 
 pub(crate) use mailbox::{ShardInbox, ShardMessage, ShardSender, mailbox};
+pub(crate) use restart::{run, runtime};
 
 /// Losses are looked for, and feedback is due, at this grain.
 const TICK: Duration = Duration::from_millis(10);
@@ -53,22 +57,24 @@ const PACE: Duration = Duration::from_millis(5);
 /// Batches from the socket before other work gets its turn.
 const RECEIVE_ROUNDS: usize = 4;
 
-/// What a shard needs to start.
+/// What a shard needs to start, and to start again.
 pub(crate) struct ShardSetup {
     pub(crate) index: ShardIndex,
     pub(crate) config: Arc<CoreConfig>,
     pub(crate) wall: WallClock,
     pub(crate) socket: std::net::UdpSocket,
-    pub(crate) inbox: ShardInbox,
     /// The mailboxes of all shards, this one included.
     pub(crate) links: Vec<ShardSender>,
     pub(crate) pool: PoolHandle,
     pub(crate) events: mpsc::UnboundedSender<CoreEvent>,
     /// What control knows of this shard's load.
     pub(crate) load: Arc<Load>,
+    pub(crate) pulse: Arc<Pulse>,
+    /// What it counted before.
+    pub(crate) counters: ShardCounters,
 }
 
-/// The state of a shard. Everything here belongs to one thread. Sixteen fields: each is a part with a job of its own, or a
+/// The state of a shard. Everything here belongs to one thread. Nineteen fields: each is a part with a job of its own, or a
 /// channel by which the shard speaks.
 pub(crate) struct Shard {
     index: ShardIndex,
@@ -78,6 +84,8 @@ pub(crate) struct Shard {
     local_address: SocketAddr,
     outbound: Outbound,
     counters: ShardCounters,
+    /// Sessions that control opened and was not told the end of.
+    roster: HashSet<SessionId>,
     sessions: Sessions,
     streams: Streams,
     /// The mailboxes of all shards.
@@ -87,6 +95,9 @@ pub(crate) struct Shard {
     agents: mpsc::Sender<AgentTransmit>,
     events: mpsc::UnboundedSender<CoreEvent>,
     load: ShardLoad,
+    pulse: Arc<Pulse>,
+    /// It was told to shut down.
+    is_stopping: bool,
     next_slow_tick: Instant,
     /// What ICE said last; empty between calls.
     ice_outputs: Vec<IceOutput>,
@@ -115,33 +126,36 @@ impl ShardLoad {
 }
 
 impl Shard {
-    /// A shard without sessions, its socket and its mailbox.
+    /// A shard without sessions, and its socket.
     fn new(
-        setup: ShardSetup,
+        setup: &ShardSetup,
         dtls_outputs: mpsc::UnboundedSender<DtlsOutput>,
         agents: mpsc::Sender<AgentTransmit>,
-    ) -> std::io::Result<(Shard, Rc<MediaSocket>, ShardInbox)> {
-        let socket = Rc::new(MediaSocket::register(setup.socket)?);
+    ) -> std::io::Result<(Shard, Rc<MediaSocket>)> {
+        let socket = Rc::new(MediaSocket::register(setup.socket.try_clone()?)?);
         let shard = Shard {
             index: setup.index,
-            config: setup.config,
+            config: setup.config.clone(),
             wall: setup.wall,
             local_address: socket.address(),
             outbound: Outbound::new(socket.clone()),
-            counters: ShardCounters::default(),
+            counters: setup.counters.clone(),
+            roster: HashSet::new(),
             sessions: Sessions::default(),
             streams: Streams::new(setup.wall),
-            links: setup.links,
-            handshakes: Handshakes { pool: setup.pool, outputs: dtls_outputs },
+            links: setup.links.clone(),
+            handshakes: Handshakes { pool: setup.pool.clone(), outputs: dtls_outputs },
             agents,
-            events: setup.events,
-            load: ShardLoad::new(setup.load),
+            events: setup.events.clone(),
+            load: ShardLoad::new(setup.load.clone()),
+            pulse: setup.pulse.clone(),
+            is_stopping: false,
             next_slow_tick: Instant::now(),
             ice_outputs: Vec::new(),
             #[cfg(feature = "fuzzing")]
             virtual_now: None,
         };
-        Ok((shard, socket, setup.inbox))
+        Ok((shard, socket))
     }
 
     /// The time, for what no caller gives it to.
@@ -152,54 +166,59 @@ impl Shard {
         }
         Instant::now()
     }
-}
 
-/// Runs a shard until it is told to shut down.
-pub(crate) async fn run(setup: ShardSetup) -> std::io::Result<()> {
-    let (dtls_outputs, mut dtls) = mpsc::unbounded_channel();
-    let (agent_outputs, mut agents) = mpsc::channel(1024);
-    let (mut shard, socket, mut inbox) = Shard::new(setup, dtls_outputs, agent_outputs)?;
-    let mut received = ReceiveBatch::new();
-    let mut ticker = tokio::time::interval(TICK);
-    ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut pace = tokio::time::interval(PACE);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first time the runtime makes room for those who yield.
-    tokio::task::yield_now().await;
-    let mut running = true;
-    while running || shard.sessions.has_pending_close_notify() {
-        let (mut goes_on, mut busy) = (true, false);
-        tokio::select! {
-            ready = socket.readable() => {
-                // A session that control opened before its peer could know of it must be there for the first check.
-                (goes_on, busy) = shard.on_messages(&mut inbox, None);
-                if ready.is_ok() {
-                    busy |= shard.receive(&socket, &mut received);
+    /// Runs until it is told to shut down.
+    async fn run(
+        &mut self,
+        socket: &MediaSocket,
+        inbox: &mut ShardInbox,
+        dtls: &mut mpsc::UnboundedReceiver<DtlsOutput>,
+        agents: &mut mpsc::Receiver<AgentTransmit>,
+    ) {
+        let mut received = ReceiveBatch::new();
+        let mut ticker = tokio::time::interval(TICK);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut pace = tokio::time::interval(PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut idle_beat = tokio::time::interval(BEAT);
+        idle_beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first time the runtime makes room for those who yield.
+        tokio::task::yield_now().await;
+        let mut running = true;
+        while running || self.sessions.has_pending_close_notify() {
+            let (mut goes_on, mut busy) = (true, false);
+            tokio::select! {
+                ready = socket.readable() => {
+                    // A session that control opened before its peer could know of it must be there for the first check.
+                    (goes_on, busy) = self.on_messages(inbox, None);
+                    if ready.is_ok() {
+                        busy |= self.receive(socket, &mut received);
+                    }
                 }
-            }
-            Some(message) = inbox.recv() => (goes_on, busy) = shard.on_messages(&mut inbox, Some(message)),
-            Some(output) = dtls.recv() => {
-                shard.on_dtls(output);
-                while let Ok(output) = dtls.try_recv() {
-                    shard.on_dtls(output);
+                Some(message) = inbox.recv() => (goes_on, busy) = self.on_messages(inbox, Some(message)),
+                Some(output) = dtls.recv() => {
+                    self.on_dtls(output);
+                    while let Ok(output) = dtls.try_recv() {
+                        self.on_dtls(output);
+                    }
                 }
+                Some(transmit) = agents.recv() => self.on_agent_transmit(transmit),
+                () = std::future::ready(()), if !self.streams.due.is_empty() => {
+                    self.fan_out();
+                    busy = true;
+                }
+                _ = pace.tick(), if !self.streams.lagging.is_empty() => self.resume(Instant::now()),
+                _ = ticker.tick(), if !self.sessions.is_idle() => self.tick(Instant::now()),
+                _ = idle_beat.tick(), if self.sessions.is_idle() => self.pulse.beat(),
             }
-            Some(transmit) = agents.recv() => shard.on_agent_transmit(transmit),
-            () = std::future::ready(()), if !shard.streams.due.is_empty() => {
-                shard.fan_out();
-                busy = true;
+            running &= goes_on;
+            self.outbound.flush();
+            if busy {
+                // Timers fire and agents run only while this task waits, which it never does if there is always work.
+                tokio::task::yield_now().await;
             }
-            _ = pace.tick(), if !shard.streams.lagging.is_empty() => shard.resume(Instant::now()),
-            _ = ticker.tick(), if !shard.sessions.is_idle() => shard.tick(Instant::now()),
-        }
-        running &= goes_on;
-        shard.outbound.flush();
-        if busy {
-            // Timers fire and agents run only while this task waits, which it never does if there is always work.
-            tokio::task::yield_now().await;
         }
     }
-    Ok(())
 }
 
 impl Shard {

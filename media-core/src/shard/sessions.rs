@@ -15,8 +15,11 @@ use crate::stats::DropReason;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
+/// Ended sessions whose close_notify is still to be sent: where to, and until when.
+pub(super) type CloseNotify = Map<SessionId, (TransportTuple, Instant)>;
+
 /// How long an ended session's tuple is kept for its close_notify.
-const CLOSE_NOTIFY: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_NOTIFY: Duration = Duration::from_secs(1);
 /// An address stays with the session whose media goes there while its peer proved itself within this time. A check proves
 /// the password of the new session, but not that its source address is true.
 const ADDRESS_HELD: Duration = Duration::from_secs(2);
@@ -34,8 +37,7 @@ pub(super) struct Sessions {
     by_peer: Map<(Protocol, SocketAddr), usize>,
     /// Transactions of full agents: whose response it will be, and until when it is awaited.
     transactions: Map<[u8; 12], (usize, Instant)>,
-    /// Ended sessions whose close_notify is still to be sent: where to, and until when.
-    pending_close_notify: Map<SessionId, (TransportTuple, Instant)>,
+    pub(super) pending_close_notify: CloseNotify,
 }
 
 impl Sessions {

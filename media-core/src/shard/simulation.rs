@@ -50,7 +50,7 @@ impl Simulation {
     /// A shard without sessions.
     pub(crate) fn new(config: CoreConfig) -> Simulation {
         let now = Instant::now();
-        let pool = UnthreadedPool::new(DTLS.with(Clone::clone));
+        let pool = UnthreadedPool::new();
         let (dtls_outputs, dtls) = mpsc::unbounded_channel();
         let (events_to, events) = mpsc::unbounded_channel();
         let (agents_to, agents) = mpsc::channel(1);
@@ -63,6 +63,7 @@ impl Simulation {
             local_address: ([127, 0, 0, 1], 50_000).into(),
             outbound: Outbound::keeping(),
             counters: ShardCounters::default(),
+            roster: HashSet::new(),
             sessions: Sessions::default(),
             streams: Streams::new(wall),
             links: Vec::new(),
@@ -70,6 +71,8 @@ impl Simulation {
             agents: agents_to,
             events: events_to,
             load: ShardLoad { shared: load, meter: BusyMeter::new(now), report: OverloadReport::default() },
+            pulse: Arc::default(),
+            is_stopping: false,
             next_slow_tick: now,
             ice_outputs: Vec::new(),
             virtual_now: Some(now),
@@ -81,7 +84,7 @@ impl Simulation {
     pub(crate) fn open(&mut self, spec: SessionSpec) {
         self.open.insert(spec.id);
         self.shard.load.shared.add_session();
-        self.shard.on_message(ShardMessage::Open(Box::new(spec), 0));
+        self.shard.on_message(ShardMessage::Open(Box::new(spec), DTLS.with(Clone::clone), 0));
         self.settle();
     }
 

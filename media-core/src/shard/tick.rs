@@ -7,14 +7,15 @@ use smallvec::SmallVec;
 use crate::event::CoreEvent;
 use crate::ledger::Reason;
 use crate::media::{Role, TrackId};
+use crate::pulse::BEAT;
 use crate::session::{Media, RtcpContext};
 use crate::stream::Track;
 
 use super::Shard;
 use super::mailbox::ShardMessage;
 
-/// Timeouts and reports are looked at at this grain.
-const SLOW_TICK: Duration = Duration::from_millis(100);
+/// Timeouts and reports are looked at at this grain, and the shard gives its sign of life.
+const SLOW_TICK: Duration = BEAT;
 /// A shard that goes on dropping packets says so this often.
 const OVERLOAD_REPORT: Duration = Duration::from_secs(10);
 
@@ -43,6 +44,7 @@ impl Shard {
             return;
         }
         self.next_slow_tick = now + SLOW_TICK;
+        self.pulse.beat();
         self.load.meter.poll(now, &self.load.shared);
         self.report_overload(now);
         self.tick_viewers(now);

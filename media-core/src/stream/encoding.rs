@@ -26,6 +26,8 @@ pub struct Encoding {
     pub timeline: Timeline,
     /// The numbers under which packets were stored, in the cache or no longer.
     stored: StoredNumbers,
+    /// RTP timestamp and arrival of the packet with the highest number, which stay when the cache is cleared.
+    newest: Option<(u32, Instant)>,
     /// Packets received out of order since the last fan-out pass began.
     out_of_order: Vec<u64>,
     pass: PassWindow,
@@ -33,6 +35,17 @@ pub struct Encoding {
     /// Payload bytes received so far.
     bytes: u64,
     rate: Rate,
+}
+
+/// How far an encoding's numbers have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// One past the highest sequence number received.
+    pub end: u64,
+    /// RTP timestamp of that packet.
+    pub timestamp: u32,
+    /// When it was received.
+    pub arrived: Instant,
 }
 
 /// The packets that the present fan-out pass is about. Those received meanwhile are for the next one: else the last viewers
@@ -75,6 +88,7 @@ impl Encoding {
             cache: PacketCache::new(kind),
             timeline: Timeline::new(kind, 90_000),
             stored: StoredNumbers::new(),
+            newest: None,
             out_of_order: Vec::with_capacity(MAX_OUT_OF_ORDER),
             pass: PassWindow { end: 0, out_of_order: Vec::with_capacity(MAX_OUT_OF_ORDER) },
             keyframe: None,
@@ -90,7 +104,9 @@ impl Encoding {
             return false;
         }
         self.stored.fill(info.sequence);
-        if !is_in_order && self.out_of_order.len() < MAX_OUT_OF_ORDER {
+        if is_in_order {
+            self.newest = Some((info.timestamp, info.arrived));
+        } else if self.out_of_order.len() < MAX_OUT_OF_ORDER {
             self.out_of_order.push(info.sequence);
         }
         self.rate.begun.get_or_insert(info.arrived);
@@ -203,6 +219,25 @@ impl Encoding {
         self.out_of_order.clear();
         self.pass.out_of_order.clear();
         self.keyframe = None;
+    }
+
+    /// How far its numbers have come; `None` if nothing was received.
+    pub fn standing(&self) -> Option<Standing> {
+        let (timestamp, arrived) = self.newest?;
+        Some(Standing { end: self.end(), timestamp, arrived })
+    }
+
+    /// On a home shard that lost its numbers: goes on from where another shard is. False if it is past that.
+    pub fn resume(&mut self, standing: &Standing) -> bool {
+        if standing.end <= self.end() {
+            return false;
+        }
+        self.end_publication();
+        self.stored.skip_to(standing.end);
+        self.pass.end = standing.end;
+        self.newest = Some((standing.timestamp, standing.arrived));
+        self.timeline.resume(standing);
+        true
     }
 
     fn note_keyframe(&mut self, info: &PacketInfo, bytes: u64) {

@@ -15,7 +15,7 @@ mod timeline;
 mod track;
 
 pub use cache::{CachedPacket, PacketInfo};
-pub use encoding::Encoding;
+pub use encoding::{Encoding, Standing};
 pub use extensions::{MAX_EXTENSIONS, StoredExtensions, stored_extensions};
 pub use keyframe_requests::{DeferredRequests, KeyframeAnswer, KeyframeRequest, KeyframeRequests, RequestLimit};
 pub use rtp_clock::ClockSteps;

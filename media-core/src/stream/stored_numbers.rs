@@ -50,6 +50,12 @@ impl StoredNumbers {
         self.filled[word(sequence)] |= bit(sequence);
     }
 
+    /// Goes on from a number that is past all that were filled.
+    pub(super) fn skip_to(&mut self, end: u64) {
+        debug_assert!(end >= self.end);
+        (self.floor, self.end) = (end, end);
+    }
+
     /// What was passed over stays empty: the next publisher's packets go on from here.
     pub(super) fn close(&mut self) {
         self.floor = self.end;

@@ -10,6 +10,7 @@ use crate::clock::ClockPoint;
 use crate::media::MediaKind;
 use crate::rtp::sequence::timestamp_distance;
 
+use super::encoding::Standing;
 use super::rtp_clock::{ClockSteps, RtpClock};
 
 /// Shifts of the numbers that are remembered, for packets received out of order.
@@ -86,6 +87,12 @@ impl Timeline {
     pub fn new(kind: MediaKind, clock_rate: u32) -> Timeline {
         let clock = RtpClock::new(kind, clock_rate);
         Timeline { clock_rate, clock, segment: None, last_sequence: None, last_timestamp: 0, last_arrival: None }
+    }
+
+    /// Goes on after these numbers of another shard, which knows them from before this one lost its own.
+    pub fn resume(&mut self, &Standing { end, timestamp, arrived }: &Standing) {
+        (self.last_sequence, self.last_timestamp, self.last_arrival) = (end.checked_sub(1), timestamp, Some(arrived));
+        self.end_segment();
     }
 
     /// The next packet is of another RTP stream (other SSRC, restart), or of another clock.

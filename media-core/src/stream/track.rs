@@ -7,7 +7,7 @@ use crate::media::{Format, TrackId};
 use crate::rtp::compat::Sent;
 use crate::rtp::profile::FormatInUse;
 
-use super::encoding::Encoding;
+use super::encoding::{Encoding, Standing};
 use super::keyframe_requests::KeyframeRequests;
 
 /// A track of the present publisher.
@@ -180,6 +180,17 @@ impl Tracks {
             track.keyframe_requests.on_publisher(negotiated);
             track.source = Source::Awaited;
         }
+    }
+
+    /// How far the numbers of all encodings have come.
+    pub fn standings(&self) -> impl Iterator<Item = (TrackId, u8, Standing)> {
+        let of_track = |track: &Track| {
+            let id = track.id;
+            let standings =
+                track.encodings().filter_map(move |(index, encoding)| Some((id, index, encoding.standing()?)));
+            standings.collect::<Vec<_>>()
+        };
+        self.tracks.iter().flat_map(of_track)
     }
 
     /// Measures the rates; to be called several times a second.

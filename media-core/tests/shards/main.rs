@@ -11,3 +11,4 @@ mod floods;
 mod forwarding;
 mod hostile;
 mod lifecycle;
+mod supervision;

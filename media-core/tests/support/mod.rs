@@ -84,7 +84,7 @@ impl Server {
         let (id, local, remote) = (spec.id, spec.ice.local.clone(), spec.ice.remote.clone());
         self.core.open(shard, spec);
         let role = if dtls_role == DtlsRole::Server { DtlsRole::Client } else { DtlsRole::Server };
-        let parameters = DtlsParameters { role, fingerprints: vec![self.core.fingerprint().clone()] };
+        let parameters = DtlsParameters { role, fingerprints: vec![self.core.fingerprint()] };
         Peer {
             id,
             shard,
@@ -128,6 +128,7 @@ impl Server {
             dtls: DtlsParameters { role: dtls_role, fingerprints: vec![self.certificate.fingerprint().clone()] },
             sections,
             refused: Vec::new(),
+            certificate: self.core.fingerprint(),
             cname: "server".into(),
             limits: self.limits.get(),
         }
@@ -149,7 +150,7 @@ impl Server {
     }
 
     /// The peer, when both ends have their keys: the server holds only so many packets that come before its own.
-    fn connected(&self, mut peer: Peer) -> Peer {
+    pub(crate) fn connected(&self, mut peer: Peer) -> Peer {
         peer.connect();
         peer.until("the server has its keys", |peer| {
             let mut events = self.events.borrow_mut();
@@ -185,6 +186,7 @@ impl Server {
             let event = tokio::time::timeout(PATIENCE, event).await.expect("the session ends");
             match event {
                 Some(CoreEvent::Ended { session, reason, .. }) if session == id => return reason,
+                Some(CoreEvent::Ended { session, reason, .. }) => self.ended.get_mut().push((session, reason)),
                 Some(_) => {}
                 None => panic!("the core has ended"),
             }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use signaling::{Limits, SignalingConfig};
 
 use super::http_values::{AdminListen, AdminToken, HostName, ProxyPrefix};
-use super::values::{self, AccessToken, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, Takeover};
+use super::values::{
+    self, AccessToken, BaseUrl, Grace, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, Takeover,
+};
 
 /// What is fixed about one setting, for help texts, errors and the reference file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ impl SettingInfo {
     }
 }
 
+/// A reload applies a setting unless [`NEED_RESTART`](crate::reload::NEED_RESTART) has it.
+///
 /// Writes the three faces of the settings from one list: [`Layer`] (what one source said), [`Settings`] (what counts) and
 /// [`SETTINGS`] (what people read).
 macro_rules! settings {
@@ -67,6 +71,18 @@ macro_rules! settings {
             /// Lets a layer override what it sets, and calls `overridden` with each key that it set.
             pub fn apply(&mut self, layer: Layer, mut overridden: impl FnMut(&'static str)) {
                 $($( if let Some(value) = layer.$key { self.$key = value; overridden(stringify!($key)); } )+)+
+            }
+
+            /// The keys whose values differ.
+            pub fn changed(&self, other: &Settings) -> Vec<&'static str> {
+                let mut keys = Vec::new();
+                $($( if self.$key != other.$key { keys.push(stringify!($key)); } )+)+
+                keys
+            }
+
+            /// Takes the values of these keys over.
+            pub fn keep(&mut self, other: &Settings, keys: &[&str]) {
+                $($( if keys.contains(&stringify!($key)) { self.$key = other.$key.clone(); } )+)+
             }
         }
 
@@ -259,6 +275,10 @@ settings! {
         /// A viewer of a stream without publisher is kept this long.
         publisher_wait: Seconds = Seconds(CoreConfig::default().publisher_wait), "SLUICE_PUBLISHER_WAIT", "TIME",
             "a time above 0 and up to 24 h, such as 60s";
+        /// After SIGTERM sessions get this long to end by themselves before they are closed; new ones get 503. Once none is left
+        /// the server stops, and it takes at most 5 s more than this.
+        drain_timeout: Grace = Grace::default(), "SLUICE_DRAIN_TIMEOUT", "TIME",
+            "a time up to 24 h, such as 0s or 5m";
         /// At most one keyframe request per stream goes to its publisher in this time.
         keyframe_request_interval: Seconds = Seconds(CoreConfig::default().keyframe_request_interval),
             "SLUICE_KEYFRAME_REQUEST_INTERVAL", "TIME",

@@ -125,6 +125,39 @@ impl Serialize for Seconds {
     }
 }
 
+/// A time span that may be none. Text as of [`Seconds`], or 0. Up to 24 hours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grace(pub Duration);
+
+impl FromStr for Grace {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Grace, BadValue> {
+        let is_none = matches!(text.trim(), "0" | "0s" | "0ms" | "0m" | "0min" | "0h");
+        if is_none { Ok(Grace::default()) } else { text.parse().map(|Seconds(span)| Grace(span)) }
+    }
+}
+
+impl fmt::Display for Grace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Seconds(self.0).fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Grace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Grace, D::Error> {
+        let value = toml::Value::deserialize(deserializer)?;
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Grace {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// An absolute http or https URL without query and without a slash at its end, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BaseUrl(pub Option<String>);
@@ -402,6 +435,19 @@ mod tests {
         for text in ["30s", "500ms", "1500ms", "86400s"] {
             assert_eq!(text.parse::<Seconds>().map(|seconds| seconds.to_string()), Ok(text.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_grace_may_be_none() {
+        for (text, millis) in [("0", 0), ("0s", 0), (" 0m ", 0), ("90", 90_000), ("1.5m", 90_000)] {
+            assert_eq!(text.parse::<Grace>(), Ok(Grace(Duration::from_millis(millis))), "{text:?}");
+        }
+        for text in ["", "-1", "0.1ms", "25h"] {
+            assert!(text.parse::<Grace>().is_err(), "{text:?}");
+        }
+        let read: std::collections::HashMap<String, Grace> = toml::from_str("a = 0\nb = \"5m\"\nc = 2.5").unwrap();
+        assert_eq!([read["a"], read["b"], read["c"]].map(|grace| grace.0.as_millis()), [0, 300_000, 2500]);
+        assert_eq!(Grace::default().to_string(), "0s");
     }
 
     #[test]

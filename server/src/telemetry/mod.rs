@@ -4,6 +4,7 @@ mod panics;
 mod queue;
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
@@ -44,6 +45,11 @@ impl Telemetry {
     pub fn set_filter(&self, filter: &LogFilter) {
         // It fails only where the subscriber is gone, which is never.
         let _ = self.filter.reload(env_filter(filter));
+    }
+
+    /// Waits until all lines are written, but not longer than that.
+    pub fn flush(&self, within: Duration) {
+        self.queue.flush(within);
     }
 
     /// How many lines nobody will read.

@@ -89,7 +89,7 @@ async fn a_server_that_stops_ends_its_sessions() {
 fn provoked_by(reason: Reason) -> (&'static str, &'static str) {
     let (connection, media, ends) =
         (include_str!("ledger.rs"), include_str!("ledger_media.rs"), include_str!("ledger_ends.rs"));
-    let codecs = include_str!("codecs.rs");
+    let (codecs, supervision) = (include_str!("codecs.rs"), include_str!("supervision.rs"));
     match reason {
         Reason::Deleted => (ends, "a_session_that_is_deleted_ends_so"),
         Reason::PeerClosed => (ends, "a_peer_that_closes_its_connection_ends_the_session"),
@@ -125,6 +125,11 @@ fn provoked_by(reason: Reason) -> (&'static str, &'static str) {
         }
         Reason::TrackAdded => (codecs, "a_track_more_makes_viewers_join_anew_and_a_track_less_is_in_the_ledger"),
         Reason::NoReceipt => (connection, "a_viewer_that_never_reports_fails_in_media"),
+        Reason::ShardFailed => (supervision, "a_shard_that_panics_is_seen_ends_its_sessions_so_and_serves_again"),
+        Reason::HandshakeThreadFailed => (
+            supervision,
+            "a_handshake_thread_that_panics_or_does_not_come_back_ends_its_handshakes_and_the_next_ones_succeed",
+        ),
         // A bug, which no client can provoke as long as none is known.
         Reason::Internal => (ends, "provoked_by"),
     }

@@ -28,8 +28,9 @@ fn full_pipe() -> (PipeReader, Stdio) {
     (reader, writer.into())
 }
 
-/// Publishes and watches, ends both, and does it again under the same name.
+/// Publishes and watches, ends both, and does it again under the same name, after a panic as well.
 async fn serves(server: &mut Sluice) {
+    server.fault("shard/0/panic").await;
     for _ in 0..2 {
         let publisher = server.publisher("s").await;
         let viewer = server.viewer("s").await;
@@ -42,7 +43,7 @@ async fn serves(server: &mut Sluice) {
         })
         .await;
     }
-    assert_eq!(server.metric("sluice_panics_total", &[]).await, 0.0);
+    assert_eq!(server.metric("sluice_panics_total", &[]).await, 1.0);
     server.terminate();
     assert_eq!(server.exited(LONG).await.code(), Some(0));
 }

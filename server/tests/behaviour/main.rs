@@ -21,7 +21,10 @@ mod loss;
 mod paths;
 mod privileges;
 mod raw;
+mod reload;
+mod service_manager;
 mod shutdown;
+mod supervision;
 #[path = "../support/mod.rs"]
 mod support;
 mod time;

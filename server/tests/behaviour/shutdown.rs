@@ -56,3 +56,48 @@ async fn an_idle_server_stops_at_once() {
     server.terminate();
     assert_eq!(server.exited(Duration::from_secs(5)).await.code(), Some(0));
 }
+
+// OPS-06
+#[tokio::test]
+async fn sessions_get_their_time_after_sigterm_and_the_server_ends_once_none_is_left() {
+    let mut server = Sluice::start(&["--drain-timeout", "60s"]).await;
+    let (publisher, viewer) = (server.publisher("s").await, server.viewer("s").await);
+    viewer_sees("media", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
+    server.terminate();
+    eventually("nobody else gets in", LONG, async || {
+        let refused = server.post_viewer("s", ClientOptions::default()).await.err();
+        matches!(refused, Some(ClientError::Refused { status: 503, .. })).then_some(())
+    })
+    .await;
+    assert_eq!((server.ask("/readyz").await.0, server.ask("/healthz").await.0), (503, 200));
+    // SIGHUP ends nothing, either.
+    server.signal("HUP");
+    let seen = viewer.figures().video.keyframes;
+    viewer_sees("more media", &viewer, LONG, |figures| figures.video.keyframes > seen).await;
+    let begun = Instant::now();
+    viewer.stop().await.unwrap();
+    publisher.stop().await.unwrap();
+    assert_eq!(server.exited(LONG).await.code(), Some(0));
+    assert!(begun.elapsed() < LONG, "{:?}", begun.elapsed());
+}
+
+// OPS-06
+#[tokio::test]
+async fn the_time_for_sessions_has_a_deadline_and_a_second_signal_ends_at_once() {
+    for (timeout, second) in [("1s", false), ("1h", true)] {
+        let mut server = Sluice::start(&["--drain-timeout", timeout]).await;
+        let publisher = server.publisher("s").await;
+        let begun = Instant::now();
+        server.terminate();
+        if second {
+            eventually("the server drains", LONG, async || (server.ask("/readyz").await.0 == 503).then_some(())).await;
+            server.signal("INT");
+            assert_eq!(server.exited(Duration::from_secs(5)).await.code(), Some(0));
+        } else {
+            let end = tokio::time::timeout(LONG, publisher.ended()).await.unwrap();
+            assert!(matches!(end, ClientError::ClosedByServer), "{end}");
+            assert!(begun.elapsed() >= Duration::from_secs(1));
+            assert_eq!(server.exited(LONG).await.code(), Some(0));
+        }
+    }
+}

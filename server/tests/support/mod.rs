@@ -3,6 +3,7 @@
 // Every test binary uses its own part of it.
 #![allow(dead_code)]
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -35,6 +36,8 @@ pub(crate) struct Sluice {
     pub(crate) candidates: Vec<std::net::SocketAddr>,
     pub(crate) http: reqwest::Client,
     log: Arc<Mutex<Vec<Value>>>,
+    /// The test makes it find faults in itself.
+    expects_errors: Cell<bool>,
 }
 
 impl Sluice {
@@ -83,6 +86,7 @@ impl Sluice {
             // No connection outlives its request: open ones of the server are to be its own.
             http: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap(),
             log: Arc::default(),
+            expects_errors: Cell::new(false),
         }
     }
 
@@ -256,8 +260,30 @@ impl Sluice {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+        self.signal("TERM");
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// Lets a thread of it fail: `shard/0/panic`, `handshake-thread/0/freeze`.
+    pub(crate) async fn fault(&self, fault: &str) {
+        let reply = self.http.post(format!("{}/api/v1/faults/{fault}", self.admin)).send().await.unwrap();
+        assert_eq!(reply.status(), 204);
+    }
+
+    /// Errors in its log are what the test is about.
+    pub(crate) fn expects_errors(&self) {
+        self.expects_errors.set(true);
+    }
+
+    /// Status and body of an admin resource.
+    pub(crate) async fn ask(&self, path: &str) -> (u16, String) {
+        let reply = self.http.get(format!("{}{path}", self.admin)).send().await.unwrap();
+        (reply.status().as_u16(), reply.text().await.unwrap())
     }
 
     /// Waits until the process is gone.
@@ -273,7 +299,7 @@ impl Drop for Sluice {
         let _ = self.child.wait();
         if std::thread::panicking() {
             self.log().iter().for_each(|entry| eprintln!("{entry}"));
-        } else {
+        } else if !self.expects_errors.get() {
             // Whatever a test does to the server: it finds no fault in itself. A panic is no JSON.
             let bad = |entry: &&Value| entry["level"] == "ERROR" || entry.is_string();
             assert_eq!(self.log().iter().filter(bad).collect::<Vec<_>>(), Vec::<&Value>::new());
@@ -281,11 +307,12 @@ impl Drop for Sluice {
     }
 }
 
-/// The settings of whoever runs the tests are not those of the tests.
+/// The settings of whoever runs the tests are not those of the tests, which may let threads fail.
 fn forget_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLUICE_")) {
         command.env_remove(name);
     }
+    command.env("FAULT_INJECTION", "1");
 }
 
 /// A port of loopback that nobody uses.

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
-use crate::ledger::Reason;
+use crate::ledger::{Reason, Stage};
+use crate::pulse::{BEAT, CoreThread, Fault};
 use crate::spec::SessionId;
 
 /// A server pool and a client pool with their output channels.
@@ -22,17 +23,18 @@ struct Pools {
 fn pools(threads: usize, sessions: u64) -> Pools {
     let server_certificate = Certificate::generate().unwrap();
     let client_certificate = Certificate::generate().unwrap();
-    let server = HandshakePool::start(threads, &server_certificate).unwrap();
-    let client = HandshakePool::start(threads, &client_certificate).unwrap();
+    let [server, client] = [(); 2].map(|()| HandshakePool::start(threads).unwrap());
+    let [server_context, client_context] =
+        [&server_certificate, &client_certificate].map(|certificate| DtlsContext::new(certificate).unwrap());
     let (to_server, from_server) = unbounded_channel();
     let (to_client, from_client) = unbounded_channel();
     for id in 0..sessions {
         let expected = if id == 0 { &server_certificate } else { &client_certificate };
         let parameters = DtlsParameters { role: DtlsRole::Server, fingerprints: vec![expected.fingerprint().clone()] };
-        server.handle().open(SessionId(id), parameters, to_server.clone());
+        server.handle().open(SessionId(id), server_context.clone(), parameters, to_server.clone());
         let parameters =
             DtlsParameters { role: DtlsRole::Client, fingerprints: vec![server_certificate.fingerprint().clone()] };
-        client.handle().open(SessionId(id), parameters, to_client.clone());
+        client.handle().open(SessionId(id), client_context.clone(), parameters, to_client.clone());
         client.handle().start(SessionId(id));
     }
     Pools { server, client, _outputs: [to_server, to_client], from_server, from_client }
@@ -130,13 +132,13 @@ fn unknown_and_closed_sessions_are_silent() {
 #[test]
 fn dropping_the_pool_stops_its_threads_after_what_was_asked_before() {
     let certificate = Certificate::generate().unwrap();
-    let pool = HandshakePool::start(2, &certificate).unwrap();
+    let (pool, context) = (HandshakePool::start(2).unwrap(), DtlsContext::new(&certificate).unwrap());
     let handle = pool.handle();
     let (outputs, mut received) = unbounded_channel();
     for id in 0..10 {
         let parameters =
             DtlsParameters { role: DtlsRole::Client, fingerprints: vec![certificate.fingerprint().clone()] };
-        handle.open(SessionId(id), parameters, outputs.clone());
+        handle.open(SessionId(id), context.clone(), parameters, outputs.clone());
         handle.start(SessionId(id));
     }
     drop(pool);
@@ -155,11 +157,11 @@ fn dropping_the_pool_stops_its_threads_after_what_was_asked_before() {
 #[test]
 fn an_owner_that_went_away_costs_nothing_more() {
     let certificate = Certificate::generate().unwrap();
-    let pool = HandshakePool::start(1, &certificate).unwrap();
+    let (pool, context) = (HandshakePool::start(1).unwrap(), DtlsContext::new(&certificate).unwrap());
     let (outputs, received) = unbounded_channel();
     drop(received);
     let parameters = DtlsParameters { role: DtlsRole::Client, fingerprints: vec![] };
-    pool.handle().open(SessionId(1), parameters, outputs.clone());
+    pool.handle().open(SessionId(1), context, parameters, outputs.clone());
     pool.handle().start(SessionId(1));
     // The thread held the only other sender; it drops it with the association.
     let began = Instant::now();
@@ -167,4 +169,80 @@ fn an_owner_that_went_away_costs_nothing_more() {
         assert!(began.elapsed() < PATIENCE);
         std::thread::yield_now();
     }
+}
+
+/// Carries what both say until the server's pool says something else than a datagram of this session.
+fn outcome(pools: &mut Pools, session: SessionId) -> DtlsOutputKind {
+    let mut outcome = None;
+    carry(pools, |is_server, output| {
+        if is_server && output.session == session && !matches!(output.kind, DtlsOutputKind::Transmit(_)) {
+            outcome = Some(output.kind);
+        }
+        outcome.is_some()
+    });
+    outcome.unwrap()
+}
+
+// C2
+#[test]
+fn a_handshake_that_panics_ends_alone_and_says_so() {
+    let mut pools = pools(1, 1);
+    let server = pools.server.handle();
+    server.inject(0, Fault::Panic);
+    let DtlsOutputKind::Failed(failure) = outcome(&mut pools, SessionId(0)) else { panic!("no failure") };
+    assert_eq!((failure.reason, failure.stage), (Reason::HandshakeThreadFailed, Stage::Dtls));
+    let vital = server.vitals().next().unwrap();
+    assert_eq!((vital.thread, vital.pulse.panics()), (CoreThread::Handshake(0), 1));
+    let mut others = self::pools(1, 2);
+    others.server.handle().inject(0, Fault::Panic);
+    let DtlsOutputKind::Failed(_) = outcome(&mut others, SessionId(0)) else { panic!("no failure") };
+    let connected = outcome(&mut others, SessionId(1));
+    assert!(matches!(connected, DtlsOutputKind::Connected(_)), "{connected:?}");
+}
+
+// C2
+#[test]
+fn a_thread_that_does_not_come_back_gives_its_place_to_another_and_its_handshakes_end() {
+    let mut pools = pools(1, 2);
+    let server = pools.server.handle();
+    server.inject(0, Fault::Freeze);
+    let DtlsOutputKind::Transmit(hello) = pools.from_client.blocking_recv().unwrap().kind else { panic!("no hello") };
+    server.datagram(SessionId(0), &hello).unwrap();
+    let pulse = server.vitals().next().unwrap().pulse;
+    let (begun, mut beats) = (Instant::now(), (pulse.beats(), Instant::now()));
+    while beats.1.elapsed() < 10 * BEAT {
+        assert!(begun.elapsed() < PATIENCE);
+        if pulse.beats() != beats.0 {
+            beats = (pulse.beats(), Instant::now());
+        }
+        std::thread::sleep(BEAT / 10);
+    }
+    pools.server.replace(0).unwrap();
+    let mut ended: Vec<_> = (0..2).map(|_| pools.from_server.blocking_recv().unwrap()).collect();
+    ended.sort_by_key(|output| output.session);
+    for (output, id) in ended.into_iter().zip(0..) {
+        let DtlsOutputKind::Failed(failure) = output.kind else { panic!("{output:?}") };
+        assert_eq!((output.session, failure.reason), (SessionId(id), Reason::HandshakeThreadFailed));
+    }
+    // The next handshakes run in the same place, and the pool can be dropped.
+    let DtlsOutputKind::Transmit(_) = connects_anew(&mut pools) else { panic!("no answer") };
+    assert!(pulse.beats() > beats.0);
+}
+
+/// Opens another session on the server's pool, sends it a ClientHello, and waits for its first word.
+fn connects_anew(pools: &mut Pools) -> DtlsOutputKind {
+    let certificate = Certificate::generate().unwrap();
+    let context = DtlsContext::new(&certificate).unwrap();
+    let [server, client] = [DtlsRole::Server, DtlsRole::Client]
+        .map(|role| DtlsParameters { role, fingerprints: vec![certificate.fingerprint().clone()] });
+    let outputs = pools._outputs[0].clone();
+    pools.server.handle().open(SessionId(9), context.clone(), server, outputs);
+    let mut client = DtlsEndpoint::new(&context, client).unwrap();
+    client.start(Instant::now());
+    while let Some(datagram) = client.poll_transmit() {
+        pools.server.handle().datagram(SessionId(9), &datagram).unwrap();
+    }
+    let output = pools.from_server.blocking_recv().unwrap();
+    assert_eq!(output.session, SessionId(9));
+    output.kind
 }
