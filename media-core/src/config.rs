@@ -54,6 +54,8 @@ pub struct CoreConfig {
     pub keyframe_timeout: Duration,
     /// The longest time that a viewer of a stream without publisher is kept.
     pub publisher_wait: Duration,
+    /// Bytes that the packet caches of all streams may take together; every shard has the same share.
+    pub cache_bytes: usize,
     /// The least time between two keyframe requests to a publisher for one track.
     pub keyframe_request_interval: Duration,
 }
@@ -73,6 +75,7 @@ impl Default for CoreConfig {
             media_gap: Duration::from_secs(3),
             keyframe_timeout: Duration::from_secs(12),
             publisher_wait: Duration::from_secs(60),
+            cache_bytes: 512 << 20,
             keyframe_request_interval: Duration::from_millis(500),
         }
     }

@@ -134,6 +134,8 @@ pub struct ShardSnapshot {
     pub shard: ShardIndex,
     /// The share of a processor core that its thread used in about the last half second, 0 to 1.
     pub busy: f64,
+    /// Bytes that its packet caches take.
+    pub cache_bytes: usize,
     /// Its counters.
     pub counters: ShardCounters,
     /// Its sessions.

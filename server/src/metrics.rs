@@ -147,6 +147,7 @@ struct ConnectionMetrics {
 struct ShardMetrics {
     sessions: IntGaugeVec,
     busy: GaugeVec,
+    cache_bytes: GaugeVec,
     drops: IntCounterVec,
     counters: Vec<IntCounterVec>,
     srtp_profiles: IntGaugeVec,
@@ -320,6 +321,7 @@ impl ConnectionMetrics {
 
 impl ShardMetrics {
     fn declare(d: &mut Declare) -> prometheus::Result<ShardMetrics> {
+        let cache_bytes = "Bytes that the packet caches of a shard take.";
         let busy = "Share of a core that a shard's thread took in the last half second.";
         let counters = SHARD_COUNTERS.iter().map(|(name, help, _)| {
             d.add(IntCounterVec::new(Opts::new(format!("sluice_shard_{name}"), *help), &["shard"]))
@@ -327,6 +329,7 @@ impl ShardMetrics {
         Ok(ShardMetrics {
             counters: counters.collect::<Result<_, _>>()?,
             busy: d.add(GaugeVec::new(Opts::new("sluice_shard_busy_ratio", busy), &["shard"]))?,
+            cache_bytes: d.add(GaugeVec::new(Opts::new("sluice_shard_cache_bytes", cache_bytes), &["shard"]))?,
             sessions: d.add(IntGaugeVec::new(
                 Opts::new("sluice_shard_sessions", "Sessions that a shard carries."),
                 &["shard"],
@@ -358,6 +361,7 @@ impl ShardMetrics {
             let shard = snapshot.shard.to_string();
             let shard = shard.as_str();
             self.busy.with_label_values(&[shard]).set(snapshot.busy);
+            self.cache_bytes.with_label_values(&[shard]).set(snapshot.cache_bytes as f64);
             self.sessions.with_label_values(&[shard]).set(signed(snapshot.sessions.len() as u64));
             for ((_, _, read), counter) in SHARD_COUNTERS.iter().zip(&self.counters) {
                 raise(&counter.with_label_values(&[shard]), read(&snapshot.counters));

@@ -205,6 +205,16 @@ impl EgressTrack {
         self.reader.overdue(now, encoding, self.rewriter.last_timestamp(), path_keeps_up)
     }
 
+    /// What it has not read yet and was given up to save memory, if there is some.
+    #[inline]
+    pub(super) fn given_up(&self, encoding: &Encoding) -> Option<Overdue> {
+        let (from, until) = (self.reader.position(), encoding.given_up());
+        (from < until).then(|| {
+            let needs_keyframe = self.id().kind == MediaKind::Video && encoding.latest_keyframe() != Some(until);
+            Overdue { from, until, needs_keyframe }
+        })
+    }
+
     /// Passes over packets that are dropped; the viewer's numbers go on as if they had not been.
     pub(super) fn skip(&mut self, overdue: &Overdue) {
         self.reader.skip(overdue);

@@ -108,6 +108,9 @@ impl PacketWriter<'_> {
     #[inline]
     fn serve(&mut self, track: &mut EgressTrack, encoding: &Encoding, overloaded: bool, is_paced: bool) {
         let now = self.context.now;
+        if let Some(given_up) = track.given_up(encoding) {
+            self.drop_overdue(track, &given_up);
+        }
         if track.awaits_keyframe() && !track.seek_keyframe(now, encoding) {
             return;
         }

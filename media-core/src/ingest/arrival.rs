@@ -78,6 +78,7 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut log = ArrivalLog::new(start);
+        assert_eq!(log.arrivals.capacity(), 0, "M4: memory comes with media");
         log.on_packet(at(1), 65_535);
         log.on_packet(at(3), 1);
         log.on_packet(at(9), 1);

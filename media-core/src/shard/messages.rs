@@ -6,6 +6,7 @@ use crate::egress::Feed;
 use crate::ledger::Reason;
 use crate::spec::{ShardIndex, StreamId};
 use crate::stats::{SessionSnapshot, ShardSnapshot};
+use crate::stream::Tracks;
 
 use super::Shard;
 use super::mailbox::{ShardInbox, ShardMessage};
@@ -95,7 +96,8 @@ impl Shard {
     /// The key of a stream, which is made if there is none yet.
     pub(super) fn stream(&mut self, now: Instant, id: StreamId, home: ShardIndex) -> usize {
         let interval = self.config.keyframe_request_interval;
-        self.streams.find_or_insert(id, || Stream::new(now, id, home, interval))
+        let caches = self.streams.caches.clone();
+        self.streams.find_or_insert(id, || Stream::new(now, id, home, Tracks::within(caches, interval)))
     }
 
     /// Another shard has viewers of a stream whose home is here.
@@ -149,6 +151,7 @@ impl Shard {
         ShardSnapshot {
             shard: self.index,
             busy: self.load.meter.busy(),
+            cache_bytes: self.streams.caches.used(),
             counters,
             sessions: sessions.map(|(_, s)| SessionSnapshot { id: s.id, stats: s.stats() }).collect(),
         }

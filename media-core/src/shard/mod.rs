@@ -42,6 +42,7 @@ use crate::pulse::{BEAT, Pulse};
 use crate::session::{RtcpContext, Secure};
 use crate::spec::{SessionId, ShardIndex};
 use crate::stats::{DropReason, ShardCounters};
+use crate::stream::CacheBudget;
 
 use sessions::Sessions;
 use stream::Streams;
@@ -133,6 +134,7 @@ impl Shard {
         agents: mpsc::Sender<AgentTransmit>,
     ) -> std::io::Result<(Shard, Rc<MediaSocket>)> {
         let socket = Rc::new(MediaSocket::register(setup.socket.try_clone()?)?);
+        let caches = CacheBudget::new(setup.config.cache_bytes / setup.config.shards.max(1));
         let shard = Shard {
             index: setup.index,
             config: setup.config.clone(),
@@ -142,7 +144,7 @@ impl Shard {
             counters: setup.counters.clone(),
             roster: HashSet::new(),
             sessions: Sessions::default(),
-            streams: Streams::new(setup.wall),
+            streams: Streams::new(setup.wall, caches),
             links: setup.links.clone(),
             handshakes: Handshakes { pool: setup.pool.clone(), outputs: dtls_outputs },
             agents,

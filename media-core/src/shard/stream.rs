@@ -1,7 +1,7 @@
 //! The streams of a shard: who publishes, who watches, and which of them have packets to send.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ahash::RandomState;
 use slab::Slab;
@@ -9,12 +9,14 @@ use slab::Slab;
 use crate::clock::WallClock;
 use crate::egress::{FeedPool, Feeder};
 use crate::spec::{ShardIndex, StreamId};
-use crate::stream::{DeferredRequests, PublishedTrack, Tracks};
+use crate::stream::{CacheBudget, DeferredRequests, PublishedTrack, Tracks};
 
 use super::fan_out::PassState;
 
 /// Streams for which lists have room from the start.
 const ROOM: usize = 64;
+/// Streams whose caches are copied into smaller ones at a time, at a millisecond or two each.
+const MAX_COPIED: usize = 8;
 
 /// A stream inside one shard.
 ///
@@ -40,11 +42,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(now: Instant, id: StreamId, home: ShardIndex, keyframe_request_interval: Duration) -> Stream {
+    pub(super) fn new(now: Instant, id: StreamId, home: ShardIndex, tracks: Tracks) -> Stream {
         Stream {
             id,
             home,
-            tracks: Tracks::new(keyframe_request_interval),
+            tracks,
             published: None,
             publisher: None,
             viewers: Vec::new(),
@@ -77,6 +79,11 @@ impl Stream {
         }
     }
 
+    /// True if nobody reads its caches.
+    fn is_unwatched(&self) -> bool {
+        self.viewers.is_empty() && self.feeder.shards().is_empty()
+    }
+
     /// True if nobody needs it here any more.
     fn is_unused(&self) -> bool {
         self.sessions == 0 && self.feeder.shards().is_empty()
@@ -96,10 +103,12 @@ pub(super) struct Streams {
     pub(super) keyframe_requests: DeferredRequests,
     /// Feeds on their way to other shards.
     pub(super) feeds: FeedPool,
+    /// What the caches of all streams may take.
+    pub(super) caches: CacheBudget,
 }
 
 impl Streams {
-    pub(super) fn new(wall: WallClock) -> Streams {
+    pub(super) fn new(wall: WallClock, caches: CacheBudget) -> Streams {
         Streams {
             slab: Slab::new(),
             by_id: std::collections::HashMap::default(),
@@ -108,6 +117,7 @@ impl Streams {
             lagging: Vec::with_capacity(ROOM),
             keyframe_requests: DeferredRequests::default(),
             feeds: FeedPool::new(wall),
+            caches,
         }
     }
 
@@ -131,6 +141,26 @@ impl Streams {
         }
     }
 
+    /// Where a cache did without memory that it wanted, others give back what is needed least: of streams that nobody watches
+    /// what is older than the latest keyframe, then of these all but the newest packets, then of the others what is older than the
+    /// latest keyframe. Not more than some milliseconds of copying at a time.
+    pub(super) fn save_memory(&mut self) {
+        if !self.caches.take_shortage() {
+            return;
+        }
+        let mut copied = 0;
+        for (unwatched, all) in [(true, false), (true, true), (false, false)] {
+            let candidates = self.slab.iter_mut().filter(|(_, stream)| stream.is_unwatched() == unwatched);
+            // The viewers of a pass in progress are to find what it is about.
+            for (_, stream) in candidates.filter(|(_, stream)| !stream.pass.is_queued()) {
+                if !self.caches.is_tight() || copied == MAX_COPIED {
+                    return;
+                }
+                copied += usize::from(stream.tracks.save_memory(all));
+            }
+        }
+    }
+
     /// A stream has packets for its viewers.
     pub(super) fn enqueue(&mut self, now: Instant, key: usize) {
         if self.slab[key].pass.enqueue(now) {
@@ -141,12 +171,61 @@ impl Streams {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::media::TrackId;
+    use crate::stream::PacketInfo;
+
+    fn stream(id: u64, caches: CacheBudget) -> Stream {
+        Stream::new(Instant::now(), StreamId(id), 0, Tracks::within(caches, Duration::from_millis(500)))
+    }
+
+    /// Two groups of pictures of this many packets.
+    fn fill(stream: &mut Stream, packets: u64) {
+        let arrived = Instant::now();
+        let encoding = stream.tracks.get_or_insert(TrackId::VIDEO).encoding_mut(0).unwrap();
+        for sequence in 0..2 * packets {
+            let (timestamp, keyframe) = (sequence as u32 * 3_000, sequence % packets == 0);
+            let info = PacketInfo { sequence, timestamp, arrived, payload_type: 96, marker: true, keyframe };
+            assert!(encoding.admit(info, &[], &[0; 1_000]));
+        }
+    }
+
+    // M4
+    #[test]
+    fn streams_that_nobody_watches_give_their_memory_first() {
+        let caches = CacheBudget::new(8 << 20);
+        let mut streams = Streams::new(WallClock::now(), caches.clone());
+        for id in 0..3 {
+            let key = streams.find_or_insert(StreamId(id), || stream(id, caches.clone()));
+            fill(&mut streams.slab[key], 1_600);
+        }
+        streams.slab[0].viewers.push(7);
+        let starts = |streams: &Streams| {
+            let start =
+                |key: usize| streams.slab[key].tracks.encoding(TrackId::VIDEO, 0).unwrap().start(Instant::now());
+            [0, 1, 2].map(|key| start(key).is_some())
+        };
+        let before = caches.used();
+        streams.save_memory();
+        assert_eq!(caches.used(), before, "nobody does without");
+        // Another one wants more than is left.
+        let key = streams.find_or_insert(StreamId(3), || stream(3, caches.clone()));
+        fill(&mut streams.slab[key], 1_600);
+        streams.slab[key].viewers.push(8);
+        assert!(caches.used() <= 8 << 20);
+        streams.slab[0].pass.enqueue(Instant::now());
+        streams.save_memory();
+        assert!(!caches.is_tight(), "{} bytes", caches.used());
+        assert!(starts(&streams)[0], "it is watched");
+        assert!(starts(&streams).contains(&false), "others were not");
+    }
 
     #[test]
     fn viewers_that_leave_during_a_pass_make_it_miss_nobody() {
         for leaving in 0..5 {
-            let mut stream = Stream::new(Instant::now(), StreamId(1), 0, Duration::from_millis(500));
+            let mut stream = stream(1, CacheBudget::unlimited());
             stream.viewers = (0..5).collect();
             assert!(stream.begin_pass(Instant::now()));
             stream.pass.next = 2;

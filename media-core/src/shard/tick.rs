@@ -48,6 +48,7 @@ impl Shard {
         self.load.meter.poll(now, &self.load.shared);
         self.report_overload(now);
         self.tick_viewers(now);
+        self.streams.save_memory();
         self.sessions.expire(now);
         for key in 0..self.sessions.slab.capacity() {
             if self.sessions.slab.contains(key) {

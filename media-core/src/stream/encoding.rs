@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::media::MediaKind;
 
 use super::cache::{CachedPacket, PacketCache, PacketInfo};
+use super::cache_budget::CacheBudget;
 use super::stored_numbers::StoredNumbers;
 use super::timeline::Timeline;
 
@@ -16,6 +17,8 @@ const RATE_WINDOW: Duration = Duration::from_secs(1);
 const MIN_RATE_SPAN: Duration = Duration::from_millis(100);
 /// Packets of a frame that stand in front of the one that makes it a keyframe, at most: delimiter, parameter sets and SEI.
 const MAX_LEAD: u64 = 32;
+/// Packets that are left where nobody reads and memory is short.
+const FEW: u64 = 64;
 /// Packets received out of order that wait for the next fan-out pass; more are left to the viewers' NACKs.
 const MAX_OUT_OF_ORDER: usize = 256;
 
@@ -32,6 +35,8 @@ pub struct Encoding {
     out_of_order: Vec<u64>,
     pass: PassWindow,
     keyframe: Option<Keyframe>,
+    /// What came before was given up to save memory.
+    given_up: u64,
     /// Payload bytes received so far.
     bytes: u64,
     rate: Rate,
@@ -83,15 +88,16 @@ struct Keyframe {
 
 impl Encoding {
     /// An encoding of which nothing was received.
-    pub fn new(kind: MediaKind) -> Encoding {
+    pub fn new(kind: MediaKind, budget: CacheBudget) -> Encoding {
         Encoding {
-            cache: PacketCache::new(kind),
+            cache: PacketCache::new(kind, budget),
             timeline: Timeline::new(kind, 90_000),
             stored: StoredNumbers::new(),
             newest: None,
-            out_of_order: Vec::with_capacity(MAX_OUT_OF_ORDER),
-            pass: PassWindow { end: 0, out_of_order: Vec::with_capacity(MAX_OUT_OF_ORDER) },
+            out_of_order: Vec::new(),
+            pass: PassWindow::default(),
             keyframe: None,
+            given_up: 0,
             bytes: 0,
             rate: Rate::default(),
         }
@@ -104,6 +110,11 @@ impl Encoding {
             return false;
         }
         self.stored.fill(info.sequence);
+        if self.out_of_order.capacity() == 0 {
+            // Memory comes with media.
+            self.out_of_order.reserve_exact(MAX_OUT_OF_ORDER);
+            self.pass.out_of_order.reserve_exact(MAX_OUT_OF_ORDER);
+        }
         if is_in_order {
             self.newest = Some((info.timestamp, info.arrived));
         } else if self.out_of_order.len() < MAX_OUT_OF_ORDER {
@@ -211,6 +222,24 @@ impl Encoding {
         self.cache.info(self.end().checked_sub(1)?)
     }
 
+    /// Gives memory back: what is older than the latest keyframe, or where nobody reads (`all`) all but the newest packets.
+    /// False if there is nothing to give. Not during a fan-out pass.
+    pub fn save_memory(&mut self, all: bool) -> bool {
+        let keyframe = self.keyframe.map(|keyframe| keyframe.sequence).filter(|_| !all);
+        let from = keyframe.unwrap_or_else(|| self.end().saturating_sub(FEW)).max(self.given_up);
+        let saves = self.cache.shrink(from, self.end());
+        if saves {
+            self.given_up = from;
+        }
+        saves
+    }
+
+    /// What came before this number was given up to save memory.
+    #[inline]
+    pub fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
     /// The publisher is gone. The next one's first packet goes on from here, and nothing of the old one is sent again.
     pub fn end_publication(&mut self) {
         self.timeline.end_segment();
@@ -300,7 +329,7 @@ mod tests {
     #[test]
     fn a_viewer_can_start_at_the_last_keyframe_if_all_packets_since_then_are_cached() {
         let now = Instant::now();
-        let mut encoding = Encoding::new(MediaKind::Video);
+        let mut encoding = Encoding::new(MediaKind::Video, CacheBudget::unlimited());
         assert_eq!(start(&encoding, now), None);
         for (sequence, keyframe) in [(7, false), (8, true), (9, false), (11, false)] {
             assert!(encoding.admit(info(now, sequence, sequence as u32, keyframe), &[], b"x"));
@@ -320,7 +349,7 @@ mod tests {
     fn a_keyframe_in_several_packets_begins_with_the_first_in_whatever_order_they_come() {
         let now = Instant::now();
         for order in [[3, 4, 5], [4, 3, 5], [5, 4, 3]] {
-            let mut encoding = Encoding::new(MediaKind::Video);
+            let mut encoding = Encoding::new(MediaKind::Video, CacheBudget::unlimited());
             encoding.admit(info(now, 2, 0, true), &[], b"x");
             for sequence in order {
                 // Parameter sets, a keyframe's slice, and the rest of it.
@@ -335,7 +364,9 @@ mod tests {
     #[test]
     fn packets_received_out_of_order_wait_for_the_next_pass() {
         let now = Instant::now();
-        let mut encoding = Encoding::new(MediaKind::Video);
+        let budget = CacheBudget::unlimited();
+        let mut encoding = Encoding::new(MediaKind::Video, budget.clone());
+        assert_eq!((budget.used(), encoding.out_of_order.capacity()), (0, 0), "M4: memory comes with media");
         for sequence in [0, 2, 1] {
             encoding.admit(info(now, sequence, 0, false), &[], b"x");
         }
@@ -351,7 +382,7 @@ mod tests {
     #[test]
     fn the_backlog_that_a_new_shard_is_given_does_not_count_as_a_rate() {
         let start = Instant::now();
-        let mut encoding = Encoding::new(MediaKind::Video);
+        let mut encoding = Encoding::new(MediaKind::Video, CacheBudget::unlimited());
         encoding.measure(start + Duration::from_millis(1_490));
         // A second and a half of 1 Mbit/s.
         for n in 0..150 {
@@ -368,7 +399,7 @@ mod tests {
     #[test]
     fn the_rate_follows_within_some_seconds() {
         let start = Instant::now();
-        let mut encoding = Encoding::new(MediaKind::Video);
+        let mut encoding = Encoding::new(MediaKind::Video, CacheBudget::unlimited());
         let mut sequence = 0;
         for tick in 0..100 {
             let now = start + Duration::from_millis(100 * tick);

@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_types)]
 
 mod cache;
+mod cache_budget;
 mod encoding;
 mod extensions;
 mod keyframe_requests;
@@ -15,6 +16,7 @@ mod timeline;
 mod track;
 
 pub use cache::{CachedPacket, PacketInfo};
+pub use cache_budget::CacheBudget;
 pub use encoding::{Encoding, Standing};
 pub use extensions::{MAX_EXTENSIONS, StoredExtensions, stored_extensions};
 pub use keyframe_requests::{DeferredRequests, KeyframeAnswer, KeyframeRequest, KeyframeRequests, RequestLimit};

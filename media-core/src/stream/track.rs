@@ -7,6 +7,7 @@ use crate::media::{Format, TrackId};
 use crate::rtp::compat::Sent;
 use crate::rtp::profile::FormatInUse;
 
+use super::cache_budget::CacheBudget;
 use super::encoding::{Encoding, Standing};
 use super::keyframe_requests::KeyframeRequests;
 
@@ -68,9 +69,15 @@ pub struct Track {
 }
 
 impl Track {
-    fn new(id: TrackId, keyframe_request_interval: Duration) -> Track {
+    fn new(id: TrackId, keyframe_request_interval: Duration, caches: CacheBudget) -> Track {
         let keyframe_requests = KeyframeRequests::new(keyframe_request_interval);
-        Track { id, clock: None, source: Source::Awaited, keyframe_requests, encodings: vec![Encoding::new(id.kind)] }
+        Track {
+            id,
+            clock: None,
+            source: Source::Awaited,
+            keyframe_requests,
+            encodings: vec![Encoding::new(id.kind, caches)],
+        }
     }
 
     /// An encoding by its position among those of the track, counted from 0.
@@ -107,12 +114,23 @@ impl Track {
 pub struct Tracks {
     tracks: Vec<Track>,
     keyframe_request_interval: Duration,
+    caches: CacheBudget,
 }
 
 impl Tracks {
     /// No tracks yet; at most one keyframe request for each goes to the publisher in `keyframe_request_interval`.
     pub fn new(keyframe_request_interval: Duration) -> Tracks {
-        Tracks { tracks: Vec::new(), keyframe_request_interval }
+        Tracks::within(CacheBudget::unlimited(), keyframe_request_interval)
+    }
+
+    /// Likewise, with caches that share a budget.
+    pub fn within(caches: CacheBudget, keyframe_request_interval: Duration) -> Tracks {
+        Tracks { tracks: Vec::new(), keyframe_request_interval, caches }
+    }
+
+    /// As [`Encoding::save_memory`], of all encodings.
+    pub fn save_memory(&mut self, all: bool) -> bool {
+        self.encodings_mut().fold(false, |saves, encoding| encoding.save_memory(all) | saves)
     }
 
     /// A track by its name.
@@ -124,7 +142,7 @@ impl Tracks {
     /// A track by its name, made if there is none yet. Names come from negotiated sections, of which there are few.
     pub fn get_or_insert(&mut self, id: TrackId) -> &mut Track {
         let index = self.tracks.iter().position(|track| track.id == id).unwrap_or_else(|| {
-            self.tracks.push(Track::new(id, self.keyframe_request_interval));
+            self.tracks.push(Track::new(id, self.keyframe_request_interval, self.caches.clone()));
             self.tracks.len() - 1
         });
         &mut self.tracks[index]

@@ -118,6 +118,7 @@ fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
         return refuse(format!("reserved_percent: bad value {value}\n  allowed: 0 to 100"));
     }
     for (key, value) in [
+        ("cache_memory", settings.cache_memory as usize),
         ("max_sessions", settings.max_sessions),
         ("max_connections", settings.max_connections),
         ("max_connections_per_address", settings.max_connections_per_address),
@@ -190,6 +191,7 @@ fn core_config(
         media_port: settings.media_port,
         public_addresses,
         handshake_threads,
+        cache_bytes: (settings.cache_memory.min(1 << 20) as usize) << 20,
         ice_timeout: settings.ice_timeout.0,
         dtls_timeout: settings.dtls_timeout.0,
         liveness_timeout: settings.liveness_timeout.0,

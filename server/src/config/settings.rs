@@ -233,6 +233,10 @@ settings! {
         /// Threads that run DTLS handshakes, at nice 10 so that running media comes first. 0: one per two CPUs.
         handshake_threads: usize = 0, "SLUICE_HANDSHAKE_THREADS", "N",
             "0 to 64";
+        /// Memory for the packets of all streams since their last keyframes, in MiB; every shard has the same share. A stream of
+        /// 2.5 Mbit/s with a keyframe every 2 s takes 1, one of 6 Mbit/s with one every 10 s takes 8, on each shard with viewers.
+        cache_memory: u64 = (CoreConfig::default().cache_bytes >> 20) as u64, "SLUICE_CACHE_MEMORY", "MIB",
+            "1 to 1048576";
         /// RTP that a publisher may send, in bit/s, retransmissions included. What is beyond is dropped, and the publisher is told.
         /// 0: no limit.
         publisher_bitrate: u64 = SignalingConfig::default().publisher_limits.bits_per_second.unwrap_or(0),

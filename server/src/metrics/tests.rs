@@ -9,7 +9,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
 fn snapshot(rtp_received: u64) -> ShardSnapshot {
     let mut counters = ShardCounters { rtp_received, ..ShardCounters::default() };
     counters.drop(DropReason::NoKeys);
-    ShardSnapshot { shard: 1, busy: 0.25, counters, sessions: Vec::new() }
+    ShardSnapshot { shard: 1, busy: 0.25, cache_bytes: 4096, counters, sessions: Vec::new() }
 }
 
 #[test]

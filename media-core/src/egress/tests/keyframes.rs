@@ -93,3 +93,37 @@ fn a_viewer_that_lost_its_place_does_not_go_back_to_the_keyframe_that_it_had() {
     admit(&mut published, 32, 62, true);
     assert_eq!(sent(&mut viewer, &mut receiver, &mut published, 62), [31, 32]);
 }
+
+// M4: the cache shrinks under a viewer that lags.
+#[test]
+fn a_viewer_whose_packets_were_given_up_goes_on_at_the_keyframe_without_a_gap() {
+    let (mut viewer, mut receiver) = viewer(Some(101));
+    let mut published = Published::new();
+    // Large packets, and a path that takes few of them.
+    let packet = |sequence: u64| PacketInfo {
+        sequence,
+        timestamp: sequence as u32 * 18,
+        arrived: published.start + Duration::from_micros(200 * sequence),
+        payload_type: 96,
+        marker: true,
+        keyframe: [0, 600].contains(&sequence),
+    };
+    let packets: Vec<PacketInfo> = (0..700).map(packet).collect();
+    viewer.congestion_mut().on_remb(published.start, 1_000_000, 500_000);
+    let mut first = Vec::new();
+    for &info in &packets {
+        assert!(published.encoding(TrackId::VIDEO).admit(info, &[], &[info.sequence as u8; 1_200]));
+        if [0, 699].contains(&info.sequence) {
+            first.extend(shown(&mut receiver, published.serve(info.arrived, &mut viewer, false).1));
+        }
+    }
+    let now = packets[699].arrived;
+    assert!(!first.is_empty() && first.len() < 600, "{} packets", first.len());
+    published.tracks.begin_pass();
+    assert!(published.encoding(TrackId::VIDEO).save_memory(false));
+    let dropped = viewer.sent().dropped;
+    let next = shown(&mut receiver, published.serve(now + Duration::from_millis(30), &mut viewer, false).1);
+    assert_eq!(next[0], (first.len() as u16, 600_u64 as u8), "the keyframe, under the next number");
+    assert!(viewer.sent().dropped > dropped);
+    assert!(!video(&mut viewer).awaits_keyframe());
+}

@@ -322,7 +322,7 @@ impl World {
 
     /// Something that an encoder or its network does now and then.
     fn disturb_publisher(&mut self) {
-        match self.random.random_range(0..8) {
+        match self.random.random_range(0..9) {
             0 => self.publish(),
             1 => self.video.ssrc += 1,
             2 => self.video.number = self.random.random(),
@@ -330,6 +330,11 @@ impl World {
             4 => self.video.timestamp = self.random.random(),
             5 => self.video.timestamp = self.video.timestamp.wrapping_add(100 * 90_000),
             6 => self.video.payload_type = if self.video.payload_type == 96 { 98 } else { 96 },
+            7 => {
+                let all = self.random.random_ratio(1, 4);
+                let tracks = if self.random.random() { &mut self.home } else { &mut self.away };
+                tracks.save_memory(all);
+            }
             _ => self.until_keyframe = 0,
         }
     }
