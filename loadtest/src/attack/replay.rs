@@ -12,7 +12,7 @@ const MOST: u32 = 1000;
 
 pub(super) fn start(target: &Target) -> Result<Flood, AttackError> {
     let mut checks = Vec::new();
-    for (index, victim) in target.victims.iter().take(VICTIMS).enumerate() {
+    for (index, victim) in target.victims().iter().take(VICTIMS).enumerate() {
         let mut transaction = *b"held back...";
         transaction[11] = index as u8;
         checks.push((victim.to, bare_check(&victim.local, &victim.remote, transaction)?));

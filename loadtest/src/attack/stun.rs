@@ -11,7 +11,8 @@ use crate::client::binding_request;
 const HEADER: usize = 20;
 
 pub(super) fn start(target: &Target) -> Result<Flood, AttackError> {
-    let known = target.victims.iter().map(|victim| format!("{}:{}", victim.remote.ufrag, victim.local.ufrag));
+    let victims = target.victims();
+    let known = victims.iter().map(|victim| format!("{}:{}", victim.remote.ufrag, victim.local.ufrag));
     let unknown = ["", ":", "abcd:efgh", "a\u{0}b:c"].map(str::to_owned);
     let usernames = known.chain(unknown).chain([format!("{}:x", "y".repeat(512))]);
     // Wrong, as nobody but the two ends knows the password.

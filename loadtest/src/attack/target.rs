@@ -1,6 +1,7 @@
 //! What is attacked, and from where.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use media_core::IceCredentials;
@@ -58,7 +59,8 @@ pub(crate) struct Target {
     pub(crate) own: usize,
     /// The server's addresses for media.
     pub(crate) media: Vec<SocketAddr>,
-    pub(crate) victims: Vec<Victim>,
+    /// Honest viewers that are there now; whoever runs the test keeps it so.
+    pub(crate) victims: Arc<Mutex<Vec<Victim>>>,
     pub(crate) identity: Identity,
     /// Datagrams a second.
     pub(crate) datagrams: u32,
@@ -69,6 +71,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Honest viewers.
+    pub(super) fn victims(&self) -> Vec<Victim> {
+        self.victims.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The URL of the honest stream 0, for viewers.
     pub(super) fn watched(&self) -> Result<String, AttackError> {
         let template = self.whep.as_deref().ok_or(AttackError::Needs("--whep"))?;

@@ -91,9 +91,9 @@ fn count(value: &Value) -> Option<u64> {
 pub struct MemoryTrend {
     /// Seconds between both.
     pub seconds: f64,
-    /// The mean of a minute from when it was to be flat, in bytes.
+    /// The mean of a minute, or of all attacks' turns, from when it was to be flat, in bytes.
     pub from_bytes: f64,
-    /// The mean of the last minute, in bytes.
+    /// The mean of the last of them, in bytes.
     pub to_bytes: f64,
     /// What it grew by: 0.01 is 1 %.
     pub growth: f64,

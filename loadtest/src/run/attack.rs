@@ -1,6 +1,7 @@
 //! Attacks beside honest viewers, and what they cost them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::pace::Pace;
@@ -105,12 +106,6 @@ pub(super) fn target(stage: &Stage<'_>, options: &AttackOptions) -> Result<Targe
     let Plan { whip, whep, token, publishers, .. } = stage.plan.clone();
     let media = stage.fleet.media_addresses();
     options.permitted_media(&media)?;
-    let victims = stage.fleet.viewers.iter().filter_map(|viewer| {
-        let viewer = viewer.viewer();
-        let answer = viewer.answer();
-        let to = answer.candidates.first()?.address;
-        Some(Victim { local: viewer.ice().clone(), remote: answer.ice.clone(), to })
-    });
     let share = if options.together { options.attacks.len().max(1) } else { 1 };
     Ok(Target {
         whip,
@@ -119,12 +114,23 @@ pub(super) fn target(stage: &Stage<'_>, options: &AttackOptions) -> Result<Targe
         admin: options.admin.clone(),
         own: publishers.max(1),
         media,
-        victims: victims.collect(),
+        victims: Arc::new(Mutex::new(victims(stage))),
         identity: stage.fleet.identity().clone(),
         datagrams: (options.datagrams / share as u32).max(1),
         requests: (options.requests / share as u32).max(1),
         connections: options.connections / share,
     })
+}
+
+/// The honest viewers, as somebody on their paths knows them.
+pub(super) fn victims(stage: &Stage<'_>) -> Vec<Victim> {
+    let victims = stage.fleet.viewers.iter().filter_map(|viewer| {
+        let viewer = viewer.viewer();
+        let answer = viewer.answer();
+        let to = answer.candidates.first()?.address;
+        Some(Victim { local: viewer.ice().clone(), remote: answer.ice.clone(), to })
+    });
+    victims.collect()
 }
 
 /// One turn: its attacks at once, and honest newcomers in the middle of it. Also the clients that it left without a session.

@@ -1,15 +1,17 @@
 //! Soak: viewers and publishers come and go, and then nothing may be left of them.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 
-use super::attack::target;
+use super::attack::{target, victims};
 use super::pace::Pace;
 use super::rotation::{Rotation, Scrapes};
 use super::stage::{SETTLE, Stage};
+use crate::attack::Victim;
 use crate::client::{ClientError, Publisher};
 use crate::fleet::narrow::NarrowPaths;
 use crate::fleet::viewer::{FleetViewer, LeftViewer};
@@ -21,8 +23,10 @@ use crate::report::outcome::Outcome;
 /// Joins, leaves and restarts in progress at one time; a server that is slower is not hurried.
 const MAX_IN_PROGRESS: usize = 256;
 
-/// The memory at a moment is the mean of so many seconds.
+/// The memory at a moment is the mean of so many seconds, or of all attacks' turns, as each of them leaves its own for a while.
 const MEMORY_WINDOW: f64 = 60.0;
+/// Attackers know those viewers that were there so long ago.
+const VICTIMS_INTERVAL: Duration = Duration::from_secs(1);
 /// Of the stream's bit rate an impaired path carries this part, and it loses so many of 100 datagrams.
 const IMPAIRED_SHARE: f64 = 0.7;
 const IMPAIRED_LOSS: f64 = 2.0;
@@ -50,19 +54,21 @@ pub(super) async fn soak(stage: &mut Stage<'_>, options: &SoakOptions) -> Result
         }
     }
     join_all(stage).await;
+    let victims = target.as_ref().map(|target| Arc::clone(&target.victims));
     let rotation = options
         .attack
         .as_ref()
         .zip(target)
         .map(|(attack, target)| Rotation::start(attack.attacks.clone(), attack.each, target));
     let scrapes = admin.map(|admin| Scrapes::start(admin.to_owned()));
+    let turns = options.attack.as_ref().map_or(0.0, |attack| attack.each.as_secs_f64() * attack.attacks.len() as f64);
+    let window = turns.max(MEMORY_WINDOW);
     stage.monitor.begin("churn");
     let from = stage.fleet.begun().elapsed().as_secs_f64();
-    let churn = Churn::new(stage, options).run(stage).await;
+    let churn = Churn::new(stage, options, victims).run(stage).await;
     let until = stage.fleet.begun().elapsed().as_secs_f64();
     stage.phases.extend(stage.monitor.end());
-    let memory =
-        MemoryTrend::of(&stage.monitor.series(), from + options.flat_after.as_secs_f64(), until, MEMORY_WINDOW);
+    let memory = MemoryTrend::of(&stage.monitor.series(), from + options.flat_after.as_secs_f64(), until, window);
     let attacks = match rotation {
         Some(rotation) => Some(rotation.end().await),
         None => None,
@@ -108,6 +114,9 @@ struct Churn {
     vanished: u64,
     impaired: u64,
     random: SmallRng,
+    /// What attackers know of the viewers, and when it was brought up to date.
+    victims: Option<Arc<Mutex<Vec<Victim>>>>,
+    victims_at: Instant,
     in_progress: JoinSet<Event>,
 }
 
@@ -132,7 +141,7 @@ enum Event {
 }
 
 impl Churn {
-    fn new(stage: &Stage<'_>, soak: &SoakOptions) -> Churn {
+    fn new(stage: &Stage<'_>, soak: &SoakOptions, victims: Option<Arc<Mutex<Vec<Victim>>>>) -> Churn {
         let begun = Instant::now();
         Churn {
             begun,
@@ -145,6 +154,8 @@ impl Churn {
             vanished: 0,
             impaired: 0,
             random: SmallRng::seed_from_u64(0x736f_616b),
+            victims,
+            victims_at: begun,
             in_progress: JoinSet::new(),
         }
     }
@@ -161,6 +172,7 @@ impl Churn {
             if self.in_progress.len() >= MAX_IN_PROGRESS {
                 continue;
             }
+            self.show_victims(stage);
             self.replace_viewer(stage);
             self.restart_publisher(stage);
         }
@@ -168,6 +180,18 @@ impl Churn {
             take(stage, event.unwrap_or(Event::Lost));
         }
         Churned { restarts: self.restarts, vanished: self.vanished, impaired: self.impaired }
+    }
+
+    /// Lets attackers know the viewers that are there now.
+    fn show_victims(&mut self, stage: &Stage<'_>) {
+        if let Some(known) = &self.victims
+            && self.victims_at.elapsed() >= VICTIMS_INTERVAL
+        {
+            self.victims_at = Instant::now();
+            // Those who joined last stay for longest.
+            let now = victims(stage).into_iter().rev().collect();
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        }
     }
 
     /// The oldest viewer leaves, and another joins.
