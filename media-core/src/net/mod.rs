@@ -9,6 +9,7 @@ mod buffers;
 mod gro;
 mod outbound;
 mod receive;
+mod segmentation;
 mod send;
 mod slots;
 mod socket;

@@ -5,9 +5,11 @@ use std::io;
 use std::mem;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::time::Instant;
 
 use super::TransportTuple;
 use super::address::{RawAddress, pktinfo_v6};
+use super::segmentation::Segmentation;
 use crate::srtp::ALIGNMENT;
 
 /// Bytes of the buffer, at least 40 datagrams: more would delay the first of them, and fall out of the processor's cache
@@ -20,8 +22,6 @@ const MAX_SEGMENTS: usize = 64;
 /// Larger datagrams travel alone: where a segment does not fit the path's MTU the kernel refuses the whole message, and
 /// 1452 bytes fit an Ethernet frame in IPv6.
 const MAX_SEGMENT: usize = 1452;
-/// So many refused messages in a row, and none that passed, mean that segmentation does not work here at all.
-const MAX_REFUSALS: u32 = 16;
 /// Largest UDP payload of one message, segments together.
 const MAX_MESSAGE: usize = 65_507;
 /// Room for a UDP_SEGMENT and a packet-info control message.
@@ -63,10 +63,7 @@ pub struct SendBatch {
     used: usize,
     runs: Vec<Run>,
     ipv6: bool,
-    /// Off for good once the kernel or the device refused UDP_SEGMENT.
-    segmentation: bool,
-    /// Messages of several segments that were refused since the last one that passed.
-    refusals: u32,
+    segmentation: Segmentation,
     names: Box<[RawAddress]>,
     controls: Box<[Control]>,
     iovecs: Box<[libc::iovec]>,
@@ -85,8 +82,7 @@ impl SendBatch {
             used: 0,
             runs: Vec::with_capacity(BUFFER / 64),
             ipv6: ipv6_socket,
-            segmentation: true,
-            refusals: 0,
+            segmentation: Segmentation::default(),
             names: vec![RawAddress::zeroed(); MESSAGES].into_boxed_slice(),
             controls: vec![Control([0; CONTROL]); MESSAGES].into_boxed_slice(),
             iovecs: vec![iovec; MESSAGES].into_boxed_slice(),
@@ -126,7 +122,7 @@ impl SendBatch {
         if length == 0 {
             return;
         }
-        if self.segmentation
+        if !self.segmentation.is_paused()
             && let Some(run) = self.runs.last_mut()
             && run.tuple == tuple
             // A shorter datagram has closed the run.
@@ -185,6 +181,10 @@ impl SendBatch {
     pub(super) fn flush(&mut self, fd: RawFd) -> SendReport {
         let mut report = SendReport::default();
         let mut next = 0;
+        if !self.segmentation.is_whole() {
+            self.segmentation.poll(Instant::now());
+            self.split_refused();
+        }
         while next < self.runs.len() {
             let count = self.prepare(next);
             // SAFETY: the first `count` headers were just pointed at buffers that `self` owns.
@@ -193,7 +193,7 @@ impl SendBatch {
             if let Ok(sent) = usize::try_from(sent) {
                 for run in &self.runs[next..next + sent] {
                     if run.count > 1 {
-                        self.refusals = 0;
+                        self.segmentation.on_passed();
                     }
                     report.sent += run.count as u64;
                     report.bytes += run.length as u64;
@@ -206,13 +206,12 @@ impl SendBatch {
             let refused = self.runs[next];
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
-                // The device cannot do it.
-                Some(libc::EIO | libc::EOPNOTSUPP) if refused.count > 1 => self.stop_segmentation(next, &error),
-                // Usually the MTU of this one path is smaller than the segments: its datagrams leave one by one.
-                Some(libc::EINVAL | libc::EMSGSIZE) if refused.count > 1 => {
-                    self.refusals += 1;
-                    if self.refusals >= MAX_REFUSALS {
-                        self.stop_segmentation(next, &error);
+                // The MTU of this one path is smaller than the segments, or its device or tunnel cannot cut them: its datagrams
+                // leave one by one.
+                Some(libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::EOPNOTSUPP) if refused.count > 1 => {
+                    if self.segmentation.on_refused(Instant::now(), refused.tuple.remote) {
+                        tracing::warn!(%error, "UDP segmentation is refused by all; datagrams leave one by one for a minute");
+                        self.split_runs(next, self.runs.len());
                     } else {
                         self.split_runs(next, next + 1);
                     }
@@ -254,10 +253,14 @@ impl SendBatch {
         runs.len()
     }
 
-    fn stop_segmentation(&mut self, next: usize, error: &io::Error) {
-        tracing::warn!(%error, "UDP segmentation is refused here; datagrams leave one by one from now on");
-        self.segmentation = false;
-        self.split_runs(next, self.runs.len());
+    /// Splits the runs to those who refused one of late.
+    fn split_refused(&mut self) {
+        for index in (0..self.runs.len()).rev() {
+            let run = self.runs[index];
+            if run.count > 1 && self.segmentation.splits(run.tuple.remote) {
+                self.split_runs(index, index + 1);
+            }
+        }
     }
 
     /// Turns the runs from `first` to before `end` into single datagrams.
@@ -431,12 +434,35 @@ mod tests {
         for size in [500, 500, 120] {
             batch.push(tuple, &vec![7; size]);
         }
-        batch.segmentation = false;
-        batch.split_runs(0, batch.runs.len());
+        let refused = batch.segmentation.on_refused(Instant::now(), tuple.remote);
+        assert!(!refused);
         let report = socket.send(&mut batch);
         assert_eq!((report.sent, report.segmented), (3, 0));
         let sizes: Vec<usize> = receive_all(&peer, 3).iter().map(Vec::len).collect();
         assert_eq!(sizes, [500, 500, 120]);
+    }
+
+    // The finding "one viewer's small MTU turns segmentation off for all for ever".
+    #[tokio::test]
+    async fn a_peer_that_refused_a_run_gets_single_datagrams_and_the_others_runs() {
+        let socket = MediaSocket::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let socket = MediaSocket::register(socket).unwrap();
+        let peers: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let mut batch = SendBatch::new(false);
+        let refused = peers[1].local_addr().unwrap();
+        for _ in 0..100 {
+            assert!(!batch.segmentation.on_refused(Instant::now(), refused));
+        }
+        for peer in &peers {
+            for size in [500, 500, 120] {
+                batch.push(TransportTuple::udp(peer.local_addr().unwrap(), None), &vec![7; size]);
+            }
+        }
+        let report = socket.send(&mut batch);
+        assert_eq!((report.sent, report.segmented), (9, 2));
+        for peer in &peers {
+            assert_eq!(receive_all(peer, 3).iter().map(Vec::len).collect::<Vec<_>>(), [500, 500, 120]);
+        }
     }
 
     // What one peer sends or one path takes decides nothing for the others.
