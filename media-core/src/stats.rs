@@ -75,6 +75,8 @@ pub struct ShardCounters {
     pub receive_calls: u64,
     /// Datagrams that the socket took.
     pub datagrams_sent: u64,
+    /// Calls of recvmmsg that failed.
+    pub receive_errors: u64,
     /// Bytes of those (UDP payload).
     pub bytes_sent: u64,
     /// Calls of sendmmsg.

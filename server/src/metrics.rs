@@ -37,6 +37,7 @@ const SHARD_COUNTERS: &[ShardCounter] = &[
     ("datagrams_received_total", "UDP datagrams that came in.", |c| c.datagrams_received),
     ("received_bytes_total", "UDP payload bytes that came in.", |c| c.bytes_received),
     ("receive_calls_total", "Calls of recvmmsg that returned something.", |c| c.receive_calls),
+    ("receive_errors_total", "Calls of recvmmsg that failed.", |c| c.receive_errors),
     ("datagrams_sent_total", "UDP datagrams that the socket took.", |c| c.datagrams_sent),
     ("sent_bytes_total", "UDP payload bytes that the socket took.", |c| c.bytes_sent),
     ("send_calls_total", "Calls of sendmmsg.", |c| c.send_calls),

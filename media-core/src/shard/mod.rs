@@ -12,6 +12,7 @@ mod fan_out;
 mod formats;
 mod mailbox;
 mod messages;
+mod receive_errors;
 mod restart;
 mod sessions;
 #[cfg(feature = "fuzzing")]
@@ -44,6 +45,7 @@ use crate::spec::{SessionId, ShardIndex};
 use crate::stats::{DropReason, ShardCounters};
 use crate::stream::CacheBudget;
 
+use receive_errors::ReceiveErrors;
 use sessions::Sessions;
 use stream::Streams;
 use tick::OverloadReport;
@@ -84,6 +86,7 @@ pub(crate) struct Shard {
     /// Of its socket.
     local_address: SocketAddr,
     outbound: Outbound,
+    receive_errors: ReceiveErrors,
     counters: ShardCounters,
     /// Sessions that control opened and was not told the end of.
     roster: HashSet<SessionId>,
@@ -141,6 +144,7 @@ impl Shard {
             wall: setup.wall,
             local_address: socket.address(),
             outbound: Outbound::new(socket.clone()),
+            receive_errors: ReceiveErrors::default(),
             counters: setup.counters.clone(),
             roster: HashSet::new(),
             sessions: Sessions::default(),
@@ -190,12 +194,15 @@ impl Shard {
         while running || self.sessions.has_pending_close_notify() {
             let (mut goes_on, mut busy) = (true, false);
             tokio::select! {
-                ready = socket.readable() => {
+                ready = socket.readable(), if self.receive_errors.pause().is_none() => {
                     // A session that control opened before its peer could know of it must be there for the first check.
                     (goes_on, busy) = self.on_messages(inbox, None);
                     if ready.is_ok() {
                         busy |= self.receive(socket, &mut received);
                     }
+                }
+                () = until(self.receive_errors.pause()), if self.receive_errors.pause().is_some() => {
+                    self.receive_errors.resume();
                 }
                 Some(message) = inbox.recv() => (goes_on, busy) = self.on_messages(inbox, Some(message)),
                 Some(output) = dtls.recv() => {
@@ -223,13 +230,28 @@ impl Shard {
     }
 }
 
+/// Waits for a moment, if there is one to wait for.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Shard {
     /// Takes what the socket has, batch by batch, and forwards each batch at once; while a fan-out pass is in progress they
     /// are only taken: checks and RTCP queue after media in the socket, which has to be emptied. True if there may be more.
     fn receive(&mut self, socket: &MediaSocket, received: &mut ReceiveBatch) -> bool {
         let in_progress = !self.streams.due.is_empty();
         for _ in 0..RECEIVE_ROUNDS {
-            let Ok(count) = socket.receive(received) else { return false };
+            let count = match socket.receive(received) {
+                Ok(count) => count,
+                Err(error) => {
+                    self.on_receive_error(&error);
+                    return false;
+                }
+            };
+            self.receive_errors.clear();
             self.counters.receive_calls += 1;
             self.counters.datagrams_received += count as u64;
             let now = Instant::now();
@@ -248,6 +270,17 @@ impl Shard {
             }
         }
         true
+    }
+
+    /// The socket has nothing, or cannot be read.
+    fn on_receive_error(&mut self, error: &std::io::Error) {
+        if receive_errors::is_passing(error) {
+            return;
+        }
+        self.counters.receive_errors += 1;
+        if self.receive_errors.note(Instant::now()) {
+            tracing::error!(shard = self.index, %error, "the media socket cannot be read; it is tried again up to every 100 ms");
+        }
     }
 
     /// Counts a datagram that was dropped, and notes it for the ledger of the session that it came from.
