@@ -9,7 +9,7 @@ mod session;
 use std::time::{Duration, Instant};
 
 use crate::demux::classify;
-use crate::ice::{self, IceLite, IceOutput, candidate_ufrag, parse_candidate};
+use crate::ice::{self, IceLite, IceOutput, OwnChecks, candidate_ufrag, parse_candidate};
 use crate::media::{Codec, Format};
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter};
@@ -76,7 +76,7 @@ pub fn candidate(data: &[u8]) {
 pub fn stun(data: &[u8]) {
     let local = IceCredentials { ufrag: "evtj".into(), pwd: "VOkJxbRl1RmTxUk/WvJxBt".into() };
     let remote = IceCredentials { ufrag: "h6vY".into(), pwd: String::new() };
-    let mut lite = IceLite::new(local, remote);
+    let mut lite = IceLite::new(local, remote, OwnChecks::Beside);
     let mut out = Vec::new();
     let now = Instant::now();
     for port in [5000, 5001] {

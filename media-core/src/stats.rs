@@ -26,6 +26,8 @@ pub enum DropReason {
     StunIntegrity,
     /// More STUN than a session may send.
     StunRate,
+    /// STUN of a transaction that had come from another address before.
+    StunReplay,
     /// DTLS or SRTP from an address without a valid connectivity check.
     UnvalidatedAddress,
     /// More DTLS than a session may send.
@@ -73,10 +75,10 @@ pub struct ShardCounters {
     pub bytes_received: u64,
     /// Calls of recvmmsg that returned something.
     pub receive_calls: u64,
-    /// Datagrams that the socket took.
-    pub datagrams_sent: u64,
     /// Calls of recvmmsg that failed.
     pub receive_errors: u64,
+    /// Datagrams that the socket took.
+    pub datagrams_sent: u64,
     /// Bytes of those (UDP payload).
     pub bytes_sent: u64,
     /// Calls of sendmmsg.
@@ -114,6 +116,8 @@ pub struct ShardCounters {
     pub keyframes_unavailable: u64,
     /// Valid connectivity checks answered.
     pub stun_checks_answered: u64,
+    /// Datagrams that were not sent: their address had not shown yet that it receives, and had sent less than it would have got.
+    pub unproven_withheld: u64,
     /// Completed handshakes.
     pub handshakes_completed: u64,
     /// Batches handed to other shards.

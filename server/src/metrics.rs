@@ -62,6 +62,9 @@ const SHARD_COUNTERS: &[ShardCounter] = &[
         |c| c.keyframes_unavailable,
     ),
     ("stun_checks_answered_total", "Valid connectivity checks answered.", |c| c.stun_checks_answered),
+    ("unproven_withheld_total", "Datagrams withheld from addresses that had not shown that they receive.", |c| {
+        c.unproven_withheld
+    }),
     ("dtls_handshakes_completed_total", "DTLS handshakes completed.", |c| c.handshakes_completed),
     ("batches_handed_over_total", "Batches of packets handed to other shards.", |c| c.batches_handed_over),
     ("batches_refused_total", "Batches of packets that another shard's full queue refused.", |c| c.batches_refused),

@@ -1,9 +1,11 @@
-//! The simplest connectivity checks that a client can make (RFC 8445 §7.2.2): FFmpeg's, and those from a new address.
+//! The simplest connectivity checks that a client can make and answer (RFC 8445 §7.2.2, §7.3): FFmpeg's, and those from a new
+//! address.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use media_core::IceCredentials;
+use media_core::internals::ice::peek_ufrag;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
@@ -18,6 +20,7 @@ const FINGERPRINT: usize = 8;
 /// Types of attributes (RFC 8489 §18.3, RFC 8445 §16.1).
 const USERNAME: u16 = 0x0006;
 const USE_CANDIDATE: u16 = 0x0025;
+const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 
 /// A Binding request with USERNAME, USE-CANDIDATE, MESSAGE-INTEGRITY and FINGERPRINT only, written byte by byte (RFC 8489).
 ///
@@ -52,19 +55,54 @@ pub fn binding_request(
         message.resize(message.len().next_multiple_of(4), 0);
     }
 
+    sign(&mut message, password).map_err(crypto)?;
+    Ok(message)
+}
+
+/// The success response to a Binding request that names `local`, which it does not authenticate; `None` for anything else
+/// (RFC 8445 §7.3.1.2).
+///
+/// # Errors
+/// [`ClientError::Crypto`] if OpenSSL refuses the password as a key.
+pub(super) fn bare_answer(
+    local: &IceCredentials,
+    source: SocketAddr,
+    request: &[u8],
+) -> Result<Option<Vec<u8>>, ClientError> {
+    let crypto = |error: openssl::error::ErrorStack| ClientError::Crypto(error.to_string());
+    if peek_ufrag(request) != Some(&local.ufrag) {
+        return Ok(None);
+    }
+    let Some(ids) = request.get(4..HEADER) else { return Ok(None) };
+    let mut message = vec![0x01, 0x01, 0, 0];
+    message.extend_from_slice(ids);
+    let (family, ip) = match source.ip() {
+        IpAddr::V4(ip) => (1, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (2, ip.octets().to_vec()),
+    };
+    message.extend_from_slice(&XOR_MAPPED_ADDRESS.to_be_bytes());
+    message.extend_from_slice(&[0, (4 + ip.len()) as u8, 0, family]);
+    // Port and address are masked by the magic cookie and the transaction id (RFC 8489 §14.2).
+    message.extend(source.port().to_be_bytes().iter().zip(ids).map(|(byte, mask)| byte ^ mask));
+    message.extend(ip.iter().zip(ids).map(|(byte, mask)| byte ^ mask));
+    sign(&mut message, &local.pwd).map_err(crypto)?;
+    Ok(Some(message))
+}
+
+/// Adds MESSAGE-INTEGRITY and FINGERPRINT.
+fn sign(message: &mut Vec<u8>, password: &str) -> Result<(), openssl::error::ErrorStack> {
     // Each sum counts itself into the header's length, and what follows it not.
-    set_length(&mut message, INTEGRITY);
-    let key = PKey::hmac(password.as_bytes()).map_err(crypto)?;
-    let mut signer = Signer::new(MessageDigest::sha1(), &key).map_err(crypto)?;
-    let integrity = signer.sign_oneshot_to_vec(&message).map_err(crypto)?;
+    set_length(message, INTEGRITY);
+    let key = PKey::hmac(password.as_bytes())?;
+    let integrity = Signer::new(MessageDigest::sha1(), &key)?.sign_oneshot_to_vec(message)?;
     message.extend_from_slice(&[0x00, 0x08, 0, 20]);
     message.extend_from_slice(&integrity);
 
-    set_length(&mut message, FINGERPRINT);
-    let fingerprint = crc32fast::hash(&message) ^ 0x5354_554e;
+    set_length(message, FINGERPRINT);
+    let fingerprint = crc32fast::hash(message) ^ 0x5354_554e;
     message.extend_from_slice(&[0x80, 0x28, 0, 4]);
     message.extend_from_slice(&fingerprint.to_be_bytes());
-    Ok(message)
+    Ok(())
 }
 
 fn set_length(message: &mut [u8], more: usize) {
@@ -114,27 +152,40 @@ impl BareChecks {
 
 #[cfg(test)]
 mod tests {
-    use media_core::internals::ice::{IceLite, IceOutput};
+    use media_core::internals::ice::{IceLite, IceOutput, OwnChecks, is_request, random_credentials};
 
     use super::*;
 
     #[test]
     fn a_server_takes_the_check_for_valid_and_its_answer_is_known() {
-        let (client, server) =
-            (media_core::internals::ice::random_credentials(), media_core::internals::ice::random_credentials());
+        let (client, server) = (random_credentials(), random_credentials());
         let now = Instant::now();
-        let to = "192.0.2.1:50000".parse().unwrap();
+        let (here, to): (SocketAddr, _) = ("192.0.2.9:4000".parse().unwrap(), "192.0.2.1:50000".parse().unwrap());
         let mut checks = BareChecks::new(now, to, client.clone(), server.clone());
         let check = checks.poll(now).unwrap().unwrap();
         assert_eq!(checks.poll(now).unwrap(), None, "not before the interval is over");
-        let mut lite = IceLite::new(server, client);
+        let mut lite = IceLite::new(server, client.clone(), OwnChecks::First);
         let mut out = Vec::new();
-        lite.handle(now, "192.0.2.9:4000".parse().unwrap(), &check, &mut out);
-        let answered = out.iter().any(|output| match output {
-            IceOutput::Transmit { datagram, .. } => checks.is_answer(to, datagram),
-            _ => false,
-        });
-        assert!(answered, "{out:?}");
-        assert!(out.iter().any(|output| matches!(output, IceOutput::Selected(_))), "{out:?}");
+        // It is answered once the server has asked back, and that answer is understood.
+        for _ in 0..3 {
+            lite.handle(now, here, &check, &mut out);
+        }
+        let sent: Vec<Vec<u8>> = out
+            .iter()
+            .filter_map(|output| match output {
+                IceOutput::Transmit { datagram, .. } => Some(datagram.clone()),
+                _ => None,
+            })
+            .collect();
+        assert!(sent.iter().any(|datagram| checks.is_answer(to, datagram)), "{out:?}");
+        let asked = sent.iter().find(|datagram| is_request(datagram)).unwrap();
+        for source in [to, "[2001:db8::1]:50000".parse().unwrap()] {
+            let mut selected = Vec::new();
+            let answer = bare_answer(&client, source, asked).unwrap().unwrap();
+            lite.handle(now, here, &answer, &mut selected);
+            assert!(source != to || selected.contains(&IceOutput::Selected(here)), "{selected:?}");
+            assert!(!selected.iter().any(|output| matches!(output, IceOutput::CheckRefused(_))), "{selected:?}");
+        }
+        assert_eq!(bare_answer(&random_credentials(), to, asked).unwrap(), None);
     }
 }

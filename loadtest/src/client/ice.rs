@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use media_core::internals::ice::{AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, IceOutput};
+use media_core::internals::ice::{
+    AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, IceOutput, OwnChecks, is_request,
+};
 use media_core::{IceCredentials, RemoteCandidate, SessionId};
 use tokio::sync::mpsc;
 
-use super::bare_check::BareChecks;
+use super::bare_check::{BareChecks, bare_answer};
 use super::error::ClientError;
 
 /// How often checks are repeated: a client in a hurry, since its connect time is measured.
@@ -51,7 +53,11 @@ impl Ice {
                 remote_candidates: candidates,
                 local_address,
                 transmit: agent_in.clone(),
-                options: AgentOptions { check_interval: CHECK_INTERVAL, ..AgentOptions::default() },
+                options: AgentOptions {
+                    check_interval: CHECK_INTERVAL,
+                    own_checks: OwnChecks::None,
+                    ..AgentOptions::default()
+                },
             })
         });
         Ice { agent, agent_out, _agent_in: agent_in, bare: None, credentials, server, pending: Vec::new() }
@@ -88,6 +94,12 @@ impl Ice {
         if let Some(checks) = self.bare.take_if(|checks| checks.is_answer(source, datagram)) {
             return Some(checks.to);
         }
+        if self.agent.is_none() && is_request(datagram) {
+            // The server asks whether this client receives where it sends from.
+            let answer = bare_answer(&self.credentials.0, source, datagram).ok().flatten();
+            self.pending.extend(answer.map(|answer| (source, answer)));
+            return None;
+        }
         let mut selected = None;
         let mut out = Vec::new();
         self.agent.as_mut()?.handle(now, source, datagram, &mut out);
@@ -95,7 +107,10 @@ impl Ice {
             match output {
                 IceOutput::Transmit { to, datagram } => self.pending.push((to, datagram)),
                 IceOutput::Selected(address) => selected = Some(address),
-                IceOutput::Validated(_) | IceOutput::Forgotten(_) | IceOutput::CheckRefused(_) => {}
+                IceOutput::Validated(_)
+                | IceOutput::Proven(_)
+                | IceOutput::Forgotten(_)
+                | IceOutput::CheckRefused(_) => {}
             }
         }
         selected

@@ -148,7 +148,7 @@ impl<M: MediaHandler> ClientTransport<M> {
         self.dtls.handle_timeout(now);
         while let Some(event) = self.dtls.poll_event() {
             match event {
-                DtlsEvent::HandshakeStarted | DtlsEvent::ApplicationData(_) => {}
+                DtlsEvent::HandshakeStarted | DtlsEvent::AddressProven(_) | DtlsEvent::ApplicationData(_) => {}
                 DtlsEvent::Connected(connection) => self.on_connected(now, &connection.keying)?,
                 DtlsEvent::Failed(failure) => return Err(ClientError::Dtls(failure)),
                 DtlsEvent::PeerClosed => return Err(ClientError::ClosedByServer),

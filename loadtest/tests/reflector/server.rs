@@ -16,7 +16,9 @@ use loadtest::client::{
 use loadtest::sdp::Answer;
 use media_core::internals::demux::{PacketKind, classify};
 use media_core::internals::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
-use media_core::internals::ice::{IceLite, IceOutput, candidate_line, host_priority, peek_ufrag, random_credentials};
+use media_core::internals::ice::{
+    IceLite, IceOutput, OwnChecks, candidate_line, host_priority, peek_ufrag, random_credentials,
+};
 use media_core::internals::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
 use media_core::ledger::Reason;
 use media_core::{DtlsParameters, DtlsRole, LocalCandidate};
@@ -160,7 +162,7 @@ fn answer(reflector: &Reflector, offer: &str, publishes: bool) -> impl IntoRespo
     let session = Session {
         publishes,
         ufrag: local.ufrag.clone(),
-        ice: IceLite::new(local, read.ice),
+        ice: IceLite::new(local, read.ice, OwnChecks::None),
         dtls: DtlsEndpoint::new(&reflector.context, parameters).unwrap(),
         keys: None,
         peer: None,
@@ -242,6 +244,8 @@ fn take_stun(sessions: &mut HashMap<usize, Session>, source: SocketAddr, datagra
     let Some(session) = sessions.values_mut().find(|session| session.ufrag == ufrag) else { return };
     let mut outputs = Vec::new();
     session.ice.handle(Instant::now(), source, datagram, &mut outputs);
+    // Nobody forges anything here.
+    session.ice.on_proof(Instant::now(), source, &mut outputs);
     for output in outputs {
         match output {
             IceOutput::Transmit { to, datagram } => out.push((to, datagram)),
@@ -274,7 +278,7 @@ fn drive(session: &mut Session, faults: &Faults, out: &mut Datagrams) {
             }
             DtlsEvent::Failed(failure) => session.failure = Some(failure.reason),
             DtlsEvent::PeerClosed => session.failure = Some(Reason::PeerClosed),
-            DtlsEvent::HandshakeStarted | DtlsEvent::ApplicationData(_) => {}
+            DtlsEvent::HandshakeStarted | DtlsEvent::AddressProven(_) | DtlsEvent::ApplicationData(_) => {}
         }
     }
     while let Some(datagram) = session.dtls.poll_transmit() {

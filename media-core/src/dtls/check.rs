@@ -9,6 +9,7 @@ use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslRef};
 use openssl::x509::{X509StoreContext, X509StoreContextRef, X509VerifyResult};
 
 use super::ffi;
+use super::hello::Cookie;
 use crate::spec::{Fingerprint, FingerprintHash};
 use crate::srtp::SrtpProfile;
 
@@ -22,6 +23,8 @@ const NAMED_PROFILES: usize = 8;
 pub(super) struct PeerCheck {
     fingerprints: Vec<Fingerprint>,
     verdict: Mutex<Verdict>,
+    /// The cookie that the source of the datagram at hand owes.
+    cookie: Mutex<Cookie>,
 }
 
 /// What the check found.
@@ -42,7 +45,7 @@ pub(super) type CheckIndex = Index<Ssl, Arc<PeerCheck>>;
 
 impl PeerCheck {
     pub(super) fn new(fingerprints: Vec<Fingerprint>) -> PeerCheck {
-        PeerCheck { fingerprints, verdict: Mutex::new(Verdict::Pending) }
+        PeerCheck { fingerprints, verdict: Mutex::new(Verdict::Pending), cookie: Mutex::default() }
     }
 
     /// The slot; made once in a process, as OpenSSL never frees one.
@@ -58,6 +61,15 @@ impl PeerCheck {
 
     pub(super) fn verdict(&self) -> Verdict {
         self.verdict.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The next datagram's source owes this cookie.
+    pub(super) fn expect_cookie(&self, cookie: Cookie) {
+        *self.cookie.lock().unwrap_or_else(PoisonError::into_inner) = cookie;
+    }
+
+    fn cookie(&self) -> Cookie {
+        *self.cookie.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, verdict: Verdict) {
@@ -106,6 +118,18 @@ pub(super) fn verify(index: CheckIndex, curves: &CStr, store: &mut X509StoreCont
     store.set_error(result);
     check.set(verdict);
     passed
+}
+
+/// Callback of the server role that demands a cookie; its length.
+pub(super) fn demand_cookie(index: CheckIndex, ssl: &SslRef, room: &mut [u8]) -> Result<usize, ErrorStack> {
+    let Some((check, room)) = ssl.ex_data(index).zip(room.first_chunk_mut()) else { return Err(ErrorStack::get()) };
+    *room = check.cookie();
+    Ok(room.len())
+}
+
+/// Callback of the server role that judges a cookie.
+pub(super) fn is_cookie(index: CheckIndex, ssl: &SslRef, cookie: &[u8]) -> bool {
+    ssl.ex_data(index).is_some_and(|check| check.cookie() == cookie)
 }
 
 /// ClientHello callback of the server role: no common SRTP profile ends the handshake at once (RFC 5764 §4.1).

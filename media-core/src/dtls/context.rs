@@ -104,6 +104,9 @@ impl DtlsContext {
         builder.set_verify_callback(demand, move |_, store| check::verify(check, &curves, store));
         let ours = profiles.to_vec();
         builder.set_client_hello_callback(move |ssl, alert| check::client_hello(check, &ours, ssl, alert));
+        // They are asked only in associations that demand cookies; see `ffi::demand_cookies`.
+        builder.set_cookie_generate_cb(move |ssl, room| check::demand_cookie(check, ssl, room));
+        builder.set_cookie_verify_cb(move |ssl, cookie| check::is_cookie(check, ssl, cookie));
         Ok(DtlsContext { ssl: builder.build(), check, groups })
     }
 

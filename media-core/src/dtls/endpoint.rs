@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use openssl::ssl::{self, ErrorCode, Ssl, SslStream};
 
 use super::check::{PeerCheck, Verdict};
 use super::context::{DATAGRAM_SIZE, DtlsContext, DtlsError, is_strong_exchange};
+use super::hello::{self, CookieSecret, Shown, Source};
 use super::queue::DatagramQueue;
 use super::{alert, ffi};
 use crate::ledger::{Reason, Stage};
@@ -23,6 +25,10 @@ pub const MAX_RETRANSMISSIONS: u32 = 8;
 /// So it is repeated after these times; a client that has it drops the copies as replays.
 const FINAL_FLIGHT_REPEATS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
+
+/// Room for the server's first flight, in bytes: its certificate is a short one of its own, and the flight has some 700. An
+/// address that has sent so much owes no cookie; others do, unless they have answered a check.
+const FIRST_FLIGHT: usize = 900;
 
 /// RFC 5764 §4.2
 const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
@@ -47,6 +53,9 @@ const RECEIVED_ALERT: i32 = openssl_sys::SSL_AD_REASON_OFFSET;
 pub enum DtlsEvent {
     /// The first flight was sent or received.
     HandshakeStarted,
+    /// The peer has shown that it receives at this address: it returned a cookie, or ended the handshake from where the server's
+    /// flight had been sent.
+    AddressProven(SocketAddr),
     /// The handshake is complete: the peer's certificate matches the SDP, and the keys are exported.
     Connected(Connection),
     /// It failed, before or after its completion. No event follows, but take what [`DtlsEndpoint::poll_transmit`]
@@ -110,6 +119,11 @@ pub struct DtlsEndpoint {
     /// Of the flight that waits for its answer; after the handshake, of the final flight.
     retransmissions: u32,
     final_flight: Vec<Vec<u8>>,
+    cookies: CookieSecret,
+    /// The address with which the handshake is under way, where its source is known.
+    destination: Option<SocketAddr>,
+    /// The server's role has answered a ClientHello by its first flight, towards this address.
+    released: Option<Option<SocketAddr>>,
 }
 
 impl DtlsEndpoint {
@@ -142,6 +156,9 @@ impl DtlsEndpoint {
             deadline: None,
             retransmissions: 0,
             final_flight: Vec::new(),
+            cookies: CookieSecret::new()?,
+            destination: None,
+            released: None,
         })
     }
 
@@ -155,9 +172,67 @@ impl DtlsEndpoint {
 
     /// Takes one datagram of the peer. Anything but DTLS, or of the wrong role, or after the end is ignored.
     pub fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) {
+        if self.is_acceptable(datagram) {
+            self.take(now, datagram);
+        }
+    }
+
+    /// Takes one datagram as [`DtlsEndpoint::handle_datagram`] does. In the server's role a source that has no room for the
+    /// first flight has to return a cookie before it gets that (RFC 6347 §4.2.1).
+    pub fn handle_datagram_from(&mut self, now: Instant, source: Source, datagram: &[u8]) {
         if !self.is_acceptable(datagram) {
             return;
         }
+        if self.role == DtlsRole::Server && self.released.is_none() {
+            if !self.is_owed_an_answer(source, datagram) {
+                return;
+            }
+            self.take(now, datagram);
+            if let Some(answer) = self.stream.get_ref().unsent().next() {
+                self.destination = Some(source.address);
+                if !hello::is_hello_verify_request(answer) {
+                    self.released = Some(self.destination);
+                }
+            }
+            return;
+        }
+        if source.room.is_none() {
+            self.destination = Some(source.address);
+        }
+        let was_connected = self.is_connected();
+        self.take(now, datagram);
+        let is_from_there = self.released == Some(Some(source.address)) && source.room.is_some();
+        if !was_connected && self.is_connected() && is_from_there {
+            self.events.push_front(DtlsEvent::AddressProven(source.address));
+        }
+    }
+
+    /// Judges the cookie of a datagram before OpenSSL does, which would end the handshake over a wrong one, and says whether a
+    /// cookie is due. False if the datagram is to be dropped.
+    fn is_owed_an_answer(&mut self, source: Source, datagram: &[u8]) -> bool {
+        let cookie = self.cookies.cookie(source.address);
+        let mut owes_cookie = source.room.is_some_and(|room| room < FIRST_FLIGHT);
+        if owes_cookie {
+            match hello::shown_cookie(datagram) {
+                Shown::Cookie(shown) if shown == cookie => {
+                    owes_cookie = false;
+                    self.events.push_back(DtlsEvent::AddressProven(source.address));
+                }
+                Shown::Cookie([]) | Shown::NoHello => {}
+                Shown::Cookie(_) | Shown::Broken => return false,
+            }
+        }
+        self.check.expect_cookie(cookie);
+        ffi::demand_cookies(&mut self.stream, owes_cookie);
+        true
+    }
+
+    /// Where to send what [`DtlsEndpoint::poll_transmit`] has, while the handshake is under way and if its source is known.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.destination.filter(|_| !self.is_connected())
+    }
+
+    fn take(&mut self, now: Instant, datagram: &[u8]) {
         if self.state == State::Idle {
             self.begin();
         }

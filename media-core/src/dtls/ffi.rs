@@ -1,4 +1,4 @@
-//! The few calls of OpenSSL that the `openssl` crate lacks: DTLS timers, buffers, groups, extensions of a ClientHello.
+//! The few calls of OpenSSL that the `openssl` crate lacks: DTLS timers, cookies, buffers, groups, extensions of a ClientHello.
 
 #![allow(unsafe_code)]
 
@@ -28,6 +28,8 @@ type TimerCallback = unsafe extern "C" fn(*mut sys::SSL, c_uint) -> c_uint;
 unsafe extern "C" {
     fn DTLS_set_timer_cb(ssl: *mut sys::SSL, callback: Option<TimerCallback>);
     fn SSL_free_buffers(ssl: *mut sys::SSL) -> c_int;
+    fn SSL_set_options(ssl: *mut sys::SSL, options: u64) -> u64;
+    fn SSL_clear_options(ssl: *mut sys::SSL, options: u64) -> u64;
 }
 
 /// OpenSSL asks for the next timeout in microseconds, and names the last one; 0 before the first.
@@ -43,6 +45,20 @@ unsafe extern "C" fn next_timeout(_: *mut sys::SSL, last_us: c_uint) -> c_uint {
 pub(super) fn set_timer(ssl: &mut SslRef) {
     // SAFETY: the SSL is valid, and the callback is a function that needs nothing of it.
     unsafe { DTLS_set_timer_cb(ssl.as_ptr(), Some(next_timeout)) }
+}
+
+/// Whether a server's association demands a cookie of the next ClientHello. OpenSSL asks when it has the whole message.
+pub(super) fn demand_cookies(stream: &mut SslStream<DatagramQueue>, demand: bool) {
+    let option = sys::SSL_OP_COOKIE_EXCHANGE as u64;
+    // SAFETY: the SSL is valid and borrowed mutably; both calls change its own options and nothing else.
+    unsafe {
+        let ssl = stream.ssl().as_ptr();
+        if demand {
+            SSL_set_options(ssl, option)
+        } else {
+            SSL_clear_options(ssl, option)
+        };
+    }
 }
 
 /// Time until the next retransmission, if a flight waits for its answer.

@@ -10,6 +10,7 @@ mod context;
 mod endpoint;
 mod ffi;
 mod fingerprint;
+mod hello;
 mod pool;
 mod queue;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use certificate::{Certificate, CertificateKey};
 pub use context::{DATAGRAM_SIZE, DtlsContext, DtlsError};
 pub use endpoint::{Connection, DtlsEndpoint, DtlsEvent, DtlsFailure, MAX_RETRANSMISSIONS};
 pub use fingerprint::FingerprintError;
+pub use hello::Source;
 #[cfg(feature = "fuzzing")]
 pub(crate) use pool::UnthreadedPool;
 pub use pool::{DtlsOutput, DtlsOutputKind, Full, HandshakePool, PoolHandle, QUEUED_DATAGRAMS};

@@ -1,6 +1,7 @@
 //! The threads beside the shards that run DTLS associations.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -11,7 +12,7 @@ use std::{fmt, io};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Connection, DtlsContext, DtlsEndpoint, DtlsEvent, DtlsFailure};
+use super::{Connection, DtlsContext, DtlsEndpoint, DtlsEvent, DtlsFailure, Source};
 use crate::ledger::{Reason, Stage};
 use crate::pulse::{BEAT, CoreThread, Pulse, Vital};
 use crate::spec::{DtlsParameters, SessionId};
@@ -35,10 +36,17 @@ pub struct DtlsOutput {
 /// What happened to a session in the pool.
 #[derive(Debug)]
 pub enum DtlsOutputKind {
-    /// Send this datagram to the peer's current address.
-    Transmit(Vec<u8>),
+    /// Send this datagram.
+    Transmit {
+        /// The address with which the handshake is under way; otherwise it goes to the peer's current one.
+        to: Option<SocketAddr>,
+        /// What to send.
+        datagram: Vec<u8>,
+    },
+    /// The peer has shown that it receives at this address.
+    Proven(SocketAddr),
     /// The handshake ended well. The pool keeps the association, for the peer's repeated flights and its close_notify.
-    Connected(Connection),
+    Connected(Box<Connection>),
     /// The association failed, and the pool dropped it. Its fatal alert was transmitted before.
     Failed(DtlsFailure),
     /// The peer sent close_notify, and the pool dropped the association.
@@ -54,6 +62,7 @@ enum Command {
     Open(SessionId, Box<Opening>),
     Datagram {
         session: SessionId,
+        source: Source,
         datagram: Vec<u8>,
     },
     Start(SessionId),
@@ -220,14 +229,14 @@ impl PoolHandle {
     ///
     /// # Errors
     /// [`Full`] if too many datagrams wait: it is dropped, and the peer will send it again.
-    pub fn datagram(&self, session: SessionId, datagram: &[u8]) -> Result<(), Full> {
+    pub fn datagram(&self, session: SessionId, source: Source, datagram: &[u8]) -> Result<(), Full> {
         let lane = self.lane(session).ok_or(Full)?;
         let taken = lane.with(|Queue { commands, shared }| {
             if shared.queued.fetch_add(1, Ordering::Relaxed) >= QUEUED_DATAGRAMS {
                 shared.queued.fetch_sub(1, Ordering::Relaxed);
                 return false;
             }
-            commands.send(Command::Datagram { session, datagram: datagram.to_vec() }).is_ok()
+            commands.send(Command::Datagram { session, source, datagram: datagram.to_vec() }).is_ok()
         });
         if taken { Ok(()) } else { Err(Full) }
     }
@@ -362,9 +371,9 @@ impl Worker {
     fn obey(&mut self, command: Command, now: Instant) {
         match command {
             Command::Open(session, opening) => self.open(session, *opening),
-            Command::Datagram { session, datagram } => {
+            Command::Datagram { session, source, datagram } => {
                 self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-                self.with(session, |endpoint| endpoint.handle_datagram(now, &datagram));
+                self.with(session, |endpoint| endpoint.handle_datagram_from(now, source, &datagram));
             }
             Command::Start(session) => self.with(session, |endpoint| endpoint.start(now)),
             Command::Close(session) => self.with(session, DtlsEndpoint::close),
@@ -459,29 +468,33 @@ impl Drop for Worker {
 }
 
 impl Association {
-    /// Datagrams first, so that they are sent before a failure or the keys are handled. False if the owner is gone.
+    /// Proofs of addresses first, since they release datagrams; then those, so that they are sent before a failure or the keys
+    /// are handled. False if the owner is gone.
     fn hand_out(&mut self, session: SessionId, shared: &Shared) -> bool {
-        while let Some(datagram) = self.endpoint.poll_transmit() {
-            if self.outputs.send(DtlsOutput { session, kind: DtlsOutputKind::Transmit(datagram) }).is_err() {
-                return false;
-            }
+        let events: Vec<DtlsEvent> = std::iter::from_fn(|| self.endpoint.poll_event()).collect();
+        if events.iter().any(|event| matches!(event, DtlsEvent::Connected(_))) {
+            shared.end(session);
         }
-        while let Some(event) = self.endpoint.poll_event() {
-            let kind = match event {
-                // No session has data channels.
-                DtlsEvent::HandshakeStarted | DtlsEvent::ApplicationData(_) => continue,
-                DtlsEvent::Connected(connection) => {
-                    shared.end(session);
-                    DtlsOutputKind::Connected(connection)
-                }
-                DtlsEvent::Failed(failure) => DtlsOutputKind::Failed(failure),
-                DtlsEvent::PeerClosed => DtlsOutputKind::PeerClosed,
-            };
-            if self.outputs.send(DtlsOutput { session, kind }).is_err() {
-                return false;
-            }
-        }
-        true
+        let (proofs, others): (Vec<_>, Vec<_>) =
+            events.into_iter().partition(|event| matches!(event, DtlsEvent::AddressProven(_)));
+        let to = self.endpoint.destination();
+        let proofs = proofs.into_iter().filter_map(output);
+        let datagrams = std::iter::from_fn(|| self.endpoint.poll_transmit());
+        let datagrams = datagrams.map(|datagram| DtlsOutputKind::Transmit { to, datagram });
+        let mut all = proofs.chain(datagrams).chain(others.into_iter().filter_map(output));
+        all.all(|kind| self.outputs.send(DtlsOutput { session, kind }).is_ok())
+    }
+}
+
+/// What the owner is told of an event.
+fn output(event: DtlsEvent) -> Option<DtlsOutputKind> {
+    match event {
+        // No session has data channels.
+        DtlsEvent::HandshakeStarted | DtlsEvent::ApplicationData(_) => None,
+        DtlsEvent::AddressProven(address) => Some(DtlsOutputKind::Proven(address)),
+        DtlsEvent::Connected(connection) => Some(DtlsOutputKind::Connected(Box::new(connection))),
+        DtlsEvent::Failed(failure) => Some(DtlsOutputKind::Failed(failure)),
+        DtlsEvent::PeerClosed => Some(DtlsOutputKind::PeerClosed),
     }
 }
 
@@ -495,10 +508,11 @@ mod tests {
         let shared = Arc::<Shared>::default();
         let queue = RwLock::new(Queue { commands, shared: Arc::clone(&shared) });
         let handle = PoolHandle { lanes: Arc::from([Lane { queue, pulse: Arc::default() }]) };
+        let source = Source { address: ([192, 0, 2, 1], 5000).into(), room: None };
         for _ in 0..QUEUED_DATAGRAMS {
-            handle.datagram(SessionId(7), &[22; 13]).unwrap();
+            handle.datagram(SessionId(7), source, &[22; 13]).unwrap();
         }
-        assert_eq!(handle.datagram(SessionId(7), &[22; 13]), Err(Full));
+        assert_eq!(handle.datagram(SessionId(7), source, &[22; 13]), Err(Full));
         handle.close(SessionId(7));
         assert_eq!(receiver.try_iter().count(), QUEUED_DATAGRAMS + 1);
         assert_eq!(shared.queued.load(Ordering::Relaxed), QUEUED_DATAGRAMS);

@@ -257,7 +257,7 @@ impl World {
         let end = peer.keying(profile).contexts(DtlsRole::Client).expect("valid keys");
         peer.keys = Some(end);
         let (id, keying) = (peer.id, peer.keying(profile));
-        self.simulation.connect(id, keying);
+        self.simulation.connect(id, World::tuple(role, 0).remote, keying);
     }
 
     /// Whoever it was leaves, and another one comes.

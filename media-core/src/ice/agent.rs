@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stun::message::Message;
 use tokio::sync::mpsc;
 use webrtc_ice::agent::Agent;
 use webrtc_ice::agent::agent_config::AgentConfig;
@@ -19,13 +20,12 @@ use webrtc_ice::network_type::NetworkType;
 use webrtc_ice::udp_network::UDPNetwork;
 use webrtc_util::vnet::net::Net;
 
-use super::IceOutput;
 use super::candidate::is_check_target;
-use super::check::{self, Binding, Kind};
+use super::check::{self, Kind};
+use super::checks::{Checks, Next};
 use super::mux::{AgentTransmit, MuxConn, OneConn, Outbound};
-use super::rate::StunLimit;
-use super::refusals::{CheckRefusal, Refusals};
-use super::valid_list::ValidList;
+use super::unheard::Unheard;
+use super::{IceOutput, OwnChecks, canonical};
 use crate::spec::{IceCredentials, RemoteCandidate, SessionId};
 use crate::stats::DropReason;
 
@@ -56,11 +56,17 @@ pub struct AgentOptions {
     pub check_interval: Duration,
     /// Without a selected pair the agent falls silent after this.
     pub deadline: Duration,
+    /// How new addresses are proven.
+    pub own_checks: OwnChecks,
 }
 
 impl Default for AgentOptions {
     fn default() -> AgentOptions {
-        AgentOptions { check_interval: Duration::from_millis(200), deadline: Duration::from_secs(40) }
+        AgentOptions {
+            check_interval: Duration::from_millis(200),
+            deadline: Duration::from_secs(40),
+            own_checks: OwnChecks::default(),
+        }
     }
 }
 
@@ -86,16 +92,12 @@ pub struct AgentStart {
 
 /// A full ICE agent of one session. Dropping it stops its tasks, and nothing is sent any more (RFC 7675 §5.2).
 pub struct FullAgent {
-    role: AgentRole,
-    local: IceCredentials,
-    remote: IceCredentials,
+    pub(super) checks: Checks,
     local_address: SocketAddr,
     options: AgentOptions,
     outbound: Arc<Outbound>,
-    valid: ValidList,
-    limits: [StunLimit; 2],
-    pub(super) refusals: Refusals,
     candidates: Vec<SocketAddr>,
+    unheard: Unheard,
     /// One agent for IPv4 and one for IPv6, each started when it is first needed: an agent cannot tell to which of
     /// several local candidates a datagram was sent.
     workers: [Option<Worker>; 2],
@@ -112,16 +114,12 @@ impl FullAgent {
     pub fn start(start: AgentStart) -> FullAgent {
         let AgentStart { owner, role, local, remote, remote_candidates, local_address, transmit, options } = start;
         let mut agent = FullAgent {
-            role,
-            local,
-            remote,
+            checks: Checks::new(role, local, remote, options.own_checks),
             local_address,
             options,
             outbound: Arc::new(Outbound::new(owner, local_address.ip(), transmit)),
-            valid: ValidList::default(),
-            limits: [StunLimit::new(), StunLimit::new()],
-            refusals: Refusals::default(),
             candidates: Vec::new(),
+            unheard: Unheard::default(),
             workers: [None, None],
         };
         for candidate in remote_candidates {
@@ -157,77 +155,33 @@ impl FullAgent {
         datagram: &[u8],
         out: &mut Vec<IceOutput>,
     ) -> Result<(), DropReason> {
-        if !self.limits[usize::from(self.valid.is_validated(source))].take(now) {
-            return Err(self.refuse(CheckRefusal::Rate, source));
-        }
-        let mut binding = Binding::parse(datagram).inspect_err(|_| {
-            if check::is_request(datagram) {
-                self.refusals.note(CheckRefusal::Malformed, source);
-            }
-        })?;
-        match binding.kind {
-            Kind::Request => {
-                if self.on_request(now, source, binding, out)? {
-                    self.forward(source, datagram)?;
-                }
-                Ok(())
-            }
-            Kind::Success => {
-                binding.authenticate(&self.remote.pwd)?;
+        match self.checks.handle(now, source, datagram, out)? {
+            Next::Nothing => Ok(()),
+            Next::Answer(message) => self.answer(source, &message, out),
+            Next::Response(mut binding) if binding.kind == Kind::Success => {
+                binding.authenticate(&self.checks.remote.pwd)?;
                 self.on_success(now, source, datagram, out)
             }
             // The agent does not handle error responses; its next check is a new transaction anyway.
-            Kind::Error => Ok(()),
-            Kind::Indication => {
-                if binding.authenticate(&self.local.pwd).is_ok() {
-                    self.valid.refresh(now);
-                }
-                Ok(())
-            }
+            Next::Response(_) => Ok(()),
         }
     }
 
-    /// Takes a request; true if the agent has to answer it.
-    fn on_request(
-        &mut self,
-        now: Instant,
-        source: SocketAddr,
-        binding: Binding,
-        out: &mut Vec<IceOutput>,
-    ) -> Result<bool, DropReason> {
-        let request = binding.into_request(&self.local, &self.remote);
-        let (request, message) = request.map_err(|refusal| self.refuse(refusal, source))?;
-        let password = &self.local.pwd;
-        let conflict = match self.role {
-            AgentRole::Controlling => request.controlling,
-            AgentRole::Controlled => request.controlled,
-        };
-        // The agent cannot change its role, so the peer has to, whatever the tie-breakers say.
-        if let Some((refusal, response)) = request.refusal(&message, conflict, password) {
-            self.refusals.note(refusal, source);
-            out.extend(response.map(|datagram| IceOutput::Transmit { to: source, datagram }));
-            return Ok(false);
-        }
-        self.refusals.clear();
-        let nominates = request.use_candidate && self.role == AgentRole::Controlled;
-        self.valid.validate(now, source, nominates, out);
+    /// Lets the agent answer a valid check.
+    fn answer(&mut self, source: SocketAddr, message: &Message, out: &mut Vec<IceOutput>) -> Result<(), DropReason> {
         let source_form = canonical(source);
         let worker = self.worker(source_form);
         if !worker.sources.contains(&source_form) {
             if worker.sources.len() >= MAX_SOURCES {
                 // A peer with so many addresses is answered without the agent.
-                let response = check::success(&message, source, &self.local.pwd);
+                let response = check::success(message, source, &self.checks.local.pwd);
+                let response = response.filter(|response| self.checks.valid.may_send(source, response.len()));
                 out.extend(response.map(|datagram| IceOutput::Transmit { to: source, datagram }));
-                return Ok(false);
+                return Ok(());
             }
             worker.sources.push(source_form);
         }
-        Ok(true)
-    }
-
-    fn refuse(&mut self, refusal: CheckRefusal, source: SocketAddr) -> DropReason {
-        self.refusals.note(refusal, source);
-        refusal.drop_reason()
+        self.forward(source, &message.raw)
     }
 
     /// Passes an authenticated message to the agent.
@@ -249,8 +203,17 @@ impl FullAgent {
         let source_form = canonical(source);
         let sent = sent.filter(|sent| sent.to == source_form).ok_or(DropReason::MalformedStun)?;
         self.outbound.settle(sent.transaction);
-        self.valid.validate(now, source, sent.nominates, out);
+        self.checks.valid.check(now, source, sent.nominates, datagram.len(), out);
+        self.checks.valid.prove(now, source, out);
         self.forward(source, datagram)
+    }
+
+    /// Whether a datagram of the agent may be sent to `to`, an address of the peer's valid list or one that it only named.
+    pub(super) fn may_transmit(&mut self, to: SocketAddr, length: usize, is_request: bool) -> bool {
+        if self.checks.valid.is_known(to) {
+            return self.checks.valid.may_send(to, length);
+        }
+        is_request && self.unheard.ask(to)
     }
 
     /// True if a request with this transaction id was sent by this agent and waits for its response.
@@ -261,26 +224,27 @@ impl FullAgent {
 
     /// Lets time pass; see [`super::Ice::tick`].
     pub fn tick(&mut self, now: Instant, out: &mut Vec<IceOutput>) {
-        self.valid.tick(now, out);
+        self.checks.tick(now, out);
     }
 
-    /// When the peer was last authenticated: by a request, or by answering one of ours.
+    /// When the peer last showed at a proven address that it lives.
     pub fn last_valid_check(&self) -> Option<Instant> {
-        self.valid.last_valid()
+        self.checks.valid.last_valid()
     }
 
     /// The remote address of the selected pair.
     pub fn selected(&self) -> Option<SocketAddr> {
-        self.valid.selected()
+        self.checks.valid.selected()
     }
 
     /// The remote addresses of the valid list, at most 16.
     pub fn validated(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.valid.addresses()
+        self.checks.valid.addresses()
     }
 
     fn worker(&mut self, peer: SocketAddr) -> &mut Worker {
-        let FullAgent { role, local, remote, local_address, options, outbound, workers, .. } = self;
+        let FullAgent { checks: Checks { role, local, remote, .. }, local_address, options, outbound, workers, .. } =
+            self;
         workers[usize::from(peer.is_ipv6())].get_or_insert_with(|| {
             let (inbound_sender, inbound) = mpsc::channel(QUEUE);
             let (candidate_sender, candidates) = mpsc::channel(MAX_CHECKED_CANDIDATES);
@@ -433,8 +397,4 @@ async fn nominal_ip(net: &Net, local: IpAddr, ipv6: bool) -> IpAddr {
         .or_else(|| addresses.first())
         .copied()
         .unwrap_or(loopback)
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

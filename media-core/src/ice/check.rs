@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use stun::attributes::{
-    ATTR_FINGERPRINT, ATTR_ICE_CONTROLLED, ATTR_ICE_CONTROLLING, ATTR_MESSAGE_INTEGRITY, ATTR_UNKNOWN_ATTRIBUTES,
-    ATTR_USE_CANDIDATE, ATTR_USERNAME, AttrType,
+    ATTR_FINGERPRINT, ATTR_ICE_CONTROLLED, ATTR_ICE_CONTROLLING, ATTR_MESSAGE_INTEGRITY, ATTR_PRIORITY,
+    ATTR_UNKNOWN_ATTRIBUTES, ATTR_USE_CANDIDATE, ATTR_USERNAME, AttrType,
 };
 use stun::error_code::{CODE_ROLE_CONFLICT, CODE_UNKNOWN_ATTRIBUTE, ErrorCode, ErrorCodeAttribute};
 use stun::fingerprint::FINGERPRINT;
@@ -13,6 +13,7 @@ use stun::message::{
     BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, CLASS_INDICATION, MAGIC_COOKIE, METHOD_BINDING, Message,
     MessageType, Setter,
 };
+use stun::textattrs::Username;
 use stun::xoraddr::XorMappedAddress;
 
 use super::refusals::CheckRefusal;
@@ -24,6 +25,10 @@ const HEADER: usize = 20;
 const REQUEST: [u8; 2] = [0x00, 0x01];
 const SUCCESS: [u8; 2] = [0x01, 0x01];
 const ERROR: [u8; 2] = [0x01, 0x11];
+/// Type and length of an attribute, MESSAGE-INTEGRITY and FINGERPRINT, in bytes (RFC 8489 §14).
+const ATTRIBUTE: usize = 4;
+const INTEGRITY: usize = ATTRIBUTE + 20;
+const CRC: usize = ATTRIBUTE + 4;
 /// Types named in a 420; a request that carries more is answered all the same.
 const MAX_UNKNOWN: usize = 8;
 
@@ -162,6 +167,11 @@ impl Binding {
         Ok(Binding { message, kind })
     }
 
+    /// Its transaction id.
+    pub(super) fn transaction(&self) -> [u8; 12] {
+        self.message.transaction_id.0
+    }
+
     /// Verifies MESSAGE-INTEGRITY in constant time.
     ///
     /// # Errors
@@ -209,6 +219,39 @@ fn is_username(value: &[u8], local: &IceCredentials, remote: &IceCredentials) ->
         .strip_prefix(local.ufrag.as_bytes())
         .and_then(|rest| rest.strip_prefix(b":"))
         .is_some_and(|rest| rest == remote.ufrag.as_bytes())
+}
+
+/// A check of our own that nominates nothing (RFC 8445 §7.2.4). `None` only if a username does not fit an attribute.
+pub(super) fn request(
+    local: &IceCredentials,
+    remote: &IceCredentials,
+    controlling: bool,
+    transaction: [u8; 12],
+) -> Option<Vec<u8>> {
+    // As a peer-reflexive candidate would have it (RFC 8445 §5.1.2.1): type preference 110, the best local preference.
+    const PRIORITY: u32 = (110 << 24) | (65_535 << 8) | 255;
+    let mut message = Message::new();
+    message.transaction_id.0 = transaction;
+    message.write_header();
+    message.set_type(BINDING_REQUEST);
+    message.write_transaction_id();
+    Username::new(ATTR_USERNAME, format!("{}:{}", remote.ufrag, local.ufrag)).add_to(&mut message).ok()?;
+    message.add(ATTR_PRIORITY, &PRIORITY.to_be_bytes());
+    // The role never changes, and so the tie-breaker decides nothing.
+    message.add(if controlling { ATTR_ICE_CONTROLLING } else { ATTR_ICE_CONTROLLED }, &transaction[..8]);
+    sign(&mut message, &remote.pwd)?;
+    Some(message.raw)
+}
+
+/// The length of [`request`], in bytes.
+pub(super) fn request_length(local: &IceCredentials, remote: &IceCredentials) -> usize {
+    let username = (remote.ufrag.len() + 1 + local.ufrag.len()).next_multiple_of(4);
+    HEADER + (ATTRIBUTE + username) + (ATTRIBUTE + 4) + (ATTRIBUTE + 8) + INTEGRITY + CRC
+}
+
+fn sign(message: &mut Message, password: &str) -> Option<()> {
+    MessageIntegrity::new_short_term_integrity(password.to_owned()).add_to(message).ok()?;
+    FINGERPRINT.add_to(message).ok()
 }
 
 /// The success response to a request from `source` (RFC 8445 §7.3.1.2).
@@ -268,7 +311,6 @@ fn respond(request: &Message, typ: MessageType, content: &[&dyn Setter], passwor
     for setter in content {
         setter.add_to(&mut response).ok()?;
     }
-    MessageIntegrity::new_short_term_integrity(password.to_owned()).add_to(&mut response).ok()?;
-    FINGERPRINT.add_to(&mut response).ok()?;
+    sign(&mut response, password)?;
     Some(response.raw)
 }

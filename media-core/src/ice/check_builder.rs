@@ -1,4 +1,6 @@
-//! A client's connectivity checks, whole or broken in one way, for tests on either side of the crate's border.
+//! A client's connectivity checks, and its answers to the server's, whole or broken in one way, for tests on either side of the crate's border.
+
+use std::net::SocketAddr;
 
 use stun::attributes::{ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME, AttrType};
 use stun::fingerprint::FINGERPRINT;
@@ -6,9 +8,11 @@ use stun::integrity::MessageIntegrity;
 use stun::message::{BINDING_REQUEST, Message, MessageType, Setter};
 use stun::textattrs::Username;
 
+use super::check;
 use crate::spec::IceCredentials;
 
 /// Writes one Binding request of a controlling client (RFC 8445 §7.2.4).
+#[derive(Clone)]
 pub struct CheckBuilder {
     pub(super) typ: MessageType,
     pub(super) username: Option<String>,
@@ -82,4 +86,12 @@ impl CheckBuilder {
         }
         message.raw
     }
+}
+
+/// The success response of the owner of `local` to a check that is for it; `None` for anything else.
+pub fn answer_check(local: &IceCredentials, source: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+    check::peek_ufrag(datagram).filter(|ufrag| *ufrag == local.ufrag)?;
+    let mut request = Message::new();
+    request.unmarshal_binary(datagram).ok()?;
+    check::success(&request, source, &local.pwd)
 }

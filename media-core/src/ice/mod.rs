@@ -1,23 +1,27 @@
 //! ICE (RFC 8445, RFC 8839): connectivity checks, the valid pairs of a session, and the selected one.
 //!
-//! [`IceLite`] only answers checks; [`FullAgent`] gives the agent of `webrtc-ice` the same interface.
-//! Both own the same valid list (`valid_list`), so that nomination, address changes and consent behave alike in both
-//! modes. Media never passes through either of them.
+//! [`IceLite`] answers checks; [`FullAgent`] gives the agent of `webrtc-ice` the same interface. Both own the same checks
+//! (`checks`) and valid list (`valid_list`), so that the proof of addresses, nomination, address changes and consent behave
+//! alike in both modes. Media never passes through either of them.
 
 mod agent;
 mod candidate;
 mod check;
 #[cfg(any(test, feature = "fuzzing"))]
 mod check_builder;
+mod checks;
+mod credit;
 mod lite;
 mod mux;
 mod rate;
+mod recent;
 mod refusals;
 #[cfg(test)]
 mod tests;
+mod unheard;
 mod valid_list;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -28,10 +32,12 @@ pub use candidate::{
 };
 pub use check::{is_request, is_response, peek_ufrag, peek_ufrags, transaction_id};
 #[cfg(any(test, feature = "fuzzing"))]
-pub use check_builder::CheckBuilder;
+pub use check_builder::{CheckBuilder, answer_check};
 pub use lite::IceLite;
 pub use mux::AgentTransmit;
 pub use refusals::{CheckRefusal, Refusals};
+
+use checks::Checks;
 
 use crate::spec::{IceCredentials, IceMode, IceParameters, RemoteCandidate, SessionId};
 use crate::stats::DropReason;
@@ -54,6 +60,14 @@ pub fn random_credentials() -> IceCredentials {
     IceCredentials { ufrag: text(ufrag), pwd: text(pwd) }
 }
 
+/// An address as the media socket tells it: IPv4 is never written as IPv4-mapped IPv6.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
 /// An output of ICE. Addresses have the form of the input: IPv4-mapped ones stay IPv4-mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IceOutput {
@@ -64,14 +78,30 @@ pub enum IceOutput {
         /// A whole STUN message.
         datagram: Vec<u8>,
     },
-    /// The first authenticated check from this address: DTLS and SRTP from it belong to this session (RFC 8445 §12).
+    /// The first authenticated check from this address, or answer to one of ours: DTLS and SRTP from it belong to this
+    /// session (RFC 8445 §12).
     Validated(SocketAddr),
+    /// The peer has shown that it receives at this address: what is sent there is not bounded any more.
+    Proven(SocketAddr),
     /// Newer addresses displaced this one: nothing from it is accepted any more.
     Forgotten(SocketAddr),
     /// The remote address of the selected pair, to which media is sent from now on (RFC 8445 §12.1).
     Selected(SocketAddr),
     /// The datagram was dropped.
     CheckRefused(DropReason),
+}
+
+/// Whether checks of our own prove a new address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnChecks {
+    /// They do, as soon as the address has sent as much as they cost beside the answer to its own check.
+    #[default]
+    Beside,
+    /// They do, and no check from there is answered before: a peer that waits for our ClientHello sends nothing more once
+    /// it has its answer.
+    First,
+    /// None is sent: of a client, whose own checks reach the server.
+    None,
 }
 
 /// The server's side of ICE in one session, whichever implementation runs it.
@@ -93,11 +123,11 @@ impl Ice {
         owner: SessionId,
         local_address: SocketAddr,
         transmit: &mpsc::Sender<AgentTransmit>,
-        deadline: Duration,
+        options: AgentOptions,
     ) -> Ice {
         let (local, remote) = (parameters.local.clone(), parameters.remote.clone());
         match parameters.mode {
-            IceMode::Lite => Ice::Lite(IceLite::new(local, remote)),
+            IceMode::Lite => Ice::Lite(IceLite::new(local, remote, options.own_checks)),
             IceMode::Full => Ice::Full(FullAgent::start(AgentStart {
                 owner,
                 role: if parameters.remote_is_lite { AgentRole::Controlling } else { AgentRole::Controlled },
@@ -106,7 +136,7 @@ impl Ice {
                 remote_candidates: parameters.remote_candidates.clone(),
                 local_address,
                 transmit: transmit.clone(),
-                options: AgentOptions { deadline, ..AgentOptions::default() },
+                options,
             })),
         }
     }
@@ -126,52 +156,95 @@ impl Ice {
         }
     }
 
-    /// Lets time pass: a nomination that was delayed takes effect. Every 100 ms is often enough.
-    pub fn tick(&mut self, now: Instant, out: &mut Vec<IceOutput>) {
+    /// A datagram of `length` bytes that is no STUN came from `source`: it pays for what is sent there.
+    pub fn receive(&mut self, source: SocketAddr, length: usize) {
+        self.checks_mut().valid.receive(source, length);
+    }
+
+    /// An authenticated, not replayed packet of media or RTCP came from an address that is not proven, of `length` bytes.
+    pub fn on_media(&mut self, now: Instant, source: SocketAddr, length: usize, out: &mut Vec<IceOutput>) {
+        self.checks_mut().on_media(now, source, length, out);
+    }
+
+    /// The peer showed inside the DTLS handshake that it receives at `source`.
+    pub fn on_handshake(&mut self, now: Instant, source: SocketAddr, out: &mut Vec<IceOutput>) {
+        self.checks_mut().on_handshake(now, source, out);
+    }
+
+    /// Whether a datagram of `length` bytes may be sent to `to`; it is paid for then.
+    pub fn may_send(&mut self, to: SocketAddr, length: usize) -> bool {
+        self.checks_mut().valid.may_send(to, length)
+    }
+
+    /// Whether a datagram of the full agent may be sent; it is paid for then. What has never been heard of gets a few requests.
+    pub fn may_agent_send(&mut self, to: SocketAddr, length: usize, is_request: bool) -> bool {
         match self {
-            Ice::Lite(lite) => lite.tick(now, out),
-            Ice::Full(full) => full.tick(now, out),
+            Ice::Full(full) => full.may_transmit(to, length, is_request),
+            Ice::Lite(_) => false,
         }
     }
 
-    /// When the last authenticated STUN message of the peer was received (RFC 7675 §5.1).
+    /// How many bytes may be sent to `to`; `None` for as many as one likes.
+    pub fn room(&self, to: SocketAddr) -> Option<usize> {
+        self.checks().valid.room(to)
+    }
+
+    /// Lets time pass: a nomination that was delayed takes effect, own checks are repeated. Every 100 ms is often enough.
+    pub fn tick(&mut self, now: Instant, out: &mut Vec<IceOutput>) {
+        self.checks_mut().tick(now, out);
+    }
+
+    /// When the last authenticated check came, from wherever.
+    pub fn last_check(&self) -> Option<Instant> {
+        self.checks().valid.last_check()
+    }
+
+    /// When the peer last showed by STUN at a proven address that it lives (RFC 7675 §5.1).
     pub fn last_valid_check(&self) -> Option<Instant> {
-        match self {
-            Ice::Lite(lite) => lite.last_valid_check(),
-            Ice::Full(full) => full.last_valid_check(),
-        }
+        self.checks().valid.last_valid()
     }
 
     /// The checks that were refused since the last valid one.
     pub fn refusals(&self) -> &Refusals {
-        match self {
-            Ice::Lite(lite) => &lite.refusals,
-            Ice::Full(full) => &full.refusals,
-        }
+        &self.checks().refusals
     }
 
     /// Notes a check that names the session in another way than checks do, so that it was not handed in.
     pub fn on_misnamed(&mut self, source: SocketAddr) {
-        let refusals = match self {
-            Ice::Lite(lite) => &mut lite.refusals,
-            Ice::Full(full) => &mut full.refusals,
-        };
-        refusals.note(CheckRefusal::Username, source);
+        self.checks_mut().refusals.note(CheckRefusal::Username, source);
     }
 
     /// The remote address of the selected pair.
     pub fn selected(&self) -> Option<SocketAddr> {
-        match self {
-            Ice::Lite(lite) => lite.selected(),
-            Ice::Full(full) => full.selected(),
-        }
+        self.checks().valid.selected()
+    }
+
+    /// True once the peer has shown that it receives at `address`.
+    pub fn is_proven(&self, address: SocketAddr) -> bool {
+        self.checks().valid.is_proven(address)
+    }
+
+    /// True if the peer was seen at `address` within `time` before `now`.
+    pub fn is_seen(&self, now: Instant, address: SocketAddr, time: Duration) -> bool {
+        self.checks().valid.is_seen(now, address, time)
     }
 
     /// The remote addresses of the valid list, from which DTLS and SRTP are accepted, at most 16.
-    pub fn validated(&self) -> Vec<SocketAddr> {
+    pub fn validated(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.checks().valid.addresses()
+    }
+
+    fn checks(&self) -> &Checks {
         match self {
-            Ice::Lite(lite) => lite.validated().collect(),
-            Ice::Full(full) => full.validated().collect(),
+            Ice::Lite(lite) => &lite.checks,
+            Ice::Full(full) => &full.checks,
+        }
+    }
+
+    fn checks_mut(&mut self) -> &mut Checks {
+        match self {
+            Ice::Lite(lite) => &mut lite.checks,
+            Ice::Full(full) => &mut full.checks,
         }
     }
 }

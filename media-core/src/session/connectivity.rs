@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::ice::{AgentTransmit, Ice};
+use crate::dtls::Source;
+use crate::ice::{AgentOptions, AgentTransmit, Ice, OwnChecks};
 use crate::net::TransportTuple;
-use crate::spec::SessionSpec;
+use crate::spec::{DtlsRole, SessionSpec};
 
 /// Where a peer can be reached, as far as its connectivity checks have proven.
 pub(crate) struct Connectivity {
@@ -25,8 +26,13 @@ impl Connectivity {
         agents: &mpsc::Sender<AgentTransmit>,
         timeout: Duration,
     ) -> Connectivity {
+        let own_checks = match spec.dtls.role {
+            DtlsRole::Server => OwnChecks::Beside,
+            DtlsRole::Client => OwnChecks::First,
+        };
+        let options = AgentOptions { deadline: timeout, own_checks, ..AgentOptions::default() };
         Connectivity {
-            ice: Ice::start(&spec.ice, spec.id, local_address, agents, timeout),
+            ice: Ice::start(&spec.ice, spec.id, local_address, agents, options),
             local_ufrag: spec.ice.local.ufrag.clone(),
             validated: Vec::new(),
         }
@@ -35,5 +41,11 @@ impl Connectivity {
     /// The tuple of one of the validated addresses.
     pub(crate) fn tuple_to(&self, remote: SocketAddr) -> Option<TransportTuple> {
         self.validated.iter().copied().find(|tuple| tuple.remote == remote)
+    }
+
+    /// A DTLS datagram of `length` bytes came from a validated address: it pays for the answer, as far as its source is unproven.
+    pub(crate) fn dtls_source(&mut self, remote: SocketAddr, length: usize) -> Source {
+        self.ice.receive(remote, length);
+        Source { address: remote, room: self.ice.room(remote) }
     }
 }

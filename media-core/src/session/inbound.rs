@@ -25,6 +25,10 @@ const EARLY_DATAGRAMS: usize = 64;
 /// Datagrams that were held longer are dropped.
 const EARLY_TIME: Duration = Duration::from_millis(200);
 
+/// Packets from unknown ports that are tried with a session's keys, at once and a second.
+const STRAYS_BURST: f64 = 20.0;
+const STRAYS_PER_SECOND: f64 = 10.0;
+
 /// The receiving side of a peer's transport.
 pub(crate) struct Inbound {
     /// What the peer may cost.
@@ -35,6 +39,8 @@ pub(crate) struct Inbound {
     pub(crate) dtls_received: u32,
     /// The peer's keys.
     pub(crate) srtp: Option<SrtpReceiver>,
+    /// Bounds what packets from unknown ports cost.
+    strays: TokenBucket,
     /// Media received before the keys were there.
     early: Vec<(Instant, TransportTuple, Vec<u8>)>,
     /// What was dropped.
@@ -59,6 +65,7 @@ impl Inbound {
             dtls_limit: TokenBucket::new(DTLS_PER_SECOND, DTLS_BURST),
             dtls_received: 0,
             srtp: None,
+            strays: TokenBucket::new(STRAYS_PER_SECOND, STRAYS_BURST),
             early: Vec::new(),
             dropped: Dropped::default(),
             refused_stream: None,
@@ -83,8 +90,17 @@ impl Inbound {
     }
 }
 
+/// An authenticated packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unprotected {
+    /// Its length, decrypted.
+    pub(crate) length: usize,
+    /// It came from an address that has shown that it receives.
+    pub(crate) is_proven: bool,
+}
+
 impl Session {
-    /// Decrypts a packet in place; its length, or `None` if it is held until the keys are there.
+    /// Decrypts a packet in place; `None` if it is held until the keys are there.
     ///
     /// # Errors
     /// Why it is dropped. That a viewer's is RTP, or one too many, needs no decryption.
@@ -94,7 +110,7 @@ impl Session {
         tuple: TransportTuple,
         data: &mut [u8],
         secure: Secure,
-    ) -> Result<Option<usize>, DropReason> {
+    ) -> Result<Option<Unprotected>, DropReason> {
         if secure == Secure::Rtp && self.role == Role::Viewer {
             return Err(DropReason::UnexpectedRtp);
         }
@@ -114,8 +130,33 @@ impl Session {
         if self.inbound.refused_stream.is_some() || srtp.has_surplus() {
             self.on_accepted(secure, data);
         }
-        self.lifecycle.on_authentic(now);
-        Ok(Some(length))
+        let is_selected = self.selected.is_some_and(|selected| selected.remote == tuple.remote);
+        let is_proven = is_selected || self.connectivity.ice.is_proven(tuple.remote);
+        if is_proven {
+            self.lifecycle.on_authentic(now);
+        }
+        Ok(Some(Unprotected { length, is_proven }))
+    }
+
+    /// True if a packet's SSRC is one from which authentic packets came.
+    pub(crate) fn knows_source(&self, secure: Secure, packet: &[u8]) -> bool {
+        let srtp = self.inbound.srtp.as_ref();
+        srtp.zip(ssrc(secure, packet)).is_some_and(|(srtp, ssrc)| srtp.knows(ssrc))
+    }
+
+    /// True if a packet from an unknown port is an authentic one of this session, not received before; it counts as received
+    /// now.
+    pub(crate) fn recognises(&mut self, now: Instant, packet: &[u8], secure: Secure) -> bool {
+        if !self.inbound.strays.take(now) {
+            return false;
+        }
+        let Some(srtp) = &mut self.inbound.srtp else { return false };
+        let mut copy = packet.to_vec();
+        let unprotected = match secure {
+            Secure::Rtp => srtp.unprotect_rtp(&mut copy, packet.len()),
+            Secure::Rtcp => srtp.unprotect_rtcp(&mut copy, packet.len()),
+        };
+        unprotected.is_ok()
     }
 
     /// A packet was authentic while SRTP refused others, or it was the first one of an SSRC too many.

@@ -149,12 +149,17 @@ impl Lifecycle {
         !self.events.is_empty()
     }
 
-    /// A connectivity check from this address was valid. Returns true at the first one: DTLS may begin.
-    pub(crate) fn on_valid_check(&mut self, now: Instant, detail: impl FnOnce() -> String) -> bool {
+    /// The peer showed by STUN, at an address where it receives, that it lives.
+    pub(crate) fn on_alive(&mut self, now: Instant) {
         self.last_authentic = now;
+    }
+
+    /// A connectivity check was valid. Returns true at the first one: DTLS may begin.
+    pub(crate) fn on_valid_check(&mut self, now: Instant, detail: impl FnOnce() -> String) -> bool {
         if self.phase != Phase::Checking {
             return false;
         }
+        self.last_authentic = now;
         self.enter(now, Phase::Handshaking);
         self.event(now, Stage::Ice, StageChange::Done, detail());
         self.event(now, Stage::Dtls, StageChange::Begin, String::new());

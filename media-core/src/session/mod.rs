@@ -40,7 +40,7 @@ use rtcp_in::ReferenceTimes;
 use rtcp_out::PublisherReports;
 use viewer_media::{SentMedium, Watched};
 
-pub(crate) use inbound::Secure;
+pub(crate) use inbound::{Secure, Unprotected};
 pub(crate) use rtcp_in::RtcpContext;
 
 /// A session inside its shard: all that there is of a peer. What every fan-out pass needs stands in front.

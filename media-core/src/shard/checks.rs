@@ -1,10 +1,12 @@
 //! Connectivity checks, and what ICE says about them.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::egress::PACKET_ROOM;
 use crate::ice::{self, AgentTransmit, IceOutput};
 use crate::net::TransportTuple;
+use crate::session::Secure;
 use crate::spec::DtlsRole;
 use crate::stats::DropReason;
 
@@ -22,7 +24,7 @@ impl Shard {
         let mut outputs = std::mem::take(&mut self.ice_outputs);
         let ice = &mut session.connectivity.ice;
         ice.handle(now, tuple.remote, data, &mut outputs);
-        if ice::is_request(data) && ice.last_valid_check() == Some(now) {
+        if ice::is_request(data) && ice.last_check() == Some(now) {
             self.counters.stun_checks_answered += 1;
         }
         let result = self.apply_ice(now, key, Some(tuple), &mut outputs);
@@ -36,6 +38,35 @@ impl Shard {
         self.sessions.slab[key].connectivity.ice.tick(now, &mut outputs);
         let _ = self.apply_ice(now, key, None, &mut outputs);
         self.ice_outputs = outputs;
+    }
+
+    /// The peer showed inside the handshake that it receives at an address.
+    pub(super) fn on_address_proven(&mut self, now: Instant, key: usize, remote: SocketAddr) {
+        let session = &mut self.sessions.slab[key];
+        let Some(tuple) = session.connectivity.tuple_to(remote) else { return };
+        let mut outputs = std::mem::take(&mut self.ice_outputs);
+        session.connectivity.ice.on_handshake(now, remote, &mut outputs);
+        let _ = self.apply_ice(now, key, Some(tuple), &mut outputs);
+        self.ice_outputs = outputs;
+    }
+
+    /// Authentic media of `length` bytes came from an address that is not proven.
+    #[cold]
+    pub(super) fn on_media_elsewhere(&mut self, now: Instant, key: usize, tuple: TransportTuple, length: usize) {
+        let mut outputs = std::mem::take(&mut self.ice_outputs);
+        self.sessions.slab[key].connectivity.ice.on_media(now, tuple.remote, length, &mut outputs);
+        let _ = self.apply_ice(now, key, Some(tuple), &mut outputs);
+        self.ice_outputs = outputs;
+    }
+
+    /// Media or RTCP from an address that is nobody's: perhaps that of a peer whose NAT gave it another port. It is dropped, but
+    /// if it is authentic the peer is asked there, long before its own next check.
+    #[cold]
+    pub(super) fn on_stray(&mut self, now: Instant, tuple: TransportTuple, data: &[u8], secure: Secure) -> DropReason {
+        if let Some(key) = self.sessions.of_stray(now, tuple, data, secure) {
+            self.on_media_elsewhere(now, key, tuple, data.len());
+        }
+        DropReason::UnvalidatedAddress
     }
 
     /// Does what ICE said. `tuple` is that of the datagram which led to it, if one did.
@@ -52,62 +83,84 @@ impl Shard {
             let session = &mut self.sessions.slab[key];
             match output {
                 IceOutput::Transmit { to, datagram } => {
-                    self.outbound.push(TransportTuple::udp(to, local), &datagram);
+                    if ice::is_request(&datagram)
+                        && let Some(transaction) = ice::transaction_id(&datagram)
+                    {
+                        self.sessions.begin_transaction(now, transaction, key);
+                    }
+                    let known = self.sessions.slab[key].connectivity.tuple_to(to);
+                    let tuple = tuple.filter(|tuple| tuple.remote == to).or(known);
+                    self.outbound.push(tuple.unwrap_or(TransportTuple::udp(to, None)), &datagram);
                 }
                 IceOutput::Validated(remote) => {
                     session.connectivity.validated.push(TransportTuple::udp(remote, local));
                 }
+                IceOutput::Proven(remote) => self.sessions.claim(now, key, remote),
                 IceOutput::Forgotten(remote) => {
                     session.connectivity.validated.retain(|tuple| tuple.remote != remote);
                     self.sessions.forget_peer(key, TransportTuple::udp(remote, None));
                 }
                 IceOutput::Selected(remote) => {
+                    let is_first = session.selected.is_none();
                     session.selected = session.connectivity.tuple_to(remote);
                     session.stats.remote_address = Some(remote);
+                    if is_first {
+                        self.start_handshake(key);
+                    }
                 }
                 IceOutput::CheckRefused(reason) => result = Err(reason),
             }
         }
-        // A peer that proved itself by an indication alone has no address that media could be sent to.
-        let session = &self.sessions.slab[key];
-        if session.connectivity.ice.last_valid_check() == Some(now) && session.selected.is_some() {
-            self.on_valid_check(now, key);
-            if let Some(tuple) = tuple {
-                self.sessions.slab[key].follow_local_address(tuple);
-                self.sessions.claim(now, key, tuple.remote);
-            }
+        let ice = &self.sessions.slab[key].connectivity.ice;
+        let (has_checked, is_alive) = (ice.last_check() == Some(now), ice.last_valid_check() == Some(now));
+        if has_checked && let Some(tuple) = tuple {
+            self.on_valid_check(now, key, tuple);
+        }
+        if is_alive {
+            self.sessions.slab[key].lifecycle.on_alive(now);
         }
         result
     }
 
-    /// The peer proved itself: with the first check the handshake may begin.
-    fn on_valid_check(&mut self, now: Instant, key: usize) {
+    /// A check of the peer was valid: with the first one the handshake may begin.
+    fn on_valid_check(&mut self, now: Instant, key: usize, tuple: TransportTuple) {
         let session = &mut self.sessions.slab[key];
-        let (selected, checks) = (session.selected, session.connectivity.validated.len());
-        let is_first = session.lifecycle.on_valid_check(now, || match selected {
-            Some(tuple) => format!("valid check from {}", tuple.remote),
-            None => format!("valid checks from {checks} addresses"),
-        });
-        if is_first {
+        if session.lifecycle.on_valid_check(now, || format!("valid check from {}", tuple.remote)) {
             let (pool, outputs) = (&self.handshakes.pool, self.handshakes.outputs.clone());
             pool.open(session.id, session.negotiated.certificate.clone(), session.negotiated.dtls.clone(), outputs);
-            if session.negotiated.dtls.role == DtlsRole::Client {
-                pool.start(session.id);
+            if session.selected.is_some() {
+                self.start_handshake(key);
             }
         }
+        self.sessions.slab[key].follow_local_address(tuple);
+        self.sessions.claim(now, key, tuple.remote);
         self.publish_events(key);
+    }
+
+    /// A DTLS client's ClientHello is longer than any check: it waits for an address that is proven.
+    fn start_handshake(&mut self, key: usize) {
+        let session = &self.sessions.slab[key];
+        if session.negotiated.dtls.role == DtlsRole::Client {
+            self.handshakes.pool.start(session.id);
+        }
     }
 
     /// A datagram of a full agent.
     pub(super) fn on_agent_transmit(&mut self, transmit: AgentTransmit) {
         let now = self.now();
         let Some(key) = self.sessions.find(transmit.owner) else { return };
+        let to = ice::canonical(transmit.to);
+        let connectivity = &mut self.sessions.slab[key].connectivity;
+        if !connectivity.ice.may_agent_send(to, transmit.datagram.len(), transmit.transaction.is_some()) {
+            self.counters.unproven_withheld += 1;
+            return;
+        }
+        let tuple = connectivity.tuple_to(to);
         if let Some(transaction) = transmit.transaction {
             self.sessions.begin_transaction(now, transaction, key);
         }
-        let tuple = self.sessions.slab[key].connectivity.tuple_to(transmit.to);
         if transmit.datagram.len() <= PACKET_ROOM {
-            self.outbound.push(tuple.unwrap_or(TransportTuple::udp(transmit.to, None)), &transmit.datagram);
+            self.outbound.push(tuple.unwrap_or(TransportTuple::udp(to, None)), &transmit.datagram);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How sessions open, connect and end.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -42,9 +43,7 @@ impl Shard {
     pub(super) fn end(&mut self, now: Instant, key: usize, reason: Reason) {
         self.publish_events(key);
         let session = self.sessions.remove(now, key);
-        if session.selected.is_some() {
-            self.handshakes.pool.close(session.id);
-        }
+        self.handshakes.pool.close(session.id);
         let stream = &mut self.streams.slab[session.stream];
         stream.sessions -= 1;
         stream.remove_viewer(key);
@@ -109,8 +108,9 @@ impl Shard {
         let now = self.now();
         let key = self.sessions.find(output.session);
         match (output.kind, key) {
-            (DtlsOutputKind::Transmit(datagram), key) => self.transmit_dtls(output.session, key, &datagram),
-            (DtlsOutputKind::Connected(connection), Some(key)) => self.on_connected(now, key, connection),
+            (DtlsOutputKind::Transmit { to, datagram }, key) => self.transmit_dtls(output.session, key, to, &datagram),
+            (DtlsOutputKind::Proven(address), Some(key)) => self.on_address_proven(now, key, address),
+            (DtlsOutputKind::Connected(connection), Some(key)) => self.on_connected(now, key, *connection),
             (DtlsOutputKind::Failed(failure), Some(key)) => {
                 let session = &mut self.sessions.slab[key];
                 session.lifecycle.on_failure(now, failure.stage, failure.reason, failure.detail);
@@ -121,9 +121,16 @@ impl Shard {
         }
     }
 
-    fn transmit_dtls(&mut self, session: SessionId, key: Option<usize>, datagram: &[u8]) {
+    /// `to` is the address with which the handshake is under way; afterwards the selected one counts.
+    fn transmit_dtls(&mut self, session: SessionId, key: Option<usize>, to: Option<SocketAddr>, datagram: &[u8]) {
         let tuple = match key {
-            Some(key) => self.sessions.slab[key].selected,
+            Some(key) => {
+                let Session { connectivity, selected, .. } = &mut self.sessions.slab[key];
+                let tuple = to.and_then(|to| connectivity.tuple_to(to)).or(*selected);
+                let allowed = tuple.filter(|tuple| connectivity.ice.may_send(tuple.remote, datagram.len()));
+                self.counters.unproven_withheld += u64::from(tuple.is_some() && allowed.is_none());
+                allowed
+            }
             // After its end a session says close_notify and nothing else (RFC 7675 §5.2).
             None if datagram.first() == Some(&ALERT) => self.sessions.take_close_notify(session),
             None => None,

@@ -40,7 +40,7 @@ use crate::load::{BusyMeter, Load};
 use crate::media::MediaKind;
 use crate::net::{MediaSocket, Outbound, ReceiveBatch, TransportTuple};
 use crate::pulse::{BEAT, Pulse};
-use crate::session::{RtcpContext, Secure};
+use crate::session::{RtcpContext, Secure, Unprotected};
 use crate::spec::{SessionId, ShardIndex};
 use crate::stats::{DropReason, ShardCounters};
 use crate::stream::CacheBudget;
@@ -77,7 +77,7 @@ pub(crate) struct ShardSetup {
     pub(crate) counters: ShardCounters,
 }
 
-/// The state of a shard. Everything here belongs to one thread. Nineteen fields: each is a part with a job of its own, or a
+/// The state of a shard. Everything here belongs to one thread. Twenty fields: each is a part with a job of its own, or a
 /// channel by which the shard speaks.
 pub(crate) struct Shard {
     index: ShardIndex,
@@ -302,7 +302,8 @@ impl Shard {
                 if !session.inbound.dtls_limit.take(now) {
                     return Err(DropReason::DtlsRate);
                 }
-                self.handshakes.pool.datagram(session.id, data).map_err(|_| DropReason::HandshakeBacklog)
+                let source = session.connectivity.dtls_source(tuple.remote, data.len());
+                self.handshakes.pool.datagram(session.id, source, data).map_err(|_| DropReason::HandshakeBacklog)
             }
             PacketKind::Rtp => self.on_rtp(now, tuple, data),
             PacketKind::Rtcp => self.on_rtcp(now, tuple, data),
@@ -311,9 +312,14 @@ impl Shard {
 
     /// Decrypts a publisher's packet and hands it to its ingest.
     fn on_rtp(&mut self, now: Instant, tuple: TransportTuple, data: &mut [u8]) -> Result<(), DropReason> {
-        let key = self.sessions.at(tuple)?;
+        let Ok(key) = self.sessions.at(tuple) else { return Err(self.on_stray(now, tuple, data, Secure::Rtp)) };
+        let datagram = data.len();
+        let unprotected = self.sessions.slab[key].unprotect(now, tuple, data, Secure::Rtp)?;
+        let Some(Unprotected { length, is_proven }) = unprotected else { return Ok(()) };
+        if !is_proven {
+            self.on_media_elsewhere(now, key, tuple, datagram);
+        }
         let session = &mut self.sessions.slab[key];
-        let Some(length) = session.unprotect(now, tuple, data, Secure::Rtp)? else { return Ok(()) };
         session.stats.rtp_received += 1;
         session.stats.rtp_received_bytes += length as u64;
         self.counters.rtp_received += 1;
@@ -355,9 +361,14 @@ impl Shard {
 
     /// Decrypts RTCP and acts on it.
     fn on_rtcp(&mut self, now: Instant, tuple: TransportTuple, data: &mut [u8]) -> Result<(), DropReason> {
-        let key = self.sessions.at(tuple)?;
+        let Ok(key) = self.sessions.at(tuple) else { return Err(self.on_stray(now, tuple, data, Secure::Rtcp)) };
+        let datagram = data.len();
+        let unprotected = self.sessions.slab[key].unprotect(now, tuple, data, Secure::Rtcp)?;
+        let Some(Unprotected { length, is_proven }) = unprotected else { return Ok(()) };
+        if !is_proven {
+            self.on_media_elsewhere(now, key, tuple, datagram);
+        }
         let session = &mut self.sessions.slab[key];
-        let Some(length) = session.unprotect(now, tuple, data, Secure::Rtcp)? else { return Ok(()) };
         let stream = session.stream;
         let mut context = RtcpContext {
             now,

@@ -1,15 +1,16 @@
 //! The sessions of a shard, and how datagrams find theirs.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::ice;
 use crate::net::{Protocol, TransportTuple};
-use crate::session::Session;
+use crate::session::{Secure, Session};
 use crate::spec::SessionId;
 use crate::stats::DropReason;
 
@@ -20,9 +21,12 @@ pub(super) type CloseNotify = Map<SessionId, (TransportTuple, Instant)>;
 
 /// How long an ended session's tuple is kept for its close_notify.
 pub(super) const CLOSE_NOTIFY: Duration = Duration::from_secs(1);
-/// An address stays with the session whose media goes there while its peer proved itself within this time. A check proves
-/// the password of the new session, but not that its source address is true.
+/// An address stays with the session whose media goes there while its peer proved itself within this time, and with one that
+/// has not proven it yet while its peer is seen there. A check proves the password of the new session, but not that its source
+/// address is true.
 const ADDRESS_HELD: Duration = Duration::from_secs(2);
+/// Sessions behind one IP address whose keys are tried on media from a port of it that is nobody's.
+const STRAY_CANDIDATES: usize = 4;
 /// How long a full agent's transaction is remembered; a response that took longer is of no use.
 const TRANSACTION: Duration = Duration::from_secs(5);
 /// Transactions that are remembered at most.
@@ -35,6 +39,8 @@ pub(super) struct Sessions {
     by_id: Map<SessionId, usize>,
     by_ufrag: Map<String, usize>,
     by_peer: Map<(Protocol, SocketAddr), usize>,
+    /// Sessions by the IP addresses that they have proven: a NAT that forgets a port keeps its own address as a rule.
+    by_ip: Map<IpAddr, SmallVec<[usize; 2]>>,
     /// Transactions of full agents: whose response it will be, and until when it is awaited.
     transactions: Map<[u8; 12], (usize, Instant)>,
     pub(super) pending_close_notify: CloseNotify,
@@ -112,18 +118,33 @@ impl Sessions {
     }
 
     /// Lets a validated address lead to its session. Every check asks again: the session that held the address may have ended
-    /// since.
+    /// since. One that has not been proven takes nothing away.
     pub(super) fn claim(&mut self, now: Instant, key: usize, remote: SocketAddr) {
         let Some(tuple) = self.slab[key].connectivity.tuple_to(remote) else { return };
+        let is_proven = self.slab[key].connectivity.ice.is_proven(remote);
+        if is_proven {
+            let there = self.by_ip.entry(remote.ip()).or_default();
+            if !there.contains(&key) {
+                there.push(key);
+            }
+        }
         let owner = self.by_peer.get(&peer(tuple)).copied();
         if owner == Some(key) {
             return;
         }
-        let held = owner.and_then(|owner| self.slab.get(owner)).is_some_and(|owner| {
-            owner.selected.is_some_and(|selected| selected.remote == remote)
-                && owner.lifecycle.is_alive(now, ADDRESS_HELD)
+        let is_held = owner.and_then(|owner| self.slab.get(owner)).is_some_and(|owner| {
+            let ice = &owner.connectivity.ice;
+            match (ice.is_proven(remote), is_proven) {
+                (true, true) => {
+                    owner.selected.is_some_and(|selected| selected.remote == remote)
+                        && owner.lifecycle.is_alive(now, ADDRESS_HELD)
+                }
+                (true, false) => owner.connectivity.tuple_to(remote).is_some(),
+                (false, true) => false,
+                (false, false) => ice.is_seen(now, remote, ADDRESS_HELD),
+            }
         });
-        if !held {
+        if !is_held {
             self.by_peer.insert(peer(tuple), key);
         }
     }
@@ -133,6 +154,38 @@ impl Sessions {
         if self.by_peer.get(&peer(tuple)) == Some(&key) {
             self.by_peer.remove(&peer(tuple));
         }
+        let ip = tuple.remote.ip();
+        let mut others = self.slab.get(key).into_iter().flat_map(|session| &session.connectivity.validated);
+        if !others.any(|other| other.remote.ip() == ip)
+            && let Some(there) = self.by_ip.get_mut(&ip)
+        {
+            there.retain(|other| *other != key);
+            if there.is_empty() {
+                self.by_ip.remove(&ip);
+            }
+        }
+    }
+
+    /// The session whose authentic packet this is, though it came from a port that is nobody's. Among those behind its IP
+    /// address the ones that have been silent for longest are tried, each only so often.
+    pub(super) fn of_stray(
+        &mut self,
+        now: Instant,
+        tuple: TransportTuple,
+        data: &[u8],
+        secure: Secure,
+    ) -> Option<usize> {
+        let there = self.by_ip.get(&tuple.remote.ip())?;
+        let mut known: SmallVec<[(Instant, usize); 8]> = SmallVec::new();
+        for &key in there {
+            let Some(session) = self.slab.get(key).filter(|session| session.knows_source(secure, data)) else {
+                continue;
+            };
+            known.push((session.lifecycle.last_authentic(), key));
+        }
+        known.sort_unstable();
+        let mut tried = known.into_iter().take(STRAY_CANDIDATES);
+        tried.find(|&(_, key)| self.slab[key].recognises(now, data, secure)).map(|(_, key)| key)
     }
 
     /// Where an ended session's close_notify is to be sent, once.

@@ -18,8 +18,10 @@ use crate::net::{Outbound, TransportTuple};
 use crate::spec::{Fingerprint, FingerprintHash, SessionId, SessionSpec};
 use crate::srtp::KeyingMaterial;
 use crate::stats::ShardCounters;
+use crate::stream::CacheBudget;
 
 use super::mailbox::ShardMessage;
+use super::receive_errors::ReceiveErrors;
 use super::sessions::Sessions;
 use super::stream::Streams;
 use super::tick::OverloadReport;
@@ -56,16 +58,18 @@ impl Simulation {
         let (agents_to, agents) = mpsc::channel(1);
         let wall = WallClock::now();
         let load = Arc::<Load>::default();
+        let config = Arc::new(config);
         let shard = Shard {
             index: 0,
-            config: Arc::new(config),
+            config: config.clone(),
             wall,
             local_address: ([127, 0, 0, 1], 50_000).into(),
             outbound: Outbound::keeping(),
+            receive_errors: ReceiveErrors::default(),
             counters: ShardCounters::default(),
             roster: HashSet::new(),
             sessions: Sessions::default(),
-            streams: Streams::new(wall),
+            streams: Streams::new(wall, CacheBudget::new(config.cache_bytes)),
             links: Vec::new(),
             handshakes: Handshakes { pool: pool.handle(), outputs: dtls_outputs },
             agents: agents_to,
@@ -94,11 +98,12 @@ impl Simulation {
         self.settle();
     }
 
-    /// A session's handshake ends with these keys, if its peer proved an address.
-    pub(crate) fn connect(&mut self, session: SessionId, keying: KeyingMaterial) {
+    /// A session's handshake ends with these keys, from where its flights were sent; if a check from there was valid.
+    pub(crate) fn connect(&mut self, session: SessionId, address: SocketAddr, keying: KeyingMaterial) {
         let fingerprint = Fingerprint { hash: FingerprintHash::Sha256, digest: vec![0; 32] };
         let connection = Connection { keying, version: "DTLSv1.2", cipher: "", fingerprint };
-        self.shard.on_dtls(DtlsOutput { session, kind: DtlsOutputKind::Connected(connection) });
+        self.shard.on_dtls(DtlsOutput { session, kind: DtlsOutputKind::Proven(address) });
+        self.shard.on_dtls(DtlsOutput { session, kind: DtlsOutputKind::Connected(Box::new(connection)) });
         self.settle();
     }
 

@@ -11,4 +11,5 @@ mod floods;
 mod forwarding;
 mod hostile;
 mod lifecycle;
+mod proof;
 mod supervision;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use media_core::MediaCore;
 use media_core::internals::demux::{PacketKind, classify};
 use media_core::internals::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
-use media_core::internals::ice::{CheckBuilder, is_response, random_credentials};
+use media_core::internals::ice::{CheckBuilder, answer_check, is_response, random_credentials};
 use media_core::internals::ingest::arrival::ArrivalLog;
 use media_core::internals::rtcp::transport_feedback::FeedbackFields;
 use media_core::internals::rtcp::{ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
@@ -97,6 +97,7 @@ impl Server {
             keys: None,
             closed: false,
             answers: 0,
+            answers_checks: true,
             rtp: Vec::new(),
             rtcp: Vec::new(),
             raw: Vec::new(),
@@ -239,6 +240,8 @@ pub(crate) struct Peer {
     pub(crate) closed: bool,
     /// STUN responses.
     pub(crate) answers: usize,
+    /// It answers checks, as every client but the simplest does.
+    pub(crate) answers_checks: bool,
     /// RTP packets received, decrypted.
     pub(crate) rtp: Vec<Vec<u8>>,
     /// RTCP datagrams received, decrypted.
@@ -248,11 +251,16 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Sends a connectivity check.
-    pub(crate) fn check(&self, nominates: bool) {
+    /// A connectivity check, of a transaction of its own.
+    pub(crate) fn check_bytes(&self, nominates: bool) -> Vec<u8> {
         let check = CheckBuilder::new(&self.local, &self.remote).transaction(TransactionId::new().0);
         let check = if nominates { check.nominating() } else { check };
-        self.send(&check.bytes());
+        check.bytes()
+    }
+
+    /// Sends a connectivity check.
+    pub(crate) fn check(&self, nominates: bool) {
+        self.send(&self.check_bytes(nominates));
     }
 
     pub(crate) fn send(&self, datagram: &[u8]) {
@@ -315,7 +323,7 @@ impl Peer {
                 }
                 DtlsEvent::PeerClosed => self.closed = true,
                 DtlsEvent::Failed(failure) => panic!("{failure:?}"),
-                DtlsEvent::HandshakeStarted | DtlsEvent::ApplicationData(_) => {}
+                DtlsEvent::HandshakeStarted | DtlsEvent::AddressProven(_) | DtlsEvent::ApplicationData(_) => {}
             }
         }
     }
@@ -324,7 +332,13 @@ impl Peer {
         self.raw.push(datagram.to_vec());
         let mut bytes = datagram.to_vec();
         match (classify(datagram).unwrap(), &mut self.keys) {
-            (PacketKind::Stun, _) => self.answers += usize::from(is_response(datagram)),
+            (PacketKind::Stun, _) => {
+                self.answers += usize::from(is_response(datagram));
+                let answer = answer_check(&self.local, self.server, datagram);
+                if let Some(answer) = answer.filter(|_| self.answers_checks) {
+                    self.send(&answer);
+                }
+            }
             (PacketKind::Dtls, _) => self.dtls.handle_datagram(Instant::now(), datagram),
             // A packet received before is a retransmission without RTX.
             (PacketKind::Rtp, Some((receiver, _))) => {

@@ -19,6 +19,11 @@ struct Pools {
     from_client: UnboundedReceiver<DtlsOutput>,
 }
 
+/// An address that needs no further proof.
+fn proven() -> Source {
+    Source { address: ([192, 0, 2, 1], 5000).into(), room: None }
+}
+
 /// Opens `sessions` on both sides; the server of session 0 expects another certificate.
 fn pools(threads: usize, sessions: u64) -> Pools {
     let server_certificate = Certificate::generate().unwrap();
@@ -50,9 +55,9 @@ fn carry(pools: &mut Pools, mut done: impl FnMut(bool, DtlsOutput) -> bool) {
                 output = pools.from_server.recv() => (true, output.unwrap()),
                 output = pools.from_client.recv() => (false, output.unwrap()),
             };
-            if let DtlsOutputKind::Transmit(datagram) = &output.kind {
+            if let DtlsOutputKind::Transmit { datagram, .. } = &output.kind {
                 let other = if is_server { &client } else { &server };
-                other.datagram(output.session, datagram).unwrap();
+                other.datagram(output.session, proven(), datagram).unwrap();
             }
             if done(is_server, output) {
                 return;
@@ -73,7 +78,7 @@ fn many_sessions_connect_and_close_and_a_wrong_one_fails_alone() {
         match output.kind {
             DtlsOutputKind::Failed(failure) => failed.push((is_server, output.session, failure.reason)),
             DtlsOutputKind::Connected(connection) => {
-                connected.entry(output.session).or_default().push((is_server, connection));
+                connected.entry(output.session).or_default().push((is_server, *connection));
             }
             _ => {}
         }
@@ -105,7 +110,7 @@ fn a_silent_peer_is_asked_again_by_the_pools_own_timers() {
     while hellos < 4 {
         let output = pools.from_client.blocking_recv().unwrap();
         if output.session == SessionId(1) {
-            assert!(matches!(output.kind, DtlsOutputKind::Transmit(_)), "{:?}", output.kind);
+            assert!(matches!(output.kind, DtlsOutputKind::Transmit { .. }), "{:?}", output.kind);
             hellos += 1;
         }
     }
@@ -118,7 +123,7 @@ fn unknown_and_closed_sessions_are_silent() {
     handle.close(SessionId(1));
     handle.start(SessionId(99));
     handle.close(SessionId(99));
-    handle.datagram(SessionId(99), &[22; 100]).unwrap();
+    handle.datagram(SessionId(99), proven(), &[22; 100]).unwrap();
     drop(pools.client);
     pools.from_client.close();
     let mut outputs = 0;
@@ -146,11 +151,11 @@ fn dropping_the_pool_stops_its_threads_after_what_was_asked_before() {
     let mut started = HashSet::new();
     // Ends only when the threads have dropped their senders.
     while let Some(output) = received.blocking_recv() {
-        assert!(matches!(output.kind, DtlsOutputKind::Transmit(_)), "{:?}", output.kind);
+        assert!(matches!(output.kind, DtlsOutputKind::Transmit { .. }), "{:?}", output.kind);
         started.insert(output.session);
     }
     assert_eq!(started.len(), 10);
-    assert_eq!(handle.datagram(SessionId(1), &[22; 20]), Err(Full));
+    assert_eq!(handle.datagram(SessionId(1), proven(), &[22; 20]), Err(Full));
     handle.start(SessionId(1));
 }
 
@@ -175,7 +180,10 @@ fn an_owner_that_went_away_costs_nothing_more() {
 fn outcome(pools: &mut Pools, session: SessionId) -> DtlsOutputKind {
     let mut outcome = None;
     carry(pools, |is_server, output| {
-        if is_server && output.session == session && !matches!(output.kind, DtlsOutputKind::Transmit(_)) {
+        if is_server
+            && output.session == session
+            && !matches!(output.kind, DtlsOutputKind::Transmit { .. } | DtlsOutputKind::Proven(_))
+        {
             outcome = Some(output.kind);
         }
         outcome.is_some()
@@ -206,8 +214,10 @@ fn a_thread_that_does_not_come_back_gives_its_place_to_another_and_its_handshake
     let mut pools = pools(1, 2);
     let server = pools.server.handle();
     server.inject(0, Fault::Freeze);
-    let DtlsOutputKind::Transmit(hello) = pools.from_client.blocking_recv().unwrap().kind else { panic!("no hello") };
-    server.datagram(SessionId(0), &hello).unwrap();
+    let DtlsOutputKind::Transmit { datagram: hello, .. } = pools.from_client.blocking_recv().unwrap().kind else {
+        panic!("no hello")
+    };
+    server.datagram(SessionId(0), proven(), &hello).unwrap();
     let pulse = server.vitals().next().unwrap().pulse;
     let (begun, mut beats) = (Instant::now(), (pulse.beats(), Instant::now()));
     while beats.1.elapsed() < 10 * BEAT {
@@ -225,7 +235,7 @@ fn a_thread_that_does_not_come_back_gives_its_place_to_another_and_its_handshake
         assert_eq!((output.session, failure.reason), (SessionId(id), Reason::HandshakeThreadFailed));
     }
     // The next handshakes run in the same place, and the pool can be dropped.
-    let DtlsOutputKind::Transmit(_) = connects_anew(&mut pools) else { panic!("no answer") };
+    let DtlsOutputKind::Transmit { .. } = connects_anew(&mut pools) else { panic!("no answer") };
     assert!(pulse.beats() > beats.0);
 }
 
@@ -240,7 +250,7 @@ fn connects_anew(pools: &mut Pools) -> DtlsOutputKind {
     let mut client = DtlsEndpoint::new(&context, client).unwrap();
     client.start(Instant::now());
     while let Some(datagram) = client.poll_transmit() {
-        pools.server.handle().datagram(SessionId(9), &datagram).unwrap();
+        pools.server.handle().datagram(SessionId(9), proven(), &datagram).unwrap();
     }
     let output = pools.from_server.blocking_recv().unwrap();
     assert_eq!(output.session, SessionId(9));

@@ -61,7 +61,8 @@ impl Network {
     }
 
     fn lite(&mut self, at: &str, local: &str, remote: &str) {
-        self.sides.insert(address(at), Ice::Lite(IceLite::new(credentials(local), credentials(remote))));
+        self.sides
+            .insert(address(at), Ice::Lite(IceLite::new(credentials(local), credentials(remote), OwnChecks::Beside)));
     }
 
     fn deliver(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
@@ -135,8 +136,8 @@ async fn the_servers_role_follows_from_what_the_client_is() {
             remote_is_lite,
             remote_candidates: Vec::new(),
         };
-        let deadline = Duration::from_secs(40);
-        let mut ice = Ice::start(&parameters, SessionId(1), address(TWO), &network.sender, deadline);
+        let options = AgentOptions::default();
+        let mut ice = Ice::start(&parameters, SessionId(1), address(TWO), &network.sender, options);
         ice.add_remote_candidate(candidate(ONE));
         let wait = Duration::from_secs(if asks_first { 5 } else { 0 });
         let request = tokio::time::timeout(wait, network.wire.recv()).await.ok().flatten();
@@ -176,7 +177,7 @@ async fn agents_connect_over_ipv6_and_over_a_dual_stack_socket() {
     let mapped = address("[::ffff:192.0.2.7]:7000");
     let mut out = Vec::new();
     agent.handle(Instant::now(), mapped, &client_check().nominating().bytes(), &mut out);
-    assert_eq!(out, [IceOutput::Validated(mapped), IceOutput::Selected(mapped)]);
+    assert_eq!(out, [IceOutput::Validated(mapped)]);
     let transmit = tokio::time::timeout(Duration::from_secs(5), network.wire.recv()).await.unwrap().unwrap();
     assert_eq!(transmit.to, mapped);
 }
@@ -193,7 +194,10 @@ async fn a_nomination_from_a_new_address_moves_media_and_is_answered() {
         check.id = [n as u8; 12];
         let mut out = Vec::new();
         agent.handle(Instant::now(), source, &check.bytes(), &mut out);
-        assert_eq!(out, [IceOutput::Validated(source), IceOutput::Selected(source)]);
+        assert_eq!(out, [IceOutput::Validated(source)]);
+        out.clear();
+        agent.checks.valid.prove(Instant::now(), source, &mut out);
+        assert_eq!(out, [IceOutput::Proven(source), IceOutput::Selected(source)]);
         loop {
             let transmit = tokio::time::timeout(Duration::from_secs(5), network.wire.recv()).await.unwrap().unwrap();
             if is_response(&transmit.datagram) && transmission_answers(&transmit, check.id) {
@@ -248,19 +252,20 @@ async fn a_response_counts_only_from_where_the_request_went() {
     let mut network = Network::new();
     let start = network.start(ONE, AgentRole::Controlling, "client", "server", &[TWO]);
     let mut agent = FullAgent::start(start);
-    let mut lite = IceLite::new(credentials("server"), credentials("client"));
+    let mut lite = IceLite::new(credentials("server"), credentials("client"), OwnChecks::None);
     let request = network.wire.recv().await.unwrap();
     let id = request.transaction.unwrap();
     assert!(agent.owns_transaction(id, Instant::now()));
     let mut out = Vec::new();
     lite.handle(Instant::now(), address(ONE), &request.datagram, &mut out);
-    let IceOutput::Transmit { datagram, .. } = &out[0] else { panic!("{out:?}") };
+    let IceOutput::Transmit { datagram, .. } = &out[1] else { panic!("{out:?}") };
     let mut seen = Vec::new();
     agent.handle(Instant::now(), address("127.0.0.1:6666"), datagram, &mut seen);
     assert_eq!(seen, [IceOutput::CheckRefused(DropReason::MalformedStun)]);
     seen.clear();
     agent.handle(Instant::now(), address(TWO), datagram, &mut seen);
-    assert_eq!(seen, [IceOutput::Validated(address(TWO)), IceOutput::Selected(address(TWO))]);
+    let proven = |at| [IceOutput::Validated(at), IceOutput::Proven(at), IceOutput::Selected(at)];
+    assert_eq!(seen, proven(address(TWO)));
     assert!(!agent.owns_transaction(id, Instant::now()));
     seen.clear();
     agent.handle(Instant::now(), address(TWO), datagram, &mut seen);

@@ -1,6 +1,7 @@
 //! The lite side in virtual time, and both parsers under mutation.
 
 mod agent;
+mod proof;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ pub(super) fn credentials(name: &str) -> IceCredentials {
 }
 
 fn lite() -> IceLite {
-    IceLite::new(credentials("server"), credentials("client"))
+    IceLite::new(credentials("server"), credentials("client"), OwnChecks::None)
 }
 
 pub(super) fn address(text: &str) -> SocketAddr {
@@ -54,10 +55,25 @@ fn error_code(message: &Message) -> u16 {
     code.code.0
 }
 
-fn run(lite: &mut IceLite, now: Instant, source: SocketAddr, check: &CheckBuilder) -> Vec<IceOutput> {
+/// A check as it is; its source has shown already that it receives.
+fn repeat(lite: &mut IceLite, now: Instant, source: SocketAddr, check: &CheckBuilder) -> Vec<IceOutput> {
     let mut out = Vec::new();
     lite.handle(now, source, &check.bytes(), &mut out);
+    lite.on_proof(now, source, &mut out);
     out
+}
+
+/// The same in a transaction of its own.
+fn run(lite: &mut IceLite, now: Instant, source: SocketAddr, check: &CheckBuilder) -> Vec<IceOutput> {
+    repeat(lite, now, source, &check.clone().transaction(fresh()))
+}
+
+/// A transaction id that no other check has.
+pub(super) fn fresh() -> [u8; 12] {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    let mut id = [0; 12];
+    id[4..].copy_from_slice(&NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes());
+    id
 }
 
 fn refused(reason: DropReason) -> Vec<IceOutput> {
@@ -94,7 +110,7 @@ fn a_check_is_answered_with_the_mapped_address_under_our_password() {
         ("[::ffff:192.0.2.1]:5000", "192.0.2.1:5000"),
     ] {
         let source = address(source);
-        let out = run(&mut lite(), Instant::now(), source, &client_check());
+        let out = repeat(&mut lite(), Instant::now(), source, &client_check());
         let (to, mut response) = sent(&out);
         assert_eq!(to, source);
         assert_eq!(response.typ, BINDING_SUCCESS);
@@ -104,7 +120,8 @@ fn a_check_is_answered_with_the_mapped_address_under_our_password() {
         assert_eq!(SocketAddr::new(xor.ip, xor.port), address(mapped));
         FINGERPRINT.check(&response).unwrap();
         MessageIntegrity::new_short_term_integrity(credentials("server").pwd).check(&mut response).unwrap();
-        assert_eq!(out[1..], [IceOutput::Validated(source), IceOutput::Selected(source)]);
+        assert_eq!(out[0], IceOutput::Validated(source));
+        assert_eq!(out[2..], [IceOutput::Proven(source), IceOutput::Selected(source)]);
     }
 }
 
@@ -125,7 +142,7 @@ fn the_sample_request_of_the_standard_is_answered() {
     let remote = IceCredentials { ufrag: "h6vY".into(), pwd: String::new() };
     // The sample says ICE-CONTROLLED, which a lite side refuses, but only after it authenticated it.
     let mut out = Vec::new();
-    IceLite::new(local, remote).handle(Instant::now(), address("192.0.2.1:32853"), sample, &mut out);
+    IceLite::new(local, remote, OwnChecks::Beside).handle(Instant::now(), address("192.0.2.1:32853"), sample, &mut out);
     assert_eq!(error_code(&sent(&out).1), 487);
 }
 
@@ -256,13 +273,18 @@ fn an_indication_is_never_answered_and_counts_only_with_proof() {
     let (start, source) = (Instant::now(), address("192.0.2.1:5000"));
     let mut check = client_check();
     check.typ = MessageType::new(METHOD_BINDING, CLASS_INDICATION);
-    check.password = None;
-    assert_eq!(run(&mut lite, start, source, &check), []);
-    assert_eq!(lite.last_valid_check(), None);
     check.password = Some(credentials("server").pwd);
     assert_eq!(run(&mut lite, start, source, &check), []);
-    assert_eq!(lite.last_valid_check(), Some(start));
+    assert_eq!(lite.last_valid_check(), None, "it proves no address, and from an unproven one nothing tells of life");
     assert_eq!(lite.selected(), None, "an indication validates no address");
+    run(&mut lite, start, source, &client_check());
+    let later = start + Duration::from_secs(1);
+    check.password = None;
+    assert_eq!(run(&mut lite, later, source, &check), []);
+    assert_eq!(lite.last_valid_check(), Some(start));
+    check.password = Some(credentials("server").pwd);
+    assert_eq!(run(&mut lite, later, source, &check), []);
+    assert_eq!(lite.last_valid_check(), Some(later));
 }
 
 // STUN-10 for a side that asks nothing
@@ -282,9 +304,10 @@ fn responses_to_nothing_are_dropped() {
 fn a_repeated_transaction_gets_the_same_answer() {
     let mut lite = lite();
     let (start, source) = (Instant::now(), address("192.0.2.1:5000"));
-    let first = run(&mut lite, start, source, &client_check().nominating()).remove(0);
+    let first = repeat(&mut lite, start, source, &client_check().nominating()).remove(1);
+    assert!(matches!(first, IceOutput::Transmit { .. }));
     for n in 1..50 {
-        let again = run(&mut lite, start + Duration::from_millis(n), source, &client_check().nominating());
+        let again = repeat(&mut lite, start + Duration::from_millis(n), source, &client_check().nominating());
         assert_eq!(again, std::slice::from_ref(&first));
     }
 }
@@ -491,7 +514,7 @@ fn authenticated_nonsense_never_panics() {
         }
         now += Duration::from_millis(20);
         out.clear();
-        lite.handle(now, address("192.0.2.1:5000"), &check.bytes(), &mut out);
+        lite.handle(now, address("192.0.2.1:5000"), &check.transaction(fresh()).bytes(), &mut out);
         assert!(!out.is_empty());
     }
 }

@@ -132,7 +132,7 @@ fn a_handshake_that_stalls_fails_stage_dtls() {
     case.lifecycle.on_valid_check(case.start, String::new);
     for second in 0..30 {
         assert_eq!(case.poll(case.at(second)), None);
-        case.lifecycle.on_valid_check(case.at(second), String::new);
+        case.lifecycle.on_alive(case.at(second));
     }
     assert_eq!(case.poll(case.at(30)), Some(Reason::DtlsTimeout));
     assert_eq!(case.states(), [Waiting, Done, Failed, Waiting, Waiting, Waiting]);
@@ -212,7 +212,7 @@ fn a_viewer_that_never_reports_fails_with_no_receipt() {
     case.lifecycle.on_rtp_sent(case.start);
     case.sent = 5;
     assert_eq!(case.poll(case.start), None);
-    case.lifecycle.on_valid_check(case.at(9), String::new);
+    case.lifecycle.on_alive(case.at(9));
     assert_eq!(case.poll(case.at(10)), None);
     case.states();
     assert_eq!(case.reason(Stage::Media), Some(Reason::NoReceipt));
@@ -229,7 +229,7 @@ fn a_publisher_that_falls_silent_and_is_heard_again_is_reported_once_each() {
     assert_eq!(case.lifecycle.poll_silence(at(&case, 12_499)), None);
     assert_eq!(case.lifecycle.poll_silence(at(&case, 12_500)), Some(Some(begun)));
     assert_eq!(case.lifecycle.poll_silence(at(&case, 12_600)), None);
-    case.lifecycle.on_valid_check(at(&case, 13_000), String::new);
+    case.lifecycle.on_alive(at(&case, 13_000));
     assert_eq!(case.lifecycle.poll_silence(at(&case, 13_000)), Some(None));
     assert_eq!(case.lifecycle.poll_silence(at(&case, 13_100)), None);
     let mut viewer = Case::secured(Role::Viewer);
@@ -288,7 +288,7 @@ fn a_stalled_handshake_counts_what_was_received_of_it() {
     ] {
         let mut case = Case::new(Role::Publisher);
         case.lifecycle.on_valid_check(case.start, String::new);
-        case.lifecycle.on_valid_check(case.at(29), String::new);
+        case.lifecycle.on_alive(case.at(29));
         case.dtls_received = received;
         (0..too_many).for_each(|_| case.dropped.note(None, DropReason::DtlsRate, 100));
         assert_eq!(case.poll(case.at(30)), Some(Reason::DtlsTimeout));
@@ -321,7 +321,7 @@ fn an_ssrc_that_goes_back_fails_stage_srtp_until_its_packets_are_accepted_again(
             assert_eq!(case.states(), [Waiting, Done, Done, Done, Done, Done]);
         } else {
             // It sends nothing any more but checks: that is what stage `media` says.
-            case.lifecycle.on_valid_check(case.at(5), String::new);
+            case.lifecycle.on_alive(case.at(5));
             assert_eq!(case.poll(case.at(6)), None);
             assert_eq!(case.states(), [Waiting, Done, Done, Done, Done, Failed]);
             assert_eq!(case.reason(Stage::Media), Some(Reason::MediaStopped));
