@@ -54,6 +54,8 @@ struct Peer {
     id: SessionId,
     server: IceCredentials,
     client: IceCredentials,
+    /// Its own end of the handshake.
+    dtls: DtlsRole,
     keys: Option<(SrtpReceiver, SrtpSender)>,
     /// What it was sent, by SSRC: the numbers, and each packet as it was.
     received: HashMap<u32, (SequenceExtender, HashMap<u64, Vec<u8>>)>,
@@ -73,6 +75,7 @@ impl Peer {
             id: SessionId(id),
             server: credentials("s"),
             client: credentials("c"),
+            dtls: DtlsRole::Client,
             keys: None,
             received: HashMap::new(),
             sequence: [100; 4],
@@ -205,6 +208,9 @@ impl World {
             next_id: 3,
         };
         let role = if more & 0x10 == 0 { DtlsRole::Server } else { DtlsRole::Client };
+        if role == DtlsRole::Client {
+            (world.publisher.dtls, world.viewer.dtls) = (DtlsRole::Server, DtlsRole::Server);
+        }
         for (peer, kind) in [(&world.publisher, Role::Publisher), (&world.viewer, Role::Viewer)] {
             world.simulation.open(peer.spec(kind, sections(kind, options), role));
         }
@@ -254,7 +260,7 @@ impl World {
         if peer.keys.is_some() {
             return;
         }
-        let end = peer.keying(profile).contexts(DtlsRole::Client).expect("valid keys");
+        let end = peer.keying(profile).contexts(peer.dtls).expect("valid keys");
         peer.keys = Some(end);
         let (id, keying) = (peer.id, peer.keying(profile));
         self.simulation.connect(id, World::tuple(role, 0).remote, keying);
