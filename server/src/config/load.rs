@@ -209,7 +209,7 @@ fn bad_value(place: &str, info: &SettingInfo, value: &str, why: &str) -> LoadErr
 }
 
 /// Reads the TOML file's text.
-fn read_file(path: &Path, text: &str) -> Result<Layer, LoadError> {
+pub(super) fn read_file(path: &Path, text: &str) -> Result<Layer, LoadError> {
     toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start).min(text.len());
         let number = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;

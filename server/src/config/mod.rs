@@ -4,6 +4,8 @@
 //! server want, and [`render`] writes the reference file, the table for people and the effective configuration.
 
 pub mod addresses;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod http_values;
 pub mod load;
 pub mod render;

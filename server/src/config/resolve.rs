@@ -309,6 +309,11 @@ fn limits(settings: &Settings) -> Limits {
 fn read_token_file(path: &Path) -> Result<Vec<AccessToken>, Contradiction> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Contradiction(format!("token_file: cannot read {}: {error}", path.display())))?;
+    parse_token_file(path, &text)
+}
+
+/// The tokens of a file with this text.
+pub(super) fn parse_token_file(path: &Path, text: &str) -> Result<Vec<AccessToken>, Contradiction> {
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))

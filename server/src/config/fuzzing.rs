@@ -1,0 +1,116 @@
+//! Entry points of the fuzz targets: one function a parser, which takes any bytes and panics only over a bug.
+//!
+//! `fuzz/` calls them from libFuzzer; `tests/fuzz_corpus/` runs the corpus and mutations of it through them with every test
+//! run. A new parser needs a function here, a line in [`TARGETS`], a file in `fuzz/fuzz_targets/` with its `[[bin]]`, and a
+//! directory of samples in `fuzz/corpus/`; a test sees to it that none is forgotten.
+
+use std::fmt::{Debug, Display};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::Settings;
+use super::addresses::{InterfaceAddress, Network};
+use super::http_values::{AdminListen, AdminToken, HostName, ProxyPrefix};
+use super::load::{LoadError, read_file};
+use super::resolve::{Machine, parse_token_file, resolve};
+use super::values::{BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, Takeover};
+
+/// A fuzz target.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Name of the binary in `fuzz/` and of its directory in `fuzz/corpus/`.
+    pub name: &'static str,
+    /// The entry point.
+    pub run: fn(&[u8]),
+}
+
+/// Every fuzz target.
+pub const TARGETS: &[Target] = &[
+    Target { name: "configuration", run: configuration },
+    Target { name: "setting", run: setting },
+    Target { name: "token_file", run: token_file },
+];
+
+/// A machine with one address, and no names.
+struct Alone;
+
+impl Network for Alone {
+    fn interfaces(&self) -> std::io::Result<Vec<InterfaceAddress>> {
+        Ok(vec![InterfaceAddress { interface: "eth0".to_owned(), address: IpAddr::from([192, 0, 2, 1]) }])
+    }
+
+    fn lookup(&self, _: &str) -> std::io::Result<Vec<IpAddr>> {
+        Err(std::io::Error::other("no network"))
+    }
+}
+
+/// A TOML file: read, shown, read again, and resolved.
+pub fn configuration(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let read = |text: &str| {
+        let mut settings = Settings::default();
+        settings.apply(read_file(Path::new("sluice.toml"), text)?, |_| ());
+        Ok::<_, LoadError>(settings)
+    };
+    let mut settings = match read(text) {
+        Ok(settings) => settings,
+        Err(LoadError::Wrong(message)) => {
+            assert!(message.starts_with("sluice.toml, line "), "{message}");
+            return;
+        }
+        Err(LoadError::Information(text)) => panic!("nobody asked for {text}"),
+    };
+    let machine = Machine { network: Alone, cpus: 2, ipv6: true };
+    // Other files are none of this target's.
+    (settings.token_file, settings.admin_token_file) = (PathBuf::new(), PathBuf::new());
+    if let Err(refused) = resolve(&settings, &machine) {
+        assert!(!refused.0.is_empty());
+    }
+    // Secrets are not shown.
+    settings.token.clear();
+    settings.admin_token = AdminToken::default();
+    let shown = toml::to_string(&settings.to_toml()).expect("settings have a TOML form");
+    match read(&shown) {
+        Ok(again) => assert!(again == settings, "{shown}"),
+        Err(error) => panic!("{error:?} in {shown}"),
+    }
+}
+
+/// The text of one setting, as every type that has one.
+pub fn setting(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    fn reads_again<T: FromStr + Display + PartialEq + Debug>(text: &str) {
+        let Ok(value) = text.parse::<T>() else { return };
+        let shown = value.to_string();
+        assert_eq!(shown.parse::<T>().ok().as_ref(), Some(&value), "{shown:?}");
+    }
+    reads_again::<AdminListen>(text);
+    reads_again::<BaseUrl>(text);
+    reads_again::<HostName>(text);
+    reads_again::<Ice>(text);
+    reads_again::<LogFilter>(text);
+    reads_again::<LogFormat>(text);
+    reads_again::<Origin>(text);
+    reads_again::<ProxyPrefix>(text);
+    reads_again::<PublicHost>(text);
+    reads_again::<Seconds>(text);
+    reads_again::<Takeover>(text);
+    if let Ok(token) = text.parse::<AdminToken>() {
+        assert!(token.0.is_none() || token.to_string() == "<redacted>");
+    }
+}
+
+/// A file of tokens. What is wrong is named by its line, without what stands there.
+pub fn token_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match parse_token_file(Path::new("tokens"), text) {
+        Ok(tokens) => {
+            assert!(tokens.len() <= text.lines().count());
+            assert!(tokens.iter().all(|token| token.to_string().ends_with("=<redacted>")));
+        }
+        Err(refused) => {
+            assert!(refused.0.starts_with("token_file: tokens, line "), "{}", refused.0);
+        }
+    }
+}
