@@ -54,8 +54,8 @@ struct Peer {
     id: SessionId,
     server: IceCredentials,
     client: IceCredentials,
-    /// Its own end of the handshake.
-    dtls: DtlsRole,
+    /// Of the server.
+    role: DtlsRole,
     keys: Option<(SrtpReceiver, SrtpSender)>,
     /// What it was sent, by SSRC: the numbers, and each packet as it was.
     received: HashMap<u32, (SequenceExtender, HashMap<u64, Vec<u8>>)>,
@@ -68,14 +68,14 @@ const PUBLISHER_SSRCS: [u32; 4] = [1, 2, 3, 4];
 const VIEWER_SSRCS: [SendSsrcs; 2] = [SendSsrcs { media: 11, rtx: 12 }, SendSsrcs { media: 13, rtx: 14 }];
 
 impl Peer {
-    fn new(id: u64) -> Peer {
+    fn new(id: u64, role: DtlsRole) -> Peer {
         let credentials =
             |name: &str| IceCredentials { ufrag: format!("{name}{id:03}"), pwd: format!("{name}-{id:020}") };
         Peer {
             id: SessionId(id),
             server: credentials("s"),
             client: credentials("c"),
-            dtls: DtlsRole::Client,
+            role,
             keys: None,
             received: HashMap::new(),
             sequence: [100; 4],
@@ -89,7 +89,7 @@ impl Peer {
         KeyingMaterial::new(profile, &exported).expect("the right length")
     }
 
-    fn spec(&self, role: Role, sections: Vec<MediaSection>, dtls: DtlsRole) -> SessionSpec {
+    fn spec(&self, role: Role, sections: Vec<MediaSection>) -> SessionSpec {
         SessionSpec {
             id: self.id,
             stream: StreamId(1),
@@ -102,7 +102,7 @@ impl Peer {
                 remote_candidates: Vec::new(),
             },
             dtls: DtlsParameters {
-                role: dtls,
+                role: self.role,
                 fingerprints: vec![Fingerprint { hash: FingerprintHash::Sha256, digest: vec![7; 32] }],
             },
             sections,
@@ -184,7 +184,7 @@ struct World {
     simulation: Simulation,
     publisher: Peer,
     viewer: Peer,
-    /// Peers that others took the place of, while their sessions may still be there.
+    /// Peers that others took the place of; their sessions may still be there.
     former: Vec<Peer>,
     options: u8,
     profile: SrtpProfile,
@@ -198,21 +198,18 @@ fn address(index: u8) -> SocketAddr {
 
 impl World {
     fn new(options: u8, more: u8) -> World {
+        let role = if more & 0x10 == 0 { DtlsRole::Server } else { DtlsRole::Client };
         let mut world = World {
             simulation: Simulation::new(CoreConfig::default()),
-            publisher: Peer::new(1),
-            viewer: Peer::new(2),
+            publisher: Peer::new(1, role),
+            viewer: Peer::new(2, role),
             former: Vec::new(),
             options,
             profile: SrtpProfile::ALL[usize::from(more) % 3],
             next_id: 3,
         };
-        let role = if more & 0x10 == 0 { DtlsRole::Server } else { DtlsRole::Client };
-        if role == DtlsRole::Client {
-            (world.publisher.dtls, world.viewer.dtls) = (DtlsRole::Server, DtlsRole::Server);
-        }
         for (peer, kind) in [(&world.publisher, Role::Publisher), (&world.viewer, Role::Viewer)] {
-            world.simulation.open(peer.spec(kind, sections(kind, options), role));
+            world.simulation.open(peer.spec(kind, sections(kind, options)));
         }
         // Otherwise the script has to get there.
         if more & 0x20 == 0 {
@@ -260,7 +257,8 @@ impl World {
         if peer.keys.is_some() {
             return;
         }
-        let end = peer.keying(profile).contexts(peer.dtls).expect("valid keys");
+        let client = if peer.role == DtlsRole::Server { DtlsRole::Client } else { DtlsRole::Server };
+        let end = peer.keying(profile).contexts(client).expect("valid keys");
         peer.keys = Some(end);
         let (id, keying) = (peer.id, peer.keying(profile));
         self.simulation.connect(id, World::tuple(role, 0).remote, keying);
@@ -270,13 +268,14 @@ impl World {
     fn replace(&mut self, role: Role, closes: bool) {
         let id = self.next_id;
         self.next_id += 1;
-        let old = std::mem::replace(self.peer(role), Peer::new(id));
-        match closes {
-            true => self.simulation.close(old.id),
-            false => self.former.push(old),
+        let dtls = self.peer(role).role;
+        let old = std::mem::replace(self.peer(role), Peer::new(id, dtls));
+        if closes {
+            self.simulation.close(old.id);
         }
+        self.former.push(old);
         let sections = sections(role, self.options);
-        let spec = self.peer(role).spec(role, sections, DtlsRole::Server);
+        let spec = self.peer(role).spec(role, sections);
         self.simulation.open(spec);
     }
 
