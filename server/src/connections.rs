@@ -1,6 +1,7 @@
 //! The open HTTP connections: how many there may be, of whom, and which of them gives place to another.
 //!
-//! A connection is quiet while no request of it is in progress. Where the bounds or the file descriptors are reached, a quiet
+//! A connection is quiet while no request of it is in progress, or none whose body is complete: who sends a body by the byte
+//! does not use it. Where the bounds or the file descriptors are reached, a quiet
 //! one is closed: whoever holds connections without using them shuts nobody out. Who holds the most gives place first.
 
 use std::collections::{BTreeSet, HashMap};
@@ -385,16 +386,12 @@ impl Connection {
         !is_flood
     }
 
-    /// A request begins; it ends with the value.
+    /// The head of a request is complete; the request ends with the value.
     pub(crate) fn request(self: &Arc<Connection>) -> RequestInProgress {
         self.requested.store(true, Ordering::Relaxed);
         self.unasked.store(0, Ordering::Relaxed);
-        let mut open = self.connections.lock();
-        if let Some(entry) = open.entries.get_mut(&self.id) {
-            entry.requests += 1;
-        }
-        open.set_quiet(self.id, None);
-        RequestInProgress { connection: Arc::clone(self), is_answered: false }
+        let [is_received, is_answered] = [false, false].map(AtomicBool::new);
+        RequestInProgress { connection: Arc::clone(self), is_received, is_answered }
     }
 
     /// A client that lets its requests be answered may abandon as many.
@@ -420,24 +417,37 @@ impl Drop for Connection {
 /// A request that is being answered.
 pub(crate) struct RequestInProgress {
     connection: Arc<Connection>,
-    is_answered: bool,
+    is_received: AtomicBool,
+    is_answered: AtomicBool,
 }
 
 impl RequestInProgress {
+    /// Its body is complete: from now on the connection is not quiet.
+    pub(crate) fn received(&self) {
+        if self.is_received.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (mut open, id) = (self.connection.connections.lock(), self.connection.id);
+        if let Some(entry) = open.entries.get_mut(&id) {
+            entry.requests += 1;
+            open.set_quiet(id, None);
+        }
+    }
+
     /// It has its answer.
-    pub(crate) fn answered(mut self) {
-        self.is_answered = true;
+    pub(crate) fn answered(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for RequestInProgress {
     fn drop(&mut self) {
         let now = Instant::now();
-        self.connection.count_outcome(self.is_answered);
+        self.connection.count_outcome(*self.is_answered.get_mut());
         let mut open = self.connection.connections.lock();
         let id = self.connection.id;
         let Some(entry) = open.entries.get_mut(&id) else { return };
-        entry.requests -= 1;
+        entry.requests -= usize::from(*self.is_received.get_mut());
         if entry.requests == 0 {
             open.set_quiet(id, Some(now));
         }
@@ -463,6 +473,7 @@ mod tests {
         let connections = connections(100, 2);
         let one = Arc::new(connections.admit(Listener::Public, ip("2001:db8::1")).unwrap());
         let busy = one.request();
+        busy.received();
         let _two = connections.admit(Listener::Public, ip("2001:db8::2")).unwrap();
         assert!(connections.admit(Listener::Public, ip("2001:db8::3")).is_none(), "both may just be beginning");
         tokio::time::advance(GRACE).await;
@@ -514,6 +525,7 @@ mod tests {
         assert!(connections.is_full_for(Listener::Public, ip("192.0.2.1")), "but in a moment");
         // Requests in progress are not taken from anybody.
         let busy: Vec<_> = greedy.iter().map(Connection::request).collect();
+        busy.iter().for_each(RequestInProgress::received);
         assert!(connections.admit(Listener::Public, ip("192.0.2.3")).is_none());
         drop(busy);
         assert!(connections.admit(Listener::Public, ip("192.0.2.4")).is_some());
@@ -546,6 +558,23 @@ mod tests {
         assert!(connections.make_room());
         public.evicted().await;
         assert!(connections.lock().entries.contains_key(&admin.id));
+    }
+
+    // H2
+    #[tokio::test(start_paused = true)]
+    async fn a_request_whose_body_is_not_complete_keeps_no_place() {
+        let connections = connections(2, 2);
+        let slow = Arc::new(connections.admit(Listener::Public, ip("192.0.2.1")).unwrap());
+        let busy = Arc::new(connections.admit(Listener::Public, ip("192.0.2.1")).unwrap());
+        let (unfinished, finished) = (slow.request(), busy.request());
+        finished.received();
+        tokio::time::advance(GRACE).await;
+        assert!(connections.admit(Listener::Public, ip("192.0.2.1")).is_some());
+        slow.evicted().await;
+        drop((unfinished, slow));
+        assert!(busy.quiet_since().is_none());
+        drop(finished);
+        assert!(busy.quiet_since().is_some());
     }
 
     // H2

@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
-use axum::Router;
+use axum::body::{Body, Bytes as Chunk};
 use axum::response::Response;
+use axum::{BoxError, Router};
 use http::Request;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -132,26 +134,62 @@ struct Counted {
 
 impl<B> Service<Request<B>> for Counted
 where
-    Router: Service<Request<B>, Response = Response, Error = Infallible>,
-    <Router as Service<Request<B>>>::Future: Send + 'static,
+    B: HttpBody<Data = Chunk> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
 {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        <Router as Service<Request<B>>>::poll_ready(&mut self.router, context)
+        <Router as Service<Request<Body>>>::poll_ready(&mut self.router, context)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         request.extensions_mut().insert(self.client);
-        let in_progress: RequestInProgress = self.connection.request();
-        let answer = self.router.call(request);
+        let in_progress = Arc::new(self.connection.request());
+        if request.body().is_end_stream() {
+            in_progress.received();
+        }
+        let of_body = Arc::downgrade(&in_progress);
+        let answer = self.router.call(request.map(|body| Body::new(Awaited { body, request: of_body })));
         Box::pin(async move {
             let answer = answer.await;
             in_progress.answered();
             answer
         })
+    }
+}
+
+/// A request's body, whose end is noted.
+struct Awaited<B> {
+    body: B,
+    request: Weak<RequestInProgress>,
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Awaited<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if (frame.is_none() || self.body.is_end_stream())
+            && let Some(request) = self.request.upgrade()
+        {
+            request.received();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

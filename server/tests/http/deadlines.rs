@@ -179,6 +179,46 @@ async fn an_answer_that_is_not_read_is_given_up() {
     assert!(read.len() < 16 << 20, "{}", read.len());
 }
 
+// H2
+#[tokio::test]
+async fn bodies_by_the_byte_on_all_connections_shut_nobody_out() {
+    let read = async |body: String| body;
+    let router = Router::new().route("/", get(async || "hello").post(read));
+    let served =
+        serve_router(ConnectionLimits { total: 4, per_address: 4, ..ConnectionLimits::default() }, router).await;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut stream = served.connect().await;
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nv").await.unwrap();
+        slow.push(stream);
+    }
+    // The server's own first connection makes four.
+    let all_open = async {
+        while served.open() < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, all_open).await.unwrap();
+    let mut honest = Vec::new();
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        for stream in &mut slow {
+            // Those that gave place are gone.
+            let _ = stream.write_all(b"0").await;
+        }
+        let mut stream = served.connect().await;
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+        assert!(timeout(SOON, read_until(&mut stream, "hello")).await.unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+        honest.push(stream);
+    }
+    // None of these gave place to another one of them.
+    for mut stream in honest {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert!(timeout(SOON, read_until(&mut stream, "hello")).await.unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+    }
+    assert_eq!(served.closed("refused"), 0);
+}
+
 /// Writes until the server closes the connection, or so many times.
 async fn write_until_closed(stream: &mut TcpStream, bytes: &[u8], times: usize) -> usize {
     let (mut reader, mut writer) = stream.split();
