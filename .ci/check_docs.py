@@ -99,19 +99,30 @@ def sources():
             yield path.read_text(encoding="utf-8")
 
 
+def numbers(limit):
+    """The numbers that a cell names."""
+    if re.match(r"none|no limit", limit):
+        yield 0
+    for digits, unit in re.findall(r"(\d+)( Mbit/s)?", limit.replace(",", "")):
+        yield int(digits) * (1_000_000 if unit else 1)
+
+
 def limit_failures():
     """Rows of the page of limits beside settings and constants."""
     known = settings()
     if not any(heading == "Limits" for heading, _ in known.values()):
         yield f"no setting under Limits in {SETTINGS.relative_to(ROOT)}: does this script still know where they are?"
     constants = set(re.findall(r"^\s*(?:pub(?:\(\w+\))? )?const ([A-Z]\w*):", "\n".join(sources()), flags=re.M))
-    described = set()
+    described, subjects = set(), set()
     for row in re.findall(r"^\|(.*)\|$", LIMITS.read_text(encoding="utf-8"), flags=re.M):
         cells = [cell.strip() for cell in row.split("|")]
         if len(cells) != 5:
             yield f"a row of {len(cells)} cells instead of 5: {cells[0]}"
             continue
         what, limit, place = cells[:3]
+        if what in subjects:
+            yield f"two rows: {what}"
+        subjects.add(what)
         for name in re.findall(r"`([^`]+)`", place):
             if "/" in name:
                 if not (ROOT / name).is_file():
@@ -122,9 +133,11 @@ def limit_failures():
             elif name not in known:
                 yield f"{what}: no such setting: {name}"
             else:
+                if name in described:
+                    yield f"{what}: a second row for {name}"
                 described.add(name)
                 default = known[name][1]
-                if default.isdigit() and default not in re.findall(r"\d+", limit.replace(",", "")):
+                if default.isdigit() and int(default) not in numbers(limit):
                     yield f"{what}: {name} is {default} by default, and the row says {limit}"
     is_limit = (key for key, (heading, _) in known.items() if heading == "Limits" or key.startswith("max_"))
     yield from (f"no row for the setting {key}" for key in sorted(set(is_limit) - described))
