@@ -104,6 +104,14 @@ pub(crate) struct Negotiated {
     reduced_size_rtcp: bool,
 }
 
+impl Negotiated {
+    /// True if some packet may be asked for that can be repaired without RTX alone.
+    pub(crate) fn repairs_bit_for_bit(&self) -> bool {
+        let mut formats = self.sections.iter().flat_map(|section| &section.formats);
+        formats.any(|format| format.feedback.nack && format.rtx_payload_type.is_none())
+    }
+}
+
 impl Session {
     /// A session at its creation. `stream` is the key of its stream in the shard.
     pub(crate) fn new(

@@ -145,7 +145,10 @@ impl Shard {
         let session = &mut self.sessions.slab[key];
         let id = session.id;
         let profile = connection.keying.profile();
-        let (receiver, sender) = match connection.keying.contexts(session.negotiated.dtls.role) {
+        let (receiver, sender) = match connection
+            .keying
+            .contexts_with(session.negotiated.dtls.role, session.negotiated.repairs_bit_for_bit())
+        {
             Ok(contexts) => contexts,
             Err(error) => {
                 let detail = format!("libsrtp refused the keys: {error}");

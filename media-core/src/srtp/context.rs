@@ -46,7 +46,7 @@ struct Session {
 unsafe impl Send for Session {}
 
 impl Session {
-    fn new(profile: SrtpProfile, master: &MasterKey, direction: c_uint) -> Result<Session, SrtpError> {
+    fn new(profile: SrtpProfile, master: &MasterKey, direction: c_uint, repeats: bool) -> Result<Session, SrtpError> {
         library::start()?;
         if master.len() != profile.key_len() + profile.salt_len() {
             return Err(SrtpError::KeyingMaterial);
@@ -61,7 +61,7 @@ impl Session {
             ekt: ptr::null_mut(),
             window_size: REPLAY_WINDOW as c_ulong,
             // A retransmission without RTX repeats the index of its packet. Receivers ignore this.
-            allow_repeat_tx: 1,
+            allow_repeat_tx: c_int::from(repeats),
             enc_xtn_hdr: ptr::null_mut(),
             enc_xtn_hdr_count: 0,
             next: ptr::null_mut(),
@@ -165,7 +165,7 @@ struct Source {
 
 impl SrtpReceiver {
     pub(super) fn new(profile: SrtpProfile, master: &MasterKey) -> Result<SrtpReceiver, SrtpError> {
-        let session = Session::new(profile, master, ffi::ANY_INBOUND)?;
+        let session = Session::new(profile, master, ffi::ANY_INBOUND, false)?;
         Ok(SrtpReceiver { session, sources: Vec::with_capacity(8), retired: Vec::new(), packets: 0 })
     }
 
@@ -282,8 +282,8 @@ pub struct SrtpSender {
 }
 
 impl SrtpSender {
-    pub(super) fn new(profile: SrtpProfile, master: &MasterKey) -> Result<SrtpSender, SrtpError> {
-        let session = Session::new(profile, master, ffi::ANY_OUTBOUND)?;
+    pub(super) fn new(profile: SrtpProfile, master: &MasterKey, repeats: bool) -> Result<SrtpSender, SrtpError> {
+        let session = Session::new(profile, master, ffi::ANY_OUTBOUND, repeats)?;
         Ok(SrtpSender { session })
     }
 

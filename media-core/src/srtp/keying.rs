@@ -36,11 +36,16 @@ impl KeyingMaterial {
     /// The two halves of a session for the end that has this DTLS role: a DTLS server receives with the client's key
     /// and sends with its own.
     pub fn contexts(&self, role: DtlsRole) -> Result<(SrtpReceiver, SrtpSender), SrtpError> {
+        self.contexts_with(role, true)
+    }
+
+    /// Likewise; a sender that does not repeat packets bit for bit refuses every index that it has used (SRTP-09).
+    pub fn contexts_with(&self, role: DtlsRole, repeats: bool) -> Result<(SrtpReceiver, SrtpSender), SrtpError> {
         let (inbound, outbound) = match role {
             DtlsRole::Server => (self.master_key(0), self.master_key(1)),
             DtlsRole::Client => (self.master_key(1), self.master_key(0)),
         };
-        Ok((SrtpReceiver::new(self.profile, &inbound)?, SrtpSender::new(self.profile, &outbound)?))
+        Ok((SrtpReceiver::new(self.profile, &inbound)?, SrtpSender::new(self.profile, &outbound, repeats)?))
     }
 
     /// The master key and salt of the client (0) or of the server (1).

@@ -190,7 +190,7 @@ impl World {
         let on_home = !self.joined.is_multiple_of(4);
         let exported: Vec<u8> = (0..56).map(|_| self.random.random()).collect();
         let keying = KeyingMaterial::new(SrtpProfile::AeadAes128Gcm, &exported).unwrap();
-        let (_, srtp) = keying.contexts(DtlsRole::Server).unwrap();
+        let (_, srtp) = keying.contexts_with(DtlsRole::Server, !rtx).unwrap();
         let tracks = if on_home { &self.home } else { &self.away };
         let mut egress = Vec::new();
         for (id, section) in sections(rtx, wide) {
@@ -207,9 +207,33 @@ impl World {
 
     fn leave(&mut self) {
         let index = self.random.random_range(0..self.watchers.len());
+        self.remove(index);
+    }
+
+    fn remove(&mut self, index: usize) {
         let watcher = self.watchers.swap_remove(index);
         self.packets += watcher.packets;
         self.repeats += watcher.repeats;
+    }
+
+    /// The home shard begins anew: its viewers are gone, and its numbers go on from those of the other shard.
+    fn restart_home(&mut self) {
+        while let Some(index) = self.watchers.iter().position(|watcher| watcher.on_home) {
+            self.remove(index);
+        }
+        self.home = Tracks::new(Duration::from_millis(500));
+        for track in [TrackId::AUDIO, TrackId::VIDEO] {
+            self.home.get_or_insert(track);
+        }
+        for (track, index, standing) in self.away.standings() {
+            self.home.encoding_mut(track, index).unwrap().resume(&standing);
+        }
+        self.feeder = Feeder::default();
+        self.feeder.add(self.now, 1, (STREAM, &self.home), &mut self.pool, |_| {});
+        self.publish();
+        while self.watchers.len() < 4 {
+            self.join();
+        }
     }
 
     /// A fan-out pass on both shards.
@@ -322,8 +346,9 @@ impl World {
 
     /// Something that an encoder or its network does now and then.
     fn disturb_publisher(&mut self) {
-        match self.random.random_range(0..9) {
+        match self.random.random_range(0..10) {
             0 => self.publish(),
+            9 => self.restart_home(),
             1 => self.video.ssrc += 1,
             2 => self.video.number = self.random.random(),
             3 => self.video.number = self.video.number.wrapping_add(self.random.random_range(1..4_000)),

@@ -210,6 +210,25 @@ fn the_same_packet_may_be_protected_again_and_gives_the_same_bytes() {
     }
 }
 
+// M1, SRTP-09
+#[test]
+fn a_sender_that_does_not_repeat_packets_refuses_every_index_that_it_has_used() {
+    for profile in SrtpProfile::ALL {
+        let (_, mut sender) = keying(profile).contexts_with(DtlsRole::Client, false).unwrap();
+        let mut send = |sequence: u16, byte: u8| {
+            let plain = rtp(sequence, 1, &[byte; 40]);
+            let mut buf = plain.clone();
+            buf.resize(plain.len() + MAX_TRAILER, 0);
+            sender.protect_rtp(&mut buf, plain.len()).map(|_| ())
+        };
+        for sequence in [10, 12, 11, 2_000] {
+            assert_eq!(send(sequence, 1), Ok(()), "{profile}");
+            assert_eq!((send(sequence, 1), send(sequence, 2)), (Err(SrtpError::Replay), Err(SrtpError::Replay)));
+        }
+        assert_eq!(send(10, 1), Err(SrtpError::Replay), "{profile}: older than its window");
+    }
+}
+
 #[test]
 fn every_flipped_bit_is_found() {
     // SRTP-04
