@@ -78,6 +78,10 @@ pub enum Reason {
     Replaced,
     /// It was the oldest half-open session where there was no room for more of them.
     EvictedHalfOpen,
+    /// The right expired by which it was opened.
+    AccessExpired,
+    /// The right was taken back by which it was opened.
+    AccessRevoked,
     /// The stream had no publisher for too long.
     PublisherGone,
     /// No connectivity check for the session was received in time.
@@ -150,6 +154,8 @@ impl Reason {
             Reason::EvictedHalfOpen => {
                 "More sessions were opened than connected: a flood of offers, or clients that the media ports do not reach. The detail names the limit; a client that joins anew gets in."
             }
+            Reason::AccessExpired => "The client needs a token that lasts, or a new session with a new one.",
+            Reason::AccessRevoked => "Nothing to do: the operator took the right back.",
             Reason::PublisherGone => "Start the publisher again; viewers then join anew.",
             Reason::NoValidCheck => {
                 "No check for this session reached the media port: look at --public-ip, the firewall's UDP rule for the media ports, and NAT."

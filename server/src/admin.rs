@@ -10,7 +10,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use http::{HeaderValue, StatusCode, Uri, header};
 use media_core::MediaCore;
@@ -117,6 +117,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/api/v1/streams", get(streams))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/sessions/{id}", get(session).delete(end_session))
+        .route("/api/v1/identities/{*identity}", delete(end_sessions))
         .fallback(async || Problem::new(Slug::NotFound, "no such resource"))
         // The router adds `Allow`.
         .method_not_allowed_fallback(async || {
@@ -209,12 +210,13 @@ async fn streams(
     Ok((part.next(page.next, &[]), Json(page.entries)).into_response())
 }
 
-/// `?stream=NAME&state=STATE&limit=N&cursor=C`
+/// `?stream=NAME&state=STATE&identity=HOLDER&limit=N&cursor=C`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SessionsQuery {
     stream: Option<String>,
     state: Option<String>,
+    identity: Option<String>,
     limit: Option<usize>,
     cursor: Option<String>,
 }
@@ -229,7 +231,12 @@ impl SessionsQuery {
                 bad_request(format!("state: unknown value; allowed: live, {}", names.join(", ")))
             })
         });
-        Ok(SessionFilter { stream: self.stream.clone(), state: one.transpose()?, live })
+        Ok(SessionFilter {
+            stream: self.stream.clone(),
+            identity: self.identity.clone(),
+            state: one.transpose()?,
+            live,
+        })
     }
 }
 
@@ -245,7 +252,11 @@ async fn sessions(
         after.map_err(|_| bad_request("cursor: none of this list; the Link header of the page before has it"))?;
     admin.refresh().await;
     let page = admin.signaling.registry().sessions_page(&filter, after, part.limit());
-    let same = [("stream", query.stream.as_deref()), ("state", query.state.as_deref())];
+    let same = [
+        ("stream", query.stream.as_deref()),
+        ("state", query.state.as_deref()),
+        ("identity", query.identity.as_deref()),
+    ];
     Ok((part.next(page.next, &same), Json(page.entries)).into_response())
 }
 
@@ -262,6 +273,18 @@ async fn end_session(State(admin): State<Arc<Admin>>, Path(id): Path<String>) ->
     }
     tracing::info!(session = %id, "ended by the operator");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// How many sessions were ended.
+#[derive(Serialize)]
+struct Ended {
+    ended: usize,
+}
+
+async fn end_sessions(State(admin): State<Arc<Admin>>, Path(identity): Path<String>) -> Json<Ended> {
+    let ended = admin.signaling.end_sessions_of(&identity);
+    tracing::info!(identity, ended, "the sessions of a holder were ended by the operator");
+    Json(Ended { ended })
 }
 
 fn no_such_session() -> Problem {

@@ -2,6 +2,8 @@
 //!
 //! Figures of the shards are copied from their snapshots at a scrape; everything else is counted as it happens.
 
+mod access;
+mod population;
 mod process;
 
 use std::collections::HashMap;
@@ -18,9 +20,12 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use signaling::{Limit, Observer, Resource, SessionState};
+use signaling::{AccessOutcome, AccessSource, Action, Limit, Observer, Resource, SessionState};
 use strum::VariantArray;
 
+use self::access::AccessMetrics;
+pub use self::population::Population;
+use self::population::PopulationGauges;
 use self::process::{LogMetrics, ProcessMetrics};
 use crate::connections::Listener;
 
@@ -70,17 +75,6 @@ const SHARD_COUNTERS: &[ShardCounter] = &[
     ("batches_refused_total", "Batches of packets that another shard's full queue refused.", |c| c.batches_refused),
 ];
 
-/// Sessions and streams at the moment of a scrape.
-#[derive(Clone, Debug, Default)]
-pub struct Population {
-    /// Live sessions by role and state.
-    pub sessions: HashMap<(Role, SessionState), u64>,
-    /// Live sessions with a failed stage, by role, stage and reason code.
-    pub failing: HashMap<(Role, Stage, &'static str), u64>,
-    /// Streams with a live publisher.
-    pub live_streams: u64,
-}
-
 /// Why the server closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "kebab-case")]
@@ -109,21 +103,13 @@ pub struct Metrics {
     events: EventCounters,
     shards: ShardMetrics,
     connections: ConnectionMetrics,
+    access: AccessMetrics,
     address_changes: IntCounter,
     address_failures: IntCounter,
     draining: IntGauge,
     snapshot_timeouts: IntCounter,
     log: LogMetrics,
     process: ProcessMetrics,
-}
-
-/// How many there are, at the moment of a scrape.
-struct PopulationGauges {
-    sessions: IntGaugeVec,
-    failing: IntGaugeVec,
-    publishers: IntGauge,
-    viewers: IntGauge,
-    streams: IntGauge,
 }
 
 /// What signalling reports as it happens.
@@ -171,43 +157,6 @@ impl Declare {
         self.names.extend(collector.desc().iter().map(|desc| desc.fq_name.clone()));
         self.registry.register(Box::new(collector.clone()))?;
         Ok(collector)
-    }
-}
-
-impl PopulationGauges {
-    fn declare(d: &mut Declare) -> prometheus::Result<PopulationGauges> {
-        Ok(PopulationGauges {
-            streams: d.add(IntGauge::new("sluice_streams", "Streams with a live publisher."))?,
-            publishers: d.add(IntGauge::new("sluice_publishers", "Sessions that publish."))?,
-            viewers: d.add(IntGauge::new("sluice_viewers", "Sessions that watch."))?,
-            sessions: d.add(IntGaugeVec::new(
-                Opts::new("sluice_sessions", "Live sessions by role and by where they stand."),
-                &["role", "state"],
-            ))?,
-            failing: d.add(IntGaugeVec::new(
-                Opts::new("sluice_sessions_failing", "Live sessions with a failed stage, by its reason code."),
-                &["role", "stage", "reason"],
-            ))?,
-        })
-    }
-
-    fn set(&self, population: &Population) {
-        let mut total = HashMap::new();
-        for role in ROLES {
-            // A closed session is no session any more.
-            for state in SessionState::ALL.iter().copied().filter(|state| *state != SessionState::Closed) {
-                let count = population.sessions.get(&(role, state)).copied().unwrap_or(0);
-                self.sessions.with_label_values(&[role.as_str(), state.as_str()]).set(signed(count));
-                *total.entry(role).or_insert(0) += count;
-            }
-        }
-        self.publishers.set(signed(total.get(&Role::Publisher).copied().unwrap_or(0)));
-        self.viewers.set(signed(total.get(&Role::Viewer).copied().unwrap_or(0)));
-        self.streams.set(signed(population.live_streams));
-        self.failing.reset();
-        for ((role, stage, reason), count) in &population.failing {
-            self.failing.with_label_values(&[role.as_str(), stage.as_str(), reason]).set(signed(*count));
-        }
     }
 }
 
@@ -416,6 +365,7 @@ impl Metrics {
         let events = EventCounters::declare(d)?;
         let shards = ShardMetrics::declare(d)?;
         let connections = ConnectionMetrics::declare(d)?;
+        let access = AccessMetrics::declare(d)?;
         let address_changes = d.add(IntCounter::new(
             "sluice_public_address_changes_total",
             "Changes of the addresses that new sessions are told.",
@@ -443,6 +393,7 @@ impl Metrics {
             events,
             shards,
             connections,
+            access,
             address_changes,
             address_failures,
             draining,
@@ -556,6 +507,14 @@ impl Observer for Metrics {
 
     fn refused(&self, limit: Limit) {
         self.events.refused.with_label_values(&[limit.as_str()]).inc();
+    }
+
+    fn access_judged(&self, action: Action, outcome: AccessOutcome) {
+        self.access.judged(action, outcome);
+    }
+
+    fn access_source_failed(&self, source: AccessSource) {
+        self.access.source_failed(source);
     }
 
     fn http_response(&self, resource: Resource, method: &'static str, status: u16) {

@@ -10,9 +10,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
-use signaling::{Access, ClientAddress, Problem, Signaling, Site, Slug, method_label};
+use signaling::{ClientAddress, Problem, Signaling, Site, Slug, method_label};
 
 use crate::metrics::Metrics;
 use crate::paging::{self, Part};
@@ -190,20 +191,13 @@ struct ListedStream {
 
 /// The names of the streams. Where no token is configured everything is public, and so is this list; else it takes a token
 /// that is good for all streams, since a name may be all that a viewer needs.
-async fn streams(
-    State(pages): State<Arc<Pages>>,
-    headers: HeaderMap,
-    part: Result<Query<Part>, QueryRejection>,
-) -> Response {
-    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    // No stream has the name `*`: only tokens for all streams cover it.
-    match pages.signaling.config().tokens.check("*", authorization) {
-        Access::Granted(_) => {}
-        refused => {
+async fn streams(State(pages): State<Arc<Pages>>, parts: Parts, part: Result<Query<Part>, QueryRejection>) -> Response {
+    if let Err(mut refused) = pages.signaling.authorize_listing(&parts).await {
+        if refused.slug == Slug::Forbidden {
             let detail = "the list of streams takes a token that is good for all streams";
-            let error = (refused != Access::Missing).then_some("invalid_token");
-            return Problem::new(Slug::Unauthorized, detail).challenge(error).into_response();
+            refused = Problem::new(Slug::Unauthorized, detail).challenge(Some("invalid_token"));
         }
+        return refused.into_response();
     }
     let part = match paging::read(part) {
         Ok(part) => part,

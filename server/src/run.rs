@@ -141,6 +141,7 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     let signaling = Arc::new(Signaling::new(resolved.signaling, core.clone(), Arc::<Metrics>::clone(&metrics)));
     let registry = tokio::spawn(Arc::clone(signaling.registry()).run(events));
     let mut background = follow_the_world(&core, &metrics, addresses.subscribe());
+    background.push(tokio::spawn(Arc::clone(&signaling).follow_access()));
 
     let admin = Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone());
     admin.set_access(resolved.admin_access);

@@ -7,16 +7,30 @@ use ipnet::IpNet;
 use media_core::{CoreConfig, IceMode, SessionLimits};
 use strum::{Display, EnumString};
 
-use crate::auth::Tokens;
+use crate::auth::{JwtConfig, Tokens, WebhookConfig};
 use crate::limits::Limits;
 
 /// How WHIP and WHEP behave.
 #[derive(Clone, Debug)]
 pub struct SignalingConfig {
-    /// Who may publish, and with `protect_viewers` also who may watch. Without any token everybody may.
+    /// Static tokens: who may publish, and with `protect_viewers` also who may watch. Without any source of rights (tokens,
+    /// JWTs, a webhook) everybody may.
     pub tokens: Tokens,
+    /// JSON Web Tokens that give rights.
+    pub jwt: Option<JwtConfig>,
+    /// A service that is asked for rights.
+    pub webhook: Option<WebhookConfig>,
     /// Watching needs the stream's token as well. Default off: a public stream has one publisher and many viewers.
     pub protect_viewers: bool,
+    /// Unknown tokens of one IPv4 address or /64 of IPv6 that are forgiven in a minute; beyond three minutes' worth POST gets
+    /// 429. 0: they are not counted. Default ten: people mistype less, and 14,400 a day find no token.
+    pub auth_failures: usize,
+    /// A session ends when the right expires that it was opened by. Default off: a token guards the door, and players that
+    /// fetch short ones would be cut off in the middle of a show.
+    pub enforce_expiry: bool,
+    /// When the settings are replaced, sessions end whose rights the new ones do not give. Default off: a reload disturbs no
+    /// session.
+    pub end_revoked: bool,
     /// ICE implementation of the server's side.
     pub ice_mode: IceMode,
     /// `https://host[:port][/prefix]` in front of `Location` and of the `type` member of problems. Without it `Location` is
@@ -74,7 +88,12 @@ impl Default for SignalingConfig {
     fn default() -> SignalingConfig {
         SignalingConfig {
             tokens: Tokens::default(),
+            jwt: None,
+            webhook: None,
             protect_viewers: false,
+            auth_failures: 10,
+            enforce_expiry: false,
+            end_revoked: false,
             ice_mode: IceMode::Lite,
             public_base_url: None,
             allowed_origins: AllowedOrigins::Any,

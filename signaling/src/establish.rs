@@ -12,7 +12,7 @@ use media_core::negotiation::{MAX_REMOTE_CANDIDATES, random_credentials};
 use media_core::{Fingerprint, IceCredentials, IceParameters, SessionId, SessionSpec, ShardIndex, StreamId};
 
 use crate::admission::{Entrant, Holder};
-use crate::auth::Identity;
+use crate::auth::Grant;
 use crate::client_address::ClientAddress;
 use crate::clock;
 use crate::limits::MAX_OFFER;
@@ -29,8 +29,9 @@ use crate::takeover::TakeoverRule;
 
 /// A client that may join.
 pub(crate) struct Join {
+    pub(crate) id: SessionId,
     pub(crate) stream: String,
-    pub(crate) identity: Identity,
+    pub(crate) grant: Grant,
     pub(crate) address: ClientAddress,
     pub(crate) received: Instant,
     pub(crate) offer: Offer,
@@ -64,8 +65,8 @@ pub(crate) async fn read_offer(request: Request) -> Result<Offer, Problem> {
 /// Enters the session, hands it to the media plane and writes the 201.
 pub(crate) fn open(state: &RouterState, join: Join) -> Result<Response, Problem> {
     let RouterState { signaling, role } = state;
-    let id = SessionId(random::number()?);
-    let place = take_place(signaling, *role, id, &join)?;
+    let id = join.id;
+    let place = take_place(signaling, *role, &join)?;
     let stream_id = signaling.registry.stream_id(join.received, &join.stream);
     let names = Names {
         id,
@@ -89,14 +90,15 @@ pub(crate) fn open(state: &RouterState, join: Join) -> Result<Response, Problem>
 }
 
 /// Capacity, the last of the checks (ERR-04). A refused request leaves nothing behind, not even its stream's name.
-fn take_place<'a>(signaling: &'a Signaling, role: Role, id: SessionId, join: &Join) -> Result<Place<'a>, Problem> {
+fn take_place<'a>(signaling: &'a Signaling, role: Role, join: &Join) -> Result<Place<'a>, Problem> {
     if signaling.registry.is_draining() {
         return Err(Problem::retry_later(Slug::Overloaded, "the server is about to stop"));
     }
     let stream = join.stream.clone();
     let replaces = role == Role::Publisher && signaling.registry.has_publisher(&stream);
-    let holder = Holder::of(&join.identity);
-    signaling.admit(Entrant { id, role, address: join.address.customer(), holder, stream, replaces })
+    let holder = Holder::of(&join.grant.identity);
+    let entrant = Entrant { id: join.id, role, address: join.address.customer(), holder, stream, replaces };
+    signaling.admit(entrant, join.grant.limits.max_sessions)
 }
 
 fn answer(signaling: &Signaling, agreement: &Agreement, names: &Names) -> Result<String, Problem> {
@@ -134,7 +136,8 @@ fn created(state: &RouterState, stream: &str, names: &Names, answer: String) -> 
 /// Writes the session down and opens it on its shard. A session that it replaces is closed.
 fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
     let RouterState { signaling, role } = state;
-    let (Join { stream, identity, received, offer, agreement, .. }, role) = (join, *role);
+    let (Join { stream, grant, received, offer, agreement, .. }, role) = (join, *role);
+    let max_bitrate = grant.limits.max_bitrate;
     let sections: Vec<_> = agreement.live().map(|live| live.media.clone()).collect();
     let new = NewSession {
         id: names.id,
@@ -142,7 +145,7 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
         stream,
         stream_id: names.stream,
         role,
-        identity,
+        grant,
         shard: names.shard,
         etag: names.etag,
         remote: agreement.remote.clone(),
@@ -168,7 +171,10 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
     let (id, stream, cname, certificate) = (names.id, names.stream, names.cname, names.certificate);
     let (dtls, refused) = (agreement.dtls, agreement.refused);
     let config = signaling.config();
-    let limits = if role == Role::Publisher { config.publisher_limits } else { config.viewer_limits };
+    let mut limits = if role == Role::Publisher { config.publisher_limits } else { config.viewer_limits };
+    if let Some(most) = max_bitrate.filter(|_| role == Role::Publisher) {
+        limits.bits_per_second = Some(limits.bits_per_second.map_or(most, |max| max.min(most)));
+    }
     let spec = SessionSpec { id, stream, role, ice, dtls, sections, refused, certificate, cname, limits };
     signaling.media_plane.open(names.shard, spec);
     Ok(())

@@ -1,11 +1,11 @@
 //! What a path names. An extractor that finds nothing is 404, which comes before every other check (ERR-04).
 
 use axum::extract::{FromRequestParts, Path};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use media_core::SessionId;
 
+use crate::auth::{TokenDigest, bearer};
 use crate::clock;
 use crate::names::is_secret;
 use crate::problem::{Problem, Slug};
@@ -67,13 +67,17 @@ impl SessionUrl {
     }
 
     /// The URL alone suffices: it holds 128 random bits, and many clients send their token with the POST only (AUTH-03). A
-    /// token that is sent all the same must be the one that opened the session.
-    pub(crate) fn authorize(&self, state: &RouterState, headers: &HeaderMap) -> Result<(), Problem> {
-        if !headers.contains_key(AUTHORIZATION) {
+    /// token that is sent all the same must be its holder's. That which opened the session always is: nobody is asked about
+    /// it again, and it may have expired since.
+    pub(crate) async fn authorize(&self, state: &RouterState, parts: &Parts) -> Result<(), Problem> {
+        let Some(value) = parts.headers.get(AUTHORIZATION) else { return Ok(()) };
+        let (id, registry) = (self.id(), &state.signaling.registry);
+        let shown = bearer(value.as_bytes()).map(TokenDigest::of);
+        if shown.is_some() && registry.grant(id).is_some_and(|grant| grant.credential == shown) {
             return Ok(());
         }
-        let identity = state.authorize(&self.stream, headers, None)?;
-        if state.signaling.registry.identity(self.id()).is_some_and(|owner| owner != identity) {
+        let holder = state.authorize(&self.stream, parts, id).await?.identity;
+        if registry.grant(id).is_some_and(|grant| grant.identity != holder) {
             let problem = Problem::new(Slug::Forbidden, "the session belongs to the holder of another token");
             return Err(problem.challenge(Some("insufficient_scope")));
         }

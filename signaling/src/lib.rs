@@ -39,12 +39,15 @@ mod view;
 mod whep;
 mod whip;
 
-pub use auth::{Access, Identity, TokenError, Tokens};
+pub use auth::{
+    AccessToken, Action, BadPattern, Identity, JwksUrl, JwtConfig, KeyError, KeySet, StreamPattern, TokenDigest,
+    TokenError, Tokens, WebhookAway, WebhookConfig, WebhookSecret, hashed_line,
+};
 pub use client_address::ClientAddress;
 pub use config::{AllowedOrigins, PublishTakeover, SignalingConfig};
 pub use limits::{Limit, Limits};
 pub use media_plane::MediaPlane;
-pub use observer::{Observer, Resource};
+pub use observer::{AccessOutcome, AccessSource, Observer, Resource};
 pub use problem::{Problem, Slug};
 pub use registry::{BadCursor, Counts, Page, Registry, SessionCursor, SessionFilter};
 pub use router::{method_label, router};

@@ -1,6 +1,7 @@
 //! What bounds signalling: the limits that operators set, and those that none has had reason to change. docs/limits.md has
 //! all of them.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use strum::{IntoStaticStr, VariantArray};
@@ -186,3 +187,59 @@ pub(crate) const MAX_IDLE_STREAMS: usize = 10_000;
 
 /// How often expired records are looked for.
 pub(crate) const PRUNE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Unknown tokens of one customer are refused once forgiving all of them takes longer than this many minutes: 30 at once by
+/// the default of ten a minute, more than people mistype, and 14,400 a day are no way to find even a short token.
+pub(crate) const FAILURE_BURST_MINUTES: u64 = 3;
+
+/// A customer is refused for at most this long, however many guesses were under way together.
+pub(crate) const MAX_REFUSAL: Duration = Duration::from_secs(15 * 60);
+
+/// Customers whose failures are remembered, at some 300 bytes each. Whoever has more addresses than this has as many guesses.
+pub(crate) const MAX_FAILING_CUSTOMERS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+/// Good tokens that are remembered with the customer that showed them, at some 100 bytes each: as many as there are sessions.
+pub(crate) const MAX_PROVEN_CREDENTIALS: NonZeroUsize = NonZeroUsize::new(20_000).unwrap();
+
+/// Unknown tokens that are remembered of a customer: as many encoders behind one address may retry with an old one.
+pub(crate) const REMEMBERED_GUESSES: usize = 16;
+
+/// Largest JWT in bytes; those of identity providers, with groups and roles, have up to 4 KiB.
+pub(crate) const MAX_JWT: usize = 8 * 1024;
+
+/// `exp` and `nbf` of a JWT may be off by this much: clocks differ.
+pub(crate) const JWT_LEEWAY: Duration = Duration::from_secs(30);
+
+/// Streams that a JWT may name.
+pub(crate) const MAX_CLAIM_STREAMS: usize = 64;
+
+/// Keys of a file or of a JWK set; providers have two to four. A token without `kid` is tried with each of them.
+pub(crate) const MAX_JWT_KEYS: usize = 32;
+
+/// Largest JWK set in bytes.
+pub(crate) const MAX_JWKS: usize = 256 * 1024;
+
+/// A JWKS URL is asked again after this time: a new key is there before it signs, and a withdrawn one is gone soon.
+pub(crate) const JWKS_REFRESH: Duration = Duration::from_secs(300);
+
+/// Attempts to fetch a JWK set are this far apart, so that made-up `kid`s cause no more; a key that is used the moment it is
+/// published works after this time.
+pub(crate) const JWKS_FETCH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A JWK set must be there in this time; a client waits for it.
+pub(crate) const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Calls of the webhook under way: a burst of joins must not become one of connections there.
+pub(crate) const MAX_WEBHOOK_CALLS: usize = 32;
+
+/// Largest answer of the webhook in bytes.
+pub(crate) const MAX_WEBHOOK_ANSWER: usize = 16 * 1024;
+
+/// Decisions of the webhook that are remembered, of each kind: as many as there are sessions, at some 200 bytes each.
+pub(crate) const MAX_WEBHOOK_DECISIONS: NonZeroUsize = NonZeroUsize::new(20_000).unwrap();
+
+/// A denial of the webhook counts for at most this long: whoever gets a right meanwhile need not wait.
+pub(crate) const WEBHOOK_DENIAL_CACHE: Duration = Duration::from_secs(5);
+
+/// With `webhook_away` `cached` a right that the webhook gave is given again for this long while it is away.
+pub(crate) const WEBHOOK_KEEP: Duration = Duration::from_secs(3600);

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use media_core::ledger::{Reason, Stage, StageState, WarningCode};
 use media_core::media::Role;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantArray};
+
+use crate::auth::{Action, Denial, Grant};
 
 use crate::limits::Limit;
 
@@ -47,9 +49,75 @@ pub trait Observer: Send + Sync + 'static {
         let _ = limit;
     }
 
+    /// A right was judged, where any is needed.
+    fn access_judged(&self, action: Action, outcome: AccessOutcome) {
+        let _ = (action, outcome);
+    }
+
+    /// A source of rights that is asked elsewhere did not answer, or not as it should.
+    fn access_source_failed(&self, source: AccessSource) {
+        let _ = source;
+    }
+
     /// A request was answered. `method` is one of the standard ones or `other`.
     fn http_response(&self, resource: Resource, method: &'static str, status: u16) {
         let _ = (resource, method, status);
+    }
+}
+
+/// What became of a request for a right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum AccessOutcome {
+    /// It was granted.
+    Granted,
+    /// No token was shown.
+    NoToken,
+    /// The token is not known.
+    UnknownToken,
+    /// The token was verified and has expired, or is for another audience.
+    Refused,
+    /// The token is good for something else, or the webhook said no.
+    OutOfScope,
+    /// Those who would know could not be asked.
+    Unavailable,
+    /// Too many unknown tokens came from the address.
+    TooManyFailures,
+}
+
+impl AccessOutcome {
+    pub(crate) fn of(judged: &Result<Grant, Denial>) -> AccessOutcome {
+        match judged {
+            Ok(_) => AccessOutcome::Granted,
+            Err(Denial::Missing) => AccessOutcome::NoToken,
+            Err(Denial::Unknown) => AccessOutcome::UnknownToken,
+            Err(Denial::Refused(_)) => AccessOutcome::Refused,
+            Err(Denial::Unavailable) => AccessOutcome::Unavailable,
+            Err(Denial::OutOfScope(_) | Denial::ByWebhook) => AccessOutcome::OutOfScope,
+            Err(Denial::TooManyFailures(_)) => AccessOutcome::TooManyFailures,
+        }
+    }
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// A source of rights that is asked elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum AccessSource {
+    /// The JWKS URL.
+    Jwks,
+    /// The webhook.
+    Webhook,
+}
+
+impl AccessSource {
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

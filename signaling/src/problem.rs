@@ -75,10 +75,14 @@ pub enum Slug {
     TooManyRequests,
     /// The client's address, or its token, has as many sessions as it may.
     TooManySessions,
+    /// Too many unknown tokens came from the client's address.
+    TooManyFailures,
     /// The configuration that was to be read again is wrong.
     InvalidConfiguration,
     /// A bug.
     Internal,
+    /// The token cannot be judged now.
+    AccessUnavailable,
     /// No room for another session, or the server is about to stop.
     Overloaded,
     /// A part of the server does not live, or just panicked.
@@ -135,8 +139,10 @@ impl Slug {
             Slug::PreconditionRequired => (S::PRECONDITION_REQUIRED, "If-Match is needed for this request"),
             Slug::TooManyRequests => (S::TOO_MANY_REQUESTS, "Requests come too fast"),
             Slug::TooManySessions => (S::TOO_MANY_REQUESTS, "The client has as many sessions as it may"),
+            Slug::TooManyFailures => (S::TOO_MANY_REQUESTS, "Too many unknown tokens"),
             Slug::InvalidConfiguration => (S::UNPROCESSABLE_ENTITY, "The configuration is wrong"),
             Slug::Internal => (S::INTERNAL_SERVER_ERROR, "The server failed"),
+            Slug::AccessUnavailable => (S::SERVICE_UNAVAILABLE, "The token cannot be judged now"),
             Slug::Overloaded => (S::SERVICE_UNAVAILABLE, "No room for another session"),
             Slug::PartFailed => (S::SERVICE_UNAVAILABLE, "A part of the server failed"),
         }

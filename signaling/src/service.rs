@@ -1,5 +1,6 @@
 //! Signalling of one process, which the routes serve.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use media_core::SessionId;
@@ -7,7 +8,7 @@ use media_core::ledger::Reason;
 use media_core::media::Role;
 
 use crate::admission::{Entrant, Holder};
-use crate::auth::Identity;
+use crate::auth::{Authorizer, Identity};
 use crate::client_address::ClientAddress;
 use crate::clock;
 use crate::config::SignalingConfig;
@@ -22,6 +23,7 @@ use crate::view::LimitUse;
 /// Signalling of one process: its settings, the media plane that it drives, and the registry.
 pub struct Signaling {
     config: RwLock<Arc<SignalingConfig>>,
+    pub(crate) authorizer: Authorizer,
     pub(crate) media_plane: Box<dyn MediaPlane>,
     pub(crate) registry: Arc<Registry>,
     rates: Mutex<Rates>,
@@ -32,8 +34,10 @@ impl Signaling {
     /// Signalling that reports to `observer`.
     pub fn new(config: SignalingConfig, media_plane: impl MediaPlane, observer: Arc<dyn Observer>) -> Signaling {
         let registry = Arc::new(Registry::new(Arc::clone(&observer)));
+        let authorizer = Authorizer::new(&config, Arc::clone(&observer));
         let config = RwLock::new(Arc::new(config));
-        Signaling { config, media_plane: Box::new(media_plane), registry, rates: Mutex::new(Rates::new()), observer }
+        let rates = Mutex::new(Rates::new());
+        Signaling { config, authorizer, media_plane: Box::new(media_plane), registry, rates, observer }
     }
 
     /// The streams and sessions. Somebody must drive [`Registry::run`] with the media core's events.
@@ -46,9 +50,15 @@ impl Signaling {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on these settings count; sessions go on. Whether names may have slashes was built into the routes.
+    /// From now on these settings count; sessions go on, but for those without a right where
+    /// [`end_revoked`](SignalingConfig::end_revoked) is on. Whether names may have slashes was built into the routes.
     pub fn reconfigure(&self, config: SignalingConfig) {
+        let end_revoked = config.end_revoked;
+        self.authorizer.reconfigure(&config);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        if end_revoked {
+            self.end_revoked();
+        }
     }
 
     /// How full the room is, by each of the limits on numbers.
@@ -75,9 +85,15 @@ impl Signaling {
     }
 
     /// Lets a session in, or says which limit is in the way. Half-open ones that give place to it are closed.
-    pub(crate) fn admit(&self, entrant: Entrant) -> Result<Place<'_>, Problem> {
+    /// `max_sessions` is what the holder's own right allows.
+    pub(crate) fn admit(&self, entrant: Entrant, max_sessions: Option<NonZeroUsize>) -> Result<Place<'_>, Problem> {
         let id = entrant.id;
-        let evicted = self.registry.enter(clock::now(), &self.config().limits, entrant);
+        let mut limits = self.config().limits.clone();
+        if let Some(most) = max_sessions {
+            let max = NonZeroUsize::new(limits.max_sessions_per_token);
+            limits.max_sessions_per_token = max.map_or(most, |max| max.min(most)).get();
+        }
+        let evicted = self.registry.enter(clock::now(), &limits, entrant);
         let evicted = evicted.map_err(|limit| self.refuse(limit, limit))?;
         for (shard, session) in evicted {
             self.media_plane.close(shard, session, Reason::EvictedHalfOpen);

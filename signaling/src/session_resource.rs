@@ -1,10 +1,11 @@
 //! `/whip/{stream}/{secret}` and `/whep/{stream}/{secret}`: a session, and its ledger under `stages`.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::header::{ALLOW, CACHE_CONTROL};
-use http::{HeaderMap, StatusCode};
+use http::request::Parts;
 use media_core::ledger::Reason;
 
 use crate::client_address::ClientAddress;
@@ -30,10 +31,10 @@ pub(crate) async fn get(session: SessionUrl) -> Result<StatusCode, Problem> {
 pub(crate) async fn delete(
     State(state): State<RouterState>,
     session: SessionUrl,
-    request: Request,
+    parts: Parts,
 ) -> Result<StatusCode, Problem> {
-    session.authorize(&state, request.headers())?;
-    state.signaling.take_request(ClientAddress::of(request.extensions()), session.id())?;
+    session.authorize(&state, &parts).await?;
+    state.signaling.take_request(ClientAddress::of(&parts.extensions), session.id())?;
     state.signaling.close(session.id(), Reason::Deleted);
     Ok(StatusCode::OK)
 }
@@ -53,9 +54,9 @@ pub(crate) async fn stages_options(_: SessionUrl) -> Response {
 pub(crate) async fn stages(
     State(state): State<RouterState>,
     session: SessionUrl,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, Problem> {
-    session.authorize(&state, &headers)?;
+    session.authorize(&state, &parts).await?;
     let view = state.signaling.registry.session(session.id());
     let view = view.ok_or_else(|| Problem::new(Slug::NotFound, "no such session"))?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(view)).into_response())

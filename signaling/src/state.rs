@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
+use http::request::Parts;
+use media_core::SessionId;
 use media_core::media::Role;
 
-use crate::auth::{Access, Identity, misplaced_token};
+use crate::auth::{Action, Ask, Denial, Grant, misplaced_token};
+use crate::client_address::ClientAddress;
 use crate::names::NameRule;
 use crate::problem::{Problem, Slug};
 use crate::service::Signaling;
@@ -33,29 +36,61 @@ impl RouterState {
         NameRule { slashes: self.signaling.config().slash_names }
     }
 
-    /// Judges the token of a request for a stream. Watching needs none unless viewers are protected. `query` is that of the
-    /// request: a token there is told to be in the wrong place.
-    pub(crate) fn authorize(
+    /// Judges whether a request may do with a stream what this router is for. Watching needs no right unless viewers are
+    /// protected. `session` is the one that it would open, or that it names.
+    pub(crate) async fn authorize(&self, stream: &str, parts: &Parts, session: SessionId) -> Result<Grant, Problem> {
+        if self.role == Role::Viewer && !self.signaling.config().protect_viewers {
+            return Ok(Grant::open());
+        }
+        self.signaling.authorize(stream, self.role.into(), parts, session).await
+    }
+}
+
+impl Signaling {
+    /// Judges whether a request may know the names of all streams: it takes a right to watch them all.
+    ///
+    /// # Errors
+    ///
+    /// The answer to the request.
+    pub async fn authorize_listing(&self, parts: &Parts) -> Result<(), Problem> {
+        // No stream has the name `*`: only rights for all streams cover it.
+        self.authorize("*", Action::Watch, parts, SessionId(0)).await.map(drop)
+    }
+
+    async fn authorize(
         &self,
         stream: &str,
-        headers: &HeaderMap,
-        query: Option<&str>,
-    ) -> Result<Identity, Problem> {
-        let config = self.signaling.config();
-        if self.role == Role::Viewer && !config.protect_viewers {
-            return Ok(Identity::Anyone);
-        }
-        let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let unauthorized =
-            |detail| Problem::new(Slug::Unauthorized, misplaced_token(authorization, query).unwrap_or(detail));
-        match config.tokens.check(stream, authorization) {
-            Access::Granted(identity) => Ok(identity),
-            Access::Missing => {
-                Err(unauthorized("no Authorization header: send `Authorization: Bearer TOKEN`").challenge(None))
+        action: Action,
+        parts: &Parts,
+        session: SessionId,
+    ) -> Result<Grant, Problem> {
+        let authorization = parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let address = ClientAddress::of(&parts.extensions);
+        let denial = match self.authorizer.judge(&Ask { stream, action, authorization, address, session }).await {
+            Ok(grant) => return Ok(grant),
+            Err(denial) => denial,
+        };
+        let unauthorized = |detail| {
+            Problem::new(Slug::Unauthorized, misplaced_token(authorization, parts.uri.query()).unwrap_or(detail))
+        };
+        Err(match denial {
+            Denial::Missing => {
+                unauthorized("no Authorization header: send `Authorization: Bearer TOKEN`").challenge(None)
             }
-            Access::Invalid => Err(unauthorized("the token is not known").challenge(Some("invalid_token"))),
-            Access::OtherStream => Err(Problem::new(Slug::Forbidden, "the token does not cover this stream")
-                .challenge(Some("insufficient_scope"))),
-        }
+            Denial::Unknown => unauthorized("the token is not known").challenge(Some("invalid_token")),
+            Denial::Refused(detail) => Problem::new(Slug::Unauthorized, detail).challenge(Some("invalid_token")),
+            Denial::ByWebhook => Problem::new(Slug::Forbidden, "the operator's service does not allow it")
+                .challenge(Some("insufficient_scope")),
+            Denial::Unavailable => {
+                Problem::retry_later(Slug::AccessUnavailable, "those who would know the token do not answer now")
+            }
+            Denial::TooManyFailures(wait) => {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                let detail =
+                    format!("too many unknown tokens came from this address; the next one is read in {seconds} s");
+                Problem::new(Slug::TooManyFailures, detail).retry_after(seconds)
+            }
+            Denial::OutOfScope(detail) => Problem::new(Slug::Forbidden, detail).challenge(Some("insufficient_scope")),
+        })
     }
 }

@@ -39,9 +39,9 @@ impl TakeoverRule {
         &self,
         now: Instant,
         holder: &SessionRecord,
-        identity: Identity,
+        identity: &Identity,
     ) -> Result<(), PublishConflict> {
-        let is_same_identity = holder.new.identity == identity;
+        let is_same_identity = holder.new.grant.identity == *identity;
         let waits_for_silence = is_same_identity && self.policy == PublishTakeover::Silent;
         let is_over = holder.is_half_open()
             || self.policy == PublishTakeover::Always

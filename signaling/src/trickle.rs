@@ -35,7 +35,7 @@ pub(crate) async fn patch(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let id = session.live()?;
-    session.authorize(&state, &parts.headers)?;
+    session.authorize(&state, &parts).await?;
     state.signaling.take_request(ClientAddress::of(&parts.extensions), id)?;
     SDPFRAG.demand(&parts.headers)?;
     let body = read_body(&parts.headers, body, MAX_FRAGMENT).await?;

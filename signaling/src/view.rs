@@ -70,6 +70,8 @@ pub struct SessionView {
     pub stream: String,
     /// Publisher or viewer.
     pub role: Role,
+    /// Whose it is, such as `token:studio`; nobody's in particular where nothing had to be shown.
+    pub identity: Option<String>,
     /// Where it stands.
     pub state: SessionState,
     /// The POST, in milliseconds since 1970.

@@ -2,6 +2,7 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use media_core::SessionId;
 
 use crate::client_address::ClientAddress;
 use crate::clock;
@@ -18,7 +19,9 @@ pub(crate) async fn post(
     StreamName(stream): StreamName,
     request: Request,
 ) -> Result<Response, Problem> {
-    let identity = state.authorize(&stream, request.headers(), request.uri().query())?;
+    let id = SessionId(random::number()?);
+    let (parts, body) = request.into_parts();
+    let grant = state.authorize(&stream, &parts, id).await?;
     let received = clock::now();
     let signaling = &state.signaling;
     // An unknown name is a matter of the route (WHEP-06: deployed players look for 404); whether a known stream is live is
@@ -26,13 +29,13 @@ pub(crate) async fn post(
     if signaling.registry.published(&stream).is_none() && !signaling.config().tokens.names(&stream) {
         return Err(Problem::new(Slug::NotFound, "nobody has published a stream of this name"));
     }
-    let address = ClientAddress::of(request.extensions());
-    signaling.take_post(state.role, address, &identity)?;
-    let offer = establish::read_offer(request).await?;
+    let address = ClientAddress::of(&parts.extensions);
+    signaling.take_post(state.role, address, &grant.identity)?;
+    let offer = establish::read_offer(Request::from_parts(parts, body)).await?;
     let published = signaling.registry.published(&stream).filter(|published| published.live);
     // WHEP-05
     let published =
         published.ok_or_else(|| Problem::retry_later(Slug::StreamNotLive, "the stream has no publisher now"))?;
     let agreement = negotiate::viewer(&offer, &published, random::ssrcs()?)?;
-    establish::open(&state, Join { stream, identity, address, received, offer, agreement })
+    establish::open(&state, Join { id, stream, grant, address, received, offer, agreement })
 }

@@ -2,12 +2,14 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use media_core::SessionId;
 
 use crate::client_address::ClientAddress;
 use crate::clock;
 use crate::establish::{self, Join};
 use crate::extract::StreamName;
 use crate::problem::Problem;
+use crate::random;
 use crate::sdp::negotiate;
 use crate::state::RouterState;
 
@@ -17,11 +19,13 @@ pub(crate) async fn post(
     StreamName(stream): StreamName,
     request: Request,
 ) -> Result<Response, Problem> {
-    let identity = state.authorize(&stream, request.headers(), request.uri().query())?;
-    let address = ClientAddress::of(request.extensions());
-    state.signaling.take_post(state.role, address, &identity)?;
+    let id = SessionId(random::number()?);
+    let (parts, body) = request.into_parts();
+    let grant = state.authorize(&stream, &parts, id).await?;
+    let address = ClientAddress::of(&parts.extensions);
+    state.signaling.take_post(state.role, address, &grant.identity)?;
     let received = clock::now();
-    let offer = establish::read_offer(request).await?;
+    let offer = establish::read_offer(Request::from_parts(parts, body)).await?;
     let agreement = negotiate::publisher(&offer)?;
-    establish::open(&state, Join { stream, identity, address, received, offer, agreement })
+    establish::open(&state, Join { id, stream, grant, address, received, offer, agreement })
 }

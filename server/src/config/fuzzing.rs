@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::Settings;
+use super::access::parse_token_file;
 use super::addresses::{InterfaceAddress, Network};
 use super::http_values::{AdminListen, AdminToken, HostName, ProxyPrefix};
 use super::load::{LoadError, read_file};
-use super::resolve::{Machine, parse_token_file, resolve};
-use super::values::{BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, Takeover};
+use super::resolve::{Machine, resolve};
+use super::values::{Away, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, ServiceUrl, Takeover};
 
 /// A fuzz target.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +64,14 @@ pub fn configuration(data: &[u8]) {
     };
     let machine = Machine { network: Alone, cpus: 2, ipv6: true };
     // Other files are none of this target's.
-    (settings.token_file, settings.admin_token_file) = (PathBuf::new(), PathBuf::new());
+    for file in [
+        &mut settings.token_file,
+        &mut settings.admin_token_file,
+        &mut settings.jwt_key_file,
+        &mut settings.webhook_secret_file,
+    ] {
+        *file = PathBuf::new();
+    }
     if let Err(refused) = resolve(&settings, &machine) {
         assert!(!refused.0.is_empty());
     }
@@ -86,6 +94,7 @@ pub fn setting(data: &[u8]) {
         assert_eq!(shown.parse::<T>().ok().as_ref(), Some(&value), "{shown:?}");
     }
     reads_again::<AdminListen>(text);
+    reads_again::<Away>(text);
     reads_again::<BaseUrl>(text);
     reads_again::<HostName>(text);
     reads_again::<Ice>(text);
@@ -95,6 +104,7 @@ pub fn setting(data: &[u8]) {
     reads_again::<ProxyPrefix>(text);
     reads_again::<PublicHost>(text);
     reads_again::<Seconds>(text);
+    reads_again::<ServiceUrl>(text);
     reads_again::<Takeover>(text);
     if let Ok(token) = text.parse::<AdminToken>() {
         assert!(token.0.is_none() || token.to_string() == "<redacted>");

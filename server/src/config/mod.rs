@@ -3,6 +3,7 @@
 //! [`settings`] lists what can be set, [`load`] reads the layers, [`resolve`] turns the settings into what the parts of the
 //! server want, and [`render`] writes the reference file, the table for people and the effective configuration.
 
+mod access;
 pub mod addresses;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -1,15 +1,15 @@
 //! From settings to what the parts of the server want: addresses found, token file read, counts chosen, contradictions refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 
 use media_core::{CoreConfig, SessionLimits};
-use signaling::{AllowedOrigins, Limits, SignalingConfig, Tokens};
+use signaling::{AllowedOrigins, Limits, SignalingConfig};
 
+use super::access::{self, Sources};
 use super::addresses::{AddressSource, Network, System, is_loopback};
 use super::http_values::{AdminListen, AdminToken, HostName};
 use super::settings::Settings;
-use super::values::{AccessToken, Origin};
+use super::values::Origin;
 use crate::admin_access::AdminAccess;
 use crate::connections::ConnectionLimits;
 
@@ -65,35 +65,40 @@ pub struct Contradiction(pub String);
 pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<Resolved, Contradiction> {
     let mut tokens = settings.token.clone();
     if !settings.token_file.as_os_str().is_empty() {
-        tokens.extend(read_token_file(&settings.token_file)?);
+        tokens.extend(access::read_token_file(&settings.token_file)?);
     }
-    check_access(settings, !tokens.is_empty())?;
+    let sources = access::sources(settings, &tokens)?;
+    check_access(settings, !sources.is_empty())?;
     check_ranges(settings)?;
     let (core, addresses) = core_config(settings, machine)?;
-    let signaling = signaling_config(settings, &tokens)?;
+    let signaling = signaling_config(settings, sources);
     let admin_access = admin_access(settings)?;
     let connections = ConnectionLimits {
         total: settings.max_connections,
         per_address: settings.max_connections_per_address,
         ..ConnectionLimits::default()
     };
-    let warnings = warnings(settings, &core, &admin_access);
+    let mut warnings = warnings(settings, &core, &admin_access);
+    warnings.extend(access::warnings(settings, &tokens));
     Ok(Resolved { core, addresses, signaling, admin_access, connections, warnings })
 }
 
-fn refuse<T>(text: String) -> Result<T, Contradiction> {
+pub(super) fn refuse<T>(text: String) -> Result<T, Contradiction> {
     Err(Contradiction(text))
 }
 
 /// Who may reach and use the listeners.
-fn check_access(settings: &Settings, with_tokens: bool) -> Result<(), Contradiction> {
-    if settings.open && with_tokens {
-        return refuse("open: true, and tokens are configured: drop one of the two".to_owned());
+fn check_access(settings: &Settings, with_sources: bool) -> Result<(), Contradiction> {
+    if settings.open && with_sources {
+        return refuse("open: true, and tokens, JWT keys or a webhook are configured: drop one of the two".to_owned());
     }
-    if settings.protect_viewers && !with_tokens {
-        return refuse("protect_viewers: true, but no token is configured: add token or token_file".to_owned());
+    if settings.protect_viewers && !with_sources {
+        return refuse(
+            "protect_viewers: true, but no token is configured: add token, token_file, jwt_key_file, jwt_jwks_url or webhook_url"
+                .to_owned(),
+        );
     }
-    if !is_loopback(settings.http_listen.ip()) && !with_tokens && !settings.open {
+    if !is_loopback(settings.http_listen.ip()) && !with_sources && !settings.open {
         return refuse(format!(
             "http_listen: {} can be reached by others, and no token is configured, so anybody could publish.\n  \
              Either set a token (--token 'STREAM=SECRET', --token '*=SECRET' or --token-file FILE), or allow it with --open.",
@@ -204,23 +209,20 @@ fn core_config(
     Ok((core, addresses))
 }
 
-fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<SignalingConfig, Contradiction> {
-    let mut checked = Tokens::default();
-    for AccessToken { stream, token } in tokens {
-        if let Some(name) = stream.as_ref().filter(|name| name.contains('/') && !settings.slash_names) {
-            return refuse(format!("token: no stream can have the name {name}: set slash_names to allow `/` in names"));
-        }
-        checked
-            .add(stream.as_deref().unwrap_or("*"), token)
-            .map_err(|error| Contradiction(format!("token: {error}")))?;
-    }
-    Ok(SignalingConfig {
-        tokens: checked,
+fn signaling_config(settings: &Settings, sources: Sources) -> SignalingConfig {
+    let guarded = !sources.is_empty();
+    SignalingConfig {
+        tokens: sources.tokens,
+        jwt: sources.jwt,
+        webhook: sources.webhook,
         protect_viewers: settings.protect_viewers,
+        auth_failures: settings.auth_failures,
+        enforce_expiry: settings.enforce_expiry,
+        end_revoked: settings.end_revoked,
         ice_mode: settings.ice.0,
         public_base_url: settings.public_url.0.clone(),
-        allowed_origins: allowed_origins(settings, !tokens.is_empty()),
-        host_names: host_names(settings, !tokens.is_empty()),
+        allowed_origins: allowed_origins(settings, guarded),
+        host_names: host_names(settings, guarded),
         trusted_proxies: settings.trusted_proxies.iter().map(|prefix| prefix.0).collect(),
         limits: limits(settings),
         lenient_if_match: settings.lenient_if_match,
@@ -230,7 +232,7 @@ fn signaling_config(settings: &Settings, tokens: &[AccessToken]) -> Result<Signa
         viewer_limits: session_limits(settings.viewer_bitrate, settings.viewer_packet_rate),
         ice_timeout: settings.ice_timeout.0,
         liveness_timeout: settings.liveness_timeout.0,
-    })
+    }
 }
 
 /// Whose pages may use the server. Without tokens whoever reaches it may, and so could every page that somebody opens who does.
@@ -304,28 +306,6 @@ fn limits(settings: &Settings) -> Limits {
         request_rate_per_address: settings.request_rate_per_address,
         request_rate_per_session: settings.request_rate_per_session,
     }
-}
-
-fn read_token_file(path: &Path) -> Result<Vec<AccessToken>, Contradiction> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Contradiction(format!("token_file: cannot read {}: {error}", path.display())))?;
-    parse_token_file(path, &text)
-}
-
-/// The tokens of a file with this text.
-pub(super) fn parse_token_file(path: &Path, text: &str) -> Result<Vec<AccessToken>, Contradiction> {
-    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
-    lines
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(number, line)| {
-            line.parse().map_err(|error| {
-                Contradiction(format!(
-                    "token_file: {}, line {number}: {error}\n  allowed: STREAM=TOKEN or *=TOKEN, one a line",
-                    path.display()
-                ))
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -432,23 +412,6 @@ mod tests {
     }
 
     #[test]
-    fn token_files_have_comments_and_their_errors_name_the_line_without_the_secret() {
-        let path = std::env::temp_dir().join(format!("sluice-{}-tokens", std::process::id()));
-        std::fs::write(&path, "# ours\n\ncam=abc\n *=def \n").unwrap();
-        let settings = Settings { token_file: path.clone(), ..Settings::default() };
-        let tokens = resolve(&settings, &machine()).unwrap().signaling.tokens;
-        assert!(tokens.names("cam"));
-        assert_eq!(
-            tokens.check("other", Some(b"Bearer def")),
-            signaling::Access::Granted(signaling::Identity::Token(1))
-        );
-        std::fs::write(&path, "cam=abc\nhunter2\n").unwrap();
-        let message = refused(settings.clone());
-        assert!(message.contains("line 2") && !message.contains("hunter2"), "{message}");
-        std::fs::remove_file(&path).unwrap();
-        assert!(refused(settings).starts_with("token_file: cannot read"));
-    }
-
     // M3
     #[test]
     fn without_tokens_own_pages_alone_may_unless_others_are_named() {
@@ -511,17 +474,5 @@ mod tests {
         let resolved = resolve(&settings, &machine()).unwrap();
         assert_eq!(resolved.core.ice_timeout.as_secs(), 7);
         assert_eq!(resolved.signaling.ice_timeout.as_secs(), 7, "for Retry-After");
-    }
-
-    // F-22
-    #[test]
-    fn a_token_for_a_name_with_a_slash_wants_slash_names() {
-        let mut settings = Settings { token: vec!["live/cam1=x".parse().unwrap()], ..Settings::default() };
-        assert!(refused(settings.clone()).contains("slash_names"));
-        settings.slash_names = true;
-        let resolved = resolve(&settings, &machine()).unwrap().signaling;
-        assert!(resolved.slash_names && resolved.tokens.names("live/cam1"));
-        settings.token = vec!["live//cam1=x".parse().unwrap()];
-        assert!(refused(settings).starts_with("token: "));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use media_core::{CoreConfig, IceMode};
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,8 @@ use signaling::{Limits, SignalingConfig};
 
 use super::http_values::{AdminListen, AdminToken, HostName, ProxyPrefix};
 use super::values::{
-    self, AccessToken, BaseUrl, Grace, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, Takeover,
+    self, AccessToken, Away, BaseUrl, Grace, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, ServiceUrl,
+    Takeover,
 };
 
 /// What is fixed about one setting, for help texts, errors and the reference file.
@@ -138,14 +140,60 @@ settings! {
             "1 or more; those of trusted_proxies do not count";
     }
     "Access" {
-        /// Access token: `stream=token` for one stream, `*=token` for all. Repeatable.
+        /// Access token: `stream=token` to publish and to watch a stream; `publish:stream=token` or `watch:stream=token` for one
+        /// of the two; `*` for all streams, `live-*` for those that begin so. `name@` in front names the holder. The token may
+        /// stand as `sha256:` and its digest (`sluice hash-token`). Repeatable.
         token: Vec<AccessToken> = Vec::new(), "SLUICE_TOKEN", "STREAM=TOKEN",
-            "STREAM=TOKEN or *=TOKEN; a token has letters, digits and -._~+/=", value_delimiter = ',';
-        /// File of access tokens, one `stream=token` a line; empty lines and lines that begin with # are skipped.
+            "[NAME@][publish:|watch:]STREAM=TOKEN; a token has letters, digits and -._~+/=", value_delimiter = ',';
+        /// File of access tokens, one a line as for `token`; empty lines and lines that begin with # are skipped.
         token_file: PathBuf = PathBuf::new(), "SLUICE_TOKEN_FILE", "FILE",
             "the path of a readable file, or nothing";
+        /// File with the keys of JSON Web Tokens: public keys as PEM (RSA, EC on P-256, Ed25519), a JWK set, or a secret of 32
+        /// bytes or more for HS256. A token needs the claims `stream` or `streams`, and `action`: docs/operating.md.
+        jwt_key_file: PathBuf = PathBuf::new(), "SLUICE_JWT_KEY_FILE", "FILE",
+            "the path of a readable file, or nothing";
+        /// Where the public keys of JSON Web Tokens are fetched as a JWK set, every 5 minutes and when a token names a new one.
+        jwt_jwks_url: ServiceUrl = ServiceUrl::default(), "SLUICE_JWT_JWKS_URL", "URL",
+            "an http or https URL, such as https://id.example.org/.well-known/jwks.json, or nothing";
+        /// While that URL does not answer, its last keys stay valid for this long.
+        jwt_keys_keep: Seconds = Seconds(Duration::from_secs(12 * 3600)), "SLUICE_JWT_KEYS_KEEP", "TIME",
+            "a time above 0 and up to 24 h, such as 12h";
+        /// Accepted issuers (`iss`) of JSON Web Tokens. Repeatable. Unset: any.
+        jwt_issuer: Vec<String> = Vec::new(), "SLUICE_JWT_ISSUER", "ISSUER",
+            "issuers as they stand in the tokens, or none", value_delimiter = ',';
+        /// Accepted audiences (`aud`) of JSON Web Tokens. Repeatable. Unset: tokens with an audience are refused.
+        jwt_audience: Vec<String> = Vec::new(), "SLUICE_JWT_AUDIENCE", "AUDIENCE",
+            "audiences as they stand in the tokens, or none", value_delimiter = ',';
+        /// JSON Web Tokens without an expiry (`exp`) are refused.
+        jwt_require_exp: bool = true, "SLUICE_JWT_REQUIRE_EXP", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// Service that is asked by POST who may do what, where neither tokens nor JSON Web Tokens say: docs/operating.md.
+        webhook_url: ServiceUrl = ServiceUrl::default(), "SLUICE_WEBHOOK_URL", "URL",
+            "an http or https URL, such as http://127.0.0.1:9000/access, or nothing";
+        /// File with the secret that signs what the webhook is sent, as Standard Webhooks has it.
+        webhook_secret_file: PathBuf = PathBuf::new(), "SLUICE_WEBHOOK_SECRET_FILE", "FILE",
+            "the path of a readable file with whsec_ and Base64, or with 24 bytes or more, or nothing";
+        /// For the webhook's answer; a client waits for it.
+        webhook_timeout: Seconds = Seconds(Duration::from_secs(3)), "SLUICE_WEBHOOK_TIMEOUT", "TIME",
+            "a time above 0 and up to 24 h, such as 3s";
+        /// A right that the webhook gave is given again for this long without asking.
+        webhook_cache: Seconds = Seconds(Duration::from_secs(30)), "SLUICE_WEBHOOK_CACHE", "TIME",
+            "a time above 0 and up to 24 h, such as 30s";
+        /// While the webhook does not answer: `deny` gives POST 503, `cached` gives rights again that it gave within the last hour.
+        webhook_away: Away = Away::default(), "SLUICE_WEBHOOK_AWAY", "deny|cached",
+            "deny or cached";
         /// Viewers need a token too, not only publishers.
         protect_viewers: bool = false, "SLUICE_PROTECT_VIEWERS", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// Unknown tokens of one IPv4 address or /64 of IPv6 that are forgiven in a minute; beyond three minutes' worth it gets
+        /// 429. Tokens that were good from there still pass. 0: they are not counted.
+        auth_failures: usize = SignalingConfig::default().auth_failures, "SLUICE_AUTH_FAILURES", "N",
+            "0 or more";
+        /// A session ends when the right expires that it was opened by, as by the `exp` of a JWT.
+        enforce_expiry: bool = SignalingConfig::default().enforce_expiry, "SLUICE_ENFORCE_EXPIRY", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// On a reload sessions end whose rights the new settings do not give.
+        end_revoked: bool = SignalingConfig::default().end_revoked, "SLUICE_END_REVOKED", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
         /// Serve everybody without any token, even on an address that others can reach.
         open: bool = false, "SLUICE_OPEN", "true|false",

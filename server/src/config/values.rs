@@ -8,7 +8,7 @@ use std::time::Duration;
 use media_core::IceMode;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use signaling::PublishTakeover;
+use signaling::{PublishTakeover, WebhookAway};
 use tracing_subscriber::EnvFilter;
 
 /// A value that does not fit its setting; the text says what is wrong, never the value of a token.
@@ -38,7 +38,7 @@ macro_rules! by_text {
 
 pub(super) use by_text;
 
-by_text!(BaseUrl, Origin, AccessToken, Ice, Takeover, LogFilter, LogFormat, PublicHost);
+by_text!(BaseUrl, ServiceUrl, Origin, AccessToken, Away, Ice, Takeover, LogFilter, LogFormat, PublicHost);
 
 /// Reads a value of the file. Where a list is wanted, a single value stands for a list of one.
 pub fn lenient<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
@@ -186,6 +186,67 @@ impl fmt::Display for BaseUrl {
     }
 }
 
+/// An absolute http or https URL of another service, or nothing. It holds no user and password: it appears in the effective
+/// configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceUrl(pub Option<String>);
+
+impl FromStr for ServiceUrl {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<ServiceUrl, BadValue> {
+        if text.is_empty() {
+            return Ok(ServiceUrl(None));
+        }
+        let uri: http::Uri = text.parse().map_err(|_| bad("not a URL"))?;
+        let host = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || host.is_empty() || text.contains('#') {
+            return Err(bad("not an http or https URL"));
+        }
+        if host.contains('@') {
+            return Err(bad("a URL with user or password"));
+        }
+        Ok(ServiceUrl(Some(text.to_owned())))
+    }
+}
+
+impl ServiceUrl {
+    /// It is read over the network by whoever is on the way.
+    pub fn is_clear_text(&self) -> bool {
+        let uri = self.0.as_ref().and_then(|url| url.parse::<http::Uri>().ok());
+        uri.is_some_and(|uri| {
+            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+            let is_local =
+                host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+            uri.scheme_str() == Some("http") && !is_local
+        })
+    }
+}
+
+impl fmt::Display for ServiceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_deref().unwrap_or_default())
+    }
+}
+
+/// What happens while the access webhook is away: `deny` or `cached`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Away(pub WebhookAway);
+
+impl FromStr for Away {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<Away, BadValue> {
+        text.parse().map(Away).map_err(|_| bad("unknown policy"))
+    }
+}
+
+impl fmt::Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 /// `*`, or a web origin: scheme, host and port, without a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(pub String);
@@ -221,38 +282,21 @@ impl fmt::Display for Origin {
     }
 }
 
-/// `stream=token` or `*=token`. Its text and debug forms hide the token.
+/// A line of [`signaling::AccessToken`]. Its text and debug forms hide the token.
 #[derive(Clone, PartialEq, Eq)]
-pub struct AccessToken {
-    /// The stream, `None` for all streams.
-    pub stream: Option<String>,
-    /// The secret (RFC 6750 §2.1 `b64token`).
-    pub token: String,
-}
+pub struct AccessToken(pub signaling::AccessToken);
 
 impl FromStr for AccessToken {
     type Err = BadValue;
 
     fn from_str(text: &str) -> Result<AccessToken, BadValue> {
-        let (stream, token) = text.split_once('=').ok_or_else(|| bad("no = between stream and token"))?;
-        let (stream, token) = (stream.trim(), token.trim());
-        if stream.is_empty() {
-            return Err(bad("no stream before the ="));
-        }
-        if stream != "*" && !stream.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-:/".contains(&b)) {
-            return Err(bad("a stream name has letters, digits and ._~-: only, and / with slash_names"));
-        }
-        let body = token.trim_end_matches('=');
-        if body.is_empty() || !body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b)) {
-            return Err(bad("a token has letters, digits and -._~+/ only, and = at its end"));
-        }
-        Ok(AccessToken { stream: (stream != "*").then(|| stream.to_owned()), token: token.to_owned() })
+        text.parse().map(AccessToken).map_err(|error: signaling::TokenError| bad(error.to_string()))
     }
 }
 
 impl fmt::Display for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}=<redacted>", self.stream.as_deref().unwrap_or("*"))
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
@@ -453,8 +497,8 @@ mod tests {
     #[test]
     fn tokens_are_checked_and_never_shown() {
         let token: AccessToken = "cam=s3cr3t==".parse().unwrap();
-        assert_eq!((token.stream.as_deref(), token.token.as_str()), (Some("cam"), "s3cr3t=="));
-        assert_eq!("*=x".parse::<AccessToken>().unwrap().stream, None);
+        assert_eq!((token.0.streams().covers("cam"), token.0.streams().covers("other")), (true, false));
+        assert!("*=x".parse::<AccessToken>().unwrap().0.streams().covers("other"));
         assert_eq!(format!("{token} {token:?}"), "cam=<redacted> cam=<redacted>");
         for text in ["", "secret", "=secret", "cam=", "cam==", "a b=secret", "cam=sec ret", "cam=s\u{e9}cret"] {
             let error = text.parse::<AccessToken>().unwrap_err().to_string();
@@ -473,6 +517,30 @@ mod tests {
         for text in ["app.example", "https://app.example/", "https://app.example/x", ""] {
             assert!(text.parse::<Origin>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn urls_of_services_hold_no_secret_and_those_in_clear_text_are_known() {
+        for (text, clear) in [
+            ("https://id.example/jwks.json?x=1", false),
+            ("http://127.0.0.1:9/hook", false),
+            ("http://[::1]:9/hook", false),
+            ("http://localhost/hook", false),
+            ("http://hooks.internal/auth", true),
+            ("http://10.0.0.7/auth", true),
+        ] {
+            let url: ServiceUrl = text.parse().unwrap();
+            assert_eq!((url.to_string().as_str(), url.is_clear_text()), (text, clear));
+        }
+        assert_eq!("".parse(), Ok(ServiceUrl(None)));
+        for text in
+            ["id.example", "ftp://id.example", "/path", "https://me:secret@id.example/", "https://id.example/#x"]
+        {
+            let error = text.parse::<ServiceUrl>().unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+        assert_eq!("cached".parse::<Away>().map(|away| away.to_string()), Ok("cached".to_owned()));
+        assert!("open".parse::<Away>().is_err());
     }
 
     // F-14

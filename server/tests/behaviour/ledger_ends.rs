@@ -90,12 +90,15 @@ fn provoked_by(reason: Reason) -> (&'static str, &'static str) {
     let (connection, media, ends) =
         (include_str!("ledger.rs"), include_str!("ledger_media.rs"), include_str!("ledger_ends.rs"));
     let (codecs, supervision) = (include_str!("codecs.rs"), include_str!("supervision.rs"));
+    let access = include_str!("access.rs");
     match reason {
         Reason::Deleted => (ends, "a_session_that_is_deleted_ends_so"),
         Reason::PeerClosed => (ends, "a_peer_that_closes_its_connection_ends_the_session"),
         Reason::Shutdown => (ends, "a_server_that_stops_ends_its_sessions"),
         Reason::Replaced => (ends, "an_attempt_that_never_connected_is_replaced_by_the_next_one"),
         Reason::EvictedHalfOpen => (include_str!("limits.rs"), "the_oldest_half_open_session_gives_place_and_says_so"),
+        Reason::AccessExpired => (access, "a_session_ends_with_its_right_where_that_is_enforced"),
+        Reason::AccessRevoked => (access, "an_operator_ends_the_sessions_of_a_holder"),
         Reason::PublisherGone => {
             (ends, "a_viewer_whose_publisher_does_not_return_is_ended_and_its_stage_waits_until_then")
         }

@@ -3,6 +3,7 @@
 // Helpers of tests fail by panic, as tests do.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod addresses;
 mod clients;
 mod codecs;

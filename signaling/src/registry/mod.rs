@@ -31,7 +31,7 @@ use self::stream_record::StreamRecord;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::stream_record::TrackRecord;
 use crate::admission::{Admission, Entrant, Evicted, Tally};
-use crate::auth::Identity;
+use crate::auth::Grant;
 use crate::clock;
 use crate::limits::{BURST, ENDED_RETENTION, Limit, Limits, MAX_ENDED, MAX_IDLE_STREAMS, PRUNE_INTERVAL, TOMBSTONE};
 use crate::observer::Observer;
@@ -262,7 +262,7 @@ impl Registry {
                     if let Some(holder) = stream.publisher
                         && let Some(mut holder) = self.sessions.get_mut(&holder).filter(|holder| holder.is_live())
                     {
-                        rule.judge(now, &holder, new.identity)?;
+                        rule.judge(now, &holder, &new.grant.identity)?;
                         holder.closing = Some(Reason::Replaced);
                         replaced = Some((holder.new.shard, holder.new.id));
                     }
@@ -310,9 +310,15 @@ impl Registry {
         }
     }
 
-    /// Whose session it is.
-    pub(crate) fn identity(&self, id: SessionId) -> Option<Identity> {
-        self.sessions.get(&id).map(|session| session.new.identity)
+    /// The right that a session was opened by.
+    pub(crate) fn grant(&self, id: SessionId) -> Option<Grant> {
+        self.sessions.get(&id).map(|session| session.new.grant.clone())
+    }
+
+    /// The live sessions of which this holds.
+    pub(crate) fn live_where(&self, holds: impl Fn(&NewSession) -> bool) -> Vec<SessionId> {
+        let live = self.sessions.iter().filter(|session| session.is_live() && holds(&session.new));
+        live.map(|session| session.new.id).collect()
     }
 
     /// Reads a session that is live.

@@ -57,6 +57,8 @@ impl FromStr for SessionCursor {
 pub struct SessionFilter {
     /// Those of this stream.
     pub stream: Option<String>,
+    /// Those of this holder, by its name.
+    pub identity: Option<String>,
     /// Those in this state.
     pub state: Option<SessionState>,
     /// All but closed ones.
@@ -66,6 +68,7 @@ pub struct SessionFilter {
 impl SessionFilter {
     fn selects(&self, session: &SessionRecord) -> bool {
         self.stream.as_ref().is_none_or(|stream| *stream == session.new.stream)
+            && self.identity.as_deref().is_none_or(|name| session.new.grant.identity.name() == Some(name))
             && self.state.is_none_or(|state| state == session.state())
             && !(self.live && session.state() == SessionState::Closed)
     }

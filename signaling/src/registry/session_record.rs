@@ -8,7 +8,7 @@ use media_core::stats::SessionStats;
 use media_core::{IceCredentials, SessionId, ShardIndex, StreamId};
 
 use super::log_line::{LogLine, What};
-use crate::auth::Identity;
+use crate::auth::Grant;
 use crate::limits::Limit;
 use crate::rates::Used;
 use crate::view::{SessionState, SessionView, StageView};
@@ -22,7 +22,8 @@ pub(crate) struct NewSession {
     pub(crate) stream: String,
     pub(crate) stream_id: StreamId,
     pub(crate) role: Role,
-    pub(crate) identity: Identity,
+    /// The right that it was opened by.
+    pub(crate) grant: Grant,
     pub(crate) shard: ShardIndex,
     /// Quoted entity tag of the ICE session.
     pub(crate) etag: String,
@@ -145,6 +146,7 @@ impl SessionRecord {
             id: self.new.id,
             stream: self.new.stream.clone(),
             role: self.new.role,
+            identity: self.new.grant.identity.name().map(str::to_owned),
             state: self.state(),
             created: self.created_unix_ms,
             ended: self.ended.map(|end| end.unix_ms),
