@@ -11,6 +11,7 @@ mod descriptors;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod follow;
+pub mod hash_token;
 mod http_connection;
 pub mod listener;
 pub mod metrics;

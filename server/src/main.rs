@@ -11,6 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::config::load::{LoadError, Loaded, load};
 use server::config::render;
 use server::config::resolve::{Machine, Resolved, resolve};
+use server::hash_token::{self, HashTokenError};
 use server::run;
 use server::telemetry::{LogQueue, Telemetry};
 
@@ -32,6 +33,9 @@ fn main() -> ExitCode {
 
 /// Does what the command line says.
 fn start(log: &LogQueue) -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "hash-token") {
+        return hash_token(log);
+    }
     let loaded = match load(std::env::args_os(), std::env::vars_os()) {
         Ok(loaded) => loaded,
         Err(LoadError::Information(text)) => return print(log, &text),
@@ -68,6 +72,20 @@ fn start(log: &LogQueue) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(log, &error.to_string(), 1),
+    }
+}
+
+/// The command `hash-token`.
+fn hash_token(log: &LogQueue) -> ExitCode {
+    match hash_token::run(std::env::args_os().skip(1), io::stdin().lock()) {
+        Ok(hashed) => {
+            if let Some(token) = hashed.token {
+                log.push(format!("token: {token}\n").as_bytes());
+            }
+            print(log, &format!("{}\n", hashed.line))
+        }
+        Err(HashTokenError::Information(text)) => print(log, &text),
+        Err(error) => complain(log, &error.to_string(), WRONG_CONFIGURATION),
     }
 }
 

@@ -19,7 +19,9 @@ use super::settings::{Layer, SETTINGS, SettingInfo, Settings, plain, setting};
     max_term_width = 110,
     after_help = "\
 Every setting is also a key of the TOML file (http_listen) and an environment variable (SLUICE_HTTP_LISTEN).
-A flag wins over the environment, the environment over the file, the file over the default."
+A flag wins over the environment, the environment over the file, the file over the default.
+
+`sluice hash-token` makes a line of a token file that holds a token as its digest."
 )]
 struct CommandLine {
     /// TOML file with settings.
