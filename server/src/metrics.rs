@@ -1,4 +1,5 @@
-//! Every metric of Sluice, declared in this one file, those of the process itself in `process` beside it. No label has unbounded values: streams, sessions and addresses are none.
+//! Every metric of Sluice, declared here and in the files beside it. No label has unbounded values: streams, sessions and addresses
+//! are none.
 //!
 //! Figures of the shards are copied from their snapshots at a scrape; everything else is counted as it happens.
 
@@ -20,7 +21,7 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use signaling::{AccessOutcome, AccessSource, Action, Limit, Observer, Resource, SessionState};
+use signaling::{AccessOutcome, AccessSource, Action, Limit, Observer, Resource};
 use strum::VariantArray;
 
 use self::access::AccessMetrics;

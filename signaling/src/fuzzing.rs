@@ -12,6 +12,7 @@ use media_core::media::{Codec, Format, TrackId};
 use media_core::negotiation::MAX_REMOTE_CANDIDATES;
 use media_core::{Fingerprint, FingerprintHash, IceCredentials, IceMode, LocalCandidate};
 
+use crate::auth::{self, AccessToken, KeySet, hashed_line};
 use crate::client_address::ClientAddress;
 use crate::registry::{Published, TrackRecord};
 use crate::request::IfMatch;
@@ -32,12 +33,49 @@ pub struct Target {
 
 /// Every fuzz target.
 pub const TARGETS: &[Target] = &[
+    Target { name: "access_token", run: access_token },
+    Target { name: "authorization", run: authorization },
     Target { name: "forwarded", run: forwarded },
     Target { name: "if_match", run: if_match },
+    Target { name: "jwt_keys", run: jwt_keys },
     Target { name: "offer", run: offer },
     Target { name: "sdpfrag", run: sdpfrag },
     Target { name: "site", run: site },
+    Target { name: "webhook_answer", run: webhook_answer },
 ];
+
+/// Lines of a token file.
+pub fn access_token(data: &[u8]) {
+    for line in String::from_utf8_lossy(data).lines() {
+        let Ok(token) = line.parse::<AccessToken>() else { continue };
+        let shown = token.to_string();
+        assert_eq!(shown, format!("{token:?}"));
+        let right = shown.strip_suffix("=<redacted>").expect("no token in the text form");
+        // What is shown can be written again, with another token.
+        let again: AccessToken = format!("{right}=other").parse().expect("the same right");
+        assert_eq!(again.to_string(), shown);
+        assert!(hashed_line(right, "other").is_ok_and(|line| line.parse() == Ok(again)));
+    }
+}
+
+/// An Authorization header, judged as a static token and as a JWT of known keys.
+pub fn authorization(data: &[u8]) {
+    auth::fuzz_authorization(data);
+}
+
+/// A file of keys, and what a JWKS URL answers.
+pub fn jwt_keys(data: &[u8]) {
+    if let Ok(keys) = KeySet::from_url(data) {
+        assert!(!keys.is_empty());
+        assert!(KeySet::from_file(data).is_ok(), "a file may hold what a URL may");
+    }
+    assert!(!KeySet::from_file(data).is_ok_and(|keys| keys.is_empty()));
+}
+
+/// What the webhook answers.
+pub fn webhook_answer(data: &[u8]) {
+    auth::fuzz_webhook_answer(data);
+}
 
 /// `X-Forwarded-For` on the first line, `Forwarded` on the others: only what a trusted proxy passes on counts.
 pub fn forwarded(data: &[u8]) {

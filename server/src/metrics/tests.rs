@@ -1,6 +1,7 @@
 use super::*;
 use media_core::SessionId;
 use media_core::stats::SessionSnapshot;
+use signaling::SessionState;
 
 fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())

@@ -291,3 +291,25 @@ async fn an_operator_ends_the_sessions_of_a_holder() {
     let labels = [("role", "publisher"), ("reason", "access-revoked")];
     assert_eq!(server.metric("sluice_sessions_ended_total", &labels).await, 2.0);
 }
+
+// AUTH-01
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_ends_the_sessions_of_a_token_that_left_the_file_where_asked() {
+    let goes = "b=goes-and-is-long-enough";
+    let digest = signaling::hashed_line("a", "stays-and-is-long-enough").unwrap();
+    let file = TextFile::new("tokens-reload", &format!("{digest}\n{goes}\n"));
+    let server = Sluice::start(&["--token-file", file.path(), "--end-revoked"]).await;
+    let _stays = publish(&server, "a", "stays-and-is-long-enough").await.unwrap();
+    let _goes = publish(&server, "b", "goes-and-is-long-enough").await.unwrap();
+    std::fs::write(&file.0, &digest).unwrap();
+    let pid = server.pid().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    let ended = eventually("the session is over", LONG, async || {
+        let session = server.session("b", "publisher").await;
+        (session["state"] == "closed").then_some(session)
+    })
+    .await;
+    assert_eq!(ended["reason"], "access-revoked");
+    assert_eq!(server.session("a", "publisher").await["state"], "media");
+    assert_eq!(refused(&server, "b", "goes-and-is-long-enough").await, (401, "unauthorized".to_owned()));
+}

@@ -7,6 +7,8 @@
 mod bearer;
 mod client;
 mod failures;
+#[cfg(feature = "fuzzing")]
+mod fuzzing;
 mod grant;
 mod jwt;
 mod lifetime;
@@ -21,6 +23,8 @@ use std::time::Instant;
 
 pub(crate) use self::bearer::{bearer, misplaced_token};
 use self::failures::Failures;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::fuzzing::{fuzz_authorization, fuzz_webhook_answer};
 pub use self::grant::{Action, Identity, TokenDigest};
 pub(crate) use self::grant::{Ask, Basis, Denial, Grant};
 use self::jwt::Jwt;

@@ -318,6 +318,15 @@ fn decide(now: Instant, status: StatusCode, body: &[u8], shown: Option<&TokenDig
     }))
 }
 
+/// Reads an answer, for the fuzz target.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_answer(body: &[u8]) {
+    let decided = decide(clock::now(), StatusCode::OK, body, None);
+    if let Ok(Decision::Granted(granted)) = decided {
+        assert!(granted.identity.name().is_none_or(|name| name.len() <= 160 && name.starts_with("webhook:")));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

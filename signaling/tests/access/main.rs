@@ -14,6 +14,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::Request;
 use jwt::{SigningKey, unix_now};
+use media_core::SessionLimits;
 use media_core::ledger::Reason;
 use serde_json::{Value, json};
 use signaling::{ClientAddress, JwtConfig, KeySet, SignalingConfig, Tokens};
@@ -256,6 +257,29 @@ async fn a_holder_has_as_many_sessions_as_its_token_allows() {
     assert_eq!(publish(&app, "c", &key.token(None, &claims("bob", &[]))).await.status, 201, "another holder");
     assert_eq!(app.send("DELETE", first.header("location"), &[], "").await.status, 200);
     assert_eq!(publish(&app, "d", &limited).await.status, 201);
+}
+
+// AUTH-01
+#[tokio::test]
+async fn a_publisher_may_send_what_its_token_and_the_settings_allow() {
+    let key = SigningKey::es256();
+    for (own, of_all, expected) in [
+        (Some(2_000_000), None, Some(2_000_000)),
+        (Some(2_000_000), Some(1_000_000), Some(1_000_000)),
+        (Some(2_000_000), Some(3_000_000), Some(2_000_000)),
+        (None, Some(3_000_000), Some(3_000_000)),
+        (None, None, None),
+    ] {
+        let publisher_limits = SessionLimits { bits_per_second: of_all, packets_per_second: None };
+        let app = App::new(SignalingConfig { publisher_limits, ..with_jwt(&key) });
+        let changes: Vec<_> = own.map(|bits: u64| ("max_bitrate", json!(bits))).into_iter().collect();
+        let token = key.token(None, &claims("alice", &changes));
+        assert_eq!(publish(&app, "a", &token).await.status, 201);
+        assert_eq!(app.core.last().limits.bits_per_second, expected, "{own:?} {of_all:?}");
+        // It is about what comes in.
+        assert_eq!(watch(&app, "a", &token).await.status, 201);
+        assert_eq!(app.core.last().limits, app.signaling.config().viewer_limits);
+    }
 }
 
 // A key that the operator took out of the file was taken back; one that a URL does not serve any more has retired.
