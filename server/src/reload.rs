@@ -19,6 +19,7 @@ use crate::telemetry::Telemetry;
 /// Settings that need a restart: sockets, threads, and what was built into the routes.
 pub const NEED_RESTART: &[&str] = &[
     "admin_listen",
+    "cache_memory",
     "handshake_threads",
     "http_listen",
     "log_format",
@@ -161,10 +162,29 @@ mod tests {
     use super::*;
     use crate::config::SETTINGS;
 
+    /// Of sockets and threads most settings need a restart; these do not. Of everything else none does, unless it is named.
+    const APPLIED: &[&str] = &[
+        "admin_hosts",
+        "admin_token",
+        "admin_token_file",
+        "cors_origins",
+        "http_hosts",
+        "ice",
+        "public_ip",
+        "publisher_bitrate",
+        "publisher_packet_rate",
+        "trusted_proxies",
+        "viewer_bitrate",
+        "viewer_packet_rate",
+    ];
+
     #[test]
-    fn what_needs_a_restart_are_settings() {
-        for key in NEED_RESTART {
+    fn of_every_setting_of_a_socket_or_thread_it_is_known_whether_it_needs_a_restart() {
+        for key in NEED_RESTART.iter().chain(APPLIED) {
             assert!(SETTINGS.iter().any(|info| info.key == *key), "{key}");
+        }
+        for info in SETTINGS.iter().filter(|info| matches!(info.heading, "HTTP" | "Media")) {
+            assert!(NEED_RESTART.contains(&info.key) != APPLIED.contains(&info.key), "{}", info.key);
         }
     }
 

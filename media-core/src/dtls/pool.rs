@@ -68,8 +68,9 @@ enum Command {
     Start(SessionId),
     Close(SessionId),
     Stop,
+    /// To strike when something is done for this session, or for any whose handshake is under way.
     #[cfg(feature = "fault-injection")]
-    Fault(crate::pulse::Fault),
+    Fault(Option<SessionId>, crate::pulse::Fault),
 }
 
 /// What an association begins with.
@@ -105,8 +106,14 @@ impl Shared {
         self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).insert(session, outputs);
     }
 
-    fn end(&self, session: SessionId) {
-        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
+    /// True if it was under way.
+    fn end(&self, session: SessionId) -> bool {
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).remove(&session).is_some()
+    }
+
+    #[cfg(feature = "fault-injection")]
+    fn is_under_way(&self, session: SessionId) -> bool {
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&session)
     }
 }
 
@@ -252,12 +259,18 @@ impl PoolHandle {
         lanes.map(|(index, lane)| Vital { thread: CoreThread::Handshake(index), pulse: Arc::clone(&lane.pulse) })
     }
 
-    /// Lets a thread fail over the next thing that it does for a session.
+    /// Lets a thread fail over the next thing that it does for a handshake.
     #[cfg(feature = "fault-injection")]
     pub(crate) fn inject(&self, index: usize, fault: crate::pulse::Fault) {
         if let Some(lane) = self.lanes.get(index) {
-            lane.send(Command::Fault(fault));
+            lane.send(Command::Fault(None, fault));
         }
+    }
+
+    /// Lets the thread of a session fail over the next thing that it does for it.
+    #[cfg(all(test, feature = "fault-injection"))]
+    pub(super) fn inject_over(&self, session: SessionId, fault: crate::pulse::Fault) {
+        self.send(session, Command::Fault(Some(session), fault));
     }
 
     fn send(&self, session: SessionId, command: Command) {
@@ -338,7 +351,7 @@ struct Worker {
     associations: HashMap<SessionId, Association>,
     timers: BTreeSet<(Instant, SessionId)>,
     #[cfg(feature = "fault-injection")]
-    fault: Option<crate::pulse::Fault>,
+    fault: Option<(Option<SessionId>, crate::pulse::Fault)>,
 }
 
 impl Worker {
@@ -379,7 +392,7 @@ impl Worker {
             Command::Close(session) => self.with(session, DtlsEndpoint::close),
             Command::Stop => {}
             #[cfg(feature = "fault-injection")]
-            Command::Fault(fault) => self.fault = Some(fault),
+            Command::Fault(session, fault) => self.fault = Some((session, fault)),
         }
     }
 
@@ -398,13 +411,14 @@ impl Worker {
         }
     }
 
-    /// Lets an endpoint do something. A panic ends its session and no other.
+    /// Lets an endpoint do something. A panic ends its handshake and no other; a session that is connected needs its association
+    /// for close_notify alone, and goes on without.
     fn with(&mut self, session: SessionId, action: impl FnOnce(&mut DtlsEndpoint)) {
         if catch_unwind(AssertUnwindSafe(|| self.act(session, action))).is_ok() {
             return;
         }
         self.pulse.panicked();
-        if let Some(association) = self.associations.get(&session) {
+        if let Some(association) = self.associations.get(&session).filter(|_| self.shared.end(session)) {
             let failure = thread_failure("the handshake thread panicked over this handshake");
             // The owner is gone: it needs no report.
             let _told = association.outputs.send(DtlsOutput { session, kind: DtlsOutputKind::Failed(failure) });
@@ -418,7 +432,10 @@ impl Worker {
             return;
         };
         #[cfg(feature = "fault-injection")]
-        if let Some(fault) = self.fault.take() {
+        if let Some((over, fault)) = self.fault
+            && over.map_or_else(|| self.shared.is_under_way(session), |over| over == session)
+        {
+            self.fault = None;
             fault.strike();
         }
         action(&mut association.endpoint);

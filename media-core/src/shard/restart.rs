@@ -54,8 +54,8 @@ pub(crate) fn run(mut runtime: Runtime, mut setup: ShardSetup, mut inbox: ShardI
             return Ok(());
         }
         setup.pulse.panicked();
+        let (is_stopping, sessions) = (shard.is_stopping, shard.roster.len());
         close_notify = shard.fall(Instant::now());
-        let (is_stopping, sessions) = (shard.is_stopping, close_notify.len());
         setup.config = shard.config.clone();
         setup.counters = catch_unwind(AssertUnwindSafe(|| shard.snapshot().counters)).unwrap_or_default();
         // Whatever state it is in: what cannot be dropped is left.

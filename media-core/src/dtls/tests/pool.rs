@@ -252,7 +252,28 @@ fn connects_anew(pools: &mut Pools) -> DtlsOutputKind {
     while let Some(datagram) = client.poll_transmit() {
         pools.server.handle().datagram(SessionId(9), proven(), &datagram).unwrap();
     }
-    let output = pools.from_server.blocking_recv().unwrap();
-    assert_eq!(output.session, SessionId(9));
-    output.kind
+    loop {
+        let output = pools.from_server.blocking_recv().unwrap();
+        match (output.session, &output.kind) {
+            (SessionId(9), _) => return output.kind,
+            // Flights that were on their way.
+            (_, DtlsOutputKind::Transmit { .. } | DtlsOutputKind::Proven(_)) | (SessionId(0), _) => {}
+            _ => panic!("{output:?}"),
+        }
+    }
+}
+
+// C2
+#[test]
+fn a_panic_over_a_connected_session_ends_nothing() {
+    let mut pools = pools(1, 2);
+    let connected = outcome(&mut pools, SessionId(1));
+    assert!(matches!(connected, DtlsOutputKind::Connected(_)), "{connected:?}");
+    let server = pools.server.handle();
+    server.inject_over(SessionId(1), Fault::Panic);
+    server.datagram(SessionId(1), proven(), &[22; 100]).unwrap();
+    // What it says of another session comes after all that it could say of this one.
+    let hello = connects_anew(&mut pools);
+    assert!(matches!(hello, DtlsOutputKind::Transmit { .. }), "{hello:?}");
+    assert_eq!(server.vitals().next().unwrap().pulse.panics(), 1);
 }
