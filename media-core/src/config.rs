@@ -37,6 +37,9 @@ pub struct CoreConfig {
     pub public_addresses: Vec<PublicAddress>,
     /// Number of threads that run DTLS handshakes; 0 counts as 1.
     pub handshake_threads: usize,
+    /// A full ICE agent sends checks to private and link-local candidates, too. They are other machines for the server than for the
+    /// client that names them, unless both are in one network; there they are the only ones that work.
+    pub ice_private_candidates: bool,
     /// A session without a valid connectivity check ends after this time (RFC 8863 §4: 39.5 s at least).
     pub ice_timeout: Duration,
     /// The longest time from the first valid check to the end of the DTLS handshake.
@@ -68,6 +71,7 @@ impl Default for CoreConfig {
             media_port: 50_000,
             public_addresses: vec![IpAddr::V4(std::net::Ipv4Addr::LOCALHOST).into()],
             handshake_threads: 1,
+            ice_private_candidates: true,
             ice_timeout: Duration::from_secs(40),
             dtls_timeout: Duration::from_secs(30),
             liveness_timeout: Duration::from_secs(30),

@@ -58,6 +58,8 @@ pub struct AgentOptions {
     pub deadline: Duration,
     /// How new addresses are proven.
     pub own_checks: OwnChecks,
+    /// Private and link-local candidates of the peer get checks, too.
+    pub private_candidates: bool,
 }
 
 impl Default for AgentOptions {
@@ -66,6 +68,7 @@ impl Default for AgentOptions {
             check_interval: Duration::from_millis(200),
             deadline: Duration::from_secs(40),
             own_checks: OwnChecks::default(),
+            private_candidates: true,
         }
     }
 }
@@ -131,7 +134,7 @@ impl FullAgent {
     /// Adds a candidate of the peer. Forbidden targets, repetitions and more than ten are ignored (RFC 8445 §19.5).
     pub fn add_remote_candidate(&mut self, candidate: RemoteCandidate) {
         let address = canonical(candidate.address);
-        let wanted = is_check_target(address, self.local_address.ip())
+        let wanted = is_check_target(address, self.local_address.ip(), self.options.private_candidates)
             && !self.candidates.contains(&address)
             && self.candidates.len() < MAX_CHECKED_CANDIDATES;
         if wanted {

@@ -71,15 +71,30 @@ pub fn candidate_ufrag(line: &str) -> Option<&str> {
 /// May a full agent send checks to this address that a client merely named? (RFC 8445 §19.5)
 ///
 /// No client shall make the server send to services of its own network: no multicast, no broadcast, no port below 1024,
-/// and the server's own loopback only if it listens there itself.
-pub fn is_check_target(target: SocketAddr, local: IpAddr) -> bool {
+/// and the server's own loopback only if it listens there itself. Private and link-local addresses only if they are `allowed`.
+pub fn is_check_target(target: SocketAddr, local: IpAddr, allowed: bool) -> bool {
     let ip = target.ip().to_canonical();
     let forbidden = match ip {
         IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[0] == 0,
         IpAddr::V6(_) => false,
     };
     let loopback_allowed = !ip.is_loopback() || local.to_canonical().is_loopback();
-    !forbidden && !ip.is_multicast() && !ip.is_unspecified() && target.port() >= 1024 && loopback_allowed
+    !forbidden
+        && (allowed || !is_private(ip))
+        && !ip.is_multicast()
+        && !ip.is_unspecified()
+        && target.port() >= 1024
+        && loopback_allowed
+}
+
+/// Addresses that mean another machine in every network (RFC 1918, RFC 6598, RFC 3927, RFC 4193, RFC 4291 §2.5.6).
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            ip.is_private() || ip.is_link_local() || (ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64)
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
 }
 
 fn words(line: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
@@ -192,11 +207,24 @@ mod tests {
             "239.1.2.3:9000",
             "0.1.2.3:9000",
         ] {
-            assert!(!is_check_target(target.parse().unwrap(), public), "{target}");
+            assert!(!is_check_target(target.parse().unwrap(), public, true), "{target}");
         }
-        assert!(is_check_target("198.51.100.1:9000".parse().unwrap(), public));
-        assert!(is_check_target("10.0.0.4:9000".parse().unwrap(), public));
-        assert!(is_check_target("127.0.0.1:9000".parse().unwrap(), loopback));
-        assert!(!is_check_target("127.0.0.1:22".parse().unwrap(), loopback));
+        assert!(is_check_target("198.51.100.1:9000".parse().unwrap(), public, true));
+        assert!(is_check_target("10.0.0.4:9000".parse().unwrap(), public, true));
+        assert!(is_check_target("127.0.0.1:9000".parse().unwrap(), loopback, true));
+        assert!(!is_check_target("127.0.0.1:22".parse().unwrap(), loopback, true));
+    }
+
+    // H4
+    #[test]
+    fn private_and_link_local_targets_are_a_matter_of_choice() {
+        let public: IpAddr = "192.0.2.1".parse().unwrap();
+        for target in ["10.0.0.4", "172.16.0.1", "192.168.1.1", "169.254.1.1", "100.64.0.1", "[fd00::1]", "[fe80::1]"] {
+            let target: SocketAddr = format!("{target}:9000").parse().unwrap();
+            assert!(is_check_target(target, public, true) && !is_check_target(target, public, false), "{target}");
+        }
+        for target in ["198.51.100.1:9000", "[2001:db8::1]:9000", "100.128.0.1:9000"] {
+            assert!(is_check_target(target.parse().unwrap(), public, false), "{target}");
+        }
     }
 }

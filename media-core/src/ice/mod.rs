@@ -176,6 +176,11 @@ impl Ice {
         self.checks_mut().valid.may_send(to, length)
     }
 
+    /// True if something authentic came from this address.
+    pub fn is_known(&self, address: SocketAddr) -> bool {
+        self.checks().valid.is_known(address)
+    }
+
     /// Whether a datagram of the full agent may be sent; it is paid for then. What has never been heard of gets a few requests.
     pub fn may_agent_send(&mut self, to: SocketAddr, length: usize, is_request: bool) -> bool {
         match self {

@@ -1,10 +1,10 @@
 //! ICE of one session, and the addresses of its peer.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::config::CoreConfig;
 use crate::dtls::Source;
 use crate::ice::{AgentOptions, AgentTransmit, Ice, OwnChecks};
 use crate::net::TransportTuple;
@@ -24,13 +24,18 @@ impl Connectivity {
         spec: &SessionSpec,
         local_address: SocketAddr,
         agents: &mpsc::Sender<AgentTransmit>,
-        timeout: Duration,
+        config: &CoreConfig,
     ) -> Connectivity {
         let own_checks = match spec.dtls.role {
             DtlsRole::Server => OwnChecks::Beside,
             DtlsRole::Client => OwnChecks::First,
         };
-        let options = AgentOptions { deadline: timeout, own_checks, ..AgentOptions::default() };
+        let options = AgentOptions {
+            deadline: config.ice_timeout,
+            own_checks,
+            private_candidates: config.ice_private_candidates,
+            ..AgentOptions::default()
+        };
         Connectivity {
             ice: Ice::start(&spec.ice, spec.id, local_address, agents, options),
             local_ufrag: spec.ice.local.ufrag.clone(),

@@ -127,7 +127,7 @@ impl Session {
             id: spec.id,
             role: spec.role,
             stream,
-            connectivity: Connectivity::new(&spec, local_address, agents, config.ice_timeout),
+            connectivity: Connectivity::new(&spec, local_address, agents, config),
             inbound: Inbound::new(spec.role, spec.limits),
             lifecycle: Lifecycle::new(now, spec.role, config),
             stats: SessionStats::default(),

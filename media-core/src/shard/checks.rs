@@ -151,7 +151,10 @@ impl Shard {
         let Some(key) = self.sessions.find(transmit.owner) else { return };
         let to = ice::canonical(transmit.to);
         let connectivity = &mut self.sessions.slab[key].connectivity;
-        if !connectivity.ice.may_agent_send(to, transmit.datagram.len(), transmit.transaction.is_some()) {
+        let is_named_only = !connectivity.ice.is_known(to);
+        if !connectivity.ice.may_agent_send(to, transmit.datagram.len(), transmit.transaction.is_some())
+            || is_named_only && !self.named_pace.take(now)
+        {
             self.counters.unproven_withheld += 1;
             return;
         }

@@ -44,6 +44,7 @@ use crate::session::{RtcpContext, Secure, Unprotected};
 use crate::spec::{SessionId, ShardIndex};
 use crate::stats::{DropReason, ShardCounters};
 use crate::stream::CacheBudget;
+use crate::token_bucket::TokenBucket;
 
 use receive_errors::ReceiveErrors;
 use sessions::Sessions;
@@ -59,6 +60,11 @@ const TICK: Duration = Duration::from_millis(10);
 const PACE: Duration = Duration::from_millis(5);
 /// Batches from the socket before other work gets its turn.
 const RECEIVE_ROUNDS: usize = 4;
+
+/// Checks a second of all full agents of the process to addresses that were only named, and at once: those of a hundred joins a
+/// second. Each shard has its share.
+const NAMED_PER_SECOND: f64 = 500.0;
+const NAMED_BURST: f64 = 1_000.0;
 
 /// What a shard needs to start, and to start again.
 pub(crate) struct ShardSetup {
@@ -77,7 +83,7 @@ pub(crate) struct ShardSetup {
     pub(crate) counters: ShardCounters,
 }
 
-/// The state of a shard. Everything here belongs to one thread. Twenty fields: each is a part with a job of its own, or a
+/// The state of a shard. Everything here belongs to one thread. Twenty-one fields: each is a part with a job of its own, or a
 /// channel by which the shard speaks.
 pub(crate) struct Shard {
     index: ShardIndex,
@@ -95,6 +101,8 @@ pub(crate) struct Shard {
     /// The mailboxes of all shards.
     links: Vec<ShardSender>,
     handshakes: Handshakes,
+    /// Bounds what full agents send to addresses that were only named.
+    named_pace: TokenBucket,
     /// Where full agents of ICE send what is to leave.
     agents: mpsc::Sender<AgentTransmit>,
     events: mpsc::UnboundedSender<CoreEvent>,
@@ -138,6 +146,7 @@ impl Shard {
     ) -> std::io::Result<(Shard, Rc<MediaSocket>)> {
         let socket = Rc::new(MediaSocket::register(setup.socket.try_clone()?)?);
         let caches = CacheBudget::new(setup.config.cache_bytes / setup.config.shards.max(1));
+        let share = setup.links.len().max(1) as f64;
         let shard = Shard {
             index: setup.index,
             config: setup.config.clone(),
@@ -145,6 +154,7 @@ impl Shard {
             local_address: socket.address(),
             outbound: Outbound::new(socket.clone()),
             receive_errors: ReceiveErrors::default(),
+            named_pace: TokenBucket::new(NAMED_PER_SECOND / share, NAMED_BURST / share),
             counters: setup.counters.clone(),
             roster: HashSet::new(),
             sessions: Sessions::default(),

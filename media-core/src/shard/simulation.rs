@@ -19,13 +19,14 @@ use crate::spec::{Fingerprint, FingerprintHash, SessionId, SessionSpec};
 use crate::srtp::KeyingMaterial;
 use crate::stats::ShardCounters;
 use crate::stream::CacheBudget;
+use crate::token_bucket::TokenBucket;
 
 use super::mailbox::ShardMessage;
 use super::receive_errors::ReceiveErrors;
 use super::sessions::Sessions;
 use super::stream::Streams;
 use super::tick::OverloadReport;
-use super::{Handshakes, Shard, ShardLoad, TICK};
+use super::{Handshakes, NAMED_BURST, NAMED_PER_SECOND, Shard, ShardLoad, TICK};
 
 /// A shard in virtual time.
 pub(crate) struct Simulation {
@@ -66,6 +67,7 @@ impl Simulation {
             local_address: ([127, 0, 0, 1], 50_000).into(),
             outbound: Outbound::keeping(),
             receive_errors: ReceiveErrors::default(),
+            named_pace: TokenBucket::new(NAMED_PER_SECOND, NAMED_BURST),
             counters: ShardCounters::default(),
             roster: HashSet::new(),
             sessions: Sessions::default(),

@@ -197,6 +197,7 @@ fn core_config(
         public_addresses,
         handshake_threads,
         cache_bytes: (settings.cache_memory.min(1 << 20) as usize) << 20,
+        ice_private_candidates: settings.ice_private_candidates,
         ice_timeout: settings.ice_timeout.0,
         dtls_timeout: settings.dtls_timeout.0,
         liveness_timeout: settings.liveness_timeout.0,

@@ -303,6 +303,10 @@ settings! {
         /// ICE on the server's side: `lite` answers checks and needs an address that every client reaches; `full` also sends them.
         ice: Ice = Ice(IceMode::Lite), "SLUICE_ICE", "lite|full",
             "lite or full";
+        /// With `ice = "full"`: candidates of clients with private or link-local addresses get checks, too, as a LAN needs it. On a
+        /// network whose private addresses are other people's machines, switch it off.
+        ice_private_candidates: bool = CoreConfig::default().ice_private_candidates, "SLUICE_ICE_PRIVATE_CANDIDATES", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
     }
     "Timeouts" {
         /// From the answer to the first valid connectivity check (RFC 8863 wants at least 39.5 s).
