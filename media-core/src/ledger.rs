@@ -104,6 +104,8 @@ pub enum Reason {
     NoClientCertificate,
     /// No SRTP protection profile in common, or no use_srtp extension.
     NoSrtpProfile,
+    /// The peer does not know the extended master secret.
+    NoExtendedMasterSecret,
     /// The certificate's hash is not the one in the SDP.
     FingerprintMismatch,
     /// Packets were received, and none of them authenticated.
@@ -184,6 +186,9 @@ impl Reason {
             }
             Reason::NoSrtpProfile => {
                 "The client's DTLS library offers no SRTP profile that the server knows; update or rebuild it with use_srtp."
+            }
+            Reason::NoExtendedMasterSecret => {
+                "The client's DTLS library is older than the extended master secret (RFC 7627), which all of today's have: update it."
             }
             Reason::FingerprintMismatch => {
                 "The SDP and the certificate disagree: something between client and server altered the SDP, or the client mixed two sessions."

@@ -501,6 +501,11 @@ impl DtlsEndpoint {
     /// OpenSSL's name for the state of the handshake.
     fn progress(&self) -> &'static str {
         self.stream.ssl().state_string_long()
+        // Without it the keys that SRTP takes from the association may be those of another one (RFC 7627 §1).
+        if !ffi::has_extended_master_secret(ssl) {
+            let detail = "the peer does not know the extended master secret (RFC 7627)".to_owned();
+            return Err(DtlsFailure { reason: Reason::NoExtendedMasterSecret, stage: Stage::Dtls, detail });
+        }
     }
 
     /// OpenSSL runs the timer of a flight that waits for its answer.

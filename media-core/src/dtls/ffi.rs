@@ -17,6 +17,8 @@ use super::queue::DatagramQueue;
 /// `DTLS_CTRL_GET_TIMEOUT` and `DTLS_CTRL_HANDLE_TIMEOUT` of OpenSSL's ssl.h.
 const GET_TIMEOUT: c_int = 73;
 const HANDLE_TIMEOUT: c_int = 74;
+/// `SSL_CTRL_GET_EXTMS_SUPPORT`.
+const GET_EXTMS_SUPPORT: c_int = 122;
 
 /// The first retransmission comes after this time, each further one after twice the time before (RFC 6347 §4.2.4.1).
 /// The standard's 1 s is slow beside the peers' own timers.
@@ -59,6 +61,12 @@ pub(super) fn demand_cookies(stream: &mut SslStream<DatagramQueue>, demand: bool
             SSL_clear_options(ssl, option)
         };
     }
+}
+
+/// True if a complete handshake agreed on the extended master secret (RFC 7627).
+pub(super) fn has_extended_master_secret(ssl: &SslRef) -> bool {
+    // SAFETY: the command takes no argument and reads the SSL, which is valid here.
+    unsafe { sys::SSL_ctrl(ssl.as_ptr(), GET_EXTMS_SUPPORT, 0, ptr::null_mut()) == 1 }
 }
 
 /// Time until the next retransmission, if a flight waits for its answer.

@@ -112,6 +112,10 @@ fn provoked_by(reason: Reason) -> (&'static str, &'static str) {
         Reason::DtlsProtocolError => (connection, "a_client_without_a_cipher_in_common_fails_in_dtls"),
         Reason::NoClientCertificate => (connection, "a_client_without_certificate_fails_in_dtls"),
         Reason::NoSrtpProfile => (connection, "a_client_without_srtp_profile_fails_in_dtls"),
+        Reason::NoExtendedMasterSecret => (
+            include_str!("../../../media-core/src/dtls/tests/refusal.rs"),
+            "a_client_without_the_extended_master_secret_is_refused",
+        ),
         Reason::FingerprintMismatch => (connection, "a_certificate_other_than_announced_fails_in_fingerprint"),
         Reason::SrtpAuthentication => (connection, "packets_that_never_authenticate_fail_in_srtp"),
         Reason::SrtpReplay => (media, "sequence_numbers_that_go_back_fail_in_srtp_until_packets_are_accepted_again"),

@@ -242,3 +242,20 @@ fn hostile_datagrams_end_a_handshake_at_worst() {
         assert!(!server.has_keys());
     }
 }
+
+#[test]
+fn a_client_without_the_extended_master_secret_is_refused() {
+    // RFC 7627 §5.2: all clients of today have it.
+    const NO_EXTENDED_MASTER_SECRET: u64 = 1;
+    let (certificate, context) = identity();
+    let settings = |context: &mut SslContextBuilder| {
+        context.set_options(openssl::ssl::SslOptions::from_bits_retain(NO_EXTENDED_MASTER_SECRET));
+    };
+    let mut client = Raw::new(DtlsRole::Client, &certificate, settings, |_| {});
+    let mut server = Ours::new(&context, DtlsRole::Server, &[certificate.fingerprint().clone()]);
+    client.start();
+    run(&mut client, &mut server, all);
+    let failure = server.failure();
+    assert_eq!((failure.reason, failure.stage), (Reason::NoExtendedMasterSecret, Stage::Dtls), "{failure:?}");
+    assert!(!server.has_keys());
+}
