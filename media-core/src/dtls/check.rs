@@ -76,6 +76,11 @@ impl PeerCheck {
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = verdict;
     }
 
+    /// True for the certificate that the SDP announced.
+    pub(super) fn is_the_peers(&self, certificate_der: Option<&[u8]>) -> bool {
+        certificate_der.is_some_and(|der| self.fingerprints.iter().any(|announced| announced.matches(der)))
+    }
+
     /// RFC 8122 §5: one line that matches is enough.
     fn judge(&self, certificate_der: &[u8]) -> Verdict {
         match self.fingerprints.iter().find(|announced| announced.matches(certificate_der)) {

@@ -13,6 +13,7 @@ use super::check::{PeerCheck, Verdict};
 use super::context::{DATAGRAM_SIZE, DtlsContext, DtlsError, is_strong_exchange};
 use super::hello::{self, CookieSecret, Shown, Source};
 use super::queue::DatagramQueue;
+use super::screen::{Alert, Screen, Screened};
 use super::{alert, ffi};
 use crate::ledger::{Reason, Stage};
 use crate::spec::{DtlsParameters, DtlsRole, Fingerprint};
@@ -30,8 +31,16 @@ const FINAL_FLIGHT_REPEATS: [Duration; 3] =
 /// address that has sent so much owes no cookie; others do, unless they have answered a check.
 const FIRST_FLIGHT: usize = 900;
 
+/// What is not authenticated ends a handshake only if nothing better comes for this long: a plaintext alert, if the handshake
+/// does not go on; a certificate that is not the peer's, if the peer's does not come. Longer than a client waits before it repeats
+/// a flight.
+const EVIDENCE_TIME: Duration = Duration::from_secs(2);
+
 /// RFC 5764 §4.2
 const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
+
+/// The level of alerts that end an association (RFC 5246 §7.2).
+const FATAL: u8 = 2;
 
 /// A DTLS 1.2 record's header.
 const RECORD_HEADER: usize = 13;
@@ -91,6 +100,15 @@ pub struct DtlsFailure {
     pub detail: String,
 }
 
+/// What speaks for a handshake that has failed, though it may be forged.
+#[derive(Debug, Default)]
+struct Evidence {
+    since: Option<Instant>,
+    alert: Option<Alert>,
+    /// Records with a certificate that is not the peer's, and with what follows it.
+    suspect: Option<Vec<Vec<u8>>>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Nothing was sent or received yet.
@@ -105,8 +123,9 @@ enum State {
 /// [`DtlsEndpoint::handle_timeout`]; after each of them take what [`DtlsEndpoint::poll_transmit`] and
 /// [`DtlsEndpoint::poll_event`] hold, and look at [`DtlsEndpoint::poll_timeout`].
 ///
-/// Only datagrams from an address that ICE has validated belong here: as in every DTLS, a forged plaintext record ends
-/// a handshake. After the handshake only authenticated records have an effect.
+/// Only datagrams from an address that ICE has validated belong here. Plaintext records, which anybody may forge, do not end a
+/// handshake as long as the peer goes on with it; but a forged key exchange, or the signature that follows it, may keep one from
+/// its end. After the handshake only authenticated records have an effect.
 ///
 /// OpenSSL measures its timers with the system's clock, so `now` must be the real time.
 pub struct DtlsEndpoint {
@@ -119,6 +138,8 @@ pub struct DtlsEndpoint {
     /// Of the flight that waits for its answer; after the handshake, of the final flight.
     retransmissions: u32,
     final_flight: Vec<Vec<u8>>,
+    screen: Screen,
+    evidence: Evidence,
     cookies: CookieSecret,
     /// The address with which the handshake is under way, where its source is known.
     destination: Option<SocketAddr>,
@@ -156,6 +177,8 @@ impl DtlsEndpoint {
             deadline: None,
             retransmissions: 0,
             final_flight: Vec::new(),
+            screen: Screen::new(parameters.role),
+            evidence: Evidence::default(),
             cookies: CookieSecret::new()?,
             destination: None,
             released: None,
@@ -233,20 +256,66 @@ impl DtlsEndpoint {
     }
 
     fn take(&mut self, now: Instant, datagram: &[u8]) {
-        if self.state == State::Idle {
+        if self.state == State::Connected {
+            self.feed(now, datagram);
+            return;
+        }
+        let check = Arc::clone(&self.check);
+        let Screened { datagrams, alert, suspect } = self.screen.take(datagram, |der| check.is_the_peers(der));
+        if !datagrams.is_empty() && self.state == State::Idle {
             self.begin();
         }
+        for datagram in datagrams {
+            if self.state == State::Ended {
+                return;
+            }
+            self.feed(now, &datagram);
+        }
+        if self.state == State::Handshaking && (alert.is_some() || suspect.is_some()) {
+            self.evidence.since.get_or_insert(now);
+            self.evidence.alert = alert.or(self.evidence.alert);
+            self.evidence.suspect = suspect.or(self.evidence.suspect.take());
+        }
+    }
+
+    fn feed(&mut self, now: Instant, datagram: &[u8]) {
         self.stream.get_mut().put(datagram);
         self.drive(now);
     }
 
+    /// Nothing better has come: what may have been forged was true. OpenSSL says why it refuses a certificate, and tells the peer.
+    fn judge(&mut self, now: Instant) {
+        let Evidence { alert, suspect, .. } = std::mem::take(&mut self.evidence);
+        for datagram in suspect.into_iter().flatten() {
+            if self.state == State::Handshaking {
+                self.feed(now, &datagram);
+            }
+        }
+        match alert {
+            Some(_) if self.state != State::Handshaking => {}
+            Some(Alert { description: 0, .. }) => {
+                self.end();
+                self.events.push_back(DtlsEvent::PeerClosed);
+            }
+            Some(Alert { level: FATAL, description }) => {
+                let detail = format!("alert {} ({description})", alert::name(description));
+                self.fail(DtlsFailure { reason: Reason::DtlsAlertReceived, stage: Stage::Dtls, detail });
+            }
+            _ => {}
+        }
+    }
+
     /// When to call [`DtlsEndpoint::handle_timeout`]; `None` while no flight waits for an answer.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadline
+        let judgement = self.evidence.since.map(|since| since + EVIDENCE_TIME);
+        self.deadline.into_iter().chain(judgement).min()
     }
 
     /// Retransmits the last flight if it is due, or fails the handshake. Calling it early does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.evidence.since.is_some_and(|since| now >= since + EVIDENCE_TIME) {
+            self.judge(now);
+        }
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
@@ -324,6 +393,7 @@ impl DtlsEndpoint {
     fn end(&mut self) {
         self.state = State::Ended;
         self.deadline = None;
+        self.evidence = Evidence::default();
     }
 
     fn fail(&mut self, failure: DtlsFailure) {
@@ -372,6 +442,7 @@ impl DtlsEndpoint {
             }
             if self.progress() != before {
                 self.retransmissions = 0;
+                self.evidence = Evidence::default();
             }
             if self.state == State::Handshaking {
                 self.await_answer(now);
@@ -429,6 +500,11 @@ impl DtlsEndpoint {
         if self.role == DtlsRole::Client && !ssl.peer_tmp_key().is_ok_and(|key| is_strong_exchange(&key)) {
             let detail = "the DTLS server chose a group that is too weak for the key exchange".to_owned();
             return Err(DtlsFailure { reason: Reason::DtlsProtocolError, stage: Stage::Dtls, detail });
+        }
+        // Without it the keys that SRTP takes from the association may be those of another one (RFC 7627 §1).
+        if !ffi::has_extended_master_secret(ssl) {
+            let detail = "the peer does not know the extended master secret (RFC 7627)".to_owned();
+            return Err(DtlsFailure { reason: Reason::NoExtendedMasterSecret, stage: Stage::Dtls, detail });
         }
         let profile = ssl
             .selected_srtp_profile()
@@ -501,11 +577,6 @@ impl DtlsEndpoint {
     /// OpenSSL's name for the state of the handshake.
     fn progress(&self) -> &'static str {
         self.stream.ssl().state_string_long()
-        // Without it the keys that SRTP takes from the association may be those of another one (RFC 7627 §1).
-        if !ffi::has_extended_master_secret(ssl) {
-            let detail = "the peer does not know the extended master secret (RFC 7627)".to_owned();
-            return Err(DtlsFailure { reason: Reason::NoExtendedMasterSecret, stage: Stage::Dtls, detail });
-        }
     }
 
     /// OpenSSL runs the timer of a flight that waits for its answer.

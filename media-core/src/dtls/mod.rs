@@ -13,6 +13,7 @@ mod fingerprint;
 mod hello;
 mod pool;
 mod queue;
+mod screen;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,7 @@
 //! Both roles against each other and against peers that OpenSSL plays by hand.
 
 mod certificates;
+mod forged;
 mod handshake;
 mod loss;
 mod pool;
