@@ -42,11 +42,19 @@ pub(crate) struct Inbound {
     /// Bounds what packets from unknown ports cost.
     strays: TokenBucket,
     /// Media received before the keys were there.
-    early: Vec<(Instant, TransportTuple, Vec<u8>)>,
+    early: Vec<Early>,
     /// What was dropped.
     pub(super) dropped: Dropped,
     /// The SSRC whose packets SRTP refuses at present.
     pub(super) refused_stream: Option<RefusedStream>,
+}
+
+/// A datagram of media that came before the keys.
+struct Early {
+    at: Instant,
+    tuple: TransportTuple,
+    data: Vec<u8>,
+    is_announced: bool,
 }
 
 /// RTP or RTCP.
@@ -72,18 +80,20 @@ impl Inbound {
         }
     }
 
-    /// Keeps a datagram until the keys are there; the first ones matter most, as a keyframe is of no use without its start.
-    fn hold(&mut self, now: Instant, tuple: TransportTuple, data: &[u8]) -> Result<(), DropReason> {
+    /// Keeps a datagram until the keys are there; the first ones matter most, as a keyframe is of no use without its start. Those
+    /// of an SSRC that the peer's description announced take the place of others, which may be anybody's.
+    fn hold(&mut self, now: Instant, tuple: TransportTuple, data: &[u8], is_announced: bool) -> Result<(), DropReason> {
         if self.early.len() == EARLY_DATAGRAMS {
-            return Err(DropReason::NoKeys);
+            let other = self.early.iter().position(|early| !early.is_announced).filter(|_| is_announced);
+            drop(self.early.remove(other.ok_or(DropReason::NoKeys)?));
         }
-        self.early.push((now, tuple, data.to_vec()));
+        self.early.push(Early { at: now, tuple, data: data.to_vec(), is_announced });
         Ok(())
     }
 
     /// The datagrams that were held, oldest first; each with whether it is fresh, or has waited too long.
     pub(crate) fn take_early(&mut self, now: Instant) -> impl Iterator<Item = (TransportTuple, Vec<u8>, bool)> + use<> {
-        std::mem::take(&mut self.early).into_iter().map(move |(at, tuple, data)| {
+        std::mem::take(&mut self.early).into_iter().map(move |Early { at, tuple, data, .. }| {
             let is_fresh = now.saturating_duration_since(at) < EARLY_TIME;
             (tuple, data, is_fresh)
         })
@@ -117,7 +127,10 @@ impl Session {
         if !self.inbound.budgets.take_datagram(now, secure == Secure::Rtcp) {
             return Err(DropReason::DatagramRate);
         }
-        let Some(srtp) = &mut self.inbound.srtp else { return self.inbound.hold(now, tuple, data).map(|()| None) };
+        let Some(srtp) = &mut self.inbound.srtp else {
+            let is_announced = ssrc(secure, data).is_some_and(|ssrc| self.negotiated.announces(ssrc));
+            return self.inbound.hold(now, tuple, data, is_announced).map(|()| None);
+        };
         let length = data.len();
         let unprotected = match secure {
             Secure::Rtp => srtp.unprotect_rtp(data, length),
@@ -229,4 +242,28 @@ impl Session {
 fn ssrc(secure: Secure, packet: &[u8]) -> Option<u32> {
     let at = if secure == Secure::Rtp { 8 } else { 4 };
     packet.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // M6
+    #[test]
+    fn forged_packets_do_not_push_out_those_of_announced_sources_before_the_keys() {
+        let now = Instant::now();
+        let tuple = TransportTuple::udp(([192, 0, 2, 1], 5000).into(), None);
+        let mut inbound = Inbound::new(Role::Publisher, SessionLimits::default());
+        for _ in 0..100 {
+            let _ = inbound.hold(now, tuple, b"forged", false);
+        }
+        for n in 0..10 {
+            assert_eq!(inbound.hold(now, tuple, &[n], true), Ok(()));
+        }
+        assert_eq!(inbound.hold(now, tuple, b"forged", false), Err(DropReason::NoKeys));
+        let early: Vec<_> = inbound.take_early(now).collect();
+        assert_eq!(early.len(), EARLY_DATAGRAMS);
+        let ours: Vec<_> = early.iter().filter(|(_, data, _)| data != b"forged").map(|(_, data, _)| data[0]).collect();
+        assert_eq!(ours, (0..10).collect::<Vec<_>>(), "in order");
+    }
 }

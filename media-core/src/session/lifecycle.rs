@@ -46,6 +46,8 @@ pub(crate) struct Lifecycle {
     authentic_media: bool,
     first_auth_failure: Option<Instant>,
     auth_failures: u64,
+    /// Stage `srtp` failed, as nothing was authentic so far.
+    keys_disagree: bool,
     /// SRTP had been ready and refuses packets now.
     srtp_refuses: bool,
     media: Media,
@@ -106,6 +108,7 @@ impl Lifecycle {
             authentic_media: false,
             first_auth_failure: None,
             auth_failures: 0,
+            keys_disagree: false,
             srtp_refuses: false,
             media: Media::Pending,
             limits: Limits { ice: config.ice_timeout, dtls: config.dtls_timeout, liveness: config.liveness_timeout },
@@ -212,6 +215,8 @@ impl Lifecycle {
             if self.role == Role::Publisher {
                 self.event(now, Stage::Srtp, StageChange::Done, String::new());
                 self.event(now, Stage::Media, StageChange::Begin, String::new());
+            } else if self.keys_disagree {
+                self.event(now, Stage::Srtp, StageChange::Done, "a packet authenticated".into());
             }
         }
     }
@@ -328,14 +333,16 @@ impl Lifecycle {
     }
 
     fn poll_secured(&mut self, now: Instant, facts: &Facts<'_>) -> Option<Reason> {
+        // It ends nothing: anybody may forge packets, and the peer's own first one heals the stage.
         if let Some(first) = self.first_auth_failure
             && !self.authentic_media
+            && !self.keys_disagree
             && self.auth_failures >= AUTH_FAILURES
             && now.saturating_duration_since(first) >= AUTH_FAILURE_TIME
         {
+            self.keys_disagree = true;
             let detail = format!("{} packets came and none authenticated", self.auth_failures);
-            self.on_failure(now, Stage::Srtp, Reason::SrtpAuthentication, detail);
-            return Some(Reason::SrtpAuthentication);
+            self.event(now, Stage::Srtp, StageChange::Failed(Reason::SrtpAuthentication), detail);
         }
         self.judge_srtp(now, facts);
         let keys_disagree = !self.authentic_media && self.auth_failures >= AUTH_FAILURES;

@@ -110,6 +110,12 @@ impl Negotiated {
         let mut formats = self.sections.iter().flat_map(|section| &section.formats);
         formats.any(|format| format.feedback.nack && format.rtx_payload_type.is_none())
     }
+
+    /// True for an SSRC that the peer's description named as one of its own.
+    fn announces(&self, ssrc: u32) -> bool {
+        let mut declared = self.sections.iter().flat_map(|section| &section.declared_ssrcs);
+        declared.any(|&(media, rtx)| media == ssrc || rtx == Some(ssrc))
+    }
 }
 
 impl Session {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use media_core::media::{Role, SendSsrcs};
 use media_core::stats::DropReason;
-use media_core::{DtlsRole, IceMode};
+use media_core::{CandidateKind, DtlsRole, IceMode, RemoteCandidate};
 
 use crate::support::*;
 
@@ -197,5 +197,35 @@ async fn a_forged_source_takes_no_address_from_another_session() {
     viewer.until("video comes", |viewer| !viewer.rtp.is_empty());
     viewer.rtcp(|writer| writer.pli(1, VIEWER_VIDEO).unwrap());
     publisher.until("the viewer's request arrives", |publisher| publisher.plis() > 0);
+    server.core.shutdown().await;
+}
+
+// H4: what a full agent sends to addresses of its peer's choice.
+#[tokio::test]
+async fn one_offer_makes_a_few_checks_to_addresses_that_never_answered() {
+    let server = Server::start(1);
+    let victims: Vec<UdpSocket> = (0..10).map(|_| socket()).collect();
+    let mut spec = server.spec(IceMode::Full, DtlsRole::Server, 0, Role::Viewer, vec![video(None, false)]);
+    spec.ice.remote_candidates = victims
+        .iter()
+        .enumerate()
+        .map(|(index, victim)| RemoteCandidate {
+            address: victim.local_addr().unwrap(),
+            priority: 1_000 + index as u32,
+            foundation: "1".into(),
+            kind: CandidateKind::Host,
+        })
+        .collect();
+    server.core.open(0, spec);
+    let begun = Instant::now();
+    let mut received = [0; 10];
+    while begun.elapsed() < Duration::from_secs(2) {
+        for (victim, received) in victims.iter().zip(&mut received) {
+            *received += usize::from(victim.recv(&mut [0; 2048]).is_ok());
+        }
+    }
+    assert!(received.iter().sum::<usize>() > 0, "the way through a NAT is opened");
+    assert!(received.iter().all(|&count| count <= 2) && received.iter().sum::<usize>() <= 8, "{received:?}");
+    assert!(server.counters(0).await.unproven_withheld > 10);
     server.core.shutdown().await;
 }

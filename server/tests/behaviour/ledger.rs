@@ -200,7 +200,8 @@ async fn a_client_without_srtp_profile_fails_in_dtls() {
 #[tokio::test]
 async fn packets_that_never_authenticate_fail_in_srtp() {
     let options = ClientOptions { corrupt_srtp: true, ..ClientOptions::default() };
-    both_fail(&[], options, "srtp", "srtp-authentication", Then::Ends).await;
+    // M6: anybody can forge packets, so that they end nothing.
+    both_fail(&[], options, "srtp", "srtp-authentication", Then::Lives).await;
 }
 
 #[tokio::test]

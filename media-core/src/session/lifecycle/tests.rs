@@ -157,8 +157,23 @@ fn packets_of_which_none_authenticates_fail_stage_srtp() {
         case.lifecycle.on_auth_failure(case.start);
     }
     assert_eq!(case.poll(case.at(2)), None);
-    assert_eq!(case.poll(case.at(3)), Some(Reason::SrtpAuthentication));
+    assert_eq!(case.poll(case.at(3)), None);
     assert_eq!(case.states(), [Waiting, Done, Done, Done, Failed, Waiting]);
+    assert_eq!(case.reason(Stage::Srtp), Some(Reason::SrtpAuthentication));
+}
+
+// M6: forged packets before the first one of the peer end nothing.
+#[test]
+fn the_first_authentic_packet_heals_what_forged_ones_before_it_failed() {
+    for role in [Role::Publisher, Role::Viewer] {
+        let mut case = Case::secured(role);
+        (0..500).for_each(|_| case.lifecycle.on_auth_failure(case.start));
+        assert_eq!(case.poll(case.at(3)), None);
+        assert_eq!(case.states()[4], Failed);
+        case.lifecycle.on_authentic(case.at(4));
+        assert_eq!(case.poll(case.at(4)), None);
+        assert_eq!(case.states()[4], Done);
+    }
 }
 
 #[test]
