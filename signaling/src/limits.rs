@@ -196,10 +196,10 @@ pub(crate) const FAILURE_BURST_MINUTES: u64 = 3;
 pub(crate) const MAX_REFUSAL: Duration = Duration::from_secs(15 * 60);
 
 /// Customers whose failures are remembered, at some 300 bytes each. Whoever has more addresses than this has as many guesses.
-pub(crate) const MAX_FAILING_CUSTOMERS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+pub(crate) const MAX_FAILING_CUSTOMERS: NonZeroUsize = NonZeroUsize::new(10_000).expect("above 0");
 
 /// Good tokens that are remembered with the customer that showed them, at some 100 bytes each: as many as there are sessions.
-pub(crate) const MAX_PROVEN_CREDENTIALS: NonZeroUsize = NonZeroUsize::new(20_000).unwrap();
+pub(crate) const MAX_PROVEN_CREDENTIALS: NonZeroUsize = NonZeroUsize::new(20_000).expect("above 0");
 
 /// Unknown tokens that are remembered of a customer: as many encoders behind one address may retry with an old one.
 pub(crate) const REMEMBERED_GUESSES: usize = 16;
@@ -236,7 +236,7 @@ pub(crate) const MAX_WEBHOOK_CALLS: usize = 32;
 pub(crate) const MAX_WEBHOOK_ANSWER: usize = 16 * 1024;
 
 /// Decisions of the webhook that are remembered, of each kind: as many as there are sessions, at some 200 bytes each.
-pub(crate) const MAX_WEBHOOK_DECISIONS: NonZeroUsize = NonZeroUsize::new(20_000).unwrap();
+pub(crate) const MAX_WEBHOOK_DECISIONS: NonZeroUsize = NonZeroUsize::new(20_000).expect("above 0");
 
 /// A denial of the webhook counts for at most this long: whoever gets a right meanwhile need not wait.
 pub(crate) const WEBHOOK_DENIAL_CACHE: Duration = Duration::from_secs(5);

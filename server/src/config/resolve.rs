@@ -412,7 +412,6 @@ mod tests {
         assert!(!warned(&["127.0.0.1", "203.0.113.7"]));
     }
 
-    #[test]
     // M3
     #[test]
     fn without_tokens_own_pages_alone_may_unless_others_are_named() {
