@@ -51,7 +51,7 @@ pub(super) fn set_timer(ssl: &mut SslRef) {
 
 /// Whether a server's association demands a cookie of the next ClientHello. OpenSSL asks when it has the whole message.
 pub(super) fn demand_cookies(stream: &mut SslStream<DatagramQueue>, demand: bool) {
-    let option = sys::SSL_OP_COOKIE_EXCHANGE as u64;
+    let option = sys::SSL_OP_COOKIE_EXCHANGE;
     // SAFETY: the SSL is valid and borrowed mutably; both calls change its own options and nothing else.
     unsafe {
         let ssl = stream.ssl().as_ptr();

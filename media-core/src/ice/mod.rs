@@ -107,9 +107,9 @@ pub enum OwnChecks {
 /// The server's side of ICE in one session, whichever implementation runs it.
 pub enum Ice {
     /// Answers checks.
-    Lite(IceLite),
+    Lite(Box<IceLite>),
     /// The agent of `webrtc-ice`.
-    Full(FullAgent),
+    Full(Box<FullAgent>),
 }
 
 impl Ice {
@@ -127,8 +127,8 @@ impl Ice {
     ) -> Ice {
         let (local, remote) = (parameters.local.clone(), parameters.remote.clone());
         match parameters.mode {
-            IceMode::Lite => Ice::Lite(IceLite::new(local, remote, options.own_checks)),
-            IceMode::Full => Ice::Full(FullAgent::start(AgentStart {
+            IceMode::Lite => Ice::Lite(Box::new(IceLite::new(local, remote, options.own_checks))),
+            IceMode::Full => Ice::Full(Box::new(FullAgent::start(AgentStart {
                 owner,
                 role: if parameters.remote_is_lite { AgentRole::Controlling } else { AgentRole::Controlled },
                 local,
@@ -137,7 +137,7 @@ impl Ice {
                 local_address,
                 transmit: transmit.clone(),
                 options,
-            })),
+            }))),
         }
     }
 

@@ -57,12 +57,14 @@ impl Network {
     fn full(&mut self, at: &str, role: AgentRole, local: &str, remote: &str, peers: &[&str]) {
         let start = self.start(at, role, local, remote, peers);
         self.names.insert(start.owner, start.local_address);
-        self.sides.insert(address(at), Ice::Full(FullAgent::start(start)));
+        self.sides.insert(address(at), Ice::Full(Box::new(FullAgent::start(start))));
     }
 
     fn lite(&mut self, at: &str, local: &str, remote: &str) {
-        self.sides
-            .insert(address(at), Ice::Lite(IceLite::new(credentials(local), credentials(remote), OwnChecks::Beside)));
+        self.sides.insert(
+            address(at),
+            Ice::Lite(Box::new(IceLite::new(credentials(local), credentials(remote), OwnChecks::Beside))),
+        );
     }
 
     fn deliver(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
