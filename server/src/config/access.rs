@@ -67,7 +67,8 @@ fn jwt(settings: &Settings) -> Result<Option<JwtConfig>, Contradiction> {
     };
     let remote = settings.jwt_jwks_url.0.clone().map(|url| JwksUrl { url, keep: settings.jwt_keys_keep.0 });
     let is_used = !keys.is_empty() || remote.is_some();
-    if !is_used && !(settings.jwt_issuer.is_empty() && settings.jwt_audience.is_empty()) {
+    let narrows = !settings.jwt_issuer.is_empty() || !settings.jwt_audience.is_empty();
+    if narrows && !is_used {
         return refuse("jwt_issuer, jwt_audience: no keys are configured: add jwt_key_file or jwt_jwks_url".to_owned());
     }
     Ok(is_used.then(|| JwtConfig {
