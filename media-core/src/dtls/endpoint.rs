@@ -143,6 +143,8 @@ pub struct DtlsEndpoint {
     cookies: CookieSecret,
     /// The address with which the handshake is under way, where its source is known.
     destination: Option<SocketAddr>,
+    /// A cookie was demanded: the client numbers its messages accordingly.
+    demands_cookie: bool,
     /// The server's role has answered a ClientHello by its first flight, towards this address.
     released: Option<Option<SocketAddr>>,
 }
@@ -181,6 +183,7 @@ impl DtlsEndpoint {
             evidence: Evidence::default(),
             cookies: CookieSecret::new()?,
             destination: None,
+            demands_cookie: false,
             released: None,
         })
     }
@@ -213,7 +216,9 @@ impl DtlsEndpoint {
             self.take(now, datagram);
             if let Some(answer) = self.stream.get_ref().unsent().next() {
                 self.destination = Some(source.address);
-                if !hello::is_hello_verify_request(answer) {
+                if hello::is_hello_verify_request(answer) {
+                    self.demands_cookie = true;
+                } else {
                     self.released = Some(self.destination);
                 }
             }
@@ -234,7 +239,9 @@ impl DtlsEndpoint {
     /// cookie is due. False if the datagram is to be dropped.
     fn is_owed_an_answer(&mut self, source: Source, datagram: &[u8]) -> bool {
         let cookie = self.cookies.cookie(source.address);
-        let mut owes_cookie = source.room.is_some_and(|room| room < FIRST_FLIGHT);
+        // Once demanded, always: to a ClientHello of before, sent again, OpenSSL would answer by a flight whose numbers the client
+        // has left behind.
+        let mut owes_cookie = self.demands_cookie || source.room.is_some_and(|room| room < FIRST_FLIGHT);
         if owes_cookie {
             match hello::shown_cookie(datagram) {
                 Shown::Cookie(shown) if shown == cookie => {

@@ -102,3 +102,35 @@ fn a_source_without_room_has_to_return_its_cookie_before_the_flight() {
     assert!(server.events.iter().any(|event| matches!(event, DtlsEvent::AddressProven(at) if *at == source.address)));
     assert!(server.transmit().unwrap().len() > 300);
 }
+
+// H1: a ClientHello that was sent again arrives once a check has proven its source. It would begin the handshake anew, under
+// numbers that the client has left behind.
+#[test]
+fn who_was_asked_for_a_cookie_has_to_return_it_even_where_its_address_is_proven_meanwhile() {
+    let (mut client, mut server) = couple();
+    let unproven = Source { address: "192.0.2.1:5000".parse().unwrap(), room: Some(100) };
+    let proven = Source { room: None, ..unproven };
+    client.start();
+    let hello = client.transmit().unwrap();
+    server.endpoint.handle_datagram_from(Instant::now(), unproven, &hello);
+    client.receive(&server.transmit().unwrap());
+    server.endpoint.handle_datagram_from(Instant::now(), proven, &hello);
+    let began = Instant::now();
+    while !(client.has_keys() && server.has_keys()) {
+        assert!(began.elapsed() < PATIENCE, "{:?} {:?}", client.events, server.events);
+        while let Some(datagram) = server.transmit() {
+            client.receive(&datagram);
+        }
+        let mut is_quiet = true;
+        while let Some(datagram) = client.transmit() {
+            is_quiet = false;
+            server.endpoint.handle_datagram_from(Instant::now(), proven, &datagram);
+            server.collect();
+        }
+        assert!(!client.endpoint.is_ended() && !server.endpoint.is_ended(), "{:?} {:?}", client.events, server.events);
+        if is_quiet {
+            wait_for_timer(&mut client, &mut server);
+        }
+    }
+    assert!(share_keys(client.connection(), server.connection()));
+}
