@@ -170,6 +170,7 @@ mod tests {
         "cors_origins",
         "http_hosts",
         "ice",
+        "ice_private_candidates",
         "public_ip",
         "publisher_bitrate",
         "publisher_packet_rate",

@@ -144,9 +144,9 @@ impl Checks {
             OwnChecks::None => false,
         };
         let is_first = goes_first && self.valid.is_unasked(source);
-        let has_asked = self.ask(now, source, if is_first { 0 } else { RESPONSE }, out);
-        let waits = is_first && (has_asked || self.own == OwnChecks::First);
-        if waits && !self.valid.is_proven(source) {
+        self.ask(now, source, if is_first { 0 } else { RESPONSE }, out);
+        // A short check pays for ours only when it is repeated.
+        if is_first && !self.valid.is_proven(source) {
             self.unanswered = Some((source, message));
             return Ok(Next::Nothing);
         }
@@ -183,19 +183,17 @@ impl Checks {
     }
 
     /// Sends an own check to an address that has not been proven, if one is due and paid for.
-    fn ask(&mut self, now: Instant, to: SocketAddr, reserve: usize, out: &mut Vec<IceOutput>) -> bool {
-        !self.valid.is_proven(to) && self.push_own_check(now, to, reserve, out)
+    fn ask(&mut self, now: Instant, to: SocketAddr, reserve: usize, out: &mut Vec<IceOutput>) {
+        if !self.valid.is_proven(to) {
+            self.push_own_check(now, to, reserve, out);
+        }
     }
 
-    fn push_own_check(&mut self, now: Instant, to: SocketAddr, reserve: usize, out: &mut Vec<IceOutput>) -> bool {
-        if self.own == OwnChecks::None {
-            return false;
+    fn push_own_check(&mut self, now: Instant, to: SocketAddr, reserve: usize, out: &mut Vec<IceOutput>) {
+        if self.own != OwnChecks::None {
+            let transaction = self.valid.ask(now, to, self.own_check_length(), reserve);
+            out.extend(transaction.and_then(|transaction| self.own_check(to, transaction)));
         }
-        let transaction = self.valid.ask(now, to, self.own_check_length(), reserve);
-        let own_check = transaction.and_then(|transaction| self.own_check(to, transaction));
-        let has_asked = own_check.is_some();
-        out.extend(own_check);
-        has_asked
     }
 
     fn own_check(&self, to: SocketAddr, transaction: [u8; 12]) -> Option<IceOutput> {

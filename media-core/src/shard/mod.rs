@@ -37,7 +37,7 @@ use crate::event::CoreEvent;
 use crate::ice::{AgentTransmit, IceOutput};
 use crate::ingest::Accepted;
 use crate::load::{BusyMeter, Load};
-use crate::media::MediaKind;
+use crate::media::{MediaKind, Role};
 use crate::net::{MediaSocket, Outbound, ReceiveBatch, TransportTuple};
 use crate::pulse::{BEAT, Pulse};
 use crate::session::{RtcpContext, Secure, Unprotected};
@@ -379,6 +379,11 @@ impl Shard {
             self.on_media_elsewhere(now, key, tuple, datagram);
         }
         let session = &mut self.sessions.slab[key];
+        let is_selected = session.selected.is_some_and(|selected| selected.remote == tuple.remote);
+        if !is_proven && !is_selected && session.role == Role::Viewer {
+            // What it asks for would go to the address that it has left, and count as sent again.
+            return Ok(());
+        }
         let stream = session.stream;
         let mut context = RtcpContext {
             now,

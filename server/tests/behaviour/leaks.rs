@@ -168,19 +168,24 @@ async fn sessions_without_media_take_some_kib_and_give_them_back() {
     }
     nobody_is_left(&server).await;
 
-    // With media, which fills caches: they go back to the system.
-    let mut publishers = Vec::new();
-    for number in 0..20 {
-        publishers.push(server.publisher(&format!("loud-{number}")).await);
+    // With media, which fills caches: they go back to the system, and a second time nothing more stays than the first time.
+    let mut after = Vec::new();
+    for round in 0..2 {
+        let mut publishers = Vec::new();
+        for number in 0..20 {
+            publishers.push(server.publisher(&format!("loud-{round}-{number}")).await);
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        let loud = resident();
+        for publisher in publishers {
+            publisher.stop().await.unwrap();
+        }
+        nobody_is_left(&server).await;
+        after.push(resident());
+        println!("before {before}, after POSTs {posts}, {silent} for a silent one, loud {loud}, after {after:?} KiB");
     }
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    let loud = resident();
-    for publisher in publishers {
-        publisher.stop().await.unwrap();
-    }
-    nobody_is_left(&server).await;
-    let after = resident();
-    println!("before {before}, after POSTs {posts}, {silent} for a silent one, loud {loud}, after all {after} KiB");
     assert!(silent < 120, "{silent} KiB for a connected publisher without media");
-    assert!(after < before + (15 << 10), "{after} KiB after all, {before} before");
+    // Records of ended sessions, 1000 at most, and what OpenSSL and each thread keep of the busiest moment.
+    assert!(after[1] < before + (18 << 10), "{after:?} KiB after all, {before} before");
+    assert!(after[1] < after[0] + (2 << 10), "{after:?} KiB after each round");
 }

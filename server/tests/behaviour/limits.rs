@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use loadtest::client::{ClientOptions, PublisherOptions};
+use loadtest::client::ClientOptions;
 
 use crate::ledger::assert_ended;
 use crate::support::{LONG, Sluice, eventually, viewer_sees};
@@ -149,7 +149,11 @@ async fn a_thousand_names_without_a_packet_take_little_and_are_forgotten() {
     assert!(opened >= 980, "{opened}");
     // Offers, answers and ledgers of sessions that live for 2 s; no caches, no OpenSSL.
     assert!(grown < 24 * 1_024, "{grown} KiB for {opened} names");
-    let publisher = server.publisher_with("real", PublisherOptions::default(), ClientOptions::default()).await;
+    let publisher = server.publisher("real").await;
+    eventually("its media", LONG, async || {
+        (server.session("real", "publisher").await["state"] == "media").then_some(())
+    })
+    .await;
     publisher.stop().await.unwrap();
     eventually("names without a connected publisher are forgotten", Duration::from_secs(120), async || {
         (kept().await == 1).then_some(())

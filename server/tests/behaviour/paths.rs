@@ -29,10 +29,11 @@ async fn a_viewer_that_moves_to_a_new_address_is_followed() {
                 .await;
             viewer_sees("media there", &viewer, LONG, |figures| figures.video.delivered > delivered + 150).await;
         }
-        // What went to the old address in between is asked for again; audio has no such request.
+        // What went to the old address, until the new one was proven, is asked for again; audio has no such request. Each move
+        // takes a repeated check (H1).
         viewer_sees("no gap in the video", &viewer, LONG, |figures| figures.video.lost == 0).await;
         let figures = viewer.stop().await.unwrap();
-        assert!(figures.video.is_intact() && figures.audio.lost < 15 && figures.refused == 0, "{figures:?}");
+        assert!(figures.video.is_intact() && figures.audio.lost < 30 && figures.refused == 0, "{figures:?}");
         assert_eq!(server.sessions("s", "viewer").await.len(), 1);
         publisher.stop().await.unwrap();
     }

@@ -123,7 +123,10 @@ async fn a_wrong_configuration_is_answered_with_key_and_value_and_changes_nothin
         ("max_sessions = 2\nsessions = 3\n".to_owned(), "unknown key sessions"),
         ("max_sessions = 0\n".to_owned(), "max_sessions: bad value 0"),
         (format!("max_sessions = 2\ntoken_file = {:?}\n", folder.0.join("none")), "token_file: cannot read"),
-        ("max_sessions = 2\nopen = true\ntoken = [\"*=x\"]\n".to_owned(), "open: true, and tokens are configured"),
+        (
+            "max_sessions = 2\nopen = true\ntoken = [\"*=x\"]\n".to_owned(),
+            "open: true, and tokens, JWT keys or a webhook are configured",
+        ),
     ] {
         folder.write("sluice.toml", &text);
         let (status, problem) = reload(&server).await;

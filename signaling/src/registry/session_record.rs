@@ -160,7 +160,7 @@ impl SessionRecord {
     /// The line of the log for a failure after which the session lives on, and for its end. `before` are the stage's state and
     /// reason before the event.
     pub(crate) fn stage_line(&self, event: &StageEvent, before: (StageState, Option<Reason>)) -> Option<LogLine> {
-        let lives_on = event.stage == Stage::Media || event.stage == Stage::Srtp && before.0 == StageState::Done;
+        let lives_on = matches!(event.stage, Stage::Srtp | Stage::Media);
         // What is the publisher's fault stands in its own line.
         let is_publishers =
             |reason| self.new.role == Role::Viewer && matches!(reason, Reason::MediaStopped | Reason::NoKeyframe);

@@ -256,6 +256,6 @@ fn a_client_without_the_extended_master_secret_is_refused() {
     client.start();
     run(&mut client, &mut server, all);
     let failure = server.failure();
-    assert_eq!((failure.reason, failure.stage), (Reason::NoExtendedMasterSecret, Stage::Dtls), "{failure:?}");
+    assert_eq!((failure.reason.code(), failure.stage), ("no-extended-master-secret", Stage::Dtls), "{failure:?}");
     assert!(!server.has_keys());
 }
