@@ -1,4 +1,4 @@
-//! The operator's listener: metrics, health, and the admin API. Who may use it is [`admin_access`](crate::admin_access)'s.
+//! The operator's listener: metrics, health, and the admin API. Who may use it is [`admin_access`]'s.
 
 use std::collections::HashMap;
 use std::pin::Pin;
