@@ -56,7 +56,7 @@ pub enum KeyError {
     /// None of the keys can be used.
     #[error("it has no key for RS256, ES256 or EdDSA")]
     NoUsableKey,
-    /// More than [`MAX_JWT_KEYS`].
+    /// More keys than are read.
     #[error("it has more than {MAX_JWT_KEYS} keys")]
     TooMany,
 }
