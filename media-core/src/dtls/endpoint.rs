@@ -11,8 +11,10 @@ use openssl::ssl::{self, ErrorCode, Ssl, SslStream};
 
 use super::check::{PeerCheck, Verdict};
 use super::context::{DATAGRAM_SIZE, DtlsContext, DtlsError, is_strong_exchange};
+use super::failure::DtlsFailure;
 use super::hello::{self, CookieSecret, Shown, Source};
 use super::queue::DatagramQueue;
+use super::record::{self, HANDSHAKE, records};
 use super::screen::{Alert, Screen, Screened};
 use super::{alert, ffi};
 use crate::ledger::{Reason, Stage};
@@ -42,20 +44,11 @@ const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 /// The level of alerts that end an association (RFC 5246 §7.2).
 const FATAL: u8 = 2;
 
-/// A DTLS 1.2 record's header.
-const RECORD_HEADER: usize = 13;
 /// The tag of every AEAD suite offered, and the explicit nonce that those with GCM put first (RFC 5288 §3), in bytes.
 const TAG: usize = 16;
 const EXPLICIT_NONCE: usize = 8;
 /// The longest plaintext of a record, in bytes (RFC 5246 §6.2.1).
 const MAX_PLAINTEXT: usize = 1 << 14;
-
-/// The number of libssl in OpenSSL's error stack, and reason codes of its sslerr.h.
-const ERR_LIB_SSL: i32 = 20;
-const PEER_DID_NOT_RETURN_A_CERTIFICATE: i32 = 199;
-const READ_TIMEOUT_EXPIRED: i32 = 312;
-/// Reason codes from here on are fatal alerts of the peer, plus the alert's number.
-const RECEIVED_ALERT: i32 = openssl_sys::SSL_AD_REASON_OFFSET;
 
 /// What happened to an association.
 #[derive(Debug)]
@@ -87,17 +80,6 @@ pub struct Connection {
     pub cipher: &'static str,
     /// The announced fingerprint that the peer's certificate matched.
     pub fingerprint: Fingerprint,
-}
-
-/// Why an association failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DtlsFailure {
-    /// The reason.
-    pub reason: Reason,
-    /// The stage that failed: [`Stage::Dtls`] or [`Stage::Fingerprint`].
-    pub stage: Stage,
-    /// The facts of the case.
-    pub detail: String,
 }
 
 /// What speaks for a handshake that has failed, though it may be forged.
@@ -347,7 +329,7 @@ impl DtlsEndpoint {
             0 => {}
             1.. => self.retransmissions += 1,
             _ => {
-                let failure = classify_stack(&ErrorStack::get(), self.role);
+                let failure = DtlsFailure::of_stack(&ErrorStack::get(), self.role);
                 self.fail(failure);
                 return;
             }
@@ -410,7 +392,7 @@ impl DtlsEndpoint {
 
     /// Drops before OpenSSL what it would take for the end of the stream or for a broken handshake.
     fn is_acceptable(&self, datagram: &[u8]) -> bool {
-        if datagram.len() < RECORD_HEADER {
+        if datagram.len() < record::HEADER {
             return false;
         }
         match (self.state, self.role) {
@@ -425,16 +407,7 @@ impl DtlsEndpoint {
     fn has_short_record(&self, datagram: &[u8]) -> bool {
         let has_nonce = self.stream.ssl().current_cipher().is_some_and(|cipher| cipher.name().contains("GCM"));
         let least = TAG + if has_nonce { EXPLICIT_NONCE } else { 0 };
-        let mut rest = datagram;
-        while let Some((header, after)) = rest.split_first_chunk::<RECORD_HEADER>() {
-            let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
-            let is_encrypted = header[3..5] != [0, 0];
-            if is_encrypted && length < least {
-                return true;
-            }
-            rest = after.get(length..).unwrap_or_default();
-        }
-        false
+        records(datagram).any(|record| !record.is_plain() && record.length() < least)
     }
 
     /// Lets OpenSSL work until it needs another datagram.
@@ -500,7 +473,8 @@ impl DtlsEndpoint {
         let fingerprint = match self.check.verdict() {
             Verdict::Matched(fingerprint) => fingerprint,
             verdict => {
-                return Err(self.refusal(&verdict).unwrap_or_else(|| internal("the certificate went unchecked")));
+                return Err(DtlsFailure::of_verdict(&verdict, &self.check, self.role)
+                    .unwrap_or_else(|| DtlsFailure::internal("the certificate went unchecked")));
             }
         };
         // The server's role chose the group itself.
@@ -517,11 +491,11 @@ impl DtlsEndpoint {
             .selected_srtp_profile()
             .and_then(|profile| u16::try_from(profile.id().as_raw()).ok())
             .and_then(SrtpProfile::from_dtls_id)
-            .ok_or_else(|| internal("OpenSSL chose an SRTP profile that was not offered"))?;
+            .ok_or_else(|| DtlsFailure::internal("OpenSSL chose an SRTP profile that was not offered"))?;
         let mut exported = zeroize::Zeroizing::new([0; SrtpProfile::MAX_EXPORT_LEN]);
         let exported = &mut exported[..profile.export_len()];
-        ssl.export_keying_material(exported, EXPORTER_LABEL, None).map_err(internal)?;
-        let keying = KeyingMaterial::new(profile, exported).map_err(internal)?;
+        ssl.export_keying_material(exported, EXPORTER_LABEL, None).map_err(DtlsFailure::internal)?;
+        let keying = KeyingMaterial::new(profile, exported).map_err(DtlsFailure::internal)?;
         let cipher = ssl.current_cipher();
         Ok(Connection {
             keying,
@@ -542,41 +516,17 @@ impl DtlsEndpoint {
                 self.events.push_back(DtlsEvent::PeerClosed);
             }
             _ => {
-                let failure = self.refusal(&self.check.verdict()).unwrap_or_else(|| match error.ssl_error() {
-                    Some(stack) => classify_stack(stack, self.role),
-                    None => {
-                        DtlsFailure { reason: Reason::DtlsProtocolError, stage: Stage::Dtls, detail: error.to_string() }
-                    }
-                });
+                let failure = DtlsFailure::of_verdict(&self.check.verdict(), &self.check, self.role).unwrap_or_else(
+                    || match error.ssl_error() {
+                        Some(stack) => DtlsFailure::of_stack(stack, self.role),
+                        None => DtlsFailure {
+                            reason: Reason::DtlsProtocolError,
+                            stage: Stage::Dtls,
+                            detail: error.to_string(),
+                        },
+                    },
+                );
                 self.fail(failure);
-            }
-        }
-    }
-
-    /// The failure of a verdict, if it is one.
-    fn refusal(&self, verdict: &Verdict) -> Option<DtlsFailure> {
-        match verdict {
-            Verdict::Pending | Verdict::Matched(_) => None,
-            Verdict::Mismatch(actual) => {
-                let announced: Vec<_> = self.check.announced().iter().take(4).map(Fingerprint::to_sdp).collect();
-                let announced = if announced.is_empty() { "none".to_owned() } else { announced.join(", ") };
-                let actual = actual.as_ref().map_or_else(|| "unknown".to_owned(), Fingerprint::to_sdp);
-                Some(DtlsFailure {
-                    reason: Reason::FingerprintMismatch,
-                    stage: Stage::Fingerprint,
-                    detail: format!("certificate {actual}; announced in SDP: {announced}"),
-                })
-            }
-            Verdict::NoSrtpProfile(offered) => {
-                let detail = match (offered, self.role) {
-                    (Some(ids), _) => {
-                        let ids: Vec<_> = ids.iter().map(|id| format!("{id:#06x}")).collect();
-                        format!("the client offers only the profiles {}", ids.join(", "))
-                    }
-                    (None, DtlsRole::Server) => "the client sent no use_srtp extension".to_owned(),
-                    (None, DtlsRole::Client) => "the DTLS server chose no SRTP profile".to_owned(),
-                };
-                Some(DtlsFailure { reason: Reason::NoSrtpProfile, stage: Stage::Dtls, detail })
             }
         }
     }
@@ -612,38 +562,12 @@ impl fmt::Debug for DtlsEndpoint {
 /// True if the datagram begins with a hello that only our own role sends (RFC 5246 §7.4.1): two clients or two servers
 /// met, and OpenSSL would call it an unexpected message.
 fn is_from_same_role(datagram: &[u8], role: DtlsRole) -> bool {
-    let plain_handshake = datagram.first() == Some(&22) && datagram.get(3..5) == Some(&[0, 0]);
-    match datagram.get(RECORD_HEADER) {
-        Some(&message) if plain_handshake => match role {
-            DtlsRole::Client => message == 1,
-            DtlsRole::Server => matches!(message, 0 | 2 | 3),
-        },
-        _ => false,
+    let first = records(datagram).next().filter(|record| record.kind() == HANDSHAKE && record.is_plain());
+    match (first.and_then(|record| record.body.first()), role) {
+        (Some(message), DtlsRole::Client) => *message == 1,
+        (Some(message), DtlsRole::Server) => matches!(message, 0 | 2 | 3),
+        (None, _) => false,
     }
-}
-
-fn internal(fact: impl fmt::Display) -> DtlsFailure {
-    DtlsFailure { reason: Reason::Internal, stage: Stage::Dtls, detail: fact.to_string() }
-}
-
-/// Finds the reason in OpenSSL's error stack.
-fn classify_stack(stack: &ErrorStack, role: DtlsRole) -> DtlsFailure {
-    let codes = || stack.errors().iter().filter(|error| error.library_code() == ERR_LIB_SSL);
-    for code in codes().map(openssl::error::Error::reason_code) {
-        let (reason, detail) = match code {
-            PEER_DID_NOT_RETURN_A_CERTIFICATE if role == DtlsRole::Server => {
-                (Reason::NoClientCertificate, "the client's Certificate message is empty".to_owned())
-            }
-            READ_TIMEOUT_EXPIRED => (Reason::DtlsTimeout, "too many retransmissions without an answer".to_owned()),
-            code => match u8::try_from(code - RECEIVED_ALERT) {
-                Ok(number) => (Reason::DtlsAlertReceived, format!("alert {} ({number})", alert::name(number))),
-                Err(_) => continue,
-            },
-        };
-        return DtlsFailure { reason, stage: Stage::Dtls, detail };
-    }
-    let facts: Vec<_> = stack.errors().iter().filter_map(openssl::error::Error::reason).collect();
-    DtlsFailure { reason: Reason::DtlsProtocolError, stage: Stage::Dtls, detail: facts.join("; ") }
 }
 
 #[cfg(test)]

@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 
 use openssl::sha::Sha256;
 
-/// A DTLS 1.2 record's header, and that of a handshake message's fragment.
-const RECORD_HEADER: usize = 13;
-const FRAGMENT_HEADER: usize = 12;
-const HANDSHAKE: u8 = 22;
+use super::record::{self, FRAGMENT_HEADER, HANDSHAKE, records};
+
 const CLIENT_HELLO: u8 = 1;
 const HELLO_VERIFY_REQUEST: u8 = 3;
 /// Version and random stand before the session id in a ClientHello.
@@ -64,20 +62,13 @@ pub(super) enum Shown<'a> {
 
 /// The cookie of the ClientHello that begins in a datagram.
 pub(super) fn shown_cookie(datagram: &[u8]) -> Shown<'_> {
-    let mut rest = datagram;
-    while let Some((header, after)) = rest.split_first_chunk::<RECORD_HEADER>() {
-        let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
-        let record = after.get(..length).unwrap_or(after);
-        let is_plain = header[3..5] == [0, 0];
-        if header[0] == HANDSHAKE
-            && is_plain
-            && let Some((fragment, body)) = record.split_first_chunk::<FRAGMENT_HEADER>()
+    for record in records(datagram).filter(|record| record.kind() == HANDSHAKE && record.is_plain()) {
+        if let Some((fragment, body)) = record.body.split_first_chunk::<FRAGMENT_HEADER>()
             && fragment[0] == CLIENT_HELLO
             && fragment[6..9] == [0, 0, 0]
         {
             return cookie_in(body).map_or(Shown::Broken, Shown::Cookie);
         }
-        rest = after.get(length..).unwrap_or_default();
     }
     Shown::NoHello
 }
@@ -90,7 +81,7 @@ fn cookie_in(body: &[u8]) -> Option<&[u8]> {
 
 /// True for a datagram of ours that demands a cookie.
 pub(super) fn is_hello_verify_request(datagram: &[u8]) -> bool {
-    datagram.first() == Some(&HANDSHAKE) && datagram.get(RECORD_HEADER) == Some(&HELLO_VERIFY_REQUEST)
+    datagram.first() == Some(&HANDSHAKE) && datagram.get(record::HEADER) == Some(&HELLO_VERIFY_REQUEST)
 }
 
 #[cfg(test)]
@@ -117,7 +108,7 @@ mod tests {
         let behind = [&[21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0][..], &hello(&[5; 4])].concat();
         assert_eq!(shown_cookie(&behind), Shown::Cookie(&[5; 4]));
         let mut later = hello(&[9; 16]);
-        later[RECORD_HEADER + 8] = 1;
+        later[record::HEADER + 8] = 1;
         assert_eq!(shown_cookie(&later), Shown::NoHello, "a later fragment");
         assert_eq!(shown_cookie(&[22; 40]), Shown::NoHello);
         for length in 0..hello(&[9; 16]).len() {

@@ -8,18 +8,21 @@ mod certificate;
 mod check;
 mod context;
 mod endpoint;
+mod failure;
 mod ffi;
 mod fingerprint;
 mod hello;
 mod pool;
 mod queue;
+mod record;
 mod screen;
 #[cfg(test)]
 mod tests;
 
 pub use certificate::{Certificate, CertificateKey};
 pub use context::{DATAGRAM_SIZE, DtlsContext, DtlsError};
-pub use endpoint::{Connection, DtlsEndpoint, DtlsEvent, DtlsFailure, MAX_RETRANSMISSIONS};
+pub use endpoint::{Connection, DtlsEndpoint, DtlsEvent, MAX_RETRANSMISSIONS};
+pub use failure::DtlsFailure;
 pub use fingerprint::FingerprintError;
 pub use hello::Source;
 #[cfg(feature = "fuzzing")]

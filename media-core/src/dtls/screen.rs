@@ -4,13 +4,9 @@
 //! Records in plaintext are read here first. Those that no peer of good will sends at that point are dropped; alerts and
 //! certificates that do not match are evidence, on which the endpoint acts only if nothing better comes for a while.
 
+use super::record::{self, ALERT, CHANGE_CIPHER_SPEC, FRAGMENT_HEADER, HANDSHAKE, records};
 use crate::spec::DtlsRole;
 
-const RECORD_HEADER: usize = 13;
-const FRAGMENT_HEADER: usize = 12;
-const CHANGE_CIPHER_SPEC: u8 = 20;
-const ALERT: u8 = 21;
-const HANDSHAKE: u8 = 22;
 const CERTIFICATE: u8 = 11;
 /// ClientHello, ServerHello, HelloVerifyRequest: the kinds that come before a certificate.
 const HELLOS: u8 = 3;
@@ -80,18 +76,15 @@ impl Screen {
     pub(super) fn take(&mut self, datagram: &[u8], is_the_peers: impl Fn(Option<&[u8]>) -> bool) -> Screened {
         let mut screened = Screened::default();
         let mut passed = Vec::new();
-        let mut rest = datagram;
-        while let Some((header, after)) = rest.split_first_chunk::<RECORD_HEADER>() {
-            let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
-            let Some((body, next)) = after.split_at_checked(length) else { break };
-            rest = next;
-            if header[3..5] != [0, 0] {
+        for record in records(datagram).take_while(record::Record::is_whole) {
+            let record::Record { header, body } = record;
+            if !record.is_plain() {
                 // Encrypted: OpenSSL drops what does not authenticate.
                 passed.extend_from_slice(header);
                 passed.extend_from_slice(body);
                 continue;
             }
-            match (header[0], body) {
+            match (record.kind(), body) {
                 (ALERT, &[level, description]) => screened.alert = Some(Alert { level, description }),
                 (CHANGE_CIPHER_SPEC, [1]) => passed.extend(self.renumbered(header, body)),
                 (HANDSHAKE, _) if is_in_place(self.role, body) => {
@@ -123,7 +116,7 @@ impl Screen {
         screened
     }
 
-    fn renumbered(&mut self, header: &[u8; RECORD_HEADER], body: &[u8]) -> Vec<u8> {
+    fn renumbered(&mut self, header: &[u8; record::HEADER], body: &[u8]) -> Vec<u8> {
         let mut header = *header;
         header[5..11].copy_from_slice(&self.next_record.to_be_bytes()[2..]);
         self.next_record += 1;
