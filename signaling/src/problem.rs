@@ -1,5 +1,7 @@
 //! What goes wrong, as problem+json (RFC 9457). One enum names every kind; status and title hang on the kind alone.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -213,9 +215,16 @@ impl Problem {
         Problem::new(slug, detail).retry_after(RETRY_AFTER_SECONDS)
     }
 
+    /// A problem that is over after `wait`, which `detail` is told in whole seconds, as `Retry-After` says it.
+    pub(crate) fn retry_in(slug: Slug, wait: Duration, detail: impl FnOnce(u64) -> String) -> Problem {
+        // Rounded up: who comes back then is not too early.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Problem::new(slug, detail(seconds)).retry_after(seconds)
+    }
+
     /// Adds `Retry-After` (RFC 9110 §10.2.3).
     #[must_use]
-    pub(crate) fn retry_after(self, seconds: u64) -> Problem {
+    fn retry_after(self, seconds: u64) -> Problem {
         self.with(RETRY_AFTER, HeaderValue::from(seconds))
     }
 

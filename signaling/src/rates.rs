@@ -89,9 +89,9 @@ pub(crate) struct TooFast {
 
 impl From<TooFast> for Problem {
     fn from(TooFast { limit, wait }: TooFast) -> Problem {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        let detail = format!("the limit {} is reached; the next one is due in {seconds} s", limit.as_str());
-        Problem::new(Slug::TooManyRequests, detail).retry_after(seconds)
+        Problem::retry_in(Slug::TooManyRequests, wait, |seconds| {
+            format!("the limit {} is reached; the next one is due in {seconds} s", limit.as_str())
+        })
     }
 }
 

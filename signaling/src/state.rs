@@ -84,12 +84,9 @@ impl Signaling {
             Denial::Unavailable => {
                 Problem::retry_later(Slug::AccessUnavailable, "those who would know the token do not answer now")
             }
-            Denial::TooManyFailures(wait) => {
-                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                let detail =
-                    format!("too many unknown tokens came from this address; the next one is read in {seconds} s");
-                Problem::new(Slug::TooManyFailures, detail).retry_after(seconds)
-            }
+            Denial::TooManyFailures(wait) => Problem::retry_in(Slug::TooManyFailures, wait, |seconds| {
+                format!("too many unknown tokens came from this address; the next one is read in {seconds} s")
+            }),
             Denial::OutOfScope(detail) => Problem::new(Slug::Forbidden, detail).challenge(Some("insufficient_scope")),
         })
     }

@@ -64,10 +64,10 @@ impl TakeoverRule {
 
 impl From<PublishConflict> for Problem {
     fn from(conflict: PublishConflict) -> Problem {
-        let seconds = conflict.free_in.as_secs() + u64::from(conflict.free_in.subsec_nanos() > 0);
         let whose =
             if conflict.is_same_identity { "an earlier session of the same identity" } else { "another publisher" };
-        let detail = format!("{whose} holds the stream; if it is dead, the stream is free in {seconds} s");
-        Problem::new(Slug::PublishConflict, detail).retry_after(seconds)
+        Problem::retry_in(Slug::PublishConflict, conflict.free_in, |seconds| {
+            format!("{whose} holds the stream; if it is dead, the stream is free in {seconds} s")
+        })
     }
 }
