@@ -4,6 +4,7 @@
 //! test run. A new parser needs a function here, a line in [`TARGETS`], a file in `fuzz/fuzz_targets/` with its `[[bin]]`,
 //! and a directory of samples in `fuzz/corpus/`; a test sees to it that none is forgotten.
 
+mod corpus;
 mod session;
 
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use crate::rtp::sequence::SequenceExtender;
 use crate::rtp::{ExtensionIter, HeaderFields, RtpHeader, compat, extension, rtx, write_header};
 use crate::spec::IceCredentials;
 
+pub use corpus::Corpus;
 pub use session::session;
 
 /// A fuzz target.
@@ -37,7 +39,8 @@ pub struct Target {
     pub is_slow: bool,
 }
 
-const fn target(name: &'static str, run: fn(&[u8])) -> Target {
+/// A target of which one run takes less than that.
+pub const fn target(name: &'static str, run: fn(&[u8])) -> Target {
     Target { name, run, is_slow: false }
 }
 

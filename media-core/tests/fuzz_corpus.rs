@@ -1,10 +1,6 @@
 //! The fuzz corpus and deterministic mutations of it, through every fuzz target.
 
-use std::fs;
-use std::panic::catch_unwind;
-use std::path::PathBuf;
-
-use media_core::fuzzing::{TARGETS, Target};
+use media_core::fuzzing::{Corpus, TARGETS};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -15,27 +11,8 @@ const SLOW: usize = 50;
 /// Longer than any datagram that comes through the demultiplexer.
 const MAX_LEN: usize = 2_000;
 
-fn fuzz_directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz")
-}
-
-fn corpus(target: &Target) -> Vec<Vec<u8>> {
-    let directory = fuzz_directory().join("corpus").join(target.name);
-    let mut files: Vec<_> = fs::read_dir(&directory)
-        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
-        .map(|entry| entry.expect("the directory can be listed").path())
-        .collect();
-    // The order decides the mutations; the file system must not.
-    files.sort();
-    assert!(!files.is_empty(), "{} has no samples", target.name);
-    files.iter().map(|file| fs::read(file).expect("a sample can be read")).collect()
-}
-
-fn run(target: &Target, input: &[u8]) {
-    if catch_unwind(|| (target.run)(input)).is_err() {
-        let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
-        panic!("target {} fails on {hex}", target.name);
-    }
+fn corpus() -> Corpus {
+    Corpus::of(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Changes `input` in one of the ways that parsers mind.
@@ -72,12 +49,12 @@ fn no_sample_and_no_mutation_of_one_breaks_a_parser() {
     // RTP-01, RTCP-01, EXT-H01, DMX-01
     for target in TARGETS {
         let slowness = if target.is_slow { SLOW } else { 1 };
-        let samples = corpus(target);
-        run(target, &[]);
+        let samples = corpus().samples(target);
+        target.try_on(&[]);
         for sample in &samples {
-            run(target, sample);
+            target.try_on(sample);
             for end in (0..sample.len()).step_by(slowness) {
-                run(target, &sample[..end]);
+                target.try_on(&sample[..end]);
             }
         }
         let mut random = StdRng::seed_from_u64(1);
@@ -86,22 +63,12 @@ fn no_sample_and_no_mutation_of_one_breaks_a_parser() {
             for _ in 0..=random.random_range(0..6) {
                 mutate(&mut input, &samples, &mut random);
             }
-            run(target, &input);
+            target.try_on(&input);
         }
     }
 }
 
 #[test]
 fn every_target_has_a_binary_and_every_binary_a_target() {
-    let manifest = fs::read_to_string(fuzz_directory().join("Cargo.toml")).unwrap();
-    for target in TARGETS {
-        let name = target.name;
-        assert!(manifest.contains(&format!("\npath = \"fuzz_targets/{name}.rs\"\n")), "no [[bin]] for {name}");
-        assert!(fuzz_directory().join(format!("fuzz_targets/{name}.rs")).exists(), "no file for {name}");
-    }
-    for directory in ["corpus", "fuzz_targets"] {
-        let count = fs::read_dir(fuzz_directory().join(directory)).unwrap().count();
-        assert_eq!(count, TARGETS.len(), "{directory} holds something that no target names");
-    }
-    assert!(TARGETS.is_sorted_by_key(|target| target.name));
+    corpus().check_targets(TARGETS);
 }

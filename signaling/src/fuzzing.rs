@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use http::header::{FORWARDED, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use media_core::fuzzing::{Target, target};
 use media_core::media::{Codec, Format, TrackId};
 use media_core::negotiation::MAX_REMOTE_CANDIDATES;
 use media_core::{Fingerprint, FingerprintHash, IceCredentials, IceMode, LocalCandidate};
@@ -22,26 +23,17 @@ use crate::sdp::offer::Offer;
 use crate::sdpfrag::Fragment;
 use crate::site::Site;
 
-/// A fuzz target.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// Name of the binary in `fuzz/` and of its directory in `fuzz/corpus/`.
-    pub name: &'static str,
-    /// The entry point.
-    pub run: fn(&[u8]),
-}
-
 /// Every fuzz target.
 pub const TARGETS: &[Target] = &[
-    Target { name: "access_token", run: access_token },
-    Target { name: "authorization", run: authorization },
-    Target { name: "forwarded", run: forwarded },
-    Target { name: "if_match", run: if_match },
-    Target { name: "jwt_keys", run: jwt_keys },
-    Target { name: "offer", run: offer },
-    Target { name: "sdpfrag", run: sdpfrag },
-    Target { name: "site", run: site },
-    Target { name: "webhook_answer", run: webhook_answer },
+    target("access_token", access_token),
+    target("authorization", authorization),
+    target("forwarded", forwarded),
+    target("if_match", if_match),
+    target("jwt_keys", jwt_keys),
+    target("offer", offer),
+    target("sdpfrag", sdpfrag),
+    target("site", site),
+    target("webhook_answer", webhook_answer),
 ];
 
 /// Lines of a token file.

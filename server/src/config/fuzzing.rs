@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use media_core::fuzzing::{Target, target};
+
 use super::Settings;
 use super::access::parse_token_file;
 use super::addresses::{InterfaceAddress, Network};
@@ -17,21 +19,9 @@ use super::load::{LoadError, read_file};
 use super::resolve::{Machine, resolve};
 use super::values::{Away, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, ServiceUrl, Takeover};
 
-/// A fuzz target.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// Name of the binary in `fuzz/` and of its directory in `fuzz/corpus/`.
-    pub name: &'static str,
-    /// The entry point.
-    pub run: fn(&[u8]),
-}
-
 /// Every fuzz target.
-pub const TARGETS: &[Target] = &[
-    Target { name: "configuration", run: configuration },
-    Target { name: "setting", run: setting },
-    Target { name: "token_file", run: token_file },
-];
+pub const TARGETS: &[Target] =
+    &[target("configuration", configuration), target("setting", setting), target("token_file", token_file)];
 
 /// A machine with one address, and no names.
 struct Alone;
