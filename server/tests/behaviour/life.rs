@@ -386,7 +386,8 @@ async fn churn_on_both_sides_breaks_nothing() {
         for viewer in waiting {
             let figures = viewer.stop().await.unwrap();
             assert_eq!((figures.video.corrupt, figures.unexpected), (0, 0), "{figures:?}");
-            // What went to the address that a viewer had left is asked for until it comes, and may be sent again twice.
+            // A viewer that lost its start to the address that it left may restart from the cached keyframe: what was
+            // repaired by then comes once more, under new numbers.
             assert!(figures.video.duplicated <= figures.video.recovered, "{figures:?}");
         }
         publisher.stop().await.unwrap();
