@@ -11,7 +11,7 @@ use crate::spec::IceCredentials;
 use crate::stats::DropReason;
 
 /// The lite side of one session. Its checks are none of RFC 8445's, which a lite side does not send: they choose no pair, and
-/// only prove that the peer receives at an address from which it was heard.
+/// only prove that the peer receives at an address from which it sent.
 #[derive(Debug)]
 pub struct IceLite {
     pub(super) checks: Checks,

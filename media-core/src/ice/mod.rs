@@ -181,7 +181,8 @@ impl Ice {
         self.checks().valid.is_known(address)
     }
 
-    /// Whether a datagram of the full agent may be sent; it is paid for then. What has never been heard of gets a few requests.
+    /// Whether a datagram of the full agent may be sent; it is paid for then. An address from which nothing was received gets a few
+    /// requests.
     pub fn may_agent_send(&mut self, to: SocketAddr, length: usize, is_request: bool) -> bool {
         match self {
             Ice::Full(full) => full.may_transmit(to, length, is_request),

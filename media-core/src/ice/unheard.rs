@@ -8,7 +8,7 @@ const CHECKS_PER_ADDRESS: u8 = 2;
 /// Checks of one session to all of them: those of four candidates, as many as clients have.
 const CHECKS_PER_SESSION: u8 = 8;
 
-/// The addresses from which nothing has been heard, with the checks that each of them got.
+/// The addresses from which nothing was received, with the checks that each of them got.
 #[derive(Debug, Default)]
 pub(super) struct Unheard(Vec<(SocketAddr, u8)>);
 

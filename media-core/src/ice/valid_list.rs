@@ -239,7 +239,7 @@ impl ValidList {
         self.pairs.iter().filter(|pair| pair.is_valid).map(|pair| pair.remote)
     }
 
-    /// A proven address was heard of, `nominated` if the peer wants it.
+    /// Something was received from a proven address, `nominated` if the peer wants it.
     fn follow(
         &mut self,
         now: Instant,

@@ -91,7 +91,7 @@ impl LogMetrics {
 impl Metrics {
     /// From now on the figures of this log are shown.
     pub fn follow_log(&self, telemetry: Telemetry) {
-        // A process has one log; a second one would not be heard of.
+        // A process has one log; a second one would be ignored.
         let _ = self.log.telemetry.set(telemetry);
     }
 

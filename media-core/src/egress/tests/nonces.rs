@@ -84,7 +84,7 @@ struct Source {
 
 struct World {
     random: StdRng,
-    /// How rare it is that something begins anew.
+    /// How rare restarts are.
     calm: u32,
     now: Instant,
     unix: Duration,
@@ -216,7 +216,7 @@ impl World {
         self.repeats += watcher.repeats;
     }
 
-    /// The home shard begins anew: its viewers are gone, and its numbers go on from those of the other shard.
+    /// The home shard restarts: its viewers are gone, and its numbers go on from those of the other shard.
     fn restart_home(&mut self) {
         while let Some(index) = self.watchers.iter().position(|watcher| watcher.on_home) {
             self.remove(index);
