@@ -1,8 +1,8 @@
 //! The open HTTP connections: how many there may be, of whom, and which of them gives place to another.
 //!
 //! A connection is quiet while no request of it is in progress, or none whose body is complete: who sends a body by the byte
-//! does not use it. Where the bounds or the file descriptors are reached, a quiet
-//! one is closed: whoever holds connections without using them shuts nobody out. Who holds the most gives place first.
+//! does not use it. Where the bounds or the file descriptors are reached, a quiet one is closed: whoever holds connections
+//! without using them shuts nobody out. Who holds the most gives place first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
