@@ -56,14 +56,14 @@ soak: ## Let clients come, go and vanish beside every attack for an hour, and lo
 	@SOAK_SECONDS=$(or $(SECONDS),3600) .ci/soak $(SOAK_ARGS)
 
 .PHONY: test
-test: lint test-rust test-browser test-aiortc test-interop test-deploy ## Run everything that must pass before a change lands
+test: lint test-rust test-browser test-networks test-aiortc test-interop test-deploy ## Run everything that must pass before a change lands
 	@echo '== every step passed'
 
 .PHONY: lint
 lint: ## Check formatting, clippy, the scripts, the pages under docs/, and the dependencies' licences
 	@.ci/install build lint
 	$(CARGO) fmt --all --check
-	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/soak .ci/deny .ci/fuzz server/tests/interop/in_network
+	shellcheck --external-sources .ci/run .ci/env .ci/install .ci/demo .ci/soak .ci/deny .ci/fuzz server/tests/interop/in_network server/tests/networks/in_networks
 	@.ci/conformance.py
 	@.ci/check_docs.py
 	@.ci/deny
@@ -96,6 +96,11 @@ test-bundled: ## Run the SRTP tests with the bundled libsrtp instead of the syst
 test-browser: build-tests ## Run the end-to-end tests in headless Chromium only
 	@.ci/install browser python
 	node --test --test-concurrency=1 $(wildcard server/tests/browser/*.test.js)
+
+.PHONY: test-networks
+test-networks: build-tests ## Run Chromium behind NATs, firewalls and TURN servers, in network namespaces, only
+	@.ci/install networks
+	server/tests/networks/in_networks node --test --test-concurrency=1 $(wildcard server/tests/networks/*.test.js)
 
 .PHONY: test-aiortc
 test-aiortc: build-tests ## Run the end-to-end tests with aiortc only

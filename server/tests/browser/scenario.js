@@ -29,9 +29,11 @@ const FLAGS = [
   '--host-resolver-rules=MAP rebound.example 127.0.0.1',
 ];
 
+export const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+
 /** A headless Chromium with a profile of its own, a fake camera and a fake microphone. */
-export function launchBrowser() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+export function launchBrowser({ program = CHROMIUM, flags = [] } = {}) {
+  return chromium.launch({ executablePath: program, args: [...FLAGS, ...flags] });
 }
 
 /** Where screenshots and logs for people go. */
@@ -105,7 +107,7 @@ export class Peer {
 }
 
 /** What one test works with. */
-class Scenario {
+export class Scenario {
   peers = [];
   relays = [];
 

@@ -71,18 +71,23 @@ export class Server {
     });
   }
 
-  /** Starts `sluice` with two shards by default and resolves once `/readyz` says 200. */
-  static async start({ ice = 'lite', shards = 2, mediaIp = '127.0.0.1', args = [] } = {}) {
-    const [http, admin, media] = [await freeTcpPort(), await freeTcpPort(), await freeUdpPorts(shards)];
+  /**
+   * Starts `sluice` with two shards by default and resolves once `/readyz` says 200. `http` is where its public listener is, and
+   * by which URL clients reach it: `{ listen, url }`; without public addresses it goes by its interfaces.
+   */
+  static async start({ ice = 'lite', shards = 2, mediaIp = '127.0.0.1', publicIps = [mediaIp], http, args = [] } = {}) {
+    const [admin, media] = [await freeTcpPort(), await freeUdpPorts(shards)];
+    const local = http ? undefined : `127.0.0.1:${await freeTcpPort()}`;
+    const { listen, url } = http ?? { listen: local, url: `http://${local}` };
     const flags = [
-      ...['--http-listen', `127.0.0.1:${http}`, '--admin-listen', `127.0.0.1:${admin}`],
-      ...['--media-ip', mediaIp, '--public-ip', mediaIp, '--media-port', `${media}`],
+      ...['--http-listen', listen, '--admin-listen', `127.0.0.1:${admin}`],
+      ...['--media-ip', mediaIp, ...publicIps.flatMap((ip) => ['--public-ip', ip]), '--media-port', `${media}`],
       ...['--shards', `${shards}`, '--ice', ice, ...args],
     ];
     // The settings under test come from the flags alone.
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('SLUICE_')));
     const child = spawn(BINARY, flags, { env, stdio: ['ignore', 'pipe', 'pipe'] });
-    const server = new Server(child, `http://127.0.0.1:${http}`, `http://127.0.0.1:${admin}`);
+    const server = new Server(child, url, `http://127.0.0.1:${admin}`);
     let ended;
     server.#ended.then((how) => (ended = how));
     try {
