@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { expectFlow, expectSecure } from '../browser/expect.js';
 import { poll } from '../browser/poll.js';
 import { CLIENT, ROUTER } from './network.js';
-import { longestGap, suite } from './scenario.js';
+import { longestGap, remoteOf, suite } from './scenario.js';
 
 const FLOW_MS = 1000;
 const STREAM = 'path';
@@ -23,16 +23,9 @@ async function publishAndWatch(scenario) {
   return [publisher, viewer];
 }
 
-/** Where the server sends to: `[address, port]`. */
-async function remoteOf(scenario, role) {
-  const { stats } = (await scenario.server.sessionsOf(STREAM, role)).at(-1);
-  const [, address, port] = /^\[?(.*?)\]?:(\d+)$/.exec(stats.remote_address);
-  return [address, Number(port)];
-}
-
 async function expectRemote(scenario, addresses) {
   for (const role of ['publisher', 'viewer']) {
-    const [address] = await remoteOf(scenario, role);
+    const [address] = await remoteOf(scenario, STREAM, role);
     assert.ok(addresses.includes(address), `the ${role} is at ${address}`);
   }
 }
@@ -64,10 +57,10 @@ suite('paths', {}, (test) => {
     const [, viewer] = await publishAndWatch(scenario);
     await expectRemote(scenario, [ROUTER[4]]);
     for (const role of ['publisher', 'viewer']) {
-      const [, port] = await remoteOf(scenario, role);
+      const [, port] = await remoteOf(scenario, STREAM, role);
       const since = Date.now();
       network.rebind(port);
-      await poll(`media at the ${role}'s new port`, async () => (await remoteOf(scenario, role))[1] !== port);
+      await poll(`media at the ${role}'s new port`, async () => (await remoteOf(scenario, STREAM, role))[1] !== port);
       await expectPlays(viewer);
       const gap = await longestGap(viewer, since);
       assert.ok(gap < LONGEST_GAP_MS, `the ${role}'s new port cost ${gap} ms of video`);

@@ -32,6 +32,13 @@ export function pathOf(peer) {
   });
 }
 
+/** Where the server sends media of a stream's latest publisher or viewer to: `[address, port]`. */
+export async function remoteOf({ server }, stream, role) {
+  const { stats } = (await server.sessionsOf(stream, role)).at(-1);
+  const [, address, port] = /^\[?(.*?)\]?:(\d+)$/.exec(stats.remote_address);
+  return [address, Number(port)];
+}
+
 /** The longest time between two frames that a viewer showed since `since`, and until now, in milliseconds. */
 export async function longestGap(viewer, since) {
   const { frames } = await viewer.seen();
