@@ -356,6 +356,11 @@ impl Connection {
         self.connections.times()
     }
 
+    /// Whose it is.
+    pub(crate) fn listener(&self) -> Listener {
+        self.listener
+    }
+
     /// Resolves when it has to give place.
     pub(crate) async fn evicted(&self) {
         self.evicted.notified().await;

@@ -20,9 +20,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::connections::{Connection, RequestInProgress, Times};
+use crate::connections::{Connection, Listener, RequestInProgress, Times};
+use crate::first_bytes::{self, First};
 use crate::metrics::Closed;
-use crate::socket::Bytes;
+use crate::socket::{Bytes, Stream};
 
 /// Largest head of a request in bytes; more gets 431 (HTTP-07).
 const MAX_HEAD: usize = 16 * 1024;
@@ -74,17 +75,26 @@ enum State {
 /// Serves one connection to its end.
 pub(crate) async fn serve(
     builder: Arc<Builder<TokioExecutor>>,
-    bytes: Box<dyn Bytes>,
+    stream: Stream,
     router: Router,
     (connection, client): (Connection, ClientAddress),
     mut stopped: watch::Receiver<bool>,
 ) {
     let times = connection.times();
     let connection = Arc::new(connection);
+    // One deadline for all that comes before the first request.
+    let mut deadline = pin!(tokio::time::sleep(times.head));
+    let bytes = tokio::select! {
+        biased;
+        () = deadline.as_mut() => return connection.closed(Closed::NoRequest),
+        () = connection.evicted() => return,
+        _ = stopped.wait_for(|stopped| *stopped) => return,
+        bytes = open(stream, &connection) => bytes,
+    };
+    let Some(bytes) = bytes else { return };
     let service = TowerToHyperService::new(Counted { router, connection: Arc::clone(&connection), client });
     let metered = Metered { bytes, connection: Arc::clone(&connection) };
     let mut serving = pin!(builder.serve_connection(TokioIo::new(metered), service));
-    let mut deadline = pin!(tokio::time::sleep(times.head));
     let (mut state, mut stopping) = (State::Opening, false);
     loop {
         tokio::select! {
@@ -122,6 +132,30 @@ pub(crate) async fn serve(
             }
         }
     }
+}
+
+/// The bytes of HTTP on a connection; `None` if it has none, and ends. The caller bounds the time.
+async fn open(stream: Stream, connection: &Connection) -> Option<Box<dyn Bytes>> {
+    let stream = match stream {
+        Stream::Tcp(stream) if connection.listener() == Listener::Public => stream,
+        Stream::Tcp(stream) => return Some(Box::new(stream)),
+        Stream::Unix(stream) => return Some(Box::new(stream)),
+    };
+    match first_bytes::look(stream).await {
+        Ok(First::Http(stream)) => return Some(Box::new(stream)),
+        Ok(First::Tls(stream)) => {
+            tracing::debug!(?stream, "TLS is not served here");
+            connection.closed(Closed::Protocol);
+        }
+        Ok(First::Stun(stream, head)) => {
+            tracing::debug!(?stream, ?head, "ICE over TCP is not served here");
+            connection.closed(Closed::Protocol);
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => connection.closed(Closed::Protocol),
+        // The client went away.
+        Err(error) => tracing::debug!(%error, "a connection ended before it was used"),
+    }
+    None
 }
 
 /// The router, and a note of the requests in progress and of whose they are.

@@ -10,6 +10,7 @@ pub mod connections;
 mod descriptors;
 #[cfg(feature = "fault-injection")]
 mod faults;
+mod first_bytes;
 mod follow;
 pub mod hash_token;
 mod http_connection;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::connections::{Connection, Connections, GRACE, Listener};
 use crate::http_connection;
 use crate::metrics::Metrics;
-use crate::socket::{Bytes, Socket};
+use crate::socket::{Socket, Stream};
 
 /// Where no connection can be accepted for want of file descriptors, it is tried again after this time …
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -42,12 +42,12 @@ async fn serve(mut acceptor: Acceptor, router: Router, mut stopped: watch::Recei
     // Each connection holds a receiver.
     let (open, is_open) = watch::channel(());
     loop {
-        let (bytes, connection) = tokio::select! {
+        let (stream, connection) = tokio::select! {
             // An error means that the sender is gone, which is a stop too.
             _ = stopped.wait_for(|stopped| *stopped) => break,
             accepted = acceptor.accept() => accepted,
         };
-        let task = http_connection::serve(Arc::clone(&builder), bytes, router.clone(), connection, stopped.clone());
+        let task = http_connection::serve(Arc::clone(&builder), stream, router.clone(), connection, stopped.clone());
         let is_open = is_open.clone();
         tokio::spawn(async move {
             task.await;
@@ -71,18 +71,18 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn accept(&mut self) -> (Box<dyn Bytes>, (Connection, ClientAddress)) {
+    async fn accept(&mut self) -> (Stream, (Connection, ClientAddress)) {
         loop {
             while self.which == Listener::Public && self.connections.admin_waits() {
                 tokio::time::sleep(FIRST_PAUSE).await;
             }
             match self.socket.accept().await {
-                Ok((bytes, remote)) => {
+                Ok((stream, remote)) => {
                     self.pause = FIRST_PAUSE;
                     self.set_waits(false);
                     let client = ClientAddress(remote);
                     if let Some(connection) = self.admit(client).await {
-                        return (bytes, (connection, client));
+                        return (stream, (connection, client));
                     }
                 }
                 Err(error) if is_of_connection(&error) => {}

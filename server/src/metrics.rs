@@ -92,6 +92,8 @@ pub enum Closed {
     Flood,
     /// Requests were abandoned as soon as they were made.
     Reset,
+    /// Its first bytes were those of a protocol that is not served there.
+    Protocol,
 }
 
 /// All metrics.

@@ -4,13 +4,12 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// A client that acknowledges nothing of an answer for this long, or reads nothing of it, is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,18 +42,27 @@ impl From<UnixSocket> for Socket {
 pub(crate) trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// Of an address and a port.
+    Tcp(TcpStream),
+    /// Of a path.
+    Unix(UnixStream),
+}
+
 impl Socket {
     /// The next connection, and its address; all that come over a Unix socket are this machine's.
-    pub(crate) async fn accept(&self) -> io::Result<(Box<dyn Bytes>, IpAddr)> {
+    pub(crate) async fn accept(&self) -> io::Result<(Stream, IpAddr)> {
         match self {
             Socket::Tcp(listener) => {
                 let (stream, remote) = listener.accept().await?;
                 set_options(&stream);
-                Ok((Box::new(stream), remote.ip()))
+                Ok((Stream::Tcp(stream), remote.ip()))
             }
             Socket::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
-                Ok((Box::new(stream), IpAddr::V4(Ipv4Addr::LOCALHOST)))
+                Ok((Stream::Unix(stream), IpAddr::V4(Ipv4Addr::LOCALHOST)))
             }
         }
     }
@@ -91,7 +99,7 @@ impl UnixSocket {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
             }
-            Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => return Err(error),
                 Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
@@ -143,7 +151,7 @@ mod tests {
         let socket = UnixSocket::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
         assert_eq!(UnixSocket::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert!(UnixStream::connect(&path).is_ok());
+        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
         drop(socket);
         assert!(!path.exists());
         fs::write(&path, "precious").unwrap();

@@ -120,7 +120,17 @@ async fn a_stop_ends_idle_connections() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_without_a_request_is_closed_whatever_it_began_to_say() {
     let served = serve().await;
-    let begun: [&[u8]; 6] = [b"", b"P", b"G", b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\r\n\r\n"];
+    let begun: [&[u8]; 8] = [
+        b"",
+        b"P",
+        b"G",
+        b"PRI * HTTP/2.0\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\r\n\r\n",
+        // The begin of a frame of RFC 4571.
+        b"\0",
+        b"\0\x14\0\x01\0\0\x21\x12\xA4",
+    ];
     let mut streams = Vec::new();
     for bytes in begun {
         let mut stream = served.connect().await;
@@ -133,6 +143,19 @@ async fn a_connection_without_a_request_is_closed_whatever_it_began_to_say() {
         assert!(over.is_ok(), "{:?}: still open after 11 s", String::from_utf8_lossy(bytes));
     }
     assert!(served.closed("no-request") >= begun.len());
+}
+
+#[tokio::test]
+async fn a_protocol_that_is_not_served_ends_its_connection() {
+    let served = serve().await;
+    let check = b"\0\x14\0\x01\0\0\x21\x12\xA4\x42abcdefghijkl";
+    let begun: [&[u8]; 3] = [&[22, 3, 1, 0, 5, 1, 0, 0, 1, 3], check, b"\x01\0\0\0\0\0\0\0\0\0"];
+    for (count, bytes) in begun.into_iter().enumerate() {
+        let mut stream = served.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0, "{bytes:?}");
+        assert_eq!(served.closed("protocol"), count + 1, "{bytes:?}");
+    }
 }
 
 // F-09
