@@ -35,6 +35,13 @@ pub struct CoreConfig {
     /// What the host candidates in answers say, in order of preference; at least one.
     /// [`MediaCore::set_public_addresses`](crate::MediaCore::set_public_addresses) replaces it.
     pub public_addresses: Vec<PublicAddress>,
+    /// Clients may connect by TCP, too (RFC 6544), at the ports of the media sockets.
+    pub ice_tcp: bool,
+    /// The port, as clients see it, of another listener that hands such connections over
+    /// ([`MediaCore::adopt_tcp`](crate::MediaCore::adopt_tcp)): each public address has a candidate there.
+    pub ice_tcp_elsewhere: Option<u16>,
+    /// TCP connections at a time; every shard has the same share.
+    pub tcp_connections: usize,
     /// Number of threads that run DTLS handshakes; 0 counts as 1.
     pub handshake_threads: usize,
     /// A full ICE agent sends checks to private and link-local candidates, too. They are other machines for the server than for the
@@ -63,6 +70,13 @@ pub struct CoreConfig {
     pub keyframe_request_interval: Duration,
 }
 
+impl CoreConfig {
+    /// A shard's part of the TCP connections.
+    pub(crate) fn tcp_connections_of_shard(&self) -> usize {
+        (self.tcp_connections / self.shards.max(1)).max(1)
+    }
+}
+
 impl Default for CoreConfig {
     fn default() -> CoreConfig {
         CoreConfig {
@@ -70,6 +84,9 @@ impl Default for CoreConfig {
             media_ip: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
             media_port: 50_000,
             public_addresses: vec![IpAddr::V4(std::net::Ipv4Addr::LOCALHOST).into()],
+            ice_tcp: true,
+            ice_tcp_elsewhere: None,
+            tcp_connections: 4096,
             handshake_threads: 1,
             ice_private_candidates: true,
             ice_timeout: Duration::from_secs(40),

@@ -10,8 +10,9 @@ mod session;
 use std::time::{Duration, Instant};
 
 use crate::demux::classify;
-use crate::ice::{self, IceLite, IceOutput, OwnChecks, candidate_ufrag, parse_candidate};
+use crate::ice::{self, IceLite, IceOutput, OwnChecks, candidate_ufrag, parse_candidate, parse_passive_candidate};
 use crate::media::{Codec, Format};
+use crate::net::framing::{Deframer, FrameError, MAX_FRAME};
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter};
 use crate::rtp::codec::parameter_sets::{MAX_UNIT_LEN, MAX_UNITS, ParameterSets};
@@ -51,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     target("demux", demux),
     target("extensions", extensions),
     target("fmtp", fmtp),
+    target("framing", framing),
     target("h264", h264),
     target("h265", h265),
     target("receive", receive),
@@ -68,11 +70,34 @@ pub const TARGETS: &[Target] = &[
 /// A candidate line of a client.
 pub fn candidate(data: &[u8]) {
     let Ok(line) = std::str::from_utf8(data) else { return };
-    let _ = candidate_ufrag(line);
+    let _ = (candidate_ufrag(line), parse_passive_candidate(line));
     if let Some(candidate) = parse_candidate(line) {
         let ip = candidate.address.ip();
         assert!(candidate.address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast());
     }
+}
+
+/// What comes by a TCP connection, whole and in pieces of as many bytes as the first one says: the packets are the same.
+pub fn framing(data: &[u8]) {
+    let Some((&size, bytes)) = data.split_first() else { return };
+    let mut packet = [0; MAX_FRAME];
+    let mut deframe = |pieces: &mut dyn Iterator<Item = &[u8]>| -> (Vec<Vec<u8>>, Option<FrameError>) {
+        let (mut deframer, mut packets) = (Deframer::default(), Vec::new());
+        for mut piece in pieces {
+            loop {
+                match deframer.next(&mut piece, &mut packet) {
+                    Ok(Some(length)) => packets.push(packet[..length].to_vec()),
+                    Ok(None) => break,
+                    Err(error) => return (packets, Some(error)),
+                }
+            }
+            assert!(piece.is_empty());
+        }
+        (packets, None)
+    };
+    let whole = deframe(&mut std::iter::once(bytes));
+    assert_eq!(whole, deframe(&mut bytes.chunks(usize::from(size).max(1))));
+    assert!(whole.0.iter().all(|packet| !packet.is_empty()));
 }
 
 /// A STUN datagram, at a lite side that has the credentials of RFC 5769 §2, from two addresses.

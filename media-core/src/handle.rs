@@ -1,6 +1,7 @@
 //! The handle by which control reaches the shards.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
@@ -11,13 +12,13 @@ use crate::clock::WallClock;
 use crate::config::{CoreConfig, PublicAddress};
 use crate::dtls::{Certificate, DtlsContext, DtlsError, HandshakePool, PoolHandle};
 use crate::event::CoreEvent;
-use crate::ice::host_priority;
+use crate::ice::{host_priority, tcp_host_priority};
 use crate::ledger::Reason;
 use crate::load::{self, Load};
 use crate::media::Role;
-use crate::net::{MediaSocket, return_large_blocks};
+use crate::net::{MediaSocket, Protocol, bind_tcp, return_large_blocks};
 use crate::pulse::{CoreThread, Pulse, Vital};
-use crate::shard::{self, ShardInbox, ShardMessage, ShardSender, ShardSetup};
+use crate::shard::{self, HandedOver, ShardInbox, ShardMessage, ShardSender, ShardSetup};
 use crate::spec::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
 use crate::stats::{ShardCounters, ShardSnapshot};
 
@@ -25,8 +26,10 @@ use crate::stats::{ShardCounters, ShardSnapshot};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A media socket could not be opened.
-    #[error("cannot listen on UDP {address}: {source}")]
+    #[error("cannot listen on {} {address}: {source}", protocol.as_str().to_uppercase())]
     Listen {
+        /// Of the socket.
+        protocol: Protocol,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -51,6 +54,10 @@ struct Inner {
     shards: Vec<ShardHandle>,
     pool: PoolHandle,
     certificates: RwLock<Certificates>,
+    /// What candidates depend on besides the addresses.
+    tcp: TcpCandidates,
+    /// TCP connections of other listeners that no shard has taken yet.
+    handed_over: Arc<AtomicUsize>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -115,12 +122,14 @@ impl MediaCore {
         let sockets = (0..inboxes.len()).map(|index| bind(&config, index)).collect::<Result<Vec<_>, _>>()?;
         let mut shards = Vec::new();
         let mut threads = Vec::new();
-        for (index, (inbox, (socket, port))) in inboxes.into_iter().zip(sockets).enumerate() {
+        let tcp = TcpCandidates { beside_udp: config.ice_tcp, elsewhere: config.ice_tcp_elsewhere };
+        for (index, (inbox, (socket, listener, port))) in inboxes.into_iter().zip(sockets).enumerate() {
             let (load, pulse) = (Arc::<Load>::default(), Arc::<Pulse>::default());
             let setup = ShardSetup {
                 index,
                 config: config.clone(),
                 socket,
+                listener,
                 links: senders.clone(),
                 wall,
                 pool: pool.handle(),
@@ -130,13 +139,13 @@ impl MediaCore {
                 counters: ShardCounters::default(),
             };
             threads.push(spawn(setup, inbox).map_err(StartError::Thread)?);
-            let candidates = RwLock::new(candidates(&config.public_addresses, index, port));
+            let candidates = RwLock::new(candidates(&config.public_addresses, index, port, tcp));
             shards.push(ShardHandle { sender: senders[index].clone(), port, candidates, load, pulse });
         }
         let certificates = RwLock::new(Certificates { present, former: None });
         let pool_handle = pool.handle();
         let threads = Mutex::new(Some(Threads { shards: threads, pool }));
-        let inner = Inner { shards, pool: pool_handle, certificates, threads };
+        let inner = Inner { shards, pool: pool_handle, certificates, tcp, handed_over: Arc::default(), threads };
         Ok((MediaCore { inner: Arc::new(inner) }, event_receiver))
     }
 
@@ -203,6 +212,15 @@ impl MediaCore {
         self.inner.shards.len()
     }
 
+    /// Takes a TCP connection that another listener accepted, since it began as media does: with a framed Binding request (RFC 4571,
+    /// RFC 6544), of which all is `received`. The shard gets it whose session the request names; without one it is closed, as it
+    /// is where too many are on their way.
+    pub fn adopt_tcp(&self, stream: TcpStream, received: Vec<u8>) {
+        if let Some(connection) = HandedOver::new(stream, received, &self.inner.handed_over) {
+            self.send(0, ShardMessage::HandedOver(Box::new(connection)));
+        }
+    }
+
     /// Host candidates of a shard, the preferred one first.
     pub fn local_candidates(&self, shard: ShardIndex) -> Arc<[LocalCandidate]> {
         let shard = self.inner.shards.get(shard);
@@ -215,7 +233,7 @@ impl MediaCore {
     /// From now on new sessions are told these addresses. Sessions that exist keep what they know.
     pub fn set_public_addresses(&self, addresses: &[PublicAddress]) {
         for (index, shard) in self.inner.shards.iter().enumerate() {
-            let candidates = candidates(addresses, index, shard.port);
+            let candidates = candidates(addresses, index, shard.port, self.inner.tcp);
             *shard.candidates.write().unwrap_or_else(PoisonError::into_inner) = candidates;
         }
     }
@@ -305,27 +323,72 @@ impl Drop for Inner {
     }
 }
 
-fn bind(config: &CoreConfig, index: ShardIndex) -> Result<(std::net::UdpSocket, u16), StartError> {
+/// Ports that are tried where the system chooses: that of UDP may be taken for TCP.
+const PORT_ATTEMPTS: usize = 32;
+
+type Sockets = (UdpSocket, Option<TcpListener>, u16);
+
+fn bind(config: &CoreConfig, index: ShardIndex) -> Result<Sockets, StartError> {
     let port = match config.media_port {
         0 => 0,
         first => u16::try_from(index).ok().and_then(|index| first.checked_add(index)).unwrap_or(0),
     };
-    let address = SocketAddr::new(config.media_ip, port);
-    let listen = |source| StartError::Listen { address, source };
-    let socket = MediaSocket::bind(config.media_ip, port).map_err(listen)?;
-    let port = socket.local_addr().map_err(listen)?.port();
-    Ok((socket, port))
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match bind_both(config, port) {
+            Err(StartError::Listen { protocol: Protocol::Tcp, source, .. })
+                if port == 0 && attempts < PORT_ATTEMPTS && source.kind() == std::io::ErrorKind::AddrInUse => {}
+            result => return result,
+        }
+    }
 }
 
-/// The candidates of one shard, whose socket has `port`. One whose mapped port would pass the last one is left out.
-fn candidates(addresses: &[PublicAddress], shard: ShardIndex, port: u16) -> Arc<[LocalCandidate]> {
+fn bind_both(config: &CoreConfig, port: u16) -> Result<Sockets, StartError> {
+    let address = SocketAddr::new(config.media_ip, port);
+    let listen = |source| StartError::Listen { protocol: Protocol::Udp, address, source };
+    let socket = MediaSocket::bind(config.media_ip, port).map_err(listen)?;
+    let address = socket.local_addr().map_err(listen)?;
+    let listen = |source| StartError::Listen { protocol: Protocol::Tcp, address, source };
+    let listener = config.ice_tcp.then(|| bind_tcp(address)).transpose().map_err(listen)?;
+    Ok((socket, listener, address.port()))
+}
+
+/// Where clients may connect by TCP.
+#[derive(Clone, Copy)]
+struct TcpCandidates {
+    beside_udp: bool,
+    /// The port of another listener.
+    elsewhere: Option<u16>,
+}
+
+/// The candidates of one shard, whose sockets have `port`. One whose mapped port would pass the last one is left out.
+fn candidates(addresses: &[PublicAddress], shard: ShardIndex, port: u16, tcp: TcpCandidates) -> Arc<[LocalCandidate]> {
     let mapped = |first: u16| u16::try_from(shard).ok().and_then(|shard| first.checked_add(shard));
-    let candidate = |(index, address): (usize, &PublicAddress)| {
-        let port = address.port.map_or(Some(port), mapped)?;
-        let priority = host_priority(index, address.ip.is_ipv6());
-        Some(LocalCandidate { address: SocketAddr::new(address.ip, port), priority, foundation: index as u32 + 1 })
-    };
-    addresses.iter().enumerate().filter_map(candidate).collect()
+    let own_port = |address: &PublicAddress| address.port.map_or(Some(port), mapped);
+    let ports: [(Protocol, &dyn Fn(&PublicAddress) -> Option<u16>); 3] = [
+        (Protocol::Udp, &own_port),
+        (Protocol::Tcp, &|address: &PublicAddress| own_port(address).filter(|_| tcp.beside_udp)),
+        (Protocol::Tcp, &|_: &PublicAddress| tcp.elsewhere),
+    ];
+    let mut candidates: Vec<LocalCandidate> = Vec::new();
+    for (nth, (protocol, port)) in ports.into_iter().enumerate() {
+        for (index, address) in addresses.iter().enumerate() {
+            let Some(port) = port(address) else { continue };
+            let is_ipv6 = address.ip.is_ipv6();
+            let (priority, foundation) = match protocol {
+                Protocol::Udp => (host_priority(index, is_ipv6), index),
+                // Each priority is there once; a foundation for each address and protocol.
+                Protocol::Tcp => {
+                    let rank = index + (nth - 1) * addresses.len();
+                    (tcp_host_priority(rank, is_ipv6), addresses.len() + index)
+                }
+            };
+            let (address, foundation) = (SocketAddr::new(address.ip, port), foundation as u32 + 1);
+            candidates.push(LocalCandidate { protocol, address, priority, foundation });
+        }
+    }
+    candidates.into()
 }
 
 fn spawn(setup: ShardSetup, inbox: ShardInbox) -> std::io::Result<JoinHandle<()>> {
@@ -351,12 +414,47 @@ mod tests {
             PublicAddress { ip: "192.0.2.1".parse().unwrap(), port: None },
         ];
         let of = |shard| {
-            candidates(&addresses, shard, 50_000 + shard as u16)
+            candidates(&addresses, shard, 50_000 + shard as u16, TcpCandidates { beside_udp: false, elsewhere: None })
                 .iter()
                 .map(|c| c.address.to_string())
                 .collect::<Vec<_>>()
         };
         assert_eq!(of(0), ["203.0.113.7:31000", "[2001:db8::1]:65535", "192.0.2.1:50000"]);
         assert_eq!(of(3), ["203.0.113.7:31003", "192.0.2.1:50003"]);
+    }
+
+    // ICE-20
+    #[test]
+    fn candidates_of_tcp_follow_those_of_udp_at_the_same_ports_and_at_that_of_another_listener() {
+        let addresses = [
+            PublicAddress { ip: "203.0.113.7".parse().unwrap(), port: Some(31_000) },
+            PublicAddress { ip: "2001:db8::1".parse().unwrap(), port: None },
+        ];
+        let tcp = TcpCandidates { beside_udp: true, elsewhere: Some(443) };
+        let all = candidates(&addresses, 2, 50_002, tcp);
+        let written: Vec<String> = all
+            .iter()
+            .map(|candidate| format!("{} {} {}", candidate.foundation, candidate.protocol.as_str(), candidate.address))
+            .collect();
+        assert_eq!(
+            written,
+            [
+                "1 udp 203.0.113.7:31002",
+                "2 udp [2001:db8::1]:50002",
+                "3 tcp 203.0.113.7:31002",
+                "4 tcp [2001:db8::1]:50002",
+                "3 tcp 203.0.113.7:443",
+                "4 tcp [2001:db8::1]:443",
+            ]
+        );
+        let mut priorities: Vec<u32> = all.iter().map(|candidate| candidate.priority).collect();
+        assert!(
+            all.iter()
+                .filter(|c| c.protocol == Protocol::Tcp)
+                .all(|tcp| tcp.priority < priorities[0].min(priorities[1]))
+        );
+        priorities.sort_unstable();
+        priorities.dedup();
+        assert_eq!(priorities.len(), all.len());
     }
 }

@@ -86,6 +86,7 @@ mod token_bucket;
 pub use config::{CoreConfig, PUBLISHER_SILENCE, PublicAddress};
 pub use event::CoreEvent;
 pub use handle::{MediaCore, StartError};
+pub use net::Protocol;
 #[cfg(feature = "fault-injection")]
 pub use pulse::Fault;
 pub use pulse::{BEAT, CoreThread, Pulse, Vital};

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use strum::{EnumString, IntoStaticStr};
 
 use crate::media::{MediaSection, Role};
+use crate::net::Protocol;
 
 /// Names a session in logs, metrics and the admin API. It is no secret: the session URL has its own random part.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -209,10 +210,12 @@ pub struct SessionSpec {
 /// A candidate of the server, for SDP answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalCandidate {
+    /// The transport protocol. That of TCP is passive: the client connects (RFC 6544 §4.5).
+    pub protocol: Protocol,
     /// Advertised transport address.
     pub address: SocketAddr,
     /// Priority, RFC 8445 §5.1.2: the greater, the better.
     pub priority: u32,
-    /// Foundation, RFC 8445 §5.1.1.3: equal for candidates of one base address.
+    /// Foundation, RFC 8445 §5.1.1.3: equal for candidates of one base address and protocol.
     pub foundation: u32,
 }

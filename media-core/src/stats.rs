@@ -1,6 +1,7 @@
 //! Plain counters of a shard and their snapshot. No atomics: a shard counts for itself and hands out copies.
 
 use std::net::SocketAddr;
+use std::ops::AddAssign;
 
 use serde::Serialize;
 use strum::{EnumCount, VariantArray};
@@ -28,6 +29,8 @@ pub enum DropReason {
     StunRate,
     /// STUN of a transaction that had come from another address before.
     StunReplay,
+    /// STUN from an address and port that the session has by another transport or connection.
+    StunOtherTransport,
     /// DTLS or SRTP from an address without a valid connectivity check.
     UnvalidatedAddress,
     /// More DTLS than a session may send.
@@ -63,6 +66,75 @@ impl DropReason {
     /// The metric label.
     pub fn as_str(self) -> &'static str {
         self.into()
+    }
+}
+
+/// Why a TCP connection of a media port ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, strum::IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+#[repr(u8)]
+pub enum ConnectionEnd {
+    /// The peer closed it, or its network is gone.
+    ByPeer,
+    /// No authentic connectivity check came in time.
+    NoCheck,
+    /// Nothing came for a while.
+    Idle,
+    /// A frame longer than any packet (RFC 4571 §2).
+    Framing,
+    /// Packets that were refused, before any authentic check.
+    Refused,
+    /// It had shown nothing yet, and others waited for its place.
+    Displaced,
+    /// Its session ended, or has newer addresses.
+    Session,
+}
+
+impl ConnectionEnd {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: &[ConnectionEnd] = ConnectionEnd::VARIANTS;
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// Counters of a shard's TCP connections since its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpCounters {
+    /// Open ones, now.
+    pub open: usize,
+    /// Bytes that wait for slow peers, now.
+    pub queued: usize,
+    /// Accepted on the shard's own port.
+    pub accepted: u64,
+    /// Refused as there were too many.
+    pub refused: u64,
+    /// Accepting one failed.
+    pub accept_errors: u64,
+    /// Ended, by [`ConnectionEnd`].
+    pub closed: [u64; ConnectionEnd::COUNT],
+    /// Packets dropped as their peer was too slow.
+    pub dropped: u64,
+    /// Calls of read that returned something.
+    pub reads: u64,
+    /// Calls of write that took something.
+    pub writes: u64,
+}
+
+impl AddAssign for TcpCounters {
+    /// What was counted before and what is counted since; what there is now is that of `other`.
+    fn add_assign(&mut self, other: TcpCounters) {
+        self.open = other.open;
+        self.queued = other.queued;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.accept_errors += other.accept_errors;
+        self.closed.iter_mut().zip(other.closed).for_each(|(closed, more)| *closed += more);
+        self.dropped += other.dropped;
+        self.reads += other.reads;
+        self.writes += other.writes;
     }
 }
 
@@ -124,6 +196,8 @@ pub struct ShardCounters {
     pub batches_handed_over: u64,
     /// Batches that another shard's full queue refused.
     pub batches_refused: u64,
+    /// Of its TCP connections.
+    pub tcp: TcpCounters,
 }
 
 impl ShardCounters {
@@ -186,6 +260,8 @@ pub struct SessionStats {
     pub round_trip_time: Option<f64>,
     /// The remote address of the selected pair (RFC 8445 §8.1.1).
     pub remote_address: Option<SocketAddr>,
+    /// The transport protocol of the selected pair, `udp` or `tcp`.
+    pub transport: Option<&'static str>,
     /// The negotiated SRTP protection profile (RFC 5764 §4.1.2), by its IANA name.
     pub srtp_profile: Option<&'static str>,
 }

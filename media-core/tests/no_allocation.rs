@@ -127,7 +127,12 @@ async fn forwarding_allocates_nothing_in_the_shard() {
     for shards in [1, 2] {
         let server = Server::start(shards);
         let stream = shards as u64;
-        let viewer = |index| (server.viewer(index % shards, stream, index < 3), None);
+        let viewer = |index| {
+            let viewer = server.answered_viewer(index % shards, stream, index < 3);
+            // One of those that NACK and one of those that have a shard of their own is there by TCP.
+            let viewer = if index % 3 == 2 { viewer.over_tcp() } else { viewer };
+            (server.connected(viewer), None)
+        };
         let mut viewers: Vec<(Peer, Option<ArrivalLog>)> = (0..6).map(viewer).collect();
         let mut publisher = server.publisher(stream);
         let mut sequence = 199;

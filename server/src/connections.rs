@@ -7,9 +7,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use media_core::MediaCore;
 use signaling::ClientAddress;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -120,6 +121,8 @@ pub struct Connections {
     ended: Notify,
     /// The admin listener has a client and no file for it.
     admin_waits: AtomicBool,
+    /// Where connections of the public listener go that carry media.
+    media: OnceLock<MediaCore>,
 }
 
 /// A place in the order of quiet connections.
@@ -181,11 +184,17 @@ impl Connections {
     /// None yet; addresses of proxies have no bound of their own.
     pub fn behind_proxies(limits: ConnectionLimits, metrics: Arc<Metrics>, is_proxy: IsProxy) -> Arc<Connections> {
         let (open, ended, admin_waits) = (Mutex::default(), Notify::new(), AtomicBool::new(false));
-        Arc::new(Connections { limits, is_proxy, metrics, open, ended, admin_waits })
+        Arc::new(Connections { limits, is_proxy, metrics, open, ended, admin_waits, media: OnceLock::new() })
     }
 
     pub(crate) fn times(&self) -> Times {
         self.limits.times
+    }
+
+    /// From now on connections of the public listener may carry media (RFC 6544).
+    pub fn take_media(&self, core: MediaCore) {
+        // Once is enough.
+        let _ = self.media.set(core);
     }
 
     /// Takes a connection in; `None` if its listener or its address has all that it may, and none of them gives place.
@@ -354,6 +363,11 @@ impl Connection {
     /// Its deadlines.
     pub(crate) fn times(&self) -> Times {
         self.connections.times()
+    }
+
+    /// Where it goes if it carries media, unless none may.
+    pub(crate) fn media(&self) -> Option<&MediaCore> {
+        self.connections.media.get().filter(|_| self.listener == Listener::Public)
     }
 
     /// Whose it is.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 const TLS_HANDSHAKE: u8 = 22;
 
 /// A frame's length (RFC 4571 §2), and of the STUN message its type, its length and the magic cookie (RFC 8489 §5).
-const STUN_HEAD: usize = 10;
+pub(crate) const STUN_HEAD: usize = 10;
 
 /// Bytes of a STUN message's header (RFC 8489 §5).
 const STUN_HEADER: u16 = 20;

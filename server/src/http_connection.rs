@@ -22,6 +22,7 @@ use tower::Service;
 
 use crate::connections::{Connection, Listener, RequestInProgress, Times};
 use crate::first_bytes::{self, First};
+use crate::media_connections;
 use crate::metrics::Closed;
 use crate::socket::{Bytes, Stream};
 
@@ -147,10 +148,17 @@ async fn open(stream: Stream, connection: &Connection) -> Option<Box<dyn Bytes>>
             tracing::debug!(?stream, "TLS is not served here");
             connection.closed(Closed::Protocol);
         }
-        Ok(First::Stun(stream, head)) => {
-            tracing::debug!(?stream, ?head, "ICE over TCP is not served here");
-            connection.closed(Closed::Protocol);
-        }
+        Ok(First::Stun(stream, head)) => match connection.media() {
+            Some(core) => {
+                if let Err(error) = media_connections::hand_over(core, stream, head).await {
+                    tracing::debug!(%error, "a connection ended before its first check was whole");
+                }
+            }
+            None => {
+                tracing::debug!("ICE over TCP is not served here");
+                connection.closed(Closed::Protocol);
+            }
+        },
         Err(error) if error.kind() == io::ErrorKind::InvalidData => connection.closed(Closed::Protocol),
         // The client went away.
         Err(error) => tracing::debug!(%error, "a connection ended before it was used"),

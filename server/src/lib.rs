@@ -15,6 +15,7 @@ mod follow;
 pub mod hash_token;
 mod http_connection;
 pub mod listener;
+mod media_connections;
 pub mod metrics;
 pub mod pages;
 mod paging;

@@ -6,11 +6,13 @@
 mod access;
 mod population;
 mod process;
+mod tcp;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use media_core::Protocol;
 use media_core::ledger::{Reason, Stage, StageState, WarningCode};
 use media_core::media::Role;
 use media_core::stats::SessionStats;
@@ -28,6 +30,7 @@ use self::access::AccessMetrics;
 pub use self::population::Population;
 use self::population::PopulationGauges;
 use self::process::{LogMetrics, ProcessMetrics};
+use self::tcp::TcpMetrics;
 use crate::connections::Listener;
 
 /// Both roles, as labels.
@@ -144,6 +147,8 @@ struct ShardMetrics {
     drops: IntCounterVec,
     counters: Vec<IntCounterVec>,
     srtp_profiles: IntGaugeVec,
+    transports: IntGaugeVec,
+    tcp: TcpMetrics,
     round_trip: GaugeVec,
     reported_loss: GaugeVec,
 }
@@ -297,6 +302,11 @@ impl ShardMetrics {
                 ),
                 &["shard", "reason"],
             ))?,
+            tcp: TcpMetrics::declare(d)?,
+            transports: d.add(IntGaugeVec::new(
+                Opts::new("sluice_sessions_by_transport", "Live sessions by the transport protocol of their media."),
+                &["transport"],
+            ))?,
             srtp_profiles: d.add(IntGaugeVec::new(
                 Opts::new("sluice_sessions_by_srtp_profile", "Live sessions by negotiated SRTP protection profile."),
                 &["profile"],
@@ -322,6 +332,7 @@ impl ShardMetrics {
             for ((_, _, read), counter) in SHARD_COUNTERS.iter().zip(&self.counters) {
                 raise(&counter.with_label_values(&[shard]), read(&snapshot.counters));
             }
+            self.tcp.set(snapshot);
             for &reason in DropReason::ALL {
                 let dropped = snapshot.counters.dropped[reason as usize];
                 raise(&self.drops.with_label_values(&[shard, reason.as_str()]), dropped);
@@ -331,13 +342,18 @@ impl ShardMetrics {
     }
 
     fn set_sessions<'a>(&self, sessions: impl Iterator<Item = &'a SessionStats>) {
+        let mut transports = [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol.as_str(), 0_u64));
         let (mut profiles, mut round_trips, mut losses) = (HashMap::new(), Vec::new(), Vec::new());
         for stats in sessions {
+            transports.iter_mut().filter(|(name, _)| stats.transport == Some(name)).for_each(|(_, count)| *count += 1);
             if let Some(profile) = stats.srtp_profile {
                 *profiles.entry(profile).or_insert(0u64) += 1;
             }
             round_trips.extend(stats.round_trip_time);
             losses.extend(stats.reported_loss);
+        }
+        for (transport, count) in transports {
+            self.transports.with_label_values(&[transport]).set(signed(count));
         }
         self.srtp_profiles.reset();
         for (profile, count) in profiles {

@@ -1,10 +1,11 @@
 //! The server from start to end: sockets, core, signalling, listeners, drain.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use media_core::{MediaCore, StartError};
+use media_core::{MediaCore, Protocol, StartError};
 use signaling::{Counts, Signaling};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,6 +32,9 @@ const CLOSE_TIME: Duration = Duration::from_secs(3);
 /// How often the sessions that are left are counted while they may end by themselves.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
+/// TCP connections of media may take one part of so many of the files that the process can open.
+const MEDIA_PART: usize = 4;
+
 /// HTTP requests in progress get this long to end.
 const HTTP_STOP_TIME: Duration = Duration::from_secs(1);
 
@@ -50,7 +54,7 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// The media core.
-    #[error("{0}\n  the media sockets follow --media-ip, --media-port and --shards")]
+    #[error("{0}\n  the media sockets follow --media-ip, --media-port, --shards and --ice-tcp")]
     MediaSocket(StartError),
     /// The media core, otherwise.
     #[error(transparent)]
@@ -132,7 +136,13 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     let (operator, operator_address) = listen_admin(&settings.admin_listen).await?;
 
     let addresses = watch::Sender::new((resolved.addresses, resolved.core.public_addresses.clone()));
-    let (core, events) = MediaCore::start(resolved.core).map_err(|error| match error {
+    let mut of_core = resolved.core;
+    let public_address = public.local_addr().unwrap_or(settings.http_listen);
+    of_core.ice_tcp_elsewhere = settings.ice_tcp_on_http.then(|| public_port(settings, public_address));
+    // The rest is for HTTP, and for what is opened now and then.
+    of_core.tcp_connections = of_core.tcp_connections.min(descriptors::free() / MEDIA_PART).max(1);
+    let media_files = of_core.tcp_connections;
+    let (core, events) = MediaCore::start(of_core).map_err(|error| match error {
         StartError::Listen { .. } => RunError::MediaSocket(error),
         other => RunError::Core(other),
     })?;
@@ -158,12 +168,14 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     let health = Health::default();
     let admin = Arc::new(admin.with(health.clone(), Arc::clone(&reloader)));
     let (stop_http, stopped) = watch::channel(false);
-    let public_address = public.local_addr().unwrap_or(settings.http_listen);
     // All sockets of media and signals are open now: what is left is for connections.
-    let limits = resolved.connections.within_files(descriptors::free());
+    let limits = resolved.connections.within_files(descriptors::free().saturating_sub(media_files));
     let of_proxies = Arc::clone(&signaling);
     let is_proxy = move |ip| of_proxies.config().is_trusted_proxy(ip);
     let connections = Connections::behind_proxies(limits, Arc::clone(&metrics), Box::new(is_proxy));
+    if settings.ice_tcp_on_http {
+        connections.take_media(core.clone());
+    }
     let held = || (Arc::clone(&connections), Arc::clone(&metrics));
     let pages = pages::router(Arc::clone(&signaling), Arc::clone(&metrics));
     let operators = admin::router(Arc::clone(&admin));
@@ -303,8 +315,15 @@ async fn stop_listeners(stop: watch::Sender<bool>, servers: [JoinHandle<()>; 2])
 /// The one line that tells what runs where.
 fn announce(settings: &Settings, public: SocketAddr, operator: &str, core: &MediaCore) {
     let shards = core.shards();
-    let candidates = (0..shards).flat_map(|shard| core.local_candidates(shard).to_vec());
-    let candidates: Vec<String> = candidates.map(|candidate| candidate.address.to_string()).collect();
+    let candidates: Vec<_> = (0..shards).flat_map(|shard| core.local_candidates(shard).to_vec()).collect();
+    let of = |protocol| {
+        let those = candidates.iter().filter(|candidate| candidate.protocol == protocol);
+        let mut addresses: Vec<String> = those.map(|candidate| candidate.address.to_string()).collect();
+        // All shards have the one of another listener.
+        let mut seen = HashSet::new();
+        addresses.retain(|address| seen.insert(address.clone()));
+        addresses.join(" ")
+    };
     let base = settings.public_url.0.clone().unwrap_or_else(|| format!("http://{}", reachable(public)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -314,9 +333,17 @@ fn announce(settings: &Settings, public: SocketAddr, operator: &str, core: &Medi
         admin = operator,
         shards,
         ice = %settings.ice,
-        candidates = %candidates.join(" "),
+        candidates = %of(Protocol::Udp),
+        tcp_candidates = %of(Protocol::Tcp),
         "sluice is ready"
     );
+}
+
+/// The port at which clients reach the public listener.
+fn public_port(settings: &Settings, listener: SocketAddr) -> u16 {
+    let url = settings.public_url.0.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
+    let of_scheme = |url: &http::Uri| if url.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
+    url.map_or(listener.port(), |url| url.port_u16().unwrap_or_else(|| of_scheme(&url)))
 }
 
 /// A wildcard address is none to open: loopback leads there.

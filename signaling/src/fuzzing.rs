@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use media_core::fuzzing::{Target, target};
 use media_core::media::{Codec, Format, TrackId};
 use media_core::negotiation::MAX_REMOTE_CANDIDATES;
-use media_core::{Fingerprint, FingerprintHash, IceCredentials, IceMode, LocalCandidate};
+use media_core::{Fingerprint, FingerprintHash, IceCredentials, IceMode, LocalCandidate, Protocol};
 
 use crate::auth::{self, AccessToken, KeySet, hashed_line};
 use crate::client_address::ClientAddress;
@@ -111,6 +111,7 @@ fn check_answer(offer: &Offer, agreement: &Agreement) {
     assert_eq!(agreement.sections.len(), offer.sections.len());
     assert!(agreement.live().count() >= 1 && agreement.remote_candidates.len() <= MAX_REMOTE_CANDIDATES);
     let candidate = |address: &str| LocalCandidate {
+        protocol: Protocol::Udp,
         address: address.parse().expect("a fixed address"),
         priority: 2_130_706_431,
         foundation: 1,

@@ -21,7 +21,7 @@ use media_core::internals::ice::{
 };
 use media_core::internals::srtp::{MAX_TRAILER, SrtpReceiver, SrtpSender};
 use media_core::ledger::Reason;
-use media_core::{DtlsParameters, DtlsRole, LocalCandidate};
+use media_core::{DtlsParameters, DtlsRole, LocalCandidate, Protocol};
 use tokio::net::UdpSocket;
 
 pub(super) struct Session {
@@ -140,7 +140,8 @@ async fn end(State(reflector): State<Shared>, Path(id): Path<usize>) -> StatusCo
 fn answer(reflector: &Reflector, offer: &str, publishes: bool) -> impl IntoResponse + use<> {
     let read = Answer::parse(&offer.replace("a=setup:actpass", "a=setup:active")).unwrap();
     let local = random_credentials();
-    let candidate = LocalCandidate { address: reflector.candidate, priority: host_priority(0, false), foundation: 1 };
+    let (address, priority) = (reflector.candidate, host_priority(0, false));
+    let candidate = LocalCandidate { protocol: Protocol::Udp, address, priority, foundation: 1 };
     let mut text = String::new();
     for line in offer.lines() {
         let line = match line {

@@ -205,6 +205,12 @@ impl EgressTrack {
         self.reader.overdue(now, encoding, self.rewriter.last_timestamp(), path_keeps_up)
     }
 
+    /// True if the next packet belongs to the frame whose packets were sent last.
+    pub(super) fn is_in_frame(&self, encoding: &Encoding) -> bool {
+        let next = encoding.info(self.reader.position());
+        next.is_some_and(|next| self.rewriter.last_timestamp() == Some(next.timestamp))
+    }
+
     /// What it has not read yet and was given up to save memory, if there is some.
     #[inline]
     pub(super) fn given_up(&self, encoding: &Encoding) -> Option<Overdue> {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::media::{MediaKind, TrackId};
-use crate::net::{Outbound, TransportTuple};
+use crate::net::{Outbound, Protocol, TransportTuple};
 use crate::srtp::SrtpSender;
 use crate::stream::{CachedPacket, Encoding, Tracks};
 
@@ -118,7 +118,8 @@ impl PacketWriter<'_> {
             self.forward(track, &packet);
         }
         let overdue = if overloaded || track.reader.is_lagging() {
-            let path_keeps_up = !overloaded && self.context.congestion.carries_stream();
+            let path_keeps_up =
+                !overloaded && self.context.congestion.carries_stream() && self.out.has_room(self.tuple, false);
             track.overdue(now, encoding, path_keeps_up)
         } else {
             None
@@ -142,8 +143,10 @@ impl PacketWriter<'_> {
     fn forward_until(&mut self, track: &mut EgressTrack, encoding: &Encoding, end: u64, is_paced: bool) {
         let now = self.context.now;
         loop {
-            let congestion = &*self.context.congestion;
-            let may_pass = || !is_paced || congestion.may_send(now);
+            let (congestion, out, tuple) = (&*self.context.congestion, &*self.out, self.tuple);
+            // A connection that is full takes the rest of a frame that was begun, so that none is cut.
+            let is_begun = is_paced && tuple.protocol == Protocol::Tcp && track.is_in_frame(encoding);
+            let may_pass = || !is_paced || may_send(now, congestion, out, (tuple, is_begun));
             let Some(packet) = track.reader.next(now, encoding, end, may_pass) else { return };
             self.forward(track, &packet);
         }
@@ -257,7 +260,7 @@ impl Viewer {
     /// Writes everything that is due for this viewer, rewritten and protected, into `out`.
     #[inline]
     pub fn serve(&mut self, pass: &FanOutPass<'_>, tuple: TransportTuple, out: &mut Outbound) -> Served {
-        let is_paced = self.congestion.is_paced(pass.now);
+        let is_paced = tuple.protocol == Protocol::Tcp || self.congestion.is_paced(pass.now);
         let context = SendContext { now: pass.now, srtp: &mut self.srtp, congestion: &mut self.congestion };
         let mut writer = PacketWriter { tuple, context, out, sent: &mut self.sent, served: Served::default() };
         for track in &mut self.tracks {
@@ -306,6 +309,15 @@ impl Viewer {
     /// True if something can be sent to the viewer besides media, to probe its path.
     pub fn can_pad(&self) -> bool {
         self.tracks.iter().any(is_padded)
+    }
+}
+
+/// Whether video may leave for a viewer that is paced: as its path is estimated, and over TCP as far as its connection takes more.
+#[inline]
+fn may_send(now: Instant, congestion: &Congestion, out: &Outbound, (tuple, is_begun): (TransportTuple, bool)) -> bool {
+    match tuple.protocol {
+        Protocol::Udp => congestion.may_send(now),
+        Protocol::Tcp => out.has_room(tuple, is_begun) && (!congestion.is_paced(now) || congestion.may_send(now)),
     }
 }
 

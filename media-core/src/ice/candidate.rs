@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::net::Protocol;
 use crate::spec::{CandidateKind, LocalCandidate, RemoteCandidate};
 
 /// Candidates of one client that are taken in its whole life, from the offer and trickled: the first usable ones. RFC 8445
@@ -22,10 +23,37 @@ pub fn host_priority(index: usize, is_ipv6: bool) -> u32 {
     (HOST << 24) | (local_preference << 8) | 255
 }
 
-/// The value of `a=candidate` for an answer, from the word `candidate:` on.
+/// Priority of the passive TCP host candidate at `index` in the order of preference (RFC 6544 §4.2): below those of UDP, which lose
+/// packets where TCP waits for them.
+pub fn tcp_host_priority(index: usize, is_ipv6: bool) -> u32 {
+    // That of libwebrtc, above its relayed candidates.
+    const HOST_TCP: u32 = 90;
+    /// Of host candidates: 6 for active ones, 4 for passive ones, 2 for simultaneous open.
+    const PASSIVE: u32 = 4;
+    const MAX_OTHER: u32 = (1 << 13) - 1;
+    let rank = u32::try_from(index).unwrap_or(u32::MAX).saturating_mul(2).saturating_add(u32::from(!is_ipv6));
+    let local_preference = (PASSIVE << 13) + MAX_OTHER.saturating_sub(rank);
+    (HOST_TCP << 24) | (local_preference << 8) | 255
+}
+
+/// The value of `a=candidate` for an answer, from the word `candidate:` on (RFC 8839 §5.1, RFC 6544 §4.5).
 pub fn candidate_line(candidate: &LocalCandidate) -> String {
-    let LocalCandidate { address, priority, foundation } = candidate;
-    format!("candidate:{foundation} 1 udp {priority} {} {} typ host", address.ip(), address.port())
+    let LocalCandidate { protocol, address, priority, foundation } = candidate;
+    let suffix = match protocol {
+        Protocol::Udp => "",
+        Protocol::Tcp => " tcptype passive",
+    };
+    let protocol = protocol.as_str();
+    format!("candidate:{foundation} 1 {protocol} {priority} {} {} typ host{suffix}", address.ip(), address.port())
+}
+
+/// Where a candidate line has one connect by TCP; `None` for any other line.
+pub fn parse_passive_candidate(line: &str) -> Option<SocketAddr> {
+    let words: Vec<&str> = words(line)?.collect();
+    let [_, "1", transport, _, ip, port, "typ", _, extensions @ ..] = &words[..] else { return None };
+    let is_passive = extensions.chunks_exact(2).any(|pair| pair == ["tcptype", "passive"]);
+    let (ip, port): (IpAddr, u16) = (ip.parse().ok()?, port.parse().ok()?);
+    (is_passive && transport.eq_ignore_ascii_case("tcp")).then(|| SocketAddr::new(ip, port))
 }
 
 /// Reads a client's candidate line, with or without `a=` and `candidate:` in front.
@@ -132,13 +160,34 @@ mod tests {
     fn a_candidate_line_is_written_and_read_back() {
         for address in ["192.0.2.1:50000", "[2001:db8::1]:50001"] {
             let address: SocketAddr = address.parse().unwrap();
-            let local = LocalCandidate { address, priority: host_priority(0, address.is_ipv6()), foundation: 7 };
+            let priority = host_priority(0, address.is_ipv6());
+            let local = LocalCandidate { protocol: Protocol::Udp, address, priority, foundation: 7 };
             let line = candidate_line(&local);
+            assert_eq!(parse_passive_candidate(&line), None);
             assert!(line.starts_with("candidate:7 1 udp 21"), "{line}");
             assert!(line.ends_with("typ host"));
             let remote = parse_candidate(&line).unwrap();
             assert_eq!((remote.address, remote.priority), (local.address, local.priority));
         }
+    }
+
+    // ICE-20
+    #[test]
+    fn a_passive_candidate_ranks_below_those_of_udp_and_is_written_as_rfc_6544_has_it() {
+        // 2^24 * type + 2^8 * (2^13 * direction + other) + 256 - component, RFC 6544 §4.2.
+        assert_eq!(tcp_host_priority(0, true), (90 << 24) + ((4 * 8192 + 8191) << 8) + 255);
+        assert_eq!(tcp_host_priority(0, false), tcp_host_priority(0, true) - 256);
+        assert!(tcp_host_priority(0, true) < host_priority(usize::MAX, false));
+        assert_eq!(tcp_host_priority(usize::MAX, false), (90 << 24) + ((4 * 8192) << 8) + 255);
+        for address in ["192.0.2.1:50000", "[2001:db8::1]:443"] {
+            let address: SocketAddr = address.parse().unwrap();
+            let local = LocalCandidate { protocol: Protocol::Tcp, address, priority: 1_518_337_791, foundation: 3 };
+            let line = candidate_line(&local);
+            let (ip, port) = (address.ip(), address.port());
+            assert_eq!(line, format!("candidate:3 1 tcp 1518337791 {ip} {port} typ host tcptype passive"));
+            assert_eq!((parse_passive_candidate(&line), parse_candidate(&line)), (Some(address), None));
+        }
+        assert_eq!(parse_passive_candidate("candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active"), None);
     }
 
     // ICE-05

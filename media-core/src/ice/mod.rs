@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 pub use agent::{AgentOptions, AgentRole, AgentStart, FullAgent};
 pub use candidate::{
     MAX_REMOTE_CANDIDATES, candidate_line, candidate_ufrag, host_priority, is_check_target, parse_candidate,
+    parse_passive_candidate, tcp_host_priority,
 };
 pub use check::{is_request, is_response, peek_ufrag, peek_ufrags, transaction_id};
 #[cfg(any(test, feature = "fuzzing"))]
@@ -83,7 +84,7 @@ pub enum IceOutput {
     Validated(SocketAddr),
     /// The peer has shown that it receives at this address: what is sent there is not bounded any more.
     Proven(SocketAddr),
-    /// Newer addresses displaced this one: nothing from it is accepted any more.
+    /// Newer addresses displaced this one, or its connection is gone: nothing from it is accepted any more.
     Forgotten(SocketAddr),
     /// The remote address of the selected pair, to which media is sent from now on (RFC 8445 §12.1).
     Selected(SocketAddr),
@@ -198,6 +199,11 @@ impl Ice {
     /// Lets time pass: a nomination that was delayed takes effect, own checks are repeated. Every 100 ms is often enough.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<IceOutput>) {
         self.checks_mut().tick(now, out);
+    }
+
+    /// The TCP connection to this address is gone.
+    pub fn forget(&mut self, now: Instant, address: SocketAddr, out: &mut Vec<IceOutput>) {
+        self.checks_mut().valid.forget(now, address, out);
     }
 
     /// When the last authenticated check came, from wherever.

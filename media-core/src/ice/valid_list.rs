@@ -206,6 +206,22 @@ impl ValidList {
         }
     }
 
+    /// Nothing can be sent to this address any more: its connection is gone. Another proven address at which the peer was seen of
+    /// late takes its place.
+    pub(super) fn forget(&mut self, now: Instant, remote: SocketAddr, out: &mut Vec<IceOutput>) {
+        let Some(index) = self.pairs.iter().position(|pair| pair.remote == remote) else { return };
+        self.pairs.swap_remove(index);
+        self.pending.take_if(|pending| *pending == remote);
+        out.push(IceOutput::Forgotten(remote));
+        if self.selection.take_if(|selection| selection.remote == remote).is_some() {
+            let is_used = |pair: &&Pair| pair.is_proven && now.saturating_duration_since(pair.last_seen) < UNUSED;
+            let next = self.pairs.iter().filter(is_used).max_by_key(|pair| (pair.nominated, pair.last_seen));
+            if let Some((remote, nominated)) = next.map(|pair| (pair.remote, pair.nominated)) {
+                self.select(now, remote, nominated, out);
+            }
+        }
+    }
+
     /// When the last authenticated check came, from wherever.
     pub(super) fn last_check(&self) -> Option<Instant> {
         self.last_check

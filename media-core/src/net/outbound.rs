@@ -1,16 +1,17 @@
-//! Where datagrams leave a shard: one batch, and the socket that takes it.
+//! Where packets leave a shard: one batch, and the socket that takes it; or a TCP connection.
 //!
-//! Everything that is sent passes here, whatever its transport: the protocol of the tuple says which way a datagram takes.
+//! Everything that is sent passes here, whatever its transport: the protocol of the tuple says which way a packet takes.
 
 use std::ops::AddAssign;
 use std::rc::Rc;
 
-use super::{MediaSocket, SendBatch, SendReport, TransportTuple};
+use super::{MediaSocket, Protocol, SendBatch, SendReport, TcpConnections, TransportTuple};
 
 /// The send batch and its socket. What does not fit into the batch makes it leave at once.
 pub struct Outbound {
     batch: SendBatch,
     udp: Option<Rc<MediaSocket>>,
+    tcp: Option<Box<TcpConnections>>,
     /// What would have been sent, if that is kept.
     #[cfg(feature = "fuzzing")]
     kept: Option<Vec<(TransportTuple, Vec<u8>)>>,
@@ -19,10 +20,27 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// Sends through this socket.
-    pub fn new(udp: Rc<MediaSocket>) -> Outbound {
+    /// Sends through this socket and these connections.
+    pub fn new(udp: Rc<MediaSocket>, tcp: TcpConnections) -> Outbound {
         let batch = SendBatch::new(udp.is_ipv6());
-        Outbound { udp: Some(udp), batch, ..Outbound::disconnected() }
+        Outbound { udp: Some(udp), tcp: Some(Box::new(tcp)), batch, ..Outbound::disconnected() }
+    }
+
+    /// The TCP connections; there are none without sockets.
+    pub(crate) fn tcp(&mut self) -> Option<&mut TcpConnections> {
+        self.tcp.as_deref_mut()
+    }
+
+    /// The TCP connections, to look at.
+    pub(crate) fn tcp_ref(&self) -> Option<&TcpConnections> {
+        self.tcp.as_deref()
+    }
+
+    /// True if video may leave for a peer. Over UDP it always may; a TCP connection whose peer is slow takes no more than the rest of a
+    /// frame that was begun.
+    #[inline]
+    pub fn has_room(&self, tuple: TransportTuple, is_begun: bool) -> bool {
+        tuple.protocol == Protocol::Udp || self.tcp.as_ref().is_some_and(|tcp| tcp.has_room(tuple, is_begun))
     }
 
     /// Sends nothing: a batch that is full is emptied, and [`Outbound::batch`] shows what was written. For measurements and
@@ -31,6 +49,7 @@ impl Outbound {
         Outbound {
             batch: SendBatch::new(false),
             udp: None,
+            tcp: None,
             #[cfg(feature = "fuzzing")]
             kept: None,
             total: SendReport::default(),
@@ -60,10 +79,21 @@ impl Outbound {
         self.batch.spare()
     }
 
-    /// Takes the first `length` bytes of what [`Outbound::reserve`] gave as one datagram.
+    /// Takes the first `length` bytes of what [`Outbound::reserve`] gave as one packet.
     #[inline]
     pub fn commit(&mut self, tuple: TransportTuple, length: usize) {
-        self.batch.commit(tuple, length);
+        match tuple.protocol {
+            Protocol::Udp => self.batch.commit(tuple, length),
+            Protocol::Tcp => self.commit_framed(tuple, length),
+        }
+    }
+
+    #[cold]
+    fn commit_framed(&mut self, tuple: TransportTuple, length: usize) {
+        let room = self.batch.spare();
+        let packet = &room[..length.min(room.len())];
+        let is_taken = self.tcp.as_mut().is_some_and(|tcp| tcp.push(tuple, packet));
+        self.total += SendReport::of_packet(packet.len(), is_taken);
     }
 
     /// Copies one datagram in; one that no batch has room for is dropped and counted.
@@ -79,6 +109,9 @@ impl Outbound {
 
     /// Sends everything that waits.
     pub fn flush(&mut self) {
+        if let Some(tcp) = self.tcp.as_mut().filter(|tcp| tcp.is_dirty()) {
+            tcp.flush();
+        }
         if self.batch.is_empty() {
             return;
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,6 +13,9 @@ use super::{ReceiveBatch, SendBatch, SendReport};
 
 /// Kernel buffers: a keyframe burst of a few hundred viewers must fit.
 const KERNEL_BUFFER: usize = 8 << 20;
+
+/// Connections that wait in the system's queue.
+const TCP_BACKLOG: libc::c_int = 1024;
 
 /// A bound, non-blocking UDP socket.
 pub struct MediaSocket {
@@ -70,6 +73,23 @@ impl MediaSocket {
     pub fn send(&self, batch: &mut SendBatch) -> SendReport {
         batch.flush(self.socket.as_raw_fd())
     }
+}
+
+/// Listens for TCP connections beside a UDP socket of this module: at its address and port.
+///
+/// # Errors
+/// What the system said; `AddrInUse` where another process has the port.
+pub fn bind_tcp(beside: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(beside), Type::STREAM, Some(Protocol::TCP))?;
+    if beside.is_ipv6() {
+        socket.set_only_v6(!beside.ip().is_unspecified())?;
+    }
+    // Connections of a server before, in TIME_WAIT, do not keep the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&beside.into())?;
+    socket.listen(TCP_BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn no_ipv6(error: &io::Error) -> bool {

@@ -48,6 +48,19 @@ impl Connectivity {
         self.validated.iter().copied().find(|tuple| tuple.remote == remote)
     }
 
+    /// True if the session has the tuple's remote address by another transport or connection. An address stands for one of them, so
+    /// that what is proven of one says nothing of another.
+    pub(crate) fn has_otherwise(&self, tuple: TransportTuple) -> bool {
+        self.tuple_to(tuple.remote)
+            .is_some_and(|known| (known.protocol, known.connection) != (tuple.protocol, tuple.connection))
+    }
+
+    /// An address is no longer valid; the tuple that it had.
+    pub(crate) fn forget(&mut self, remote: SocketAddr) -> Option<TransportTuple> {
+        let index = self.validated.iter().position(|tuple| tuple.remote == remote)?;
+        Some(self.validated.remove(index))
+    }
+
     /// A DTLS datagram of `length` bytes came from a validated address: it pays for the answer, as far as its source is unproven.
     pub(crate) fn dtls_source(&mut self, remote: SocketAddr, length: usize) -> Source {
         self.ice.receive(remote, length);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::egress::PACKET_ROOM;
 use crate::ice::{self, AgentTransmit, IceOutput};
-use crate::net::TransportTuple;
+use crate::net::{Protocol, TransportTuple};
 use crate::session::Secure;
 use crate::spec::DtlsRole;
 use crate::stats::DropReason;
@@ -21,6 +21,9 @@ impl Shard {
             }
         })?;
         let session = self.sessions.slab.get_mut(key).ok_or(DropReason::UnknownUfrag)?;
+        if session.connectivity.has_otherwise(tuple) {
+            return Err(DropReason::StunOtherTransport);
+        }
         let mut outputs = std::mem::take(&mut self.ice_outputs);
         let ice = &mut session.connectivity.ice;
         ice.handle(now, tuple.remote, data, &mut outputs);
@@ -63,14 +66,16 @@ impl Shard {
     /// if it is authentic the peer is asked there, long before its own next check.
     #[cold]
     pub(super) fn on_stray(&mut self, now: Instant, tuple: TransportTuple, data: &[u8], secure: Secure) -> DropReason {
-        if let Some(key) = self.sessions.of_stray(now, tuple, data, secure) {
+        let stray =
+            (tuple.protocol == Protocol::Udp).then(|| self.sessions.of_stray(now, tuple, data, secure)).flatten();
+        if let Some(key) = stray {
             self.on_media_elsewhere(now, key, tuple, data.len());
         }
         DropReason::UnvalidatedAddress
     }
 
     /// Does what ICE said. `tuple` is that of the datagram which led to it, if one did.
-    fn apply_ice(
+    pub(super) fn apply_ice(
         &mut self,
         now: Instant,
         key: usize,
@@ -78,7 +83,6 @@ impl Shard {
         outputs: &mut Vec<IceOutput>,
     ) -> Result<(), DropReason> {
         let mut result = Ok(());
-        let local = tuple.and_then(|tuple| tuple.local);
         for output in outputs.drain(..) {
             let session = &mut self.sessions.slab[key];
             match output {
@@ -93,17 +97,21 @@ impl Shard {
                     self.outbound.push(tuple.unwrap_or(TransportTuple::udp(to, None)), &datagram);
                 }
                 IceOutput::Validated(remote) => {
-                    session.connectivity.validated.push(TransportTuple::udp(remote, local));
+                    let tuple = tuple.filter(|tuple| tuple.remote == remote);
+                    session.connectivity.validated.push(tuple.unwrap_or(TransportTuple::udp(remote, None)));
                 }
                 IceOutput::Proven(remote) => self.sessions.claim(now, key, remote),
                 IceOutput::Forgotten(remote) => {
-                    session.connectivity.validated.retain(|tuple| tuple.remote != remote);
-                    self.sessions.forget_peer(key, TransportTuple::udp(remote, None));
+                    if let Some(tuple) = session.connectivity.forget(remote) {
+                        self.sessions.forget_peer(key, tuple);
+                        self.close_connection(tuple);
+                    }
                 }
                 IceOutput::Selected(remote) => {
                     let is_first = session.selected.is_none();
                     session.selected = session.connectivity.tuple_to(remote);
                     session.stats.remote_address = Some(remote);
+                    session.stats.transport = session.selected.map(|tuple| tuple.protocol.as_str());
                     if is_first {
                         self.start_handshake(key);
                     }
@@ -125,7 +133,13 @@ impl Shard {
     /// A check of the peer was valid: with the first one the handshake may begin.
     fn on_valid_check(&mut self, now: Instant, key: usize, tuple: TransportTuple) {
         let session = &mut self.sessions.slab[key];
-        if session.lifecycle.on_valid_check(now, || format!("valid check from {}", tuple.remote)) {
+        if tuple.protocol == Protocol::Tcp
+            && let Some(tcp) = self.outbound.tcp()
+        {
+            tcp.on_check(tuple, session.id);
+        }
+        let detail = || format!("valid check from {} over {}", tuple.remote, tuple.protocol.as_str().to_uppercase());
+        if session.lifecycle.on_valid_check(now, detail) {
             let (pool, outputs) = (&self.handshakes.pool, self.handshakes.outputs.clone());
             pool.open(session.id, session.negotiated.certificate.clone(), session.negotiated.dtls.clone(), outputs);
             if session.selected.is_some() {

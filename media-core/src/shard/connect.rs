@@ -43,6 +43,7 @@ impl Shard {
     pub(super) fn end(&mut self, now: Instant, key: usize, reason: Reason) {
         self.publish_events(key);
         let session = self.sessions.remove(now, key);
+        self.close_connections(now, &session.connectivity.validated);
         self.handshakes.pool.close(session.id);
         let stream = &mut self.streams.slab[session.stream];
         stream.sessions -= 1;

@@ -18,6 +18,8 @@ use crate::spec::{RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId}
 use crate::stats::ShardSnapshot;
 use crate::stream::{PublishedTrack, Source, Standing};
 
+use super::tcp::HandedOver;
+
 /// Feeds that may wait for a shard before further ones are refused: about two seconds of a busy stream.
 const MAX_FEEDS: usize = 512;
 
@@ -29,6 +31,8 @@ pub(crate) enum ShardMessage {
     Close(SessionId, Reason),
     /// Trickled candidates.
     Candidates(SessionId, Vec<RemoteCandidate>),
+    /// A TCP connection that another listener accepted, for a session that may be here.
+    HandedOver(Box<HandedOver>),
     /// Send a copy of the figures.
     Snapshot(oneshot::Sender<ShardSnapshot>),
     /// From now on these timeouts count for new sessions, and `publisher_wait` for all.

@@ -43,6 +43,7 @@ impl Shard {
                     candidates.into_iter().for_each(|candidate| ice.add_remote_candidate(candidate));
                 }
             }
+            ShardMessage::HandedOver(connection) => self.on_handed_over(now, *connection),
             ShardMessage::Snapshot(reply) => {
                 // Nobody waits any more: the scrape was given up.
                 let _ = reply.send(self.snapshot());
@@ -147,6 +148,7 @@ impl Shard {
         counters.send_calls += sent.calls;
         counters.segmented_runs += sent.segmented;
         counters.send_dropped += sent.dropped;
+        counters.tcp += self.outbound.tcp_ref().map(|tcp| tcp.counters()).unwrap_or_default();
         let sessions = self.sessions.slab.iter();
         ShardSnapshot {
             shard: self.index,

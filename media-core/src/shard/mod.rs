@@ -18,6 +18,7 @@ mod sessions;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod simulation;
 mod stream;
+mod tcp;
 mod tick;
 
 use std::collections::HashSet;
@@ -38,7 +39,7 @@ use crate::ice::{AgentTransmit, IceOutput};
 use crate::ingest::Accepted;
 use crate::load::{BusyMeter, Load};
 use crate::media::{MediaKind, Role};
-use crate::net::{MediaSocket, Outbound, ReceiveBatch, TransportTuple};
+use crate::net::{MediaSocket, Outbound, Poller, ReceiveBatch, TcpConnections, TransportTuple};
 use crate::pulse::{BEAT, Pulse};
 use crate::session::{RtcpContext, Secure, Unprotected};
 use crate::spec::{SessionId, ShardIndex};
@@ -49,10 +50,12 @@ use crate::token_bucket::TokenBucket;
 use receive_errors::ReceiveErrors;
 use sessions::Sessions;
 use stream::Streams;
+use tcp::TcpInput;
 use tick::OverloadReport;
 
 pub(crate) use mailbox::{ShardInbox, ShardMessage, ShardSender, mailbox};
 pub(crate) use restart::{run, runtime};
+pub(crate) use tcp::HandedOver;
 
 /// Losses are looked for, and feedback is due, at this grain.
 const TICK: Duration = Duration::from_millis(10);
@@ -72,6 +75,8 @@ pub(crate) struct ShardSetup {
     pub(crate) config: Arc<CoreConfig>,
     pub(crate) wall: WallClock,
     pub(crate) socket: std::net::UdpSocket,
+    /// Beside it, where peers may connect by TCP.
+    pub(crate) listener: Option<std::net::TcpListener>,
     /// The mailboxes of all shards, this one included.
     pub(crate) links: Vec<ShardSender>,
     pub(crate) pool: PoolHandle,
@@ -138,13 +143,16 @@ impl ShardLoad {
 }
 
 impl Shard {
-    /// A shard without sessions, and its socket.
+    /// A shard without sessions, its socket, and what watches its TCP connections.
     fn new(
         setup: &ShardSetup,
         dtls_outputs: mpsc::UnboundedSender<DtlsOutput>,
         agents: mpsc::Sender<AgentTransmit>,
-    ) -> std::io::Result<(Shard, Rc<MediaSocket>)> {
+    ) -> std::io::Result<(Shard, Rc<MediaSocket>, Rc<Poller>)> {
         let socket = Rc::new(MediaSocket::register(setup.socket.try_clone()?)?);
+        let poller = Rc::new(Poller::new()?);
+        let listener = setup.listener.as_ref().map(std::net::TcpListener::try_clone).transpose()?;
+        let tcp = TcpConnections::new(poller.clone(), listener, setup.config.tcp_connections_of_shard())?;
         let caches = CacheBudget::new(setup.config.cache_bytes / setup.config.shards.max(1));
         let share = setup.links.len().max(1) as f64;
         let shard = Shard {
@@ -152,7 +160,7 @@ impl Shard {
             config: setup.config.clone(),
             wall: setup.wall,
             local_address: socket.address(),
-            outbound: Outbound::new(socket.clone()),
+            outbound: Outbound::new(socket.clone(), tcp),
             receive_errors: ReceiveErrors::default(),
             named_pace: TokenBucket::new(NAMED_PER_SECOND / share, NAMED_BURST / share),
             counters: setup.counters.clone(),
@@ -171,7 +179,7 @@ impl Shard {
             #[cfg(feature = "fuzzing")]
             virtual_now: None,
         };
-        Ok((shard, socket))
+        Ok((shard, socket, poller))
     }
 
     /// The time, for what no caller gives it to.
@@ -186,12 +194,13 @@ impl Shard {
     /// Runs until it is told to shut down.
     async fn run(
         &mut self,
-        socket: &MediaSocket,
+        (socket, poller): (&MediaSocket, &Poller),
         inbox: &mut ShardInbox,
         dtls: &mut mpsc::UnboundedReceiver<DtlsOutput>,
         agents: &mut mpsc::Receiver<AgentTransmit>,
     ) {
         let mut received = ReceiveBatch::new();
+        let mut tcp_input = TcpInput::new();
         let mut ticker = tokio::time::interval(TICK);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut pace = tokio::time::interval(PACE);
@@ -211,6 +220,12 @@ impl Shard {
                         busy |= self.receive(socket, &mut received);
                     }
                 }
+                ready = poller.ready() => {
+                    (goes_on, busy) = self.on_messages(inbox, None);
+                    if ready.is_ok() {
+                        busy |= self.receive_tcp(&mut tcp_input);
+                    }
+                }
                 () = until(self.receive_errors.pause()), if self.receive_errors.pause().is_some() => {
                     self.receive_errors.resume();
                 }
@@ -227,11 +242,12 @@ impl Shard {
                     busy = true;
                 }
                 _ = pace.tick(), if !self.streams.lagging.is_empty() => self.resume(Instant::now()),
-                _ = ticker.tick(), if !self.sessions.is_idle() => self.tick(Instant::now()),
-                _ = idle_beat.tick(), if self.sessions.is_idle() => self.pulse.beat(),
+                _ = ticker.tick(), if !self.is_idle() => self.tick(Instant::now()),
+                _ = idle_beat.tick(), if self.is_idle() => self.pulse.beat(),
             }
             running &= goes_on;
             self.outbound.flush();
+            self.remove_connections();
             if busy {
                 // Timers fire and agents run only while this task waits, which it never does if there is always work.
                 tokio::task::yield_now().await;

@@ -42,13 +42,13 @@ pub(crate) fn run(mut runtime: Runtime, mut setup: ShardSetup, mut inbox: ShardI
     loop {
         let (agent_outputs, mut agents) = mpsc::channel(1024);
         let started = Instant::now();
-        let (mut shard, socket) = {
+        let (mut shard, socket, poller) = {
             let _registers_its_socket = runtime.enter();
             Shard::new(&setup, dtls_outputs.clone(), agent_outputs)?
         };
         shard.sessions.pending_close_notify = std::mem::take(&mut close_notify);
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            runtime.block_on(shard.run(&socket, &mut inbox, &mut dtls, &mut agents));
+            runtime.block_on(shard.run((&socket, &poller), &mut inbox, &mut dtls, &mut agents));
         }));
         if ran.is_ok() {
             return Ok(());
@@ -59,7 +59,7 @@ pub(crate) fn run(mut runtime: Runtime, mut setup: ShardSetup, mut inbox: ShardI
         setup.config = shard.config.clone();
         setup.counters = catch_unwind(AssertUnwindSafe(|| shard.snapshot().counters)).unwrap_or_default();
         // Whatever state it is in: what cannot be dropped is left.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop((shard, socket, runtime))));
+        let _ = catch_unwind(AssertUnwindSafe(|| drop((shard, socket, poller, runtime))));
         if is_stopping {
             return Ok(());
         }

@@ -38,7 +38,7 @@ pub(super) struct Sessions {
     pub(super) slab: Slab<Session>,
     by_id: Map<SessionId, usize>,
     by_ufrag: Map<String, usize>,
-    by_peer: Map<(Protocol, SocketAddr), usize>,
+    by_peer: Map<Peer, usize>,
     /// Sessions by the IP addresses that they have proven: a NAT that forgets a port keeps its own address as a rule.
     by_ip: Map<IpAddr, SmallVec<[usize; 2]>>,
     /// Transactions of full agents: whose response it will be, and until when it is awaited.
@@ -84,6 +84,11 @@ impl Sessions {
             self.pending_close_notify.insert(session.id, (tuple, now + CLOSE_NOTIFY));
         }
         session
+    }
+
+    /// True if some session has this username fragment.
+    pub(super) fn knows(&self, ufrag: &str) -> bool {
+        self.by_ufrag.contains_key(ufrag)
     }
 
     /// The session that this address has proven to belong to (DMX-05).
@@ -200,7 +205,18 @@ impl Sessions {
     }
 }
 
-/// What identifies a peer on the shard's sockets, of which there is one for each protocol.
-fn peer(tuple: TransportTuple) -> (Protocol, SocketAddr) {
-    (tuple.protocol, tuple.remote)
+/// What identifies a peer on the shard's socket and connections.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Peer {
+    /// 0 for the UDP socket; one number to hash.
+    path: u32,
+    remote: SocketAddr,
+}
+
+fn peer(tuple: TransportTuple) -> Peer {
+    let path = match tuple.protocol {
+        Protocol::Udp => 0,
+        Protocol::Tcp => 1 + u32::from(tuple.connection),
+    };
+    Peer { path, remote: tuple.remote }
 }

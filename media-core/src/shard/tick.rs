@@ -50,6 +50,7 @@ impl Shard {
         self.tick_viewers(now);
         self.streams.save_memory();
         self.sessions.expire(now);
+        self.tick_connections(now);
         for key in 0..self.sessions.slab.capacity() {
             if self.sessions.slab.contains(key) {
                 self.tick_session(now, key);

@@ -13,3 +13,4 @@ mod hostile;
 mod lifecycle;
 mod proof;
 mod supervision;
+mod tcp;

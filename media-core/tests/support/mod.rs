@@ -4,7 +4,8 @@
 #![allow(dead_code)]
 
 use std::cell::{Cell, RefCell};
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use media_core::MediaCore;
@@ -12,6 +13,7 @@ use media_core::internals::demux::{PacketKind, classify};
 use media_core::internals::dtls::{Certificate, DtlsContext, DtlsEndpoint, DtlsEvent};
 use media_core::internals::ice::{CheckBuilder, answer_check, is_response, random_credentials};
 use media_core::internals::ingest::arrival::ArrivalLog;
+use media_core::internals::net::framing::{Deframer, MAX_FRAME, prefix};
 use media_core::internals::rtcp::transport_feedback::FeedbackFields;
 use media_core::internals::rtcp::{ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
 use media_core::internals::rtp::{HeaderFields, RtpHeader, write_header};
@@ -89,6 +91,7 @@ impl Server {
             id,
             shard,
             socket: socket(),
+            connection: None,
             server: self.core.local_candidates(shard)[0].address,
             local: remote,
             remote: local,
@@ -143,11 +146,16 @@ impl Server {
 
     /// A connected viewer.
     pub(crate) fn viewer(&self, shard: ShardIndex, stream: u64, rtx: bool) -> Peer {
+        self.connected(self.answered_viewer(shard, stream, rtx))
+    }
+
+    /// A viewer that has done nothing yet.
+    pub(crate) fn answered_viewer(&self, shard: ShardIndex, stream: u64, rtx: bool) -> Peer {
         let sections = vec![
             audio(Some(SendSsrcs { media: VIEWER_AUDIO, rtx: VIEWER_AUDIO + 100 })),
             video(Some(SendSsrcs { media: VIEWER_VIDEO, rtx: VIEWER_RTX }), rtx),
         ];
-        self.connected(self.open(shard, stream, Role::Viewer, sections))
+        self.open(shard, stream, Role::Viewer, sections)
     }
 
     /// The peer, when both ends have their keys: the server holds only so many packets that come before its own.
@@ -225,11 +233,67 @@ fn section(
     MediaSection { extensions, reduced_size_rtcp: true, send_ssrcs, ..MediaSection::new(kind.as_str(), kind, formats) }
 }
 
+/// A client's TCP connection to a media port.
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    deframer: Deframer,
+    /// The server has closed it.
+    pub(crate) is_closed: bool,
+}
+
+impl Connection {
+    pub(crate) fn open(to: SocketAddr) -> Connection {
+        let stream = TcpStream::connect(to).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Connection { stream, deframer: Deframer::default(), is_closed: false }
+    }
+
+    /// Sends a packet in a frame. The server may have closed the connection.
+    pub(crate) fn send(&self, packet: &[u8]) {
+        let framed = [&prefix(packet).unwrap()[..], packet].concat();
+        let _ = (&self.stream).write_all(&framed);
+    }
+
+    /// The whole packets that have come.
+    pub(crate) fn receive(&mut self) -> Vec<Vec<u8>> {
+        let (mut packets, mut bytes, mut packet) = (Vec::new(), [0; 65_536], [0; MAX_FRAME]);
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => self.is_closed = true,
+                Ok(length) => {
+                    let mut rest = &bytes[..length];
+                    while let Some(length) = self.deframer.next(&mut rest, &mut packet).unwrap() {
+                        packets.push(packet[..length].to_vec());
+                    }
+                    continue;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => self.is_closed = true,
+                Err(_) => {}
+            }
+            return packets;
+        }
+    }
+
+    /// Waits for the server to close it; what came before that.
+    pub(crate) fn closes(&mut self) -> Vec<Vec<u8>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut packets = Vec::new();
+        while !self.is_closed {
+            assert!(Instant::now() < deadline, "the server closes it");
+            packets.extend(self.receive());
+        }
+        packets
+    }
+}
+
 /// A client: publisher or viewer.
 pub(crate) struct Peer {
     pub(crate) id: SessionId,
     pub(crate) shard: ShardIndex,
     pub(crate) socket: UdpSocket,
+    /// In place of the socket, where it has one.
+    pub(crate) connection: Option<Connection>,
     pub(crate) server: SocketAddr,
     local: IceCredentials,
     remote: IceCredentials,
@@ -264,7 +328,25 @@ impl Peer {
     }
 
     pub(crate) fn send(&self, datagram: &[u8]) {
-        self.socket.send_to(datagram, self.server).unwrap();
+        match &self.connection {
+            Some(connection) => connection.send(datagram),
+            None => drop(self.socket.send_to(datagram, self.server).unwrap()),
+        }
+    }
+
+    /// From now on it speaks by a TCP connection.
+    pub(crate) fn over_tcp(mut self) -> Peer {
+        self.connection = Some(Connection::open(self.server));
+        self
+    }
+
+    /// Packets that the connection has.
+    fn receive_framed(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        for packet in connection.receive() {
+            self.receive(&packet);
+            self.settle();
+        }
     }
 
     /// ICE, DTLS, SRTP.
@@ -303,7 +385,10 @@ impl Peer {
     /// Receives what is there and lets DTLS have its way.
     pub(crate) fn turn(&mut self) {
         let mut buffer = [0; 2048];
-        while let Ok((length, _)) = self.socket.recv_from(&mut buffer) {
+        self.receive_framed();
+        while self.connection.is_none()
+            && let Ok((length, _)) = self.socket.recv_from(&mut buffer)
+        {
             self.receive(&buffer[..length]);
             self.settle();
         }

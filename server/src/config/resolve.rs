@@ -127,6 +127,7 @@ fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
         ("max_sessions", settings.max_sessions),
         ("max_connections", settings.max_connections),
         ("max_connections_per_address", settings.max_connections_per_address),
+        ("max_ice_tcp_connections", settings.max_ice_tcp_connections),
     ] {
         if value == 0 {
             return refuse(format!("{key}: bad value 0\n  allowed: 1 or more"));
@@ -195,6 +196,10 @@ fn core_config(
         media_ip,
         media_port: settings.media_port,
         public_addresses,
+        ice_tcp: settings.ice_tcp,
+        // Known once the listener is there.
+        ice_tcp_elsewhere: None,
+        tcp_connections: settings.max_ice_tcp_connections,
         handshake_threads,
         cache_bytes: (settings.cache_memory.min(1 << 20) as usize) << 20,
         ice_private_candidates: settings.ice_private_candidates,

@@ -263,7 +263,7 @@ settings! {
             "0 for no limit, or 1 and more";
     }
     "Media" {
-        /// UDP port of the first shard; shard n listens on this plus n. 0 lets the system choose.
+        /// UDP port of the first shard, and its TCP port with `ice_tcp`; shard n listens on this plus n. 0 lets the system choose.
         media_port: u16 = CoreConfig::default().media_port, "SLUICE_MEDIA_PORT", "PORT",
             "0 to 65535; the port of the last shard must not pass 65535";
         /// Local address of the media sockets. `::` serves IPv6 and IPv4, or IPv4 alone where IPv6 is off.
@@ -275,6 +275,16 @@ settings! {
         public_ip: Vec<PublicHost> = Vec::new(), "SLUICE_PUBLIC_IP", "HOST[:PORT]",
             "addresses or host names that clients reach, such as 203.0.113.7, 203.0.113.7:31000, [2001:db8::1]:31000 or media.example.org (at most 8), or none",
             value_delimiter = ',';
+        /// Clients whose network lets no UDP through may send and receive by TCP (RFC 6544), at the numbers of the UDP ports.
+        ice_tcp: bool = CoreConfig::default().ice_tcp, "SLUICE_ICE_TCP", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// The same on the port of the public HTTP listener, at the addresses of `public_ip`: for networks that let nothing but HTTPS
+        /// through. Clients are told the port of `public_url`, else that of `http_listen`. No proxy may stand in front.
+        ice_tcp_on_http: bool = false, "SLUICE_ICE_TCP_ON_HTTP", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// TCP connections of media at a time, as far as the limit of open files has room: a quarter of it at most.
+        max_ice_tcp_connections: usize = CoreConfig::default().tcp_connections, "SLUICE_MAX_ICE_TCP_CONNECTIONS", "N",
+            "1 or more";
         /// Shards: threads that forward packets, one UDP port each. 0: one per CPU, at most 4.
         shards: usize = 0, "SLUICE_SHARDS", "N",
             "0 to 256";

@@ -35,7 +35,7 @@ impl MediaPlane for SilentMediaPlane {
     }
     fn local_candidates(&self, _: ShardIndex) -> Vec<LocalCandidate> {
         let address = "192.0.2.1:50000".parse().unwrap();
-        vec![LocalCandidate { address, priority: 2_130_706_431, foundation: 1 }]
+        vec![LocalCandidate { protocol: media_core::Protocol::Udp, address, priority: 2_130_706_431, foundation: 1 }]
     }
     fn shard_for(&self, _: StreamId, _: media_core::media::Role) -> ShardIndex {
         0

@@ -2,7 +2,7 @@
 
 use media_core::media::{Format, MediaSection, SendSsrcs};
 use media_core::negotiation::candidate_line;
-use media_core::{DtlsRole, Fingerprint, IceCredentials, IceMode, LocalCandidate};
+use media_core::{DtlsRole, Fingerprint, IceCredentials, IceMode, LocalCandidate, Protocol};
 use sdp::SessionDescription;
 use sdp::description::common::{Address, Attribute, ConnectionInformation};
 use sdp::description::media::{MediaDescription, MediaName, RangedPort};
@@ -140,10 +140,11 @@ fn write_ssrcs(section: &MediaSection, ssrcs: SendSsrcs, local: &Local<'_>, line
     }
 }
 
-/// IPv4 in front: some clients read one line only.
+/// UDP in front, and IPv4: some clients read one line only.
 fn write_candidates(candidates: &[LocalCandidate], lines: &mut Lines) {
-    let (v4, v6): (Vec<_>, Vec<_>) = candidates.iter().partition(|candidate| candidate.address.is_ipv4());
-    for candidate in v4.into_iter().chain(v6) {
+    let mut candidates = candidates.to_vec();
+    candidates.sort_by_key(|candidate| (candidate.protocol != Protocol::Udp, candidate.address.is_ipv6()));
+    for candidate in &candidates {
         let line = candidate_line(candidate);
         lines.value("candidate", line.strip_prefix("candidate:").unwrap_or(&line));
     }
@@ -199,5 +200,37 @@ impl Lines {
 
     fn value(&mut self, name: &str, value: impl Into<String>) {
         self.0.push(Attribute::new(name.to_owned(), Some(value.into())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // ICE-20
+    #[test]
+    fn candidates_of_udp_stand_in_front_of_those_of_tcp_and_ipv4_in_front_of_ipv6() {
+        let candidate = |protocol, address: &str, priority| {
+            let address = address.parse().unwrap();
+            LocalCandidate { protocol, address, priority, foundation: 1 }
+        };
+        let candidates = [
+            candidate(Protocol::Udp, "[2001:db8::1]:50000", 4),
+            candidate(Protocol::Udp, "192.0.2.1:50000", 3),
+            candidate(Protocol::Tcp, "[2001:db8::1]:50000", 2),
+            candidate(Protocol::Tcp, "192.0.2.1:50000", 1),
+        ];
+        let mut lines = Lines::default();
+        write_candidates(&candidates, &mut lines);
+        let values: Vec<&str> = lines.0.iter().filter_map(|line| line.value.as_deref()).collect();
+        assert_eq!(
+            values,
+            [
+                "1 1 udp 3 192.0.2.1 50000 typ host",
+                "1 1 udp 4 2001:db8::1 50000 typ host",
+                "1 1 tcp 1 192.0.2.1 50000 typ host tcptype passive",
+                "1 1 tcp 2 2001:db8::1 50000 typ host tcptype passive",
+            ]
+        );
     }
 }

@@ -14,7 +14,8 @@ use http::{HeaderMap, Request, StatusCode};
 use media_core::ledger::Reason;
 use media_core::media::Role;
 use media_core::{
-    Fingerprint, FingerprintHash, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
+    Fingerprint, FingerprintHash, LocalCandidate, Protocol, RemoteCandidate, SessionId, SessionSpec, ShardIndex,
+    StreamId,
 };
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -53,6 +54,7 @@ impl MediaPlane for FakeMediaPlane {
 
     fn local_candidates(&self, shard: ShardIndex) -> Vec<LocalCandidate> {
         let candidate = |address: &str, priority, foundation| LocalCandidate {
+            protocol: Protocol::Udp,
             address: format!("{address}:{}", 50_000 + shard).parse().unwrap(),
             priority,
             foundation,
