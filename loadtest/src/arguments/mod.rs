@@ -213,6 +213,9 @@ struct Clients {
     /// Receive with UDP_GRO; on the server's own machine this spares the server the cutting of its UDP_SEGMENT runs
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     gro: bool,
+    /// All clients send and receive by TCP, to the passive candidates of the answers (RFC 6544)
+    #[arg(long)]
+    ice_tcp: bool,
     /// Viewers give transport-wide feedback, as browsers do: the server paces what it sends them
     #[arg(long, default_value_t = false, action = ArgAction::Set, value_name = "BOOL")]
     transport_cc: bool,
@@ -418,6 +421,7 @@ impl Common {
             client: ClientOptions {
                 srtp_profiles: clients.srtp.map_or(SrtpProfile::ALL.to_vec(), |srtp| vec![srtp.profile()]),
                 receive_runs: clients.gro,
+                ice_tcp: clients.ice_tcp,
                 verify: match clients.verify {
                     Verification::All => Verify::All,
                     Verification::Sample => Verify::Sample(clients.sample),

@@ -26,7 +26,7 @@ pub enum ClientError {
     #[error("{0}")]
     Answer(String),
     /// The socket failed.
-    #[error("UDP: {0}")]
+    #[error("socket: {0}")]
     Socket(String),
     /// OpenSSL or libsrtp refused.
     #[error("cryptography: {0}")]

@@ -145,6 +145,20 @@ impl<M: MediaHandler> Inbound<M> {
         }
     }
 
+    /// Takes whatever was received.
+    pub(super) fn take_datagram(&mut self, arrival: Instant, remote: SocketAddr, datagram: &mut [u8]) {
+        if self.loss.drops() {
+            return;
+        }
+        match classify(datagram) {
+            Ok(kind @ (PacketKind::Rtp | PacketKind::Rtcp)) if self.peer == Some(remote) => {
+                self.take_media(arrival, kind, datagram);
+            }
+            Ok(_) if self.aside.len() < ASIDE => self.aside.push((remote, datagram.to_vec())),
+            _ => {}
+        }
+    }
+
     /// Takes an RTP or RTCP packet of the peer.
     pub(super) fn take_media(&mut self, arrival: Instant, kind: PacketKind, datagram: &mut [u8]) {
         let Some(Keys { receiver, overhead, out }) = &mut self.keys else {
@@ -175,21 +189,11 @@ impl<M: MediaHandler> DatagramSink for Inbound<M> {
         let deadline = self.media.deadline();
         for mut run in batch.iter_mut() {
             let (remote, arrival) = (run.remote, moment.arrival(run.received));
-            let known = self.peer == Some(remote);
             if let Some(total) = run.overflowed {
                 self.media.overflowed(total);
             }
             for datagram in run.datagrams() {
-                if self.loss.drops() {
-                    continue;
-                }
-                match classify(datagram) {
-                    Ok(kind @ (PacketKind::Rtp | PacketKind::Rtcp)) if known => {
-                        self.take_media(arrival, kind, datagram)
-                    }
-                    Ok(_) if self.aside.len() < ASIDE => self.aside.push((remote, datagram.to_vec())),
-                    _ => {}
-                }
+                self.take_datagram(arrival, remote, datagram);
             }
         }
         self.media.end_of_batch();

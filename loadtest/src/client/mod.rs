@@ -5,6 +5,7 @@ mod encoder;
 mod error;
 mod fast_start;
 mod figures;
+mod framed;
 mod ice;
 mod identity;
 mod inbound;

@@ -35,6 +35,8 @@ pub struct ClientOptions {
     /// Makes its checks as FFmpeg does, instead of with the agent: USERNAME and USE-CANDIDATE are all they say, the
     /// handshake ends them, and those of the server get no answer.
     pub bare_checks: bool,
+    /// Sends and receives by TCP, to the server's passive candidates.
+    pub ice_tcp: bool,
     /// Announces another fingerprint than that of its certificate.
     pub corrupt_fingerprint: bool,
     /// The kind of its certificate's key.
@@ -73,6 +75,7 @@ impl Default for ClientOptions {
         ClientOptions {
             send_checks: true,
             bare_checks: false,
+            ice_tcp: false,
             corrupt_fingerprint: false,
             certificate: CertificateKey::P256,
             srtp_profiles: SrtpProfile::ALL.to_vec(),

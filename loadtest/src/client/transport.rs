@@ -12,12 +12,13 @@ use media_core::internals::dtls::{DtlsEndpoint, DtlsEvent};
 use media_core::internals::net::{RunBatch, set_run_receiving};
 use media_core::internals::srtp::{KeyingMaterial, MAX_TRAILER};
 use media_core::ledger::Stage;
-use media_core::{DtlsParameters, DtlsRole, IceCredentials};
+use media_core::{CandidateKind, DtlsParameters, DtlsRole, IceCredentials, RemoteCandidate};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 
 use super::error::{ClientError, ClientState};
+use super::framed::FramedSocket;
 use super::ice::{Ice, IcePeers};
 use super::identity::Identity;
 use super::inbound::{Keys, MAX_PACKET, MediaHandler, PacketSender, RandomLoss, SharedInbound, lock};
@@ -48,6 +49,8 @@ pub(super) struct TransportStart {
 
 pub(super) struct ClientTransport<M> {
     wire: Wire,
+    /// Its preferred candidate.
+    server: SocketAddr,
     inbound: SharedInbound<M>,
     options: ClientOptions,
     ice: Ice,
@@ -69,15 +72,15 @@ impl<M: MediaHandler> ClientTransport<M> {
         inbound: SharedInbound<M>,
         state: watch::Sender<ClientState>,
     ) -> Result<ClientTransport<M>, ClientError> {
-        let TransportStart { options, identity, local, answer, begun, moves } = start;
+        let TransportStart { options, identity, local, mut answer, begun, moves } = start;
         let failed = |error: io::Error| ClientError::Socket(error.to_string());
-        let bind = options.bind.or_else(|| answer.candidates.first().map(|candidate| local_ip(candidate.address.ip())));
-        let bind = bind.ok_or_else(|| ClientError::Answer("the answer has no usable candidate".into()))?;
-        let socket = open_socket(bind).and_then(UdpSocket::from_std).map_err(failed)?;
-        if !options.receive_runs {
-            let _ = set_run_receiving(&socket, false);
+        if options.ice_tcp {
+            answer.candidates = answer.passive.first().copied().into_iter().map(connected_candidate).collect();
         }
-        let local_address = socket.local_addr().map_err(failed)?;
+        let server = answer.candidates.first().map(|candidate| candidate.address);
+        let server = server.ok_or_else(|| ClientError::Answer("the answer has no usable candidate".into()))?;
+        let bind = options.bind.unwrap_or_else(|| local_ip(server.ip()));
+        let (wire, local_address) = open_wire(&options, bind, server).map_err(failed)?;
         let role = if answer.active { DtlsRole::Server } else { DtlsRole::Client };
         let parameters = DtlsParameters { role, fingerprints: answer.fingerprints };
         let dtls =
@@ -90,7 +93,8 @@ impl<M: MediaHandler> ClientTransport<M> {
         let seed = local_address.port();
         lock(&inbound).loss = RandomLoss::new(options.drop_incoming, seed);
         Ok(ClientTransport {
-            wire: Wire::Own(socket),
+            wire,
+            server,
             inbound,
             ice,
             local_ip: bind,
@@ -122,7 +126,9 @@ impl<M: MediaHandler> ClientTransport<M> {
                     if let Err(error) = ready {
                         break ClientError::Socket(error.to_string());
                     }
-                    RECEIVED.with_borrow_mut(|batch| self.receive(batch));
+                    if let Err(error) = RECEIVED.with_borrow_mut(|batch| self.receive(batch)) {
+                        break ClientError::Socket(error.to_string());
+                    }
                 }
                 () = self.moves.notified() => {
                     if let Err(error) = self.relocate() {
@@ -179,7 +185,7 @@ impl<M: MediaHandler> ClientTransport<M> {
 
     /// Goes on from a fresh socket.
     fn relocate(&mut self) -> io::Result<()> {
-        self.wire = Wire::Own(UdpSocket::from_std(open_socket(self.local_ip)?)?);
+        (self.wire, _) = open_wire(&self.options, self.local_ip, self.server)?;
         self.lend()?;
         self.ice.start_bare_checks(Instant::now());
         Ok(())
@@ -196,8 +202,17 @@ impl<M: MediaHandler> ClientTransport<M> {
         Ok(())
     }
 
-    fn receive(&mut self, batch: &mut RunBatch) {
-        let Wire::Own(socket) = &self.wire else { return };
+    fn receive(&mut self, batch: &mut RunBatch) -> io::Result<()> {
+        let socket = match &mut self.wire {
+            Wire::Own(socket) => socket,
+            Wire::Framed(socket) => {
+                let (now, mut inbound) = (Instant::now(), lock(&self.inbound));
+                let result = socket.receive(BATCH, |remote, packet| inbound.take_datagram(now, remote, packet));
+                inbound.media.end_of_batch();
+                return result;
+            }
+            Wire::Lent(_) => return Ok(()),
+        };
         for _ in 0..BATCH {
             let mut received = Ok(false);
             // A batch with room left has emptied the socket: said to the runtime, it saves the call that would find so.
@@ -206,13 +221,14 @@ impl<M: MediaHandler> ClientTransport<M> {
                 if let Ok(true) = received { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
             });
             if received.is_err() {
-                return;
+                break;
             }
             lock(&self.inbound).take_batch(Moment::read(), batch);
             if emptied.is_err() {
-                return;
+                break;
             }
         }
+        Ok(())
     }
 
     /// Takes what is not media of the known peer.
@@ -277,4 +293,24 @@ impl<M: MediaHandler> ClientTransport<M> {
             }
         }
     }
+}
+
+/// A socket for a client, and its address: by TCP it begins to connect.
+fn open_wire(options: &ClientOptions, ip: IpAddr, server: SocketAddr) -> io::Result<(Wire, SocketAddr)> {
+    if options.ice_tcp {
+        let socket = FramedSocket::connect(server)?;
+        let address = socket.local_addr()?;
+        return Ok((Wire::Framed(socket), address));
+    }
+    let socket = UdpSocket::from_std(open_socket(ip)?)?;
+    if !options.receive_runs {
+        let _ = set_run_receiving(&socket, false);
+    }
+    let address = socket.local_addr()?;
+    Ok((Wire::Own(socket), address))
+}
+
+/// What the agent is to send its checks to, which leave by the connection.
+fn connected_candidate(address: SocketAddr) -> RemoteCandidate {
+    RemoteCandidate { address, priority: 1, foundation: "1".into(), kind: CandidateKind::Host }
 }

@@ -31,6 +31,8 @@ pub struct Configuration {
     pub verify: String,
     /// Viewers receive with UDP_GRO.
     pub receive_runs: bool,
+    /// Clients send and receive by TCP.
+    pub ice_tcp: bool,
     /// Threads of the viewers.
     pub threads: usize,
     /// The scenario's own settings.
@@ -56,6 +58,7 @@ impl Configuration {
                 Verify::Sample(one_in) => format!("one packet in {one_in}"),
             },
             receive_runs: plan.client.receive_runs,
+            ice_tcp: plan.client.ice_tcp,
             threads: plan.threads,
             scenario: campaign.scenario.clone(),
         }

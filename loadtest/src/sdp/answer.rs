@@ -1,8 +1,9 @@
 //! The servers' answers, read with the `sdp` crate.
 
 use std::io::Cursor;
+use std::net::SocketAddr;
 
-use media_core::internals::ice::parse_candidate;
+use media_core::internals::ice::{parse_candidate, parse_passive_candidate};
 use media_core::media::{Codec, Extension, MediaKind};
 use media_core::{Fingerprint, IceCredentials, RemoteCandidate};
 
@@ -47,6 +48,8 @@ pub struct Answer {
     pub ice_lite: bool,
     /// Its UDP candidates, in its order.
     pub candidates: Vec<RemoteCandidate>,
+    /// Where its passive candidates have one connect by TCP, in its order.
+    pub passive: Vec<SocketAddr>,
     /// What its certificate must match.
     pub fingerprints: Vec<Fingerprint>,
     /// It said `a=setup:active`: the server starts the handshake.
@@ -82,6 +85,8 @@ impl Answer {
                 candidates.push(candidate);
             }
         }
+        let mut passive: Vec<SocketAddr> = values("candidate").filter_map(parse_passive_candidate).collect();
+        passive.dedup();
         let mut fingerprints: Vec<Fingerprint> = values("fingerprint").filter_map(|value| value.parse().ok()).collect();
         fingerprints.dedup();
         if fingerprints.is_empty() {
@@ -91,6 +96,7 @@ impl Answer {
             ice: IceCredentials { ufrag: first("ice-ufrag")?, pwd: first("ice-pwd")? },
             ice_lite: everywhere().any(|attribute| attribute.key == "ice-lite"),
             candidates,
+            passive,
             fingerprints,
             active: match first("setup")?.as_str() {
                 "active" => true,

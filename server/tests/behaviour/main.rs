@@ -28,4 +28,5 @@ mod shutdown;
 mod supervision;
 #[path = "../support/mod.rs"]
 mod support;
+mod tcp;
 mod time;
