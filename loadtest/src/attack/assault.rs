@@ -4,8 +4,8 @@ use super::flood::Flood;
 use super::requests::Requests;
 use super::{
     Attack, AttackCounts, Target, admin, bodies, candidates, connections, dtls, feedback, half_open, http2,
-    keyframe_requests, nack, names, noise, peers, publisher_rtp, replay, reports, resources, srtp, ssrcs, stun, tokens,
-    viewer_rtp,
+    keyframe_requests, media_connections, nack, names, noise, peers, publisher_rtp, replay, reports, resources, srtp,
+    ssrcs, stun, tokens, viewer_rtp,
 };
 use crate::client::{ClientError, Resource};
 
@@ -57,6 +57,7 @@ impl Assault {
             Attack::Rtx => peers::publishers(attack, target, publisher_rtp::Rtx::default()).await,
             Attack::Ssrcs => peers::publishers(attack, target, ssrcs::Ssrcs).await,
             Attack::Candidates => candidates::start(target).map(Assault::Requests),
+            Attack::MediaConnections => media_connections::start(target).map(Assault::Requests),
             Attack::SilentConnections => connections::silent(target).map(Assault::Requests),
             Attack::SlowHeads => connections::slow_heads(target).map(Assault::Requests),
             Attack::SlowBodies => connections::slow_bodies(target).map(Assault::Requests),

@@ -14,5 +14,5 @@ pub(super) fn start(target: &Target) -> Result<Requests, AttackError> {
     let mut then = format!("{CHUNK:x}\r\n").into_bytes();
     then.resize(then.len() + CHUNK, b'a');
     then.extend_from_slice(b"\r\n");
-    held(target, "big-bodies", to, Script { first, then, every: Duration::from_millis(5) })
+    held(target, "big-bodies", to, vec![Script { first, then, every: Duration::from_millis(5) }])
 }

