@@ -30,8 +30,9 @@ const STRAYS: u32 = 3;
 const REFUSED_TIME: Duration = Duration::from_secs(3);
 /// … if there are so many of them …
 const REFUSED_PACKETS: u32 = 5;
-/// … and they go on.
-const REFUSED_PAUSE: Duration = Duration::from_secs(2);
+/// … and they go on: a pause of this length ends it. RTCP comes every 7.5 s at the slowest (RFC 3550 §6.2), and a sender or a shard
+/// that is short of processor time pauses for seconds. Neither may look like an end, and then like another fault.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Packets of one peer that were dropped, by their medium, if the payload type names one, and by cause.
 #[derive(Clone, Debug, Default)]
@@ -210,8 +211,8 @@ mod tests {
         refused.note(at(3000), false);
         assert_eq!(refused.verdict(at(3000)), Some(Reason::SrtpReplay));
         assert!(refused.to_string().contains("30 packets count as received before, 1 did not authenticate"));
-        assert!(!refused.is_over(at(4_999)) && refused.is_over(at(5_000)));
-        assert_eq!(refused.verdict(at(5_000)), None);
+        assert!(!refused.is_over(at(12_999)) && refused.is_over(at(13_000)));
+        assert_eq!(refused.verdict(at(13_000)), None);
         let mut forged = RefusedStream::new(start, Secure::Rtp, 7);
         (0..10).for_each(|second| forged.note(at(400 * second), false));
         assert_eq!(forged.verdict(at(3_600)), Some(Reason::SrtpAuthentication));

@@ -215,7 +215,7 @@ impl Session {
             return;
         }
         let refused = &mut self.inbound.refused_stream;
-        if !refused.is_some_and(|refused| refused.is(secure, ssrc) || !refused.is_over(now)) {
+        if refused.is_none_or(|refused| refused.is_over(now)) {
             *refused = Some(RefusedStream::new(now, secure, ssrc));
         }
         if let Some(refused) = refused.as_mut().filter(|refused| refused.is(secure, ssrc)) {

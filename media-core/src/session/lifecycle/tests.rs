@@ -336,10 +336,35 @@ fn an_ssrc_that_goes_back_fails_stage_srtp_until_its_packets_are_accepted_again(
             assert_eq!(case.states(), [Waiting, Done, Done, Done, Done, Done]);
         } else {
             // It sends nothing any more but checks: that is what stage `media` says.
-            case.lifecycle.on_alive(case.at(5));
-            assert_eq!(case.poll(case.at(6)), None);
+            case.lifecycle.on_alive(case.at(13));
+            assert_eq!(case.poll(case.at(14)), None);
             assert_eq!(case.states(), [Waiting, Done, Done, Done, Done, Failed]);
             assert_eq!(case.reason(Stage::Media), Some(Reason::MediaStopped));
         }
+    }
+}
+
+// F-18, SRTP-10: a report every few seconds, and media of a sender that is short of processor time.
+#[test]
+fn packets_that_are_refused_with_pauses_between_them_fail_stage_srtp_once() {
+    for (secure, pause) in [(Secure::Rtcp, 7_400), (Secure::Rtp, 2_500), (Secure::Rtp, 30)] {
+        let mut case = Case::secured(Role::Publisher);
+        case.receive(case.start, true);
+        case.lifecycle.take_events();
+        let (mut refused, mut srtp) = (RefusedStream::new(case.start, secure, 7), Vec::new());
+        for ms in (0..120_000).step_by(10) {
+            let now = case.start + Duration::from_millis(ms);
+            case.receive(now, true);
+            if ms % pause == 0 {
+                refused.note(now, true);
+            }
+            case.refused_stream = Some(refused);
+            if ms % 100 == 0 {
+                assert_eq!(case.poll(now), None);
+            }
+            let events = case.lifecycle.take_events().filter(|event| event.stage == Stage::Srtp);
+            srtp.extend(events.map(|event| event.change));
+        }
+        assert_eq!(srtp, [StageChange::Failed(Reason::SrtpReplay)], "{secure:?} every {pause} ms");
     }
 }
