@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 use openssl::error::ErrorStack;
 use openssl::ssl::{self, ErrorCode, Ssl, SslStream};
 
-use super::check::{PeerCheck, Verdict};
-use super::context::{DATAGRAM_SIZE, DtlsContext, DtlsError, is_strong_exchange};
+use super::agreement::Connection;
+use super::check::PeerCheck;
+use super::context::{DATAGRAM_SIZE, DtlsContext, DtlsError};
+use super::evidence::{End, Evidence};
 use super::failure::DtlsFailure;
+use super::ffi;
 use super::hello::{self, CookieSecret, Shown, Source};
 use super::queue::DatagramQueue;
 use super::record::{self, HANDSHAKE, records};
-use super::screen::{Alert, Screen, Screened};
-use super::{alert, ffi};
+use super::screen::{Screen, Screened};
 use crate::ledger::{Reason, Stage};
-use crate::spec::{DtlsParameters, DtlsRole, Fingerprint};
-use crate::srtp::{KeyingMaterial, SrtpProfile};
+use crate::spec::{DtlsParameters, DtlsRole};
 
 /// Retransmissions of one flight without an answer before the handshake fails, some 15 s after its first transmission.
 pub const MAX_RETRANSMISSIONS: u32 = 8;
@@ -32,17 +33,6 @@ const FINAL_FLIGHT_REPEATS: [Duration; 3] =
 /// Room for the server's first flight, in bytes: its certificate is a short one of its own, and the flight has some 700. An
 /// address that has sent so much owes no cookie; others do, unless they have answered a check.
 const FIRST_FLIGHT: usize = 900;
-
-/// What is not authenticated ends a handshake only if nothing better comes for this long: a plaintext alert, if the handshake
-/// does not go on; a certificate that is not the peer's, if the peer's does not come. Longer than a client waits before it repeats
-/// a flight.
-const EVIDENCE_TIME: Duration = Duration::from_secs(2);
-
-/// RFC 5764 §4.2
-const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
-
-/// The level of alerts that end an association (RFC 5246 §7.2).
-const FATAL: u8 = 2;
 
 /// The tag of every AEAD suite offered, and the explicit nonce that those with GCM put first (RFC 5288 §3), in bytes.
 const TAG: usize = 16;
@@ -67,28 +57,6 @@ pub enum DtlsEvent {
     ApplicationData(Vec<u8>),
     /// The peer sent close_notify. No event follows.
     PeerClosed,
-}
-
-/// What a completed handshake agreed.
-#[derive(Debug)]
-pub struct Connection {
-    /// SRTP profile and keys.
-    pub keying: KeyingMaterial,
-    /// `DTLSv1.2`
-    pub version: &'static str,
-    /// Cipher suite, by its name in the standard: `TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256`.
-    pub cipher: &'static str,
-    /// The announced fingerprint that the peer's certificate matched.
-    pub fingerprint: Fingerprint,
-}
-
-/// What speaks for a handshake that has failed, though it may be forged.
-#[derive(Debug, Default)]
-struct Evidence {
-    since: Option<Instant>,
-    alert: Option<Alert>,
-    /// Records with a certificate that is not the peer's, and with what follows it.
-    suspect: Option<Vec<Vec<u8>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,10 +228,8 @@ impl DtlsEndpoint {
             }
             self.feed(now, &datagram);
         }
-        if self.state == State::Handshaking && (alert.is_some() || suspect.is_some()) {
-            self.evidence.since.get_or_insert(now);
-            self.evidence.alert = alert.or(self.evidence.alert);
-            self.evidence.suspect = suspect.or(self.evidence.suspect.take());
+        if self.state == State::Handshaking {
+            self.evidence.add(now, alert, suspect);
         }
     }
 
@@ -274,35 +240,33 @@ impl DtlsEndpoint {
 
     /// Nothing better has come: what may have been forged was true. OpenSSL says why it refuses a certificate, and tells the peer.
     fn judge(&mut self, now: Instant) {
-        let Evidence { alert, suspect, .. } = std::mem::take(&mut self.evidence);
-        for datagram in suspect.into_iter().flatten() {
+        let (suspect, end) = std::mem::take(&mut self.evidence).judgement();
+        for datagram in suspect {
             if self.state == State::Handshaking {
                 self.feed(now, &datagram);
             }
         }
-        match alert {
-            Some(_) if self.state != State::Handshaking => {}
-            Some(Alert { description: 0, .. }) => {
+        if self.state != State::Handshaking {
+            return;
+        }
+        match end {
+            Some(End::Closed) => {
                 self.end();
                 self.events.push_back(DtlsEvent::PeerClosed);
             }
-            Some(Alert { level: FATAL, description }) => {
-                let detail = format!("alert {} ({description})", alert::name(description));
-                self.fail(DtlsFailure { reason: Reason::DtlsAlertReceived, stage: Stage::Dtls, detail });
-            }
-            _ => {}
+            Some(End::Failed(failure)) => self.fail(failure),
+            None => {}
         }
     }
 
     /// When to call [`DtlsEndpoint::handle_timeout`]; `None` while no flight waits for an answer.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let judgement = self.evidence.since.map(|since| since + EVIDENCE_TIME);
-        self.deadline.into_iter().chain(judgement).min()
+        self.deadline.into_iter().chain(self.evidence.deadline()).min()
     }
 
     /// Retransmits the last flight if it is due, or fails the handshake. Calling it early does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.evidence.since.is_some_and(|since| now >= since + EVIDENCE_TIME) {
+        if self.evidence.deadline().is_some_and(|deadline| now >= deadline) {
             self.judge(now);
         }
         if self.deadline.is_none_or(|deadline| now < deadline) {
@@ -449,7 +413,7 @@ impl DtlsEndpoint {
     }
 
     fn complete(&mut self, now: Instant) {
-        match self.agreement() {
+        match Connection::agreed(self.stream.ssl(), &self.check, self.role) {
             Ok(connection) => {
                 self.state = State::Connected;
                 self.events.push_back(DtlsEvent::Connected(connection));
@@ -465,44 +429,6 @@ impl DtlsEndpoint {
                 self.fail(failure);
             }
         }
-    }
-
-    /// Exports the keys, which nothing but a fingerprint that matched allows.
-    fn agreement(&self) -> Result<Connection, DtlsFailure> {
-        let ssl = self.stream.ssl();
-        let fingerprint = match self.check.verdict() {
-            Verdict::Matched(fingerprint) => fingerprint,
-            verdict => {
-                return Err(DtlsFailure::of_verdict(&verdict, &self.check, self.role)
-                    .unwrap_or_else(|| DtlsFailure::internal("the certificate went unchecked")));
-            }
-        };
-        // The server's role chose the group itself.
-        if self.role == DtlsRole::Client && !ssl.peer_tmp_key().is_ok_and(|key| is_strong_exchange(&key)) {
-            let detail = "the DTLS server chose a group that is too weak for the key exchange".to_owned();
-            return Err(DtlsFailure { reason: Reason::DtlsProtocolError, stage: Stage::Dtls, detail });
-        }
-        // Without it the keys that SRTP takes from the association may be those of another one (RFC 7627 §1).
-        if !ffi::has_extended_master_secret(ssl) {
-            let detail = "the peer does not know the extended master secret (RFC 7627)".to_owned();
-            return Err(DtlsFailure { reason: Reason::NoExtendedMasterSecret, stage: Stage::Dtls, detail });
-        }
-        let profile = ssl
-            .selected_srtp_profile()
-            .and_then(|profile| u16::try_from(profile.id().as_raw()).ok())
-            .and_then(SrtpProfile::from_dtls_id)
-            .ok_or_else(|| DtlsFailure::internal("OpenSSL chose an SRTP profile that was not offered"))?;
-        let mut exported = zeroize::Zeroizing::new([0; SrtpProfile::MAX_EXPORT_LEN]);
-        let exported = &mut exported[..profile.export_len()];
-        ssl.export_keying_material(exported, EXPORTER_LABEL, None).map_err(DtlsFailure::internal)?;
-        let keying = KeyingMaterial::new(profile, exported).map_err(DtlsFailure::internal)?;
-        let cipher = ssl.current_cipher();
-        Ok(Connection {
-            keying,
-            version: ssl.version_str(),
-            cipher: cipher.map_or("unknown", |cipher| cipher.standard_name().unwrap_or(cipher.name())),
-            fingerprint,
-        })
     }
 
     fn handle_error(&mut self, error: &ssl::Error) {
