@@ -72,6 +72,9 @@ pub mod ledger;
 mod load;
 pub mod media;
 mod net;
+#[cfg(test)]
+#[path = "../tests/support/nonce_oracle.rs"]
+mod nonce_oracle;
 mod pulse;
 mod rtcp;
 mod rtp;
@@ -79,6 +82,9 @@ mod session;
 mod shard;
 mod spec;
 mod srtp;
+#[cfg(test)]
+#[path = "../tests/support/srtp_reference.rs"]
+mod srtp_reference;
 pub mod stats;
 mod stream;
 mod token_bucket;

@@ -2,8 +2,6 @@ mod formats;
 mod keyframes;
 mod live;
 mod narrow;
-#[path = "../../../tests/support/nonce_oracle.rs"]
-mod nonce_oracle;
 mod nonces;
 
 use std::collections::HashMap;

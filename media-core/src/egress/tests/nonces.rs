@@ -4,11 +4,11 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::nonce_oracle::{NonceOracle, Seen};
 use super::*;
 use crate::clock::WallClock;
 use crate::ingest::{Accepted, Ingest};
 use crate::media::{Feedback, MediaKind};
+use crate::nonce_oracle::{NonceOracle, Seen};
 use crate::rtp::{HeaderFields, write_header};
 use crate::spec::StreamId;
 use crate::stream::PublishedTrack;
@@ -188,8 +188,9 @@ impl World {
         self.joined += 1;
         let (rtx, wide) = (!self.joined.is_multiple_of(3), self.joined % 3 == 1);
         let on_home = !self.joined.is_multiple_of(4);
-        let exported: Vec<u8> = (0..56).map(|_| self.random.random()).collect();
-        let keying = KeyingMaterial::new(SrtpProfile::AeadAes128Gcm, &exported).unwrap();
+        let profile = SrtpProfile::ALL[(self.joined / 3) as usize % SrtpProfile::ALL.len()];
+        let exported: Vec<u8> = (0..profile.export_len()).map(|_| self.random.random()).collect();
+        let keying = KeyingMaterial::new(profile, &exported).unwrap();
         let (_, srtp) = keying.contexts_with(DtlsRole::Server, !rtx).unwrap();
         let tracks = if on_home { &self.home } else { &self.away };
         let mut egress = Vec::new();

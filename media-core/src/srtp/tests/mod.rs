@@ -1,6 +1,7 @@
 //! Both halves against each other, and hostile packets.
 
 mod ciphers;
+mod reference;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -9,8 +10,12 @@ use super::*;
 use crate::spec::DtlsRole;
 
 fn keying(profile: SrtpProfile) -> KeyingMaterial {
-    let exported: Vec<u8> = (0..profile.export_len()).map(|i| (i * 7 + 3) as u8).collect();
-    KeyingMaterial::new(profile, &exported).unwrap()
+    KeyingMaterial::new(profile, &exported(profile)).unwrap()
+}
+
+/// What the TLS exporter gave.
+fn exported(profile: SrtpProfile) -> Vec<u8> {
+    (0..profile.export_len()).map(|i| (i * 7 + 3) as u8).collect()
 }
 
 /// What the DTLS client sends with, and what the server receives it with.
