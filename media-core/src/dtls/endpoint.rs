@@ -311,7 +311,13 @@ impl DtlsEndpoint {
 
     /// The next datagram to send, at most [`DATAGRAM_SIZE`] bytes.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        self.stream.get_mut().pop()
+        self.stream.get_mut().pop_joined(DATAGRAM_SIZE)
+    }
+
+    /// Shorter timers, for tests of many handshakes.
+    #[cfg(test)]
+    pub(super) fn hurry(&mut self) {
+        ffi::hurry(self.stream.ssl());
     }
 
     /// The next thing that happened.

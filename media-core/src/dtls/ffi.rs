@@ -49,6 +49,16 @@ pub(super) fn set_timer(ssl: &mut SslRef) {
     unsafe { DTLS_set_timer_cb(ssl.as_ptr(), Some(next_timeout)) }
 }
 
+/// Shorter times for tests of many handshakes, and no shorter: OpenSSL takes what is left of a timer for nothing from 15 ms on.
+#[cfg(test)]
+pub(super) fn hurry(ssl: &SslRef) {
+    unsafe extern "C" fn next_timeout(_: *mut sys::SSL, last_us: c_uint) -> c_uint {
+        last_us.saturating_mul(2).clamp(40_000, 160_000)
+    }
+    // SAFETY: as in `set_timer`.
+    unsafe { DTLS_set_timer_cb(ssl.as_ptr(), Some(next_timeout)) }
+}
+
 /// Whether a server's association demands a cookie of the next ClientHello. OpenSSL asks when it has the whole message.
 pub(super) fn demand_cookies(stream: &mut SslStream<DatagramQueue>, demand: bool) {
     let option = sys::SSL_OP_COOKIE_EXCHANGE;
@@ -138,4 +148,20 @@ pub(super) fn renegotiate(stream: &mut SslStream<DatagramQueue>) -> bool {
     }
     // SAFETY: the SSL is valid and borrowed mutably.
     unsafe { SSL_renegotiate(stream.ssl().as_ptr()) == 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // DTLS-33, DTLS-35
+    #[test]
+    fn a_flight_is_repeated_after_times_that_double_up_to_3_s_and_given_up_within_half_a_minute() {
+        // SAFETY: the callback does not use the SSL.
+        let next = |last: &u32| Some(unsafe { next_timeout(ptr::null_mut(), *last) });
+        let times: Vec<u32> = std::iter::successors(next(&0), next).map(|us| us / 1_000).take(10).collect();
+        assert_eq!(times, [100, 200, 400, 800, 1_600, 3_000, 3_000, 3_000, 3_000, 3_000]);
+        let until_given_up = times.iter().take(super::super::MAX_RETRANSMISSIONS as usize + 1).sum::<u32>();
+        assert!((10_000..30_000).contains(&until_given_up), "{until_given_up} ms");
+    }
 }

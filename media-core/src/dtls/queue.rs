@@ -32,8 +32,19 @@ impl DatagramQueue {
     }
 
     /// The next datagram to send.
+    #[cfg(test)]
     pub(super) fn pop(&mut self) -> Option<Vec<u8>> {
         self.outbound.pop_front()
+    }
+
+    /// The next datagrams to send, as one of at most `limit` bytes. OpenSSL puts a flight into as few as it can, and each message
+    /// of one that it repeats into its own: the more there are, the more surely one of them is lost.
+    pub(super) fn pop_joined(&mut self, limit: usize) -> Option<Vec<u8>> {
+        let mut joined = self.outbound.pop_front()?;
+        while self.outbound.front().is_some_and(|next| joined.len() + next.len() <= limit) {
+            joined.extend(self.outbound.pop_front().into_iter().flatten());
+        }
+        Some(joined)
     }
 }
 

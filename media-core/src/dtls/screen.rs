@@ -10,10 +10,14 @@ use crate::spec::DtlsRole;
 const CERTIFICATE: u8 = 11;
 /// ClientHello, ServerHello, HelloVerifyRequest: the kinds that come before a certificate.
 const HELLOS: u8 = 3;
-/// The longest message, in bytes. Certificates, the longest of them, have some 300 to 900.
-const MAX_MESSAGE: usize = 16 << 10;
-/// Records of one Certificate message, and after it, that are held: as many as the longest one has in datagrams of 256 bytes.
-const MAX_RECORDS: usize = 64;
+/// The longest message, in bytes: with its header it fits a record. Certificates have some 300 to 900, ClientHellos up to 1,700.
+const MAX_MESSAGE: usize = (16 << 10) - FRAGMENT_HEADER;
+/// Messages that are put together at a time; a flight has five at most that may come in pieces. OpenSSL gets none but whole ones: it
+/// would end the handshake over a forged piece of another length, and drops a message that comes again in one piece where it
+/// has another piece of it.
+const MAX_MESSAGES: usize = 6;
+/// Messages that are held until the certificate before them is there and judged, each as often as it was sent.
+const MAX_FOLLOWERS: usize = 64;
 
 /// A plaintext alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,21 +45,22 @@ pub(super) struct Screen {
     /// The next record number of epoch 0. OpenSSL drops records whose number it has left behind, and a forged one may be as high
     /// as it likes: so they are numbered as they come. No sum covers these numbers.
     next_record: u64,
-    certificate: Assembly,
+    /// Messages that are not whole, the one that grew last at the end.
+    messages: Vec<Message>,
+    /// Records of those that come after the certificate: OpenSSL would take the first of each, whoever sent it.
+    followers: Vec<Vec<u8>>,
     /// The peer's own certificate has passed.
     is_certified: bool,
 }
 
-/// A Certificate message that is being put together.
-#[derive(Debug, Default)]
-struct Assembly {
+/// A message that is being put together.
+#[derive(Debug)]
+struct Message {
+    kind: u8,
+    sequence: u16,
     body: Vec<u8>,
     /// Which of its bytes have come.
     has: Vec<bool>,
-    /// The records with its fragments.
-    records: Vec<Vec<u8>>,
-    /// Those with messages that come after it: OpenSSL would take the first of each, whoever sent it.
-    followers: Vec<Vec<u8>>,
 }
 
 /// A fragment of a handshake message (RFC 6347 §4.2.2).
@@ -69,7 +74,7 @@ struct Fragment<'a> {
 
 impl Screen {
     pub(super) fn new(role: DtlsRole) -> Screen {
-        Screen { role, next_record: 0, certificate: Assembly::default(), is_certified: false }
+        Screen { role, next_record: 0, messages: Vec::new(), followers: Vec::new(), is_certified: false }
     }
 
     /// Takes a datagram before the handshake is complete. `is_the_peers` judges a certificate in DER; `None` is the lack of one.
@@ -88,26 +93,20 @@ impl Screen {
                 (ALERT, &[level, description]) => screened.alert = Some(Alert { level, description }),
                 (CHANGE_CIPHER_SPEC, [1]) => passed.extend(self.renumbered(header, body)),
                 (HANDSHAKE, _) if is_in_place(self.role, body) => {
-                    let record = self.renumbered(header, body);
-                    if fragments(body).flatten().any(|fragment| fragment.kind == CERTIFICATE) {
-                        self.hold_certificate(body, record);
-                    } else if self.is_certified || fragments(body).flatten().all(|fragment| fragment.kind <= HELLOS) {
-                        passed.extend(record);
-                    } else if self.certificate.followers.len() < MAX_RECORDS {
-                        self.certificate.followers.push(record);
+                    for fragment in fragments(body).flatten() {
+                        let Some(message) = self.put_together(&fragment) else { continue };
+                        let record = self.renumbered(header, &message.bytes());
+                        match message.kind {
+                            // One that comes again, or that somebody puts in the place of what follows it.
+                            CERTIFICATE if self.is_certified => {}
+                            CERTIFICATE => self.judge(&message, record, &is_the_peers, &mut screened),
+                            kind if kind <= HELLOS || self.is_certified => passed.extend(record),
+                            _ if self.followers.len() < MAX_FOLLOWERS => self.followers.push(record),
+                            _ => {}
+                        }
                     }
                 }
                 _ => {}
-            }
-        }
-        if self.certificate.is_whole() {
-            let Assembly { body, records, followers, .. } = std::mem::take(&mut self.certificate);
-            let whole = records.into_iter().chain(followers);
-            if is_the_peers(first_certificate(&body)) {
-                self.is_certified = true;
-                screened.datagrams.extend(whole);
-            } else {
-                screened.suspect = Some(whole.collect());
             }
         }
         if !passed.is_empty() {
@@ -116,32 +115,63 @@ impl Screen {
         screened
     }
 
+    /// Lets the peer's certificate pass, and what came after it; another one is suspect, and so is that.
+    fn judge(
+        &mut self,
+        certificate: &Message,
+        record: Vec<u8>,
+        is_the_peers: impl Fn(Option<&[u8]>) -> bool,
+        screened: &mut Screened,
+    ) {
+        let records = std::iter::once(record).chain(std::mem::take(&mut self.followers));
+        if is_the_peers(first_certificate(&certificate.body)) {
+            self.is_certified = true;
+            screened.datagrams.extend(records);
+        } else {
+            screened.suspect = Some(records.collect());
+        }
+    }
+
     fn renumbered(&mut self, header: &[u8; record::HEADER], body: &[u8]) -> Vec<u8> {
         let mut header = *header;
         header[5..11].copy_from_slice(&self.next_record.to_be_bytes()[2..]);
+        // No message is longer than a record.
+        header[11..].copy_from_slice(&(body.len() as u16).to_be_bytes());
         self.next_record += 1;
         [&header[..], body].concat()
     }
 
-    /// Holds a record of a Certificate message until the message is whole and can be judged.
-    fn hold_certificate(&mut self, body: &[u8], record: Vec<u8>) {
-        if self.certificate.records.len() >= MAX_RECORDS {
-            self.certificate = Assembly::default();
+    /// The message that this fragment makes whole.
+    fn put_together(&mut self, fragment: &Fragment<'_>) -> Option<Message> {
+        let begun = self.messages.iter().position(|message| message.is_of(fragment));
+        let mut message = begun.map_or_else(|| Message::of(fragment), |index| self.messages.remove(index));
+        message.add(fragment);
+        if message.is_whole() {
+            // Those of other lengths are of somebody else.
+            self.messages.retain(|other| (other.kind, other.sequence) != (message.kind, message.sequence));
+            return Some(message);
         }
-        for fragment in fragments(body).flatten().filter(|fragment| fragment.kind == CERTIFICATE) {
-            self.certificate.add(&fragment);
+        if self.messages.len() >= MAX_MESSAGES {
+            self.messages.remove(0);
         }
-        self.certificate.records.push(record);
+        self.messages.push(message);
+        None
     }
 }
 
-impl Assembly {
+impl Message {
+    /// One of which nothing has come yet.
+    fn of(fragment: &Fragment<'_>) -> Message {
+        let &Fragment { kind, sequence, length, .. } = fragment;
+        Message { kind, sequence, body: vec![0; length], has: vec![false; length] }
+    }
+
+    /// True for its fragments.
+    fn is_of(&self, fragment: &Fragment<'_>) -> bool {
+        (self.kind, self.sequence, self.body.len()) == (fragment.kind, fragment.sequence, fragment.length)
+    }
+
     fn add(&mut self, fragment: &Fragment<'_>) {
-        if self.body.len() != fragment.length {
-            self.body = vec![0; fragment.length];
-            self.has = vec![false; fragment.length];
-            self.records.clear();
-        }
         let range = fragment.offset..fragment.offset + fragment.body.len();
         if let (Some(body), Some(has)) = (self.body.get_mut(range.clone()), self.has.get_mut(range)) {
             body.copy_from_slice(fragment.body);
@@ -150,7 +180,14 @@ impl Assembly {
     }
 
     fn is_whole(&self) -> bool {
-        !self.has.is_empty() && self.has.iter().all(|&has| has)
+        self.has.iter().all(|&has| has)
+    }
+
+    /// All of it, in one fragment.
+    fn bytes(&self) -> Vec<u8> {
+        // The header counts in three bytes.
+        let [_, length @ ..] = (self.body.len() as u32).to_be_bytes();
+        [&[self.kind], &length[..], &self.sequence.to_be_bytes(), &[0; 3], &length, &self.body].concat()
     }
 }
 
@@ -282,6 +319,40 @@ mod tests {
         }
     }
 
+    // DTLS-30
+    #[test]
+    fn a_client_hello_is_passed_on_once_it_is_whole_whatever_lengths_forged_pieces_have() {
+        let (hello, other) = ([7; 50], [9; 40]);
+        let mut screen = Screen::new(DtlsRole::Server);
+        let pieces = [
+            record(HANDSHAKE, 5, &fragment(1, 0, &other, 0..10)),
+            record(HANDSHAKE, 6, &fragment(1, 0, &hello, 20..50)),
+        ];
+        assert_eq!(screen.take(&pieces.concat(), |_| false), Screened::default());
+        let screened = screen.take(&record(HANDSHAKE, 7, &fragment(1, 0, &hello, 0..30)), |_| false);
+        assert_eq!(screened.datagrams, [record(HANDSHAKE, 0, &fragment(1, 0, &hello, 0..50))]);
+        for length in 41..80 {
+            let forged = vec![3; length];
+            assert_eq!(
+                screen.take(&record(HANDSHAKE, 8, &fragment(1, 0, &forged, 1..2)), |_| false),
+                Screened::default()
+            );
+            assert!(screen.messages.len() <= MAX_MESSAGES);
+        }
+    }
+
+    // DTLS-30, DTLS-36
+    #[test]
+    fn a_certificate_that_comes_again_takes_nothing_along_that_shares_its_record() {
+        let theirs = certificate(&[5; 60]);
+        let mut screen = Screen::new(DtlsRole::Server);
+        let whole = record(HANDSHAKE, 0, &fragment(11, 1, &theirs, 0..66));
+        assert_eq!(screen.take(&whole, |_| true).datagrams.len(), 1);
+        let (again, exchange) = (fragment(11, 1, &theirs, 0..20), fragment(16, 2, &[4; 33], 0..33));
+        let screened = screen.take(&record(HANDSHAKE, 1, &[again, exchange.clone()].concat()), |_| true);
+        assert_eq!(screened.datagrams, [record(HANDSHAKE, 1, &exchange)]);
+    }
+
     // M6
     #[test]
     fn a_certificate_is_judged_when_it_is_whole_in_whatever_order_it_came() {
@@ -297,7 +368,8 @@ mod tests {
                         .take(&record(HANDSHAKE, index as u64, &fragment(11, 1, message, range.clone())), is_theirs);
                 }
                 let held = if is_good { &last.datagrams } else { last.suspect.as_ref().unwrap() };
-                assert_eq!(held.len(), 2);
+                let whole = fragment(11, 1, message, 0..66);
+                assert!(held.iter().map(|record| &record[record::HEADER..]).eq([&whole]), "in one piece: {held:?}");
                 assert_eq!(last.suspect.is_none(), is_good);
             }
         }
@@ -319,6 +391,6 @@ mod tests {
         for n in 0..200 {
             screen.take(&record(HANDSHAKE, n, &fragment(11, 1, &theirs, 0..1)), is_theirs);
         }
-        assert!(screen.certificate.records.len() <= MAX_RECORDS);
+        assert!(screen.messages.len() <= MAX_MESSAGES);
     }
 }

@@ -9,6 +9,7 @@ use crate::spec::DtlsRole;
 
 /// The exported keys and salts of one session (RFC 5764 §4.2). They are wiped when this is dropped, and no log shows
 /// them.
+#[cfg_attr(test, derive(Clone))]
 pub struct KeyingMaterial {
     profile: SrtpProfile,
     // client key, server key, client salt, server salt. On the heap, so that moving this leaves no copies.

@@ -2,10 +2,14 @@
 
 mod certificates;
 mod forged;
+mod fragments;
 mod handshake;
 mod loss;
+mod matrix;
+mod offers;
 mod pool;
 mod refusal;
+mod scripted;
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +18,7 @@ use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslMethod, SslStream, Ssl
 use super::queue::DatagramQueue;
 use super::*;
 use crate::spec::{DtlsParameters, DtlsRole, Fingerprint};
+use crate::srtp::{KeyingMaterial, SrtpProfile};
 
 /// Long enough for any handshake of these tests, even beside a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,6 +32,8 @@ trait Peer {
     fn expire(&mut self);
     /// True once its handshake has ended, well or not.
     fn is_settled(&self) -> bool;
+    /// The keys of a handshake that ended well.
+    fn keys(&self) -> Option<KeyingMaterial>;
 }
 
 /// Our endpoint, and all its events.
@@ -103,6 +110,10 @@ impl Peer for Ours {
     fn is_settled(&self) -> bool {
         self.endpoint.is_connected() || self.endpoint.is_ended()
     }
+
+    fn keys(&self) -> Option<KeyingMaterial> {
+        self.has_keys().then(|| self.connection().keying.clone())
+    }
 }
 
 /// A peer made of plain OpenSSL, for what our endpoint would never do.
@@ -142,6 +153,16 @@ impl Raw {
 
     fn start(&mut self) {
         self.drive();
+    }
+
+    /// What OpenSSL exports for the profile that it agreed on.
+    fn exported(&self) -> Option<(SrtpProfile, Vec<u8>)> {
+        let ssl = self.stream.ssl();
+        let id = u16::try_from(ssl.selected_srtp_profile()?.id().as_raw()).unwrap();
+        let profile = SrtpProfile::from_dtls_id(id).unwrap();
+        let mut exported = vec![0; profile.export_len()];
+        let is_exported = ssl.export_keying_material(&mut exported, "EXTRACTOR-dtls_srtp", None).is_ok();
+        (self.connected && is_exported).then_some((profile, exported))
     }
 
     fn drive(&mut self) {
@@ -186,11 +207,20 @@ impl Peer for Raw {
     fn is_settled(&self) -> bool {
         self.connected || self.error.is_some()
     }
+
+    fn keys(&self) -> Option<KeyingMaterial> {
+        self.exported().map(|(profile, exported)| KeyingMaterial::new(profile, &exported).unwrap())
+    }
 }
 
 /// Carries datagrams between two ends until neither sends any more, and both are settled or no timer runs. `carry` gets
 /// every datagram (from which end, counted from 0 per end) and returns whether it arrives.
-fn run(left: &mut dyn Peer, right: &mut dyn Peer, mut carry: impl FnMut(usize, usize, &[u8]) -> bool) {
+fn run(left: &mut dyn Peer, right: &mut dyn Peer, carry: impl FnMut(usize, usize, &[u8]) -> bool) {
+    assert!(ends(left, right, carry), "no end in sight");
+}
+
+/// The same; false if there is no end in sight.
+fn ends(left: &mut dyn Peer, right: &mut dyn Peer, mut carry: impl FnMut(usize, usize, &[u8]) -> bool) -> bool {
     let began = Instant::now();
     let mut counts = [0, 0];
     while began.elapsed() < PATIENCE {
@@ -198,14 +228,11 @@ fn run(left: &mut dyn Peer, right: &mut dyn Peer, mut carry: impl FnMut(usize, u
         if carry_all(1, right, left, &mut counts, &mut carry) || moved {
             continue;
         }
-        if left.is_settled() && right.is_settled() {
-            return;
-        }
-        if !wait_for_timer(left, right) {
-            return;
+        if (left.is_settled() && right.is_settled()) || !wait_for_timer(left, right) {
+            return true;
         }
     }
-    panic!("no end in sight");
+    false
 }
 
 /// Sleeps until the next timer, by OpenSSL's own clock, and fires it. False if none runs.
@@ -229,7 +256,9 @@ fn carry_all(
     let mut moved = false;
     while let Some(datagram) = from.transmit() {
         moved = true;
+        // DTLS-34
         assert!(datagram.len() <= DATAGRAM_SIZE, "a datagram of {} bytes", datagram.len());
+        assert!(record::records(&datagram).all(|record| record.is_whole()), "a datagram breaks off inside a record");
         if carry(end, counts[end], &datagram) {
             to.receive(&datagram);
         }
@@ -261,8 +290,12 @@ fn couple() -> (Ours, Ours) {
 
 /// True if media of each end is understood by the other.
 fn share_keys(client: &Connection, server: &Connection) -> bool {
-    let (mut client_in, mut client_out) = client.keying.contexts(DtlsRole::Client).unwrap();
-    let (mut server_in, mut server_out) = server.keying.contexts(DtlsRole::Server).unwrap();
+    have_same_keys(&client.keying, &server.keying)
+}
+
+fn have_same_keys(client: &KeyingMaterial, server: &KeyingMaterial) -> bool {
+    let (mut client_in, mut client_out) = client.contexts(DtlsRole::Client).unwrap();
+    let (mut server_in, mut server_out) = server.contexts(DtlsRole::Server).unwrap();
     let carries = |sender: &mut crate::srtp::SrtpSender, receiver: &mut crate::srtp::SrtpReceiver| {
         let mut packet = [0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 1, 2, 3, 4].to_vec();
         packet.resize(16 + crate::srtp::MAX_TRAILER, 0);
@@ -270,4 +303,23 @@ fn share_keys(client: &Connection, server: &Connection) -> bool {
         receiver.unprotect_rtp(&mut packet, len) == Ok(16) && packet[12..16] == [1, 2, 3, 4]
     };
     carries(&mut client_out, &mut server_in) && carries(&mut server_out, &mut client_in)
+}
+
+/// Forwards, backwards, and 24 ways of mixing the first four.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    let forwards: Vec<_> = (0..count).collect();
+    let mut orders = vec![forwards.clone(), forwards.iter().rev().copied().collect()];
+    let mixed = count.min(4);
+    orders.extend((0..(1..=mixed).product()).map(|n| [&nth_order(mixed, n), &forwards[mixed..]].concat()));
+    orders
+}
+
+/// One of the orders of so many things.
+fn nth_order(count: usize, mut n: usize) -> Vec<usize> {
+    let (mut rest, mut order): (Vec<_>, _) = ((0..count).collect(), Vec::new());
+    while !rest.is_empty() {
+        order.push(rest.remove(n % rest.len()));
+        n /= rest.len() + 1;
+    }
+    order
 }
