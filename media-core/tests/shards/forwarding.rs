@@ -85,6 +85,35 @@ async fn a_publisher_that_comes_back_continues_numbers_and_time_on_both_shards()
     server.core.shutdown().await;
 }
 
+// SRTP-17
+#[tokio::test]
+async fn packets_are_forwarded_whole_and_become_but_a_few_bytes_longer() {
+    let server = Server::start(1);
+    let mut viewer = server.viewer(0, 0, true);
+    let mut publisher = server.publisher(0);
+    // As clients cut them, and so long that the datagram is as long as it may be.
+    let lengths = [1_100, 1_200, 1_300, 1_400, 1_440];
+    for (sequence, length) in (0_u16..).zip(lengths) {
+        let mut payload = if sequence == 0 { KEYFRAME } else { DELTA }.to_vec();
+        payload.resize(length, sequence as u8);
+        publisher.video(sequence, u32::from(sequence) * 3_000, &payload);
+    }
+    viewer.until("all of them come", |viewer| viewer.headers(VIEWER_VIDEO).len() == lengths.len());
+    let is_video = |datagram: &&Vec<u8>| datagram[0] >> 6 == 2 && datagram[8..12] == VIEWER_VIDEO.to_be_bytes();
+    let datagrams = viewer.raw.iter().filter(is_video).map(Vec::len);
+    for (datagram, length) in datagrams.zip(lengths) {
+        // A header, an extension with MID and wide number, the tag.
+        let more = datagram - length;
+        assert!(more <= 12 + 16 + 16, "{more} bytes around {length}");
+        assert!(datagram <= 1_400 || length > 1_350, "{datagram} bytes");
+    }
+    for (packet, length) in viewer.rtp.iter().zip(lengths) {
+        let header = RtpHeader::parse(packet).unwrap();
+        assert_eq!(packet.len() - header.header_len, length);
+    }
+    server.core.shutdown().await;
+}
+
 /// Waits until the shard has seen that many packets of publishers.
 async fn received(server: &Server, shard: usize, packets: u64) {
     let begun = std::time::Instant::now();

@@ -495,3 +495,31 @@ async fn extensions_with_a_direction_are_answered_only_where_media_goes_that_way
     let reply = app.post("/whep/s", &golden("firefox-h264-watch")).await;
     assert!(reply.body.contains("a=extmap:6/sendonly http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\r\n"));
 }
+
+// SRTP-13, SRTP-14: header extensions stay readable for whoever forwards them.
+#[tokio::test]
+async fn encrypted_header_extensions_and_cryptex_are_left_out_of_the_answer() {
+    let encrypted =
+        "a=cryptex\r\na=extmap:13 urn:ietf:params:rtp-hdrext:encrypt urn:ietf:params:rtp-hdrext:sdes:mid\r\n";
+    for name in ["chromium-publish", "chromium-watch"] {
+        let with_them = golden(name).replace("t=0 0\r\n", "t=0 0\r\na=cryptex\r\n");
+        let with_them = with_them.replace("a=rtcp-mux\r\n", &format!("a=rtcp-mux\r\n{encrypted}"));
+        assert!(with_them.matches(encrypted).count() >= 2, "{with_them}");
+        let mut answered = Vec::new();
+        for offer in [golden(name), with_them] {
+            let app = App::new(SignalingConfig::default());
+            let is_viewer = name == "chromium-watch";
+            let mut reply =
+                app.post("/whip/s", &if is_viewer { golden("chromium-publish") } else { offer.clone() }).await;
+            if is_viewer {
+                reply = app.post("/whep/s", &offer).await;
+            }
+            assert_eq!(reply.status, 201, "{}", reply.body);
+            assert!(!reply.body.contains("cryptex") && !reply.body.contains("hdrext:encrypt"), "{}", reply.body);
+            let answer = Sdp::read(&reply.body);
+            let extensions = answer.sections.iter().map(|section| values(section, "extmap").join("; "));
+            answered.push(extensions.collect::<Vec<_>>());
+        }
+        assert_eq!(answered[0], answered[1], "the others are answered as without");
+    }
+}
