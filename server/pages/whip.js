@@ -18,6 +18,21 @@ export class HttpError extends Error {
   }
 }
 
+/**
+ * The STUN and TURN servers that an answer names by Link headers (RFC 9725 §4.6), as RTCPeerConnection takes them. `fetch` joins
+ * the headers by commas, which quoted values may hold as well.
+ */
+export function iceServers(headers) {
+  const links = (headers.get("Link") ?? "").matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^",;\s]*))*)/g);
+  return [...links].flatMap(([, urls, attributes]) => {
+    const pairs = [...attributes.matchAll(/;\s*([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^",;\s]*))/g)];
+    const values = new Map(pairs.map(([, name, quoted, plain]) => [name.toLowerCase(), quoted?.replace(/\\(.)/g, "$1") ?? plain]));
+    if (!/^(stun|turn)s?:/i.test(urls) || !values.get("rel")?.split(/\s+/).includes("ice-server")) return [];
+    const [username, credential] = [values.get("username"), values.get("credential")];
+    return [username === undefined ? { urls } : { urls, username, credential }];
+  });
+}
+
 /** A session on the server, from the answer to its POST until close(). */
 export class Session {
   #headers;
@@ -36,7 +51,8 @@ export class Session {
 
   /**
    * Offers what `pc` holds to an endpoint and applies the answer.
-   * The POST does not wait for candidates: a server with ICE-lite needs none, and for others they follow by PATCH.
+   * The POST does not wait for candidates: a server with ICE-lite needs none, and for others they follow by PATCH. They are
+   * gathered from the local description on, with the servers that are known by then: those that the answer names.
    */
   static async open(pc, endpoint, { token, signal } = {}) {
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
@@ -46,11 +62,11 @@ export class Session {
       if (session) session.#trickle(candidate);
       else early.push(candidate);
     });
-    await pc.setLocalDescription(await pc.createOffer());
+    const offer = await pc.createOffer();
     const response = await fetch(endpoint, {
       method: "POST",
       headers: { ...headers, "Content-Type": "application/sdp" },
-      body: pc.localDescription.sdp,
+      body: offer.sdp,
       signal,
     });
     if (response.status !== 201) throw await HttpError.from(response);
@@ -58,7 +74,10 @@ export class Session {
     if (!location) throw new Error("the server named no session URL");
     const opened = new Session(new URL(location, response.url).href, response.headers.get("ETag"), headers, pc);
     const answer = await response.text();
+    const servers = iceServers(response.headers);
     try {
+      if (servers.length) pc.setConfiguration({ ...pc.getConfiguration(), iceServers: servers });
+      await pc.setLocalDescription(offer);
       await pc.setRemoteDescription({ type: "answer", sdp: answer });
     } catch (error) {
       opened.close();

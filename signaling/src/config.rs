@@ -8,6 +8,7 @@ use media_core::{CoreConfig, IceMode, SessionLimits};
 use strum::{Display, EnumString};
 
 use crate::auth::{JwtConfig, Tokens, WebhookConfig};
+use crate::ice_servers::IceServers;
 use crate::limits::Limits;
 
 /// How WHIP and WHEP behave.
@@ -44,6 +45,8 @@ pub struct SignalingConfig {
     pub host_names: Option<Vec<String>>,
     /// Proxies whose word on the client's address counts.
     pub trusted_proxies: Vec<IpNet>,
+    /// STUN and TURN servers that clients are told of. Default none: the server has an address of its own.
+    pub ice_servers: IceServers,
     /// Accept a trickle PATCH without If-Match whose credentials are the current ones (TRK-07).
     pub lenient_if_match: bool,
     /// How many and how fast.
@@ -99,6 +102,7 @@ impl Default for SignalingConfig {
             allowed_origins: AllowedOrigins::Any,
             host_names: None,
             trusted_proxies: Vec::new(),
+            ice_servers: IceServers::default(),
             lenient_if_match: false,
             limits: Limits::default(),
             slash_names: false,

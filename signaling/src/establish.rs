@@ -1,10 +1,10 @@
 //! From an agreement to a running session: the part that WHIP and WHEP share.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK, LOCATION};
 use http::{HeaderValue, StatusCode};
 use media_core::ledger::Reason;
 use media_core::media::Role;
@@ -130,7 +130,9 @@ fn created(state: &RouterState, stream: &str, names: &Names, answer: String) -> 
         SDPFRAG.accept(),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((StatusCode::CREATED, headers, answer).into_response())
+    let links = config.ice_servers.links(names.id, SystemTime::now());
+    let links = AppendHeaders(links.into_iter().map(|link| (LINK, link)));
+    Ok((StatusCode::CREATED, headers, links, answer).into_response())
 }
 
 /// Writes the session down and opens it on its shard. A session that it replaces is closed.

@@ -17,6 +17,7 @@ mod extract;
 mod forwarded;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod ice_servers;
 mod limits;
 mod media_plane;
 mod names;
@@ -45,6 +46,7 @@ pub use auth::{
 };
 pub use client_address::ClientAddress;
 pub use config::{AllowedOrigins, PublishTakeover, SignalingConfig};
+pub use ice_servers::{BadIceServer, IceServerUrl, IceServers, TurnCredentials, TurnSecret, TurnText};
 pub use limits::{Limit, Limits};
 pub use media_plane::MediaPlane;
 pub use observer::{AccessOutcome, AccessSource, Observer, Resource};

@@ -84,6 +84,12 @@ impl Signaling {
         taken.map_err(|refusal| self.refuse(refusal.limit, refusal))
     }
 
+    /// Counts a request that makes credentials and opens no session, likewise.
+    pub(crate) fn take_look(&self, address: ClientAddress) -> Result<(), Problem> {
+        let taken = self.rates().request(clock::now(), &self.config().limits, address.customer());
+        taken.map_err(|refusal| self.refuse(refusal.limit, refusal))
+    }
+
     /// Lets a session in, or says which limit is in the way. Half-open ones that give place to it are closed.
     /// `max_sessions` is what the holder's own right allows.
     pub(crate) fn admit(&self, entrant: Entrant, max_sessions: Option<NonZeroUsize>) -> Result<Place<'_>, Problem> {

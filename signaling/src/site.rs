@@ -36,7 +36,8 @@ impl Site {
         Site::read(request.uri(), request.headers())
     }
 
-    fn read(uri: &Uri, headers: &HeaderMap) -> Site {
+    /// Reads it from the parts of one.
+    pub(crate) fn read(uri: &Uri, headers: &HeaderMap) -> Site {
         let mut hosts = headers.get_all(HOST).iter();
         let target = match (uri.authority(), hosts.next(), hosts.next()) {
             // Of HTTP/2, and of the absolute form, which wins over the header (RFC 9112 §3.2.2).

@@ -44,6 +44,17 @@ impl RouterState {
         }
         self.signaling.authorize(stream, self.role.into(), parts, session).await
     }
+
+    /// Whether a request that opens nothing shows that it may open a session. Without a token nobody is asked: most of those
+    /// who only look have none, and it is no guess.
+    pub(crate) async fn may_open(&self, stream: &str, parts: &Parts, session: SessionId) -> bool {
+        let is_open = match self.role {
+            Role::Viewer if !self.signaling.config().protect_viewers => true,
+            _ => self.signaling.authorizer.is_open(),
+        };
+        let shows_token = parts.headers.contains_key(AUTHORIZATION);
+        is_open || (shows_token && self.authorize(stream, parts, session).await.is_ok())
+    }
 }
 
 impl Signaling {

@@ -206,7 +206,11 @@ fn wrong_value(error: &clap::Error, name: impl Fn(&SettingInfo) -> String) -> Op
 
 fn bad_value(place: &str, info: &SettingInfo, value: &str, why: &str) -> LoadError {
     // What follows a token's key may be a secret even where it is malformed.
-    let value = if matches!(info.key, "token" | "admin_token") { String::new() } else { format!(" {value}") };
+    let value = if matches!(info.key, "token" | "admin_token" | "turn_secret" | "turn_credential") {
+        String::new()
+    } else {
+        format!(" {value}")
+    };
     LoadError::wrong(format!("{place}: bad value{value}: {why}\n  allowed: {}", info.allowed))
 }
 

@@ -8,6 +8,7 @@ pub mod addresses;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod http_values;
+pub mod ice_servers;
 pub mod load;
 pub mod render;
 pub mod resolve;

@@ -8,6 +8,7 @@ use signaling::{AllowedOrigins, Limits, SignalingConfig};
 use super::access::{self, Sources};
 use super::addresses::{AddressSource, Network, System, is_loopback};
 use super::http_values::{AdminListen, AdminToken, HostName};
+use super::ice_servers;
 use super::settings::Settings;
 use super::values::Origin;
 use crate::admin_access::AdminAccess;
@@ -71,7 +72,7 @@ pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<R
     check_access(settings, !sources.is_empty())?;
     check_ranges(settings)?;
     let (core, addresses) = core_config(settings, machine)?;
-    let signaling = signaling_config(settings, sources);
+    let signaling = signaling_config(settings, sources)?;
     let admin_access = admin_access(settings)?;
     let connections = ConnectionLimits {
         total: settings.max_connections,
@@ -80,6 +81,7 @@ pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<R
     };
     let mut warnings = warnings(settings, &core, &admin_access);
     warnings.extend(access::warnings(settings, &tokens));
+    warnings.extend(ice_servers::warnings(&signaling.ice_servers, !settings.protect_viewers));
     Ok(Resolved { core, addresses, signaling, admin_access, connections, warnings })
 }
 
@@ -215,9 +217,9 @@ fn core_config(
     Ok((core, addresses))
 }
 
-fn signaling_config(settings: &Settings, sources: Sources) -> SignalingConfig {
+fn signaling_config(settings: &Settings, sources: Sources) -> Result<SignalingConfig, Contradiction> {
     let guarded = !sources.is_empty();
-    SignalingConfig {
+    Ok(SignalingConfig {
         tokens: sources.tokens,
         jwt: sources.jwt,
         webhook: sources.webhook,
@@ -231,6 +233,7 @@ fn signaling_config(settings: &Settings, sources: Sources) -> SignalingConfig {
         host_names: host_names(settings, guarded),
         trusted_proxies: settings.trusted_proxies.iter().map(|prefix| prefix.0).collect(),
         limits: limits(settings),
+        ice_servers: ice_servers::ice_servers(settings)?,
         lenient_if_match: settings.lenient_if_match,
         slash_names: settings.slash_names,
         publish_takeover: settings.publish_takeover.0,
@@ -238,7 +241,7 @@ fn signaling_config(settings: &Settings, sources: Sources) -> SignalingConfig {
         viewer_limits: session_limits(settings.viewer_bitrate, settings.viewer_packet_rate),
         ice_timeout: settings.ice_timeout.0,
         liveness_timeout: settings.liveness_timeout.0,
-    }
+    })
 }
 
 /// Whose pages may use the server. Without tokens whoever reaches it may, and so could every page that somebody opens who does.

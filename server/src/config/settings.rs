@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use signaling::{Limits, SignalingConfig};
 
 use super::http_values::{AdminListen, AdminToken, HostName, ProxyPrefix};
+use super::ice_servers::{HiddenText, IceServer};
 use super::values::{
     self, AccessToken, Away, BaseUrl, Grace, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, ServiceUrl,
     Takeover,
@@ -210,6 +211,31 @@ settings! {
         /// Stream names may have `/` between their parts, as in /whip/live/cam1.
         slash_names: bool = SignalingConfig::default().slash_names, "SLUICE_SLASH_NAMES", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+    }
+    "ICE servers" {
+        /// STUN or TURN server that clients are told of by a Link header (RFC 9725 §4.6), for those that a firewall lets nowhere
+        /// else. Repeatable.
+        ice_server: Vec<IceServer> = Vec::new(), "SLUICE_ICE_SERVER", "URL",
+            "stun:HOST[:PORT], turn:HOST[:PORT][?transport=udp|tcp], and stuns: and turns: likewise", value_delimiter = ',';
+        /// Secret that the TURN servers share (coturn: static-auth-secret): each session gets credentials of its own, which
+        /// expire. Whoever may open a session gets them.
+        turn_secret: HiddenText = HiddenText::default(), "SLUICE_TURN_SECRET", "SECRET",
+            "16 or more characters, or nothing";
+        /// File that has nothing but that secret.
+        turn_secret_file: PathBuf = PathBuf::new(), "SLUICE_TURN_SECRET_FILE", "FILE",
+            "the path of a readable file, or nothing";
+        /// Credentials made of the secret are good for this long; TURN servers may ask for good ones as long as a session lasts.
+        turn_lifetime: Seconds = Seconds(Duration::from_secs(12 * 3600)), "SLUICE_TURN_LIFETIME", "TIME",
+            "a time above 0 and up to 24 h, such as 12h";
+        /// Name of the one user that the TURN servers know, where they share no secret.
+        turn_username: String = String::new(), "SLUICE_TURN_USERNAME", "NAME",
+            "printable ASCII without commas, or nothing";
+        /// Password of that user. Whoever may open a session is told it.
+        turn_credential: HiddenText = HiddenText::default(), "SLUICE_TURN_CREDENTIAL", "PASSWORD",
+            "printable ASCII without commas, or nothing";
+        /// File that has nothing but that password.
+        turn_credential_file: PathBuf = PathBuf::new(), "SLUICE_TURN_CREDENTIAL_FILE", "FILE",
+            "the path of a readable file, or nothing";
     }
     "Limits" {
         /// Live sessions at most, publishers and viewers together; beyond it POST gets 503.
