@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
-use signaling::{ClientAddress, Problem, Signaling, Site, Slug, method_label};
+use signaling::{ClientAddress, Problem, Signaling, SignalingConfig, Site, Slug, method_label};
 
 use crate::metrics::Metrics;
 use crate::paging::{self, Part};
@@ -53,13 +53,11 @@ const ASSETS: &[Asset] = &[
 struct Pages {
     signaling: Arc<Signaling>,
     metrics: Arc<Metrics>,
-    content_security_policy: HeaderValue,
 }
 
 /// The public listener's routes: WHIP and WHEP, the pages, and problem+json for everything else.
 pub fn router(signaling: Arc<Signaling>, metrics: Arc<Metrics>) -> Router {
-    let content_security_policy = content_security_policy(signaling.config().public_base_url.as_deref());
-    let pages = Arc::new(Pages { signaling: Arc::clone(&signaling), metrics, content_security_policy });
+    let pages = Arc::new(Pages { signaling: Arc::clone(&signaling), metrics });
     let own = Router::new()
         .route("/", get(async |headers: HeaderMap| send(&INDEX, &headers)))
         .route("/publish/{stream}", get(async |headers: HeaderMap| send(&PUBLISH, &headers)))
@@ -101,16 +99,18 @@ async fn guard(State(signaling): State<Arc<Signaling>>, mut request: Request, ne
     response
 }
 
-/// Scripts, styles and connections from this server only; the origin of a configured public URL is this server too.
-fn content_security_policy(public_url: Option<&str>) -> HeaderValue {
-    let origin = public_url.and_then(|url| url.parse::<Uri>().ok()).and_then(|uri| {
-        let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
-        Some(format!(" {scheme}://{authority}"))
-    });
+/// Scripts, styles and connections from this server only; the origin of a configured public URL is this server too, and pages
+/// follow redirects to other nodes.
+fn content_security_policy(config: &SignalingConfig) -> HeaderValue {
+    let public = config.public_base_url.as_deref().and_then(|url| url.parse::<Uri>().ok());
+    let public = public.and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?)));
+    let mut origins: Vec<String> = public.into_iter().chain(config.redirects.origins()).collect();
+    origins.sort();
+    origins.dedup();
+    let origins: String = origins.iter().map(|origin| format!(" {origin}")).collect();
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; \
-         connect-src 'self'{}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-        origin.unwrap_or_default()
+         connect-src 'self'{origins}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     );
     HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 }
@@ -127,7 +127,7 @@ async fn finish(State(pages): State<Arc<Pages>>, request: Request, next: Next) -
     };
     Problem::complete(&mut response, None, uri.path());
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, pages.content_security_policy.clone());
+    headers.insert(header::CONTENT_SECURITY_POLICY, content_security_policy(&config));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Where a page leads is nobody's to know: its address has a stream's name.
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

@@ -10,6 +10,7 @@ use strum::{Display, EnumString};
 use crate::auth::{JwtConfig, Tokens, WebhookConfig};
 use crate::ice_servers::IceServers;
 use crate::limits::Limits;
+use crate::redirect::Redirects;
 
 /// How WHIP and WHEP behave.
 #[derive(Clone, Debug)]
@@ -32,6 +33,10 @@ pub struct SignalingConfig {
     /// When the settings are replaced, sessions end whose rights the new ones do not give. Default off: a reload disturbs no
     /// session.
     pub end_revoked: bool,
+    /// A token may stand in the URL (AUTH-02). Default off: URLs end up in logs and histories.
+    pub url_tokens: bool,
+    /// Whoever knows a session's URL may end it (AUTH-03). Default on: many clients send their token with the POST only.
+    pub session_url_suffices: bool,
     /// ICE implementation of the server's side.
     pub ice_mode: IceMode,
     /// `https://host[:port][/prefix]` in front of `Location` and of the `type` member of problems. Without it `Location` is
@@ -49,6 +54,8 @@ pub struct SignalingConfig {
     pub ice_servers: IceServers,
     /// Accept a trickle PATCH without If-Match whose credentials are the current ones (TRK-07).
     pub lenient_if_match: bool,
+    /// Streams that other nodes serve. Default none.
+    pub redirects: Redirects,
     /// How many and how fast.
     pub limits: Limits,
     /// Stream names may have `/` between their parts. Default off: most proxies and players expect one path segment.
@@ -97,6 +104,8 @@ impl Default for SignalingConfig {
             auth_failures: 10,
             enforce_expiry: false,
             end_revoked: false,
+            url_tokens: false,
+            session_url_suffices: true,
             ice_mode: IceMode::Lite,
             public_base_url: None,
             allowed_origins: AllowedOrigins::Any,
@@ -104,6 +113,7 @@ impl Default for SignalingConfig {
             trusted_proxies: Vec::new(),
             ice_servers: IceServers::default(),
             lenient_if_match: false,
+            redirects: Redirects::default(),
             limits: Limits::default(),
             slash_names: false,
             publish_takeover: PublishTakeover::default(),

@@ -1,11 +1,10 @@
 //! What a path names. An extractor that finds nothing is 404, which comes before every other check (ERR-04).
 
 use axum::extract::{FromRequestParts, Path};
-use http::header::AUTHORIZATION;
 use http::request::Parts;
 use media_core::SessionId;
 
-use crate::auth::{TokenDigest, bearer};
+use crate::auth::{Grant, TokenDigest, authorization, bearer};
 use crate::clock;
 use crate::names::is_secret;
 use crate::problem::{Problem, Slug};
@@ -66,21 +65,36 @@ impl SessionUrl {
         }
     }
 
-    /// The URL alone suffices: it holds 128 random bits, and many clients send their token with the POST only (AUTH-03). A
-    /// token that is sent all the same must be its holder's. That which opened the session always is: nobody is asked about
-    /// it again, and it may have expired since.
+    /// Whether a request may do what it wants with the session.
     pub(crate) async fn authorize(&self, state: &RouterState, parts: &Parts) -> Result<(), Problem> {
-        let Some(value) = parts.headers.get(AUTHORIZATION) else { return Ok(()) };
-        let (id, registry) = (self.id(), &state.signaling.registry);
-        let shown = bearer(value.as_bytes()).map(TokenDigest::of);
-        if shown.is_some() && registry.grant(id).is_some_and(|grant| grant.credential == shown) {
-            return Ok(());
-        }
-        let holder = state.authorize(&self.stream, parts, id).await?.identity;
-        if registry.grant(id).is_some_and(|grant| grant.identity != holder) {
-            let problem = Problem::new(Slug::Forbidden, "the session belongs to the holder of another token");
-            return Err(problem.challenge(Some("insufficient_scope")));
-        }
-        Ok(())
+        let id = self.id();
+        authorize_holder(state, &self.stream, parts, id, state.signaling.registry.grant(id).as_ref()).await
     }
+}
+
+/// The URL alone suffices unless it is said otherwise: it holds 128 random bits, and many clients send their token with the
+/// POST only (AUTH-03). A token that is sent all the same must be its holder's. That which opened the session always is:
+/// nobody is asked about it again, and it may have expired since.
+pub(crate) async fn authorize_holder(
+    state: &RouterState,
+    stream: &str,
+    parts: &Parts,
+    id: SessionId,
+    grant: Option<&Grant>,
+) -> Result<(), Problem> {
+    let config = state.signaling.config();
+    let shown = authorization(parts, &config);
+    if shown.is_none() && config.session_url_suffices {
+        return Ok(());
+    }
+    let token = shown.as_deref().and_then(bearer).map(TokenDigest::of);
+    if token.is_some() && grant.is_some_and(|grant| grant.credential == token) {
+        return Ok(());
+    }
+    let holder = state.authorize(stream, parts, id).await?.identity;
+    if grant.is_some_and(|grant| grant.identity != holder) {
+        let problem = Problem::new(Slug::Forbidden, "the session belongs to the holder of another token");
+        return Err(problem.challenge(Some("insufficient_scope")));
+    }
+    Ok(())
 }

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
-use http::header::AUTHORIZATION;
 use http::request::Parts;
 use media_core::SessionId;
 use media_core::media::Role;
 
-use crate::auth::{Action, Ask, Denial, Grant, misplaced_token};
+use crate::auth::{Action, Ask, Denial, Grant, authorization, misplaced_token};
 use crate::client_address::ClientAddress;
 use crate::names::NameRule;
 use crate::problem::{Problem, Slug};
@@ -52,7 +50,7 @@ impl RouterState {
             Role::Viewer if !self.signaling.config().protect_viewers => true,
             _ => self.signaling.authorizer.is_open(),
         };
-        let shows_token = parts.headers.contains_key(AUTHORIZATION);
+        let shows_token = authorization(parts, &self.signaling.config()).is_some();
         is_open || (shows_token && self.authorize(stream, parts, session).await.is_ok())
     }
 }
@@ -75,7 +73,8 @@ impl Signaling {
         parts: &Parts,
         session: SessionId,
     ) -> Result<Grant, Problem> {
-        let authorization = parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let shown = authorization(parts, &self.config());
+        let authorization = shown.as_deref();
         let address = ClientAddress::of(&parts.extensions);
         let denial = match self.authorizer.judge(&Ask { stream, action, authorization, address, session }).await {
             Ok(grant) => return Ok(grant),

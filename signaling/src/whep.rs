@@ -10,6 +10,7 @@ use crate::establish::{self, Join};
 use crate::extract::StreamName;
 use crate::problem::{Problem, Slug};
 use crate::random;
+use crate::redirect;
 use crate::sdp::negotiate;
 use crate::state::RouterState;
 
@@ -23,13 +24,17 @@ pub(crate) async fn post(
     let (parts, body) = request.into_parts();
     let grant = state.authorize(&stream, &parts, id).await?;
     let received = clock::now();
+    let address = ClientAddress::of(&parts.extensions);
+    if let Some(redirect) = redirect::elsewhere(&state, &stream, &parts, &grant)? {
+        state.signaling.take_post(state.role, address, &grant.identity)?;
+        return Ok(redirect);
+    }
     let signaling = &state.signaling;
     // An unknown name is a matter of the route (WHEP-06: deployed players look for 404); whether a known stream is live is
     // the last thing to look at.
     if signaling.registry.published(&stream).is_none() && !signaling.config().tokens.names(&stream) {
         return Err(Problem::new(Slug::NotFound, "nobody has published a stream of this name"));
     }
-    let address = ClientAddress::of(&parts.extensions);
     signaling.take_post(state.role, address, &grant.identity)?;
     let offer = establish::read_offer(Request::from_parts(parts, body)).await?;
     let published = signaling.registry.published(&stream).filter(|published| published.live);

@@ -10,6 +10,7 @@ use crate::establish::{self, Join};
 use crate::extract::StreamName;
 use crate::problem::Problem;
 use crate::random;
+use crate::redirect;
 use crate::sdp::negotiate;
 use crate::state::RouterState;
 
@@ -24,6 +25,9 @@ pub(crate) async fn post(
     let grant = state.authorize(&stream, &parts, id).await?;
     let address = ClientAddress::of(&parts.extensions);
     state.signaling.take_post(state.role, address, &grant.identity)?;
+    if let Some(redirect) = redirect::elsewhere(&state, &stream, &parts, &grant)? {
+        return Ok(redirect);
+    }
     let received = clock::now();
     let offer = establish::read_offer(Request::from_parts(parts, body)).await?;
     let agreement = negotiate::publisher(&offer)?;

@@ -14,5 +14,6 @@ pub mod render;
 pub mod resolve;
 pub mod settings;
 pub mod values;
+pub mod whep_values;
 
 pub use settings::{SETTINGS, Settings};

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use media_core::{CoreConfig, SessionLimits};
-use signaling::{AllowedOrigins, Limits, SignalingConfig};
+use signaling::{AllowedOrigins, Limits, Redirects, SignalingConfig};
 
 use super::access::{self, Sources};
 use super::addresses::{AddressSource, Network, System, is_loopback};
@@ -11,6 +11,7 @@ use super::http_values::{AdminListen, AdminToken, HostName};
 use super::ice_servers;
 use super::settings::Settings;
 use super::values::Origin;
+use super::whep_values::Redirect;
 use crate::admin_access::AdminAccess;
 use crate::connections::ConnectionLimits;
 
@@ -81,6 +82,12 @@ pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<R
     };
     let mut warnings = warnings(settings, &core, &admin_access);
     warnings.extend(access::warnings(settings, &tokens));
+    let tells_tokens = |redirect: &Redirect| settings.redirect_with_token && redirect.0.base().starts_with("http://");
+    if settings.redirect.iter().any(tells_tokens) {
+        warnings.push(
+            "redirect_with_token: a target is http in clear text: whoever is on the way can read tokens".to_owned(),
+        );
+    }
     warnings.extend(ice_servers::warnings(&signaling.ice_servers, !settings.protect_viewers));
     Ok(Resolved { core, addresses, signaling, admin_access, connections, warnings })
 }
@@ -123,6 +130,10 @@ fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
     if settings.reserved_percent > 100 {
         let value = settings.reserved_percent;
         return refuse(format!("reserved_percent: bad value {value}\n  allowed: 0 to 100"));
+    }
+    let is_here = |redirect: &&Redirect| settings.public_url.0.as_deref() == Some(redirect.0.base());
+    if let Some(redirect) = settings.redirect.iter().find(is_here) {
+        return refuse(format!("redirect: {redirect} leads to this server itself, by public_url"));
     }
     for (key, value) in [
         ("cache_memory", settings.cache_memory as usize),
@@ -227,11 +238,18 @@ fn signaling_config(settings: &Settings, sources: Sources) -> Result<SignalingCo
         auth_failures: settings.auth_failures,
         enforce_expiry: settings.enforce_expiry,
         end_revoked: settings.end_revoked,
+        url_tokens: settings.url_tokens,
+        session_url_suffices: settings.session_url_suffices,
         ice_mode: settings.ice.0,
         public_base_url: settings.public_url.0.clone(),
         allowed_origins: allowed_origins(settings, guarded),
         host_names: host_names(settings, guarded),
         trusted_proxies: settings.trusted_proxies.iter().map(|prefix| prefix.0).collect(),
+        redirects: Redirects {
+            rules: settings.redirect.iter().map(|redirect| redirect.0.clone()).collect(),
+            status: settings.redirect_status.0,
+            with_token: settings.redirect_with_token,
+        },
         limits: limits(settings),
         ice_servers: ice_servers::ice_servers(settings)?,
         lenient_if_match: settings.lenient_if_match,

@@ -14,6 +14,7 @@ use super::values::{
     self, AccessToken, Away, BaseUrl, Grace, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, ServiceUrl,
     Takeover,
 };
+use super::whep_values::{Redirect, RedirectCode};
 
 /// What is fixed about one setting, for help texts, errors and the reference file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +197,14 @@ settings! {
         /// On a reload sessions end whose rights the new settings do not give.
         end_revoked: bool = SignalingConfig::default().end_revoked, "SLUICE_END_REVOKED", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// A token may stand in the URL, as `?access_token=TOKEN` or `?token=TOKEN`, for clients that send no headers. Proxies and
+        /// other software on the way may log it.
+        url_tokens: bool = SignalingConfig::default().url_tokens, "SLUICE_URL_TOKENS", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// The unguessable URL of a session suffices to end it. Off: PATCH and DELETE need the token as well, which client
+        /// libraries of before 2024 do not send.
+        session_url_suffices: bool = SignalingConfig::default().session_url_suffices, "SLUICE_SESSION_URL_SUFFICES", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
         /// Serve everybody without any token, even on an address that others can reach.
         open: bool = false, "SLUICE_OPEN", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
@@ -203,6 +212,17 @@ settings! {
     "Signalling" {
         /// Accept a trickle PATCH without If-Match, as client libraries before 2024 send it.
         lenient_if_match: bool = SignalingConfig::default().lenient_if_match, "SLUICE_LENIENT_IF_MATCH", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// Streams that another node serves: POST is sent to the same path under URL, by 307. `watch:` or `publish:` in front is for
+        /// one of the two; STREAM may be `*` or end in `*`; the first rule that fits counts. Repeatable.
+        redirect: Vec<Redirect> = Vec::new(), "SLUICE_REDIRECT", "STREAM=URL",
+            "[publish:|watch:]STREAM=URL, such as watch:live-*=https://edge.example.org", value_delimiter = ',';
+        /// The status of a redirect; clients may keep the target of a 308 and come here no more.
+        redirect_status: RedirectCode = RedirectCode::default(), "SLUICE_REDIRECT_STATUS", "307|308",
+            "307 or 308";
+        /// The target of a redirect has the client's token as `?access_token=`: browsers send no Authorization header to
+        /// another origin that they are led to. The node needs `url_tokens`, and its URL should be https.
+        redirect_with_token: bool = false, "SLUICE_REDIRECT_WITH_TOKEN", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
         /// When a publisher's session gives way to a new POST with the same token, or by anybody where no token is needed:
         /// `silent` once nothing came from it for 2.5 s, `never` before it has ended, `always` at once.

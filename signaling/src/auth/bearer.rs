@@ -14,8 +14,8 @@ pub(crate) fn misplaced_token(authorization: Option<&[u8]>, query: Option<&str>)
     let Some(value) = authorization else {
         let names_token = |pair: &str| matches!(pair.split('=').next(), Some("token" | "access_token" | "jwt" | "key"));
         return query.unwrap_or_default().split('&').any(names_token).then_some(
-            "no Authorization header: a token in the URL is not read, as it would end up in logs; \
-             send `Authorization: Bearer TOKEN`",
+            "no Authorization header: a token in the URL is not read, as it would end up in logs, unless the server is set \
+             to url_tokens; send `Authorization: Bearer TOKEN`",
         );
     };
     let value = value.trim_ascii();

@@ -167,6 +167,8 @@ pub(crate) struct Grant {
     /// When it ends.
     pub(crate) expires: Option<Instant>,
     pub(crate) limits: GrantLimits,
+    /// The endpoint that its session is to be opened at, if that is another one.
+    pub(crate) redirect: Option<Arc<str>>,
 }
 
 impl Grant {
@@ -178,6 +180,7 @@ impl Grant {
             credential: None,
             expires: None,
             limits: GrantLimits::default(),
+            redirect: None,
         }
     }
 }

@@ -195,6 +195,7 @@ impl Tokens {
                     credential: Some(*shown),
                     expires: None,
                     limits: GrantLimits::default(),
+                    redirect: None,
                 }));
             } else if judged.is_none() {
                 judged = Some(Err(Denial::OutOfScope("the token does not cover this stream")));

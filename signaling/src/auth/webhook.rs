@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use lru::LruCache;
 use media_core::SessionId;
 use openssl::base64::{decode_block, encode_block};
@@ -23,6 +23,7 @@ use crate::clock;
 use crate::limits::{MAX_WEBHOOK_ANSWER, MAX_WEBHOOK_CALLS, MAX_WEBHOOK_DECISIONS, WEBHOOK_DENIAL_CACHE, WEBHOOK_KEEP};
 use crate::observer::{AccessSource, Observer};
 use crate::random;
+use crate::redirect::is_target;
 
 /// How the service is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +103,8 @@ pub(crate) struct Answer {
     /// Bits a second.
     max_bitrate: Option<u64>,
     max_sessions: Option<NonZeroUsize>,
+    /// URL of the endpoint of another node.
+    redirect: Option<String>,
 }
 
 /// What an answer means.
@@ -116,6 +119,7 @@ struct Granted {
     identity: Identity,
     expires: Option<Instant>,
     limits: GrantLimits,
+    redirect: Option<Arc<str>>,
 }
 
 /// Asks the service.
@@ -210,8 +214,9 @@ impl Webhook {
             None => self.ask(ask, text, shown.as_ref(), key).await,
         };
         match decision {
-            Some(Decision::Granted(Granted { identity, expires, limits })) => {
-                Verdict::Decided(Ok(Grant { identity, basis: Basis::Webhook, credential: shown, expires, limits }))
+            Some(Decision::Granted(Granted { identity, expires, limits, redirect })) => {
+                let basis = Basis::Webhook;
+                Verdict::Decided(Ok(Grant { identity, basis, credential: shown, expires, limits, redirect }))
             }
             Some(Decision::Denied(denial)) => Verdict::Decided(Err(denial)),
             None => Verdict::Away,
@@ -306,6 +311,10 @@ fn decide(now: Instant, status: StatusCode, body: &[u8], shown: Option<&TokenDig
     if !answer.allow {
         return Ok(Decision::Denied(Denial::ByWebhook));
     }
+    let redirect = answer.redirect.as_deref().map(|url| url.parse::<Uri>().ok().filter(is_target));
+    if redirect == Some(None) {
+        return Err(FetchError("a redirect to something that is no http or https URL".to_owned()));
+    }
     let identity = match (&answer.identity, shown) {
         (Some(name), _) => Identity::of("webhook", Some(name), &TokenDigest::of(name.as_bytes())),
         (None, Some(shown)) => Identity::of("webhook", None, shown),
@@ -315,6 +324,7 @@ fn decide(now: Instant, status: StatusCode, body: &[u8], shown: Option<&TokenDig
         identity,
         expires: answer.expires_in.and_then(|seconds| now.checked_add(Duration::from_secs(seconds))),
         limits: GrantLimits { max_bitrate: answer.max_bitrate, max_sessions: answer.max_sessions },
+        redirect: answer.redirect.map(Arc::from),
     }))
 }
 
@@ -373,6 +383,9 @@ mod tests {
             (200, r#"{"allow":true,"max_bitrate":-1}"#),
             (200, r#"{"allow":true,"max_sessions":0}"#),
             (200, r#"{"allow":true,"expires_in":"60"}"#),
+            (200, r#"{"allow":true,"redirect":""}"#),
+            (200, r#"{"allow":true,"redirect":"/whep/cam"}"#),
+            (200, r#"{"allow":true,"redirect":"https://me:secret@b.example/whep/cam"}"#),
             (201, r#"{"allow":true}"#),
             (204, ""),
             (302, ""),
@@ -388,7 +401,12 @@ mod tests {
         let (cache_time, start) = (Duration::from_secs(30), Instant::now());
         let later = |seconds| start + Duration::from_secs(seconds);
         let (one, two) = ([1; 32], [2; 32]);
-        let granted = Granted { identity: Identity::Anyone, expires: Some(later(20)), limits: GrantLimits::default() };
+        let granted = Granted {
+            identity: Identity::Anyone,
+            expires: Some(later(20)),
+            limits: GrantLimits::default(),
+            redirect: None,
+        };
         let mut cache = Cache::new();
         cache.put(start, one, &Decision::Granted(granted.clone()));
         cache.put(start, two, &Decision::Denied(Denial::Unknown));
@@ -429,7 +447,8 @@ mod tests {
     fn memory_is_bounded_and_denials_push_no_grant_out() {
         let now = Instant::now();
         let mut cache = Cache::new();
-        let granted = Granted { identity: Identity::Anyone, expires: None, limits: GrantLimits::default() };
+        let granted =
+            Granted { identity: Identity::Anyone, expires: None, limits: GrantLimits::default(), redirect: None };
         cache.put(now, [7; 32], &Decision::Granted(granted));
         for n in 0..50_000u32 {
             let mut key = [0; 32];

@@ -296,3 +296,43 @@ async fn sessions_of_a_removed_key_end_where_asked() {
     app.signaling.reconfigure(SignalingConfig { end_revoked: true, ..with_jwt(&new) });
     assert_eq!(closed(&app), [Reason::AccessRevoked]);
 }
+
+// AUTH-02
+#[tokio::test]
+async fn a_token_in_the_url_is_read_where_that_is_allowed() {
+    let line = "cam=a+b/c==";
+    let query = "access_token=a%2Bb%2Fc%3D%3D";
+    let app = App::new(guarded(&[line]));
+    assert_eq!(app.post(&format!("/whip/cam?{query}"), &golden("obs")).await.status, 401);
+    let app = App::new(SignalingConfig { url_tokens: true, ..guarded(&[line]) });
+    let reply = app.post(&format!("/whip/cam?{query}"), &golden("obs")).await;
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    let session = reply.header("location").to_owned();
+    assert!(!session.contains('?'), "the URL of a session needs no query");
+    assert_eq!(app.post(&format!("/whep/cam?token={}", &query[13..]), &golden("chromium-watch")).await.status, 201);
+    let wrong = app.post("/whep/cam?token=guess", &golden("chromium-watch")).await;
+    assert_eq!((wrong.status.as_u16(), wrong.code().as_str()), (401, "unauthorized"));
+    assert!(!wrong.body.contains("guess"), "{}", wrong.body);
+    let foreign = app.send("DELETE", &format!("{session}?token=guess"), &[], "").await;
+    assert_eq!(foreign.status, 401, "what is shown must be the holder's");
+    assert_eq!(app.send("DELETE", &format!("{session}?{query}"), &[], "").await.status, 200);
+}
+
+// AUTH-03
+#[tokio::test]
+async fn where_the_url_does_not_suffice_a_session_asks_for_its_holders_token() {
+    let config = SignalingConfig { session_url_suffices: false, ..guarded(&["cam=secret-of-cam", "cam=another"]) };
+    let app = App::new(config);
+    let reply = publish(&app, "cam", "secret-of-cam").await;
+    let (session, etag) = (reply.header("location").to_owned(), reply.header("etag").to_owned());
+    let fragment = "a=candidate:1 1 udp 2122260223 192.0.2.1 61764 typ host";
+    assert_eq!(app.patch(&session, &etag, fragment).await.code(), "unauthorized");
+    let reply = app.send("DELETE", &session, &[], "").await;
+    assert_eq!((reply.status.as_u16(), reply.header("www-authenticate")), (401, "Bearer realm=\"sluice\""));
+    assert_eq!(send_from(&app, "192.0.2.1", "DELETE", &session, "another", String::new()).await.status, 403);
+    assert_eq!(send_from(&app, "192.0.2.1", "DELETE", &session, "secret-of-cam", String::new()).await.status, 200);
+    // Where nobody needs a token, nobody needs one here either.
+    let app = App::new(SignalingConfig { session_url_suffices: false, ..SignalingConfig::default() });
+    let session = app.post("/whip/cam", &golden("obs")).await.header("location").to_owned();
+    assert_eq!(app.send("DELETE", &session, &[], "").await.status, 200);
+}

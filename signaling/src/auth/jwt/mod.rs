@@ -152,6 +152,7 @@ impl Jwt {
             credential: Some(digest),
             expires: claims.exp.and_then(expires),
             limits: claims.limits(),
+            redirect: None,
         }
     }
 }
