@@ -9,7 +9,7 @@ use strum::{Display, EnumString};
 
 use crate::auth::{JwtConfig, Tokens, WebhookConfig};
 use crate::ice_servers::IceServers;
-use crate::limits::Limits;
+use crate::limits::{Limits, RETRY_AFTER_SECONDS};
 use crate::redirect::Redirects;
 
 /// How WHIP and WHEP behave.
@@ -56,6 +56,21 @@ pub struct SignalingConfig {
     pub lenient_if_match: bool,
     /// Streams that other nodes serve. Default none.
     pub redirects: Redirects,
+    /// Answers say `a=rtcp-mux-only` beside `a=rtcp-mux`. Default on, as RFC 9725 §4.4.1 demands it; RFC 8858 §4 forbids it in
+    /// answers, and clients ignore it (WHIP-28).
+    pub answer_rtcp_mux_only: bool,
+    /// A viewer is refused while its stream has no publisher (WHEP-05). Default on: its player says so, and asks again. Off: it
+    /// is answered with every codec that both sides know, and waits connected.
+    pub require_live: bool,
+    /// When such a viewer is told to ask again. Default 5 s: long enough to matter, short enough to be back soon.
+    pub not_live_retry: Duration,
+    /// What a viewer is told of a stream that nobody has published (WHEP-06).
+    pub unknown_stream: UnknownStream,
+    /// A viewer's second section of one kind is an error (WHEP-03). Default off: it is rejected, and the first one plays.
+    pub strict_sections: bool,
+    /// For how long DELETE on a session that ended by itself gets 200 (WHIP-15). Default a minute: a client that notices the end
+    /// late still cleans up without an error.
+    pub tombstone: Duration,
     /// How many and how fast.
     pub limits: Limits,
     /// Stream names may have `/` between their parts. Default off: most proxies and players expect one path segment.
@@ -87,6 +102,18 @@ pub enum PublishTakeover {
     Always,
 }
 
+/// What a viewer is told of a stream that nobody has published as far as is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Display, EnumString)]
+pub enum UnknownStream {
+    /// 404: deployed players look for it.
+    #[default]
+    #[strum(serialize = "404")]
+    NotFound,
+    /// What it is told of one whose publisher is away: 409, or it may wait.
+    #[strum(serialize = "409")]
+    NotLive,
+}
+
 impl SignalingConfig {
     /// Whether an address is that of a trusted proxy.
     pub fn is_trusted_proxy(&self, ip: IpAddr) -> bool {
@@ -114,6 +141,12 @@ impl Default for SignalingConfig {
             ice_servers: IceServers::default(),
             lenient_if_match: false,
             redirects: Redirects::default(),
+            answer_rtcp_mux_only: true,
+            require_live: true,
+            not_live_retry: Duration::from_secs(RETRY_AFTER_SECONDS),
+            unknown_stream: UnknownStream::default(),
+            strict_sections: false,
+            tombstone: Duration::from_secs(60),
             limits: Limits::default(),
             slash_names: false,
             publish_takeover: PublishTakeover::default(),

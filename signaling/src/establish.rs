@@ -106,6 +106,7 @@ fn answer(signaling: &Signaling, agreement: &Agreement, names: &Names) -> Result
         session_id: random::number()? >> 1,
         ice: &names.ice,
         ice_mode: signaling.config().ice_mode,
+        rtcp_mux_only: signaling.config().answer_rtcp_mux_only,
         candidates: &signaling.media_plane.local_candidates(names.shard),
         fingerprint: &names.certificate,
         stream_id: &names.id.to_string(),

@@ -41,7 +41,8 @@ impl FromRequestParts<RouterState> for SessionUrl {
         let Ok(Path((stream, secret))) = Path::<(String, String)>::from_request_parts(parts, state).await else {
             return Err(Problem::no_such_resource());
         };
-        match state.signaling.registry.find(clock::now(), state.role, &stream, &secret) {
+        let tombstone = state.signaling.config().tombstone;
+        match state.signaling.registry.find(clock::now(), (state.role, &stream, &secret), tombstone) {
             Some(found) => Ok(SessionUrl { stream, found }),
             None if is_secret(&secret) => Err(Problem::new(Slug::NotFound, "no such session")),
             // Rather a name with a slash than a session (F-22).

@@ -122,6 +122,7 @@ fn check_answer(offer: &Offer, agreement: &Agreement) {
             session_id: 1,
             ice: &IceCredentials { ufrag: "ufrag".to_owned(), pwd: "password-of-24-characters".to_owned() },
             ice_mode: IceMode::Lite,
+            rtcp_mux_only: true,
             candidates: &[candidate("[2001:db8::1]:50000"), candidate("192.0.2.1:50000")],
             fingerprint: &Fingerprint { hash: FingerprintHash::Sha256, digest: (0..32).collect() },
             stream_id: "stream",

@@ -46,9 +46,9 @@ pub use auth::{
     TokenError, Tokens, WebhookAway, WebhookConfig, WebhookSecret, hashed_line,
 };
 pub use client_address::ClientAddress;
-pub use config::{AllowedOrigins, PublishTakeover, SignalingConfig};
+pub use config::{AllowedOrigins, PublishTakeover, SignalingConfig, UnknownStream};
 pub use ice_servers::{BadIceServer, IceServerUrl, IceServers, TurnCredentials, TurnSecret, TurnText};
-pub use limits::{Limit, Limits};
+pub use limits::{ENDED_RETENTION, Limit, Limits};
 pub use media_plane::MediaPlane;
 pub use observer::{AccessOutcome, AccessSource, Observer, Resource};
 pub use problem::{Problem, Slug};

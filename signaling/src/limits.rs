@@ -162,16 +162,13 @@ pub(crate) const MAX_FRAGMENT: usize = 16 * 1024;
 /// A request body must be complete in this time (HTTP-07).
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `Retry-After` of 409 `stream-not-live` and of 503, in whole seconds: long enough to matter, short enough to be back soon
+/// `Retry-After` of 503, and of 409 `stream-not-live` where nothing else is set, in whole seconds: long enough to matter, short enough to be back soon
 /// (ERR-06).
 pub(crate) const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// DELETE on a session that ended by itself gets 200 for this long (WHIP-15): a client that notices the end late still
-/// cleans up without an error.
-pub(crate) const TOMBSTONE: Duration = Duration::from_secs(60);
-
-/// Ended sessions stay visible in the admin API for this long, so that an operator who was told of a failure finds it.
-pub(crate) const ENDED_RETENTION: Duration = Duration::from_secs(600);
+/// Ended sessions stay visible in the admin API for this long, so that an operator who was told of a failure finds it. No
+/// tombstone lasts longer.
+pub const ENDED_RETENTION: Duration = Duration::from_secs(600);
 
 /// At most this many ended sessions stay visible; at some 6 KiB each they cost 6 MiB.
 pub(crate) const MAX_ENDED: usize = 1000;

@@ -6,6 +6,7 @@ use media_core::SessionId;
 
 use crate::client_address::ClientAddress;
 use crate::clock;
+use crate::config::UnknownStream;
 use crate::establish::{self, Join};
 use crate::extract::StreamName;
 use crate::problem::{Problem, Slug};
@@ -29,18 +30,23 @@ pub(crate) async fn post(
         state.signaling.take_post(state.role, address, &grant.identity)?;
         return Ok(redirect);
     }
-    let signaling = &state.signaling;
+    let (signaling, config) = (&state.signaling, state.signaling.config());
     // An unknown name is a matter of the route (WHEP-06: deployed players look for 404); whether a known stream is live is
     // the last thing to look at.
-    if signaling.registry.published(&stream).is_none() && !signaling.config().tokens.names(&stream) {
+    let is_known = signaling.registry.published(&stream).is_some() || config.tokens.names(&stream);
+    if !is_known && config.unknown_stream == UnknownStream::NotFound {
         return Err(Problem::new(Slug::NotFound, "nobody has published a stream of this name"));
     }
     signaling.take_post(state.role, address, &grant.identity)?;
     let offer = establish::read_offer(Request::from_parts(parts, body)).await?;
-    let published = signaling.registry.published(&stream).filter(|published| published.live);
-    // WHEP-05
-    let published =
-        published.ok_or_else(|| Problem::retry_later(Slug::StreamNotLive, "the stream has no publisher now"))?;
+    let published = signaling.registry.published(&stream).unwrap_or_default();
+    if config.require_live && !published.live {
+        let detail = |_| "the stream has no publisher now".to_owned();
+        return Err(Problem::retry_in(Slug::StreamNotLive, config.not_live_retry, detail));
+    }
+    if config.strict_sections {
+        negotiate::one_of_each_kind(&offer)?;
+    }
     let agreement = negotiate::viewer(&offer, &published, random::ssrcs()?)?;
     establish::open(&state, Join { id, stream, grant, address, received, offer, agreement })
 }

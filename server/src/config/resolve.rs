@@ -135,6 +135,12 @@ fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
     if let Some(redirect) = settings.redirect.iter().find(is_here) {
         return refuse(format!("redirect: {redirect} leads to this server itself, by public_url"));
     }
+    if settings.tombstone.0 > signaling::ENDED_RETENTION {
+        let (most, value) = (signaling::ENDED_RETENTION.as_secs(), settings.tombstone);
+        return refuse(format!(
+            "tombstone: bad value {value}\n  allowed: up to {most} s, as long as ended sessions are kept"
+        ));
+    }
     for (key, value) in [
         ("cache_memory", settings.cache_memory as usize),
         ("max_sessions", settings.max_sessions),
@@ -250,6 +256,12 @@ fn signaling_config(settings: &Settings, sources: Sources) -> Result<SignalingCo
             status: settings.redirect_status.0,
             with_token: settings.redirect_with_token,
         },
+        answer_rtcp_mux_only: settings.answer_rtcp_mux_only,
+        require_live: settings.require_live,
+        not_live_retry: settings.not_live_retry.0,
+        unknown_stream: settings.unknown_stream_status.0,
+        strict_sections: settings.strict_sections,
+        tombstone: settings.tombstone.0,
         limits: limits(settings),
         ice_servers: ice_servers::ice_servers(settings)?,
         lenient_if_match: settings.lenient_if_match,

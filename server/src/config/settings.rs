@@ -14,7 +14,7 @@ use super::values::{
     self, AccessToken, Away, BaseUrl, Grace, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, ServiceUrl,
     Takeover,
 };
-use super::whep_values::{Redirect, RedirectCode};
+use super::whep_values::{Redirect, RedirectCode, UnknownStatus};
 
 /// What is fixed about one setting, for help texts, errors and the reference file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +224,25 @@ settings! {
         /// another origin that they are led to. The node needs `url_tokens`, and its URL should be https.
         redirect_with_token: bool = false, "SLUICE_REDIRECT_WITH_TOKEN", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// Answers say `a=rtcp-mux-only`, as RFC 9725 demands it and RFC 8858 forbids it; clients ignore it.
+        answer_rtcp_mux_only: bool = SignalingConfig::default().answer_rtcp_mux_only, "SLUICE_ANSWER_RTCP_MUX_ONLY", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// A viewer of a stream without publisher gets 409. Off: it is answered with every codec that both sides know, and waits
+        /// for `publisher_wait`.
+        require_live: bool = SignalingConfig::default().require_live, "SLUICE_REQUIRE_LIVE", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// The Retry-After of that 409.
+        not_live_retry: Seconds = Seconds(SignalingConfig::default().not_live_retry), "SLUICE_NOT_LIVE_RETRY", "TIME",
+            "a time above 0 and up to 24 h, such as 5s";
+        /// What a viewer gets of a stream that nobody has published: `404`, or `409` as of one whose publisher is away.
+        unknown_stream_status: UnknownStatus = UnknownStatus::default(), "SLUICE_UNKNOWN_STREAM_STATUS", "404|409",
+            "404 or 409";
+        /// A viewer's offer with two sections of one kind gets 422. Off: the second one is rejected, and the first one plays.
+        strict_sections: bool = SignalingConfig::default().strict_sections, "SLUICE_STRICT_SECTIONS", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// DELETE of a session that ended by itself gets 200 for this long.
+        tombstone: Seconds = Seconds(SignalingConfig::default().tombstone), "SLUICE_TOMBSTONE", "TIME",
+            "a time above 0 and up to 10 min, such as 60s";
         /// When a publisher's session gives way to a new POST with the same token, or by anybody where no token is needed:
         /// `silent` once nothing came from it for 2.5 s, `never` before it has ended, `always` at once.
         publish_takeover: Takeover = Takeover::default(), "SLUICE_PUBLISH_TAKEOVER", "silent|never|always",

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use signaling::{BadRedirect, RedirectRule, RedirectStatus};
+use signaling::{BadRedirect, RedirectRule, RedirectStatus, UnknownStream};
 
 use super::values::{BadValue, bad, by_text};
 
@@ -29,7 +29,7 @@ macro_rules! by_number {
     )+};
 }
 
-by_number!(RedirectCode);
+by_number!(UnknownStatus, RedirectCode);
 
 /// Streams that another node serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,9 +67,36 @@ impl fmt::Display for RedirectCode {
     }
 }
 
+/// What a viewer gets of a stream that nobody has published: `404` or `409`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnknownStatus(pub UnknownStream);
+
+impl FromStr for UnknownStatus {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<UnknownStatus, BadValue> {
+        text.parse().map(UnknownStatus).map_err(|_| bad("unknown status"))
+    }
+}
+
+impl fmt::Display for UnknownStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // WHEP-06
+    #[test]
+    fn the_status_of_an_unknown_stream_is_written_as_it_is_read() {
+        for text in ["404", "409"] {
+            assert_eq!(text.parse::<UnknownStatus>().map(|status| status.to_string()), Ok(text.to_owned()));
+        }
+        assert!("410".parse::<UnknownStatus>().is_err() && "".parse::<UnknownStatus>().is_err());
+    }
 
     // WHIP-19
     #[test]

@@ -30,3 +30,4 @@ mod supervision;
 mod support;
 mod tcp;
 mod time;
+mod waiting;

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use media_core::ledger::{Reason, Stage, StageChange, StageEvent, StageState, Warning, WarningCode};
@@ -33,7 +33,7 @@ pub(crate) use self::stream_record::TrackRecord;
 use crate::admission::{Admission, Entrant, Evicted, Tally};
 use crate::auth::Grant;
 use crate::clock;
-use crate::limits::{BURST, ENDED_RETENTION, Limit, Limits, MAX_ENDED, MAX_IDLE_STREAMS, PRUNE_INTERVAL, TOMBSTONE};
+use crate::limits::{BURST, ENDED_RETENTION, Limit, Limits, MAX_ENDED, MAX_IDLE_STREAMS, PRUNE_INTERVAL};
 use crate::observer::Observer;
 use crate::rates::{Rate, TooFast};
 use crate::takeover::{PublishConflict, TakeoverRule};
@@ -296,8 +296,13 @@ impl Registry {
         Ok(replaced)
     }
 
-    /// The session of a URL; role and stream must be those of the session.
-    pub(crate) fn find(&self, now: Instant, role: Role, stream: &str, secret: &str) -> Option<Found> {
+    /// The session of a URL, for as long after its end as its `tombstone` lasts; role and stream must be those of the session.
+    pub(crate) fn find(
+        &self,
+        now: Instant,
+        (role, stream, secret): (Role, &str, &str),
+        tombstone: Duration,
+    ) -> Option<Found> {
         let id = *self.secrets.get(secret)?;
         let session = self.sessions.get(&id)?;
         if session.new.role != role || session.new.stream != stream {
@@ -305,7 +310,7 @@ impl Registry {
         }
         match session.ended {
             _ if session.is_live() => Some(Found::Live(id)),
-            Some(end) if now.saturating_duration_since(end.at) >= TOMBSTONE => None,
+            Some(end) if now.saturating_duration_since(end.at) >= tombstone => None,
             _ => Some(Found::Tombstone(id)),
         }
     }

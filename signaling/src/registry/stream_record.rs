@@ -28,7 +28,7 @@ pub(crate) struct StreamRecord {
 }
 
 /// What a viewer's offer is matched against.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Published {
     /// A publisher holds the stream.
     pub(crate) live: bool,

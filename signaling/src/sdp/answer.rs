@@ -17,6 +17,9 @@ pub(crate) struct Local<'a> {
     pub(crate) session_id: u64,
     pub(crate) ice: &'a IceCredentials,
     pub(crate) ice_mode: IceMode,
+    /// `a=rtcp-mux-only` stands beside `a=rtcp-mux`: RFC 9725 §4.4.1 demands it, RFC 8858 §4 forbids it in answers; clients
+    /// ignore it (WHIP-28).
+    pub(crate) rtcp_mux_only: bool,
     /// Preferred first.
     pub(crate) candidates: &'a [LocalCandidate],
     pub(crate) fingerprint: &'a Fingerprint,
@@ -88,8 +91,9 @@ fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>) -> M
         false => "recvonly",
     });
     lines.flag("rtcp-mux");
-    // RFC 9725 §4.4.1 demands it, RFC 8858 §4 forbids it in answers; clients ignore it (WHIP-28).
-    lines.flag("rtcp-mux-only");
+    if local.rtcp_mux_only {
+        lines.flag("rtcp-mux-only");
+    }
     if section.reduced_size_rtcp {
         lines.flag("rtcp-rsize");
     }

@@ -100,17 +100,7 @@ impl Agreement {
 
 /// Agrees with a publisher (WHIP): every track is taken with all formats that Sluice forwards.
 pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
-    let mut chosen: Vec<usize> = Vec::new();
-    for (index, section) in offer.sections.iter().enumerate() {
-        if section.kind.is_none() || !section.is_live() {
-            continue;
-        }
-        if chosen.iter().any(|&other| offer.sections[other].kind == section.kind) {
-            let detail = format!("{} is a second one of its kind; a WHIP session has one stream", section.name());
-            return Err(SdpError::new(Slug::SdpDuplicateKind, detail));
-        }
-        chosen.push(index);
-    }
+    let chosen = one_of_each_kind(offer)?;
     check_sections(offer, &chosen, Direction::sends)?;
     let mut streams: Vec<&String> = chosen.iter().flat_map(|&index| &offer.sections[index].stream_ids).collect();
     streams.dedup();
@@ -140,9 +130,26 @@ pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
     agreement(offer, sections, (Vec::new(), warnings))
 }
 
+/// The live sections of audio and video, of which there may be one of each.
+pub(crate) fn one_of_each_kind(offer: &Offer) -> Result<Vec<usize>, SdpError> {
+    let mut chosen: Vec<usize> = Vec::new();
+    for (index, section) in offer.sections.iter().enumerate() {
+        if section.kind.is_none() || !section.is_live() {
+            continue;
+        }
+        if chosen.iter().any(|&other| offer.sections[other].kind == section.kind) {
+            let detail = format!("{} is a second one of its kind; a session has one stream", section.name());
+            return Err(SdpError::new(Slug::SdpDuplicateKind, detail));
+        }
+        chosen.push(index);
+    }
+    Ok(chosen)
+}
+
 /// Agrees with a viewer (WHEP): of each kind that the stream has, the first section, with all formats that the viewer takes
 /// and Sluice forwards, if what the publisher sends is among them: the next publisher may send another. Other sections are
-/// rejected. `ssrcs` holds a media and an RTX SSRC for each kind.
+/// rejected. Of a stream that is not live it gets all that it and Sluice can do. `ssrcs` holds a media and an RTX SSRC for each
+/// kind.
 pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> Result<Agreement, SdpError> {
     let mut chosen: Vec<usize> = Vec::new();
     for (index, section) in offer.sections.iter().enumerate() {

@@ -107,12 +107,17 @@ pub(super) fn order(formats: &mut [Format]) {
 }
 
 /// All formats that the viewer can take and Sluice forwards, those in front that carry what the publisher sends; or why it can
-/// be sent nothing now. What else it can take serves the publishers to come.
+/// be sent nothing now. Without a publisher all of them count. What else it can take serves the publishers to come.
 pub(super) fn viewer_formats(
     section: &Section,
     kind: MediaKind,
     published: &Published,
 ) -> Result<(Vec<Format>, Option<Warning>), Refusal> {
+    if !published.live {
+        // Whatever comes, it can take: what was last sent binds nobody.
+        let (formats, ignored) = usable(section, kind)?;
+        return Ok((bounded(&formats), ignored));
+    }
     let Some(track) = published.tracks.iter().find(|track| track.id.kind == kind) else {
         let detail = format!("the stream has no {}", kind.as_str());
         return Err(Refusal { kind, why: Why::NoTrack, detail });
