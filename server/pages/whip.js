@@ -50,7 +50,7 @@ export class Session {
   }
 
   /**
-   * Offers what `pc` holds to an endpoint and applies the answer.
+   * Offers what `pc` holds to an endpoint and applies the answer; or answers what a server offers that cannot serve that.
    * The POST does not wait for candidates: a server with ICE-lite needs none, and for others they follow by PATCH. They are
    * gathered from the local description on, with the servers that are known by then: those that the answer names.
    */
@@ -69,25 +69,39 @@ export class Session {
       body: offer.sdp,
       signal,
     });
-    if (response.status !== 201) throw await HttpError.from(response);
+    // WHEP §4.3.2: the server offers what it has, instead.
+    const isCounterOffer = response.status === 406 && /^application\/sdp\s*(;|$)/i.test(response.headers.get("Content-Type") ?? "");
+    if (response.status !== 201 && !isCounterOffer) throw await HttpError.from(response);
     const location = response.headers.get("Location");
     if (!location) throw new Error("the server named no session URL");
     const opened = new Session(new URL(location, response.url).href, response.headers.get("ETag"), headers, pc);
-    const answer = await response.text();
+    const remote = await response.text();
     const servers = iceServers(response.headers);
     try {
       if (servers.length) pc.setConfiguration({ ...pc.getConfiguration(), iceServers: servers });
-      await pc.setLocalDescription(offer);
-      await pc.setRemoteDescription({ type: "answer", sdp: answer });
+      if (isCounterOffer) await opened.#answer(remote, signal);
+      else {
+        await pc.setLocalDescription(offer);
+        await pc.setRemoteDescription({ type: "answer", sdp: remote });
+      }
     } catch (error) {
       opened.close();
       throw error;
     }
-    if (!/^a=ice-lite\s*$/m.test(answer)) {
+    if (!/^a=ice-lite\s*$/m.test(remote)) {
       session = opened;
       early.forEach((candidate) => opened.#trickle(candidate));
     }
     return opened;
+  }
+
+  /** Answers an offer of the server's. Nothing was offered by this side as far as the connection knows. */
+  async #answer(offer, signal) {
+    await this.#pc.setRemoteDescription({ type: "offer", sdp: offer });
+    const { sdp: body } = await this.#pc.createAnswer();
+    const response = await fetch(this.url, { method: "PATCH", headers: { ...this.#headers, "Content-Type": "application/sdp" }, body, signal });
+    if (!response.ok) throw await HttpError.from(response);
+    await this.#pc.setLocalDescription({ type: "answer", sdp: body });
   }
 
   #trickle(candidate) {

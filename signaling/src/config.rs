@@ -68,6 +68,11 @@ pub struct SignalingConfig {
     pub unknown_stream: UnknownStream,
     /// A viewer's second section of one kind is an error (WHEP-03). Default off: it is rejected, and the first one plays.
     pub strict_sections: bool,
+    /// A viewer's offer that cannot be served gets 406 with one of the server's own (WHEP-07). Default off: players that are
+    /// deployed take it for an error.
+    pub counter_offer: bool,
+    /// For how long such an offer waits for its answer. Default 30 s: people may have to allow something meanwhile.
+    pub counter_offer_timeout: Duration,
     /// For how long DELETE on a session that ended by itself gets 200 (WHIP-15). Default a minute: a client that notices the end
     /// late still cleans up without an error.
     pub tombstone: Duration,
@@ -146,6 +151,8 @@ impl Default for SignalingConfig {
             not_live_retry: Duration::from_secs(RETRY_AFTER_SECONDS),
             unknown_stream: UnknownStream::default(),
             strict_sections: false,
+            counter_offer: false,
+            counter_offer_timeout: Duration::from_secs(30),
             tombstone: Duration::from_secs(60),
             limits: Limits::default(),
             slash_names: false,

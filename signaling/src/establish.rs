@@ -3,13 +3,15 @@
 use std::time::{Instant, SystemTime};
 
 use axum::extract::Request;
-use axum::response::{AppendHeaders, IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, IntoResponseParts, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK, LOCATION};
 use http::{HeaderValue, StatusCode};
 use media_core::ledger::Reason;
 use media_core::media::Role;
 use media_core::negotiation::{MAX_REMOTE_CANDIDATES, random_credentials};
-use media_core::{Fingerprint, IceCredentials, IceParameters, SessionId, SessionSpec, ShardIndex, StreamId};
+use media_core::{
+    Fingerprint, IceCredentials, IceMode, IceParameters, LocalCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
+};
 
 use crate::admission::{Entrant, Holder};
 use crate::auth::Grant;
@@ -39,16 +41,84 @@ pub(crate) struct Join {
 }
 
 /// What a new session is known by.
-struct Names {
-    id: SessionId,
+#[derive(Clone)]
+pub(crate) struct Names {
+    pub(crate) id: SessionId,
     /// The unguessable part of its URL.
-    secret: String,
+    pub(crate) secret: String,
     etag: String,
     cname: String,
     stream: StreamId,
     shard: ShardIndex,
+    /// The shard's candidates as they are now.
+    candidates: Vec<LocalCandidate>,
     certificate: Fingerprint,
     ice: IceCredentials,
+    ice_mode: IceMode,
+    /// Session id of `o=`.
+    sdp_id: u64,
+    /// MediaStream id of a viewer's sections.
+    stream_label: String,
+}
+
+impl Names {
+    /// Names for a session of the stream.
+    pub(crate) fn new(
+        state: &RouterState,
+        id: SessionId,
+        stream: &str,
+        received: Instant,
+        ice_mode: IceMode,
+    ) -> Result<Names, Problem> {
+        let (signaling, role) = (&state.signaling, state.role);
+        let stream = signaling.registry.stream_id(received, stream);
+        let shard = signaling.media_plane.shard_for(stream, role);
+        Ok(Names {
+            id,
+            secret: random::hex::<16>()?,
+            etag: format!("\"{}\"", random::hex::<8>()?),
+            cname: random::hex::<8>()?,
+            stream,
+            shard,
+            candidates: signaling.media_plane.local_candidates(shard),
+            certificate: signaling.media_plane.fingerprint(),
+            ice: random_credentials(),
+            ice_mode,
+            sdp_id: random::number()? >> 1,
+            stream_label: id.to_string(),
+        })
+    }
+
+    /// The server's side of a description.
+    pub(crate) fn local(&self, signaling: &Signaling) -> Local<'_> {
+        Local {
+            session_id: self.sdp_id,
+            ice: &self.ice,
+            ice_mode: self.ice_mode,
+            rtcp_mux_only: signaling.config().answer_rtcp_mux_only,
+            candidates: &self.candidates,
+            fingerprint: &self.certificate,
+            stream_id: &self.stream_label,
+            cname: &self.cname,
+        }
+    }
+
+    /// What is said of the session beside its description. `Location` is absolute where the public base is known, else an
+    /// absolute path: clients resolve anything shorter wrongly (WHIP-03).
+    pub(crate) fn headers(&self, state: &RouterState, stream: &str) -> Result<impl IntoResponseParts + use<>, Problem> {
+        let header = |value: &str| {
+            HeaderValue::from_str(value).map_err(|_| Problem::new(Slug::Internal, "a header value is not ASCII"))
+        };
+        let config = state.signaling.config();
+        let base = config.public_base_url.as_deref().unwrap_or_default().trim_end_matches('/');
+        let headers = [
+            (LOCATION, header(&format!("{base}{}/{stream}/{}", state.prefix(), self.secret))?),
+            (ETAG, header(&self.etag)?),
+            (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        ];
+        let links = config.ice_servers.links(self.id, SystemTime::now());
+        Ok((headers, AppendHeaders(links.into_iter().map(|link| (LINK, link)))))
+    }
 }
 
 /// Reads the offer of a POST.
@@ -64,36 +134,36 @@ pub(crate) async fn read_offer(request: Request) -> Result<Offer, Problem> {
 
 /// Enters the session, hands it to the media plane and writes the 201.
 pub(crate) fn open(state: &RouterState, join: Join) -> Result<Response, Problem> {
-    let RouterState { signaling, role } = state;
-    let id = join.id;
-    let place = take_place(signaling, *role, &join)?;
-    let stream_id = signaling.registry.stream_id(join.received, &join.stream);
-    let names = Names {
-        id,
-        secret: random::hex::<16>()?,
-        etag: format!("\"{}\"", random::hex::<8>()?),
-        cname: random::hex::<8>()?,
-        stream: stream_id,
-        shard: signaling.media_plane.shard_for(stream_id, *role),
-        certificate: signaling.media_plane.fingerprint(),
-        ice: random_credentials(),
-    };
-    let text = answer(signaling, &join.agreement, &names)?;
-    let response = created(state, &join.stream, &names, text)?;
-    let (shard, stream) = (names.shard, join.stream.clone());
-    let ignored = join.agreement.ignored_candidates;
-    enter(state, join, names)?;
+    let signaling = &state.signaling;
+    let place = take_place(signaling, state.role, &join)?;
+    let names = Names::new(state, join.id, &join.stream, join.received, signaling.config().ice_mode)?;
+    let text = answer::write(&join.agreement, &names.local(signaling));
+    let headers =
+        (names.headers(state, &join.stream)?, [(CONTENT_TYPE, HeaderValue::from_static(SDP.name)), SDPFRAG.accept()]);
+    enter(state, join, names, None)?;
     place.keep();
-    signaling.observer.candidates_ignored(*role, ignored.unusable, ignored.surplus);
-    tracing::debug!(session = %id, stream, role = role.as_str(), shard, "session opened");
-    Ok(response)
+    Ok((StatusCode::CREATED, headers, text).into_response())
+}
+
+/// The same for a session that the server offered, by the answer with this hash.
+pub(crate) fn open_answered(state: &RouterState, join: Join, names: Names, digest: [u8; 32]) -> Result<(), Problem> {
+    let place = take_place(&state.signaling, state.role, &join)?;
+    enter(state, join, names, Some(digest))?;
+    place.keep();
+    Ok(())
+}
+
+/// Refuses a session that would not last.
+pub(crate) fn refuse_while_draining(signaling: &Signaling) -> Result<(), Problem> {
+    if signaling.registry.is_draining() {
+        return Err(Problem::retry_later(Slug::Overloaded, "the server is about to stop"));
+    }
+    Ok(())
 }
 
 /// Capacity, the last of the checks (ERR-04). A refused request leaves nothing behind, not even its stream's name.
 fn take_place<'a>(signaling: &'a Signaling, role: Role, join: &Join) -> Result<Place<'a>, Problem> {
-    if signaling.registry.is_draining() {
-        return Err(Problem::retry_later(Slug::Overloaded, "the server is about to stop"));
-    }
+    refuse_while_draining(signaling)?;
     let stream = join.stream.clone();
     let replaces = role == Role::Publisher && signaling.registry.has_publisher(&stream);
     let holder = Holder::of(&join.grant.identity);
@@ -101,46 +171,11 @@ fn take_place<'a>(signaling: &'a Signaling, role: Role, join: &Join) -> Result<P
     signaling.admit(entrant, join.grant.limits.max_sessions)
 }
 
-fn answer(signaling: &Signaling, agreement: &Agreement, names: &Names) -> Result<String, Problem> {
-    let local = Local {
-        session_id: random::number()? >> 1,
-        ice: &names.ice,
-        ice_mode: signaling.config().ice_mode,
-        rtcp_mux_only: signaling.config().answer_rtcp_mux_only,
-        candidates: &signaling.media_plane.local_candidates(names.shard),
-        fingerprint: &names.certificate,
-        stream_id: &names.id.to_string(),
-        cname: &names.cname,
-    };
-    Ok(answer::write(agreement, &local))
-}
-
-/// The 201. Its `Location` is absolute where the public base is known, else an absolute path: clients resolve anything
-/// shorter wrongly (WHIP-03).
-fn created(state: &RouterState, stream: &str, names: &Names, answer: String) -> Result<Response, Problem> {
-    let header = |value: &str| {
-        HeaderValue::from_str(value).map_err(|_| Problem::new(Slug::Internal, "a header value is not ASCII"))
-    };
-    let config = state.signaling.config();
-    let base = config.public_base_url.as_deref().unwrap_or_default().trim_end_matches('/');
-    let location = header(&format!("{base}{}/{stream}/{}", state.prefix(), names.secret))?;
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(SDP.name)),
-        (LOCATION, location),
-        (ETAG, header(&names.etag)?),
-        SDPFRAG.accept(),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    let links = config.ice_servers.links(names.id, SystemTime::now());
-    let links = AppendHeaders(links.into_iter().map(|link| (LINK, link)));
-    Ok((StatusCode::CREATED, headers, links, answer).into_response())
-}
-
 /// Writes the session down and opens it on its shard. A session that it replaces is closed.
-fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
+fn enter(state: &RouterState, join: Join, names: Names, answer_digest: Option<[u8; 32]>) -> Result<(), Problem> {
     let RouterState { signaling, role } = state;
     let (Join { stream, grant, received, offer, agreement, .. }, role) = (join, *role);
-    let max_bitrate = grant.limits.max_bitrate;
+    let (max_bitrate, name) = (grant.limits.max_bitrate, stream.clone());
     let sections: Vec<_> = agreement.live().map(|live| live.media.clone()).collect();
     let new = NewSession {
         id: names.id,
@@ -157,6 +192,7 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
         // Of a viewer nobody asks for them.
         sections: if role == Role::Publisher { sections.clone() } else { Vec::new() },
         created: received,
+        answer_digest,
         detail: detail(&offer, &agreement),
         warnings: agreement.warnings,
     };
@@ -165,7 +201,7 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
         signaling.media_plane.close(shard, session, Reason::Replaced);
     }
     let ice = IceParameters {
-        mode: signaling.config().ice_mode,
+        mode: names.ice_mode,
         local: names.ice,
         remote: agreement.remote,
         remote_is_lite: agreement.remote_is_lite,
@@ -178,8 +214,11 @@ fn enter(state: &RouterState, join: Join, names: Names) -> Result<(), Problem> {
     if let Some(most) = max_bitrate.filter(|_| role == Role::Publisher) {
         limits.bits_per_second = Some(limits.bits_per_second.map_or(most, |max| max.min(most)));
     }
+    let ignored = agreement.ignored_candidates;
     let spec = SessionSpec { id, stream, role, ice, dtls, sections, refused, certificate, cname, limits };
     signaling.media_plane.open(names.shard, spec);
+    signaling.observer.candidates_ignored(role, ignored.unusable, ignored.surplus);
+    tracing::debug!(session = %id, stream = name, role = role.as_str(), shard = names.shard, "session opened");
     Ok(())
 }
 

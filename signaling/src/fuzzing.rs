@@ -18,7 +18,8 @@ use crate::client_address::ClientAddress;
 use crate::registry::{Published, TrackRecord};
 use crate::request::IfMatch;
 use crate::sdp::answer::{self, Local};
-use crate::sdp::negotiate::{self, Agreement, own_candidate};
+use crate::sdp::counter_offer;
+use crate::sdp::negotiate::{self, Agreed, Agreement, own_candidate};
 use crate::sdp::offer::Offer;
 use crate::sdpfrag::Fragment;
 use crate::site::Site;
@@ -102,6 +103,17 @@ pub fn offer(data: &[u8]) {
     let published = Published { live: true, tracks: every_codec() };
     if let Ok(agreement) = negotiate::viewer(&offer, &published, [1, 2, 3, 4]) {
         assert!(agreement.live().all(|live| live.media.send_ssrcs.is_some()));
+        check_answer(&offer, &agreement);
+    }
+    // As the answer to an offer of the server's own.
+    let sections = counter_offer::sections(&published, [1, 2, 3, 4]);
+    if let Ok(agreement) = counter_offer::agree(&sections, &offer, &published, [1, 2, 3, 4]) {
+        let offered: Vec<_> = sections.iter().filter_map(Agreed::live).flat_map(|live| &live.media.formats).collect();
+        let agreed = agreement.live().flat_map(|live| &live.media.formats);
+        for format in agreed {
+            let is_it = |known: &&Format| known.payload_type == format.payload_type && known.codec == format.codec;
+            assert!(offered.iter().any(|known| is_it(known)), "{format:?} was not offered");
+        }
         check_answer(&offer, &agreement);
     }
 }

@@ -11,6 +11,7 @@ mod client_address;
 mod clock;
 mod config;
 mod cors;
+mod counter_offer;
 mod endpoint;
 mod establish;
 mod extract;

@@ -159,6 +159,13 @@ pub(crate) const MAX_OFFER: usize = 64 * 1024;
 /// Largest trickle fragment in bytes: some hundred candidates.
 pub(crate) const MAX_FRAGMENT: usize = 16 * 1024;
 
+/// Offers of the server's own that wait for their answers (WHEP §4.3.2): as many as there may be half-open sessions, at some 2 KiB
+/// each.
+pub(crate) const MAX_COUNTER_OFFERS: usize = 4_000;
+
+/// Of them to one client address: 500 viewers behind one NAT.
+pub(crate) const MAX_COUNTER_OFFERS_PER_ADDRESS: usize = 500;
+
 /// A request body must be complete in this time (HTTP-07).
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 

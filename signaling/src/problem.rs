@@ -41,6 +41,10 @@ pub enum Slug {
     PublishConflict,
     /// A known stream without publisher.
     StreamNotLive,
+    /// A fragment came before the answer to the server's own offer.
+    AnswerMissing,
+    /// The server's own offer has another answer.
+    AlreadyAnswered,
     /// If-Match names no current ICE session.
     PreconditionFailed,
     /// The body is over its limit.
@@ -123,6 +127,8 @@ impl Slug {
             Slug::RequestTimeout => (S::REQUEST_TIMEOUT, "The body did not come in time"),
             Slug::PublishConflict => (S::CONFLICT, "Another publisher holds the stream"),
             Slug::StreamNotLive => (S::CONFLICT, "The stream has no publisher now"),
+            Slug::AnswerMissing => (S::CONFLICT, "The session waits for an answer"),
+            Slug::AlreadyAnswered => (S::CONFLICT, "The session has an answer"),
             Slug::PreconditionFailed => (S::PRECONDITION_FAILED, "If-Match does not name the current ICE session"),
             Slug::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "The body is too large"),
             Slug::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "The Content-Type is not supported here"),
@@ -164,7 +170,9 @@ impl Slug {
             | Slug::SdpBadParameter
             | Slug::SdpSetup
             | Slug::SdpFingerprint
-            | Slug::SdpIceCredentials => "sdp",
+            | Slug::SdpIceCredentials
+            | Slug::AnswerMissing
+            | Slug::AlreadyAnswered => "sdp",
             Slug::SdpfragSyntax | Slug::RestartUnsupported | Slug::PreconditionFailed | Slug::PreconditionRequired => {
                 "ice"
             }

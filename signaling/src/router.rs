@@ -20,7 +20,7 @@ use crate::problem::{Problem, Slug};
 use crate::service::Signaling;
 use crate::site::Site;
 use crate::state::RouterState;
-use crate::{cors, endpoint, names, session_resource, trickle, whep, whip};
+use crate::{cors, counter_offer, endpoint, names, session_resource, trickle, whep, whip};
 
 /// `/whip/{stream}` and `/whep/{stream}`, sessions below them. Merge it with other routers: outside `/whip` and `/whep` it
 /// has no fallback.
@@ -46,6 +46,10 @@ fn routes(state: RouterState, endpoint: MethodRouter<RouterState>) -> Router {
         .get(session_resource::get)
         .patch(trickle::patch)
         .delete(session_resource::delete);
+    let session = match state.role {
+        Role::Publisher => session,
+        Role::Viewer => session.layer(from_fn_with_state(state.clone(), counter_offer::layer)),
+    };
     let stages = any(session_resource::stages_method_not_allowed)
         .options(session_resource::stages_options)
         .get(session_resource::stages);

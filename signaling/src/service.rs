@@ -12,6 +12,7 @@ use crate::auth::{Authorizer, Identity};
 use crate::client_address::ClientAddress;
 use crate::clock;
 use crate::config::SignalingConfig;
+use crate::counter_offer::CounterOffers;
 use crate::limits::Limit;
 use crate::media_plane::MediaPlane;
 use crate::observer::Observer;
@@ -27,6 +28,7 @@ pub struct Signaling {
     pub(crate) media_plane: Box<dyn MediaPlane>,
     pub(crate) registry: Arc<Registry>,
     rates: Mutex<Rates>,
+    counter_offers: Mutex<CounterOffers>,
     pub(crate) observer: Arc<dyn Observer>,
 }
 
@@ -37,7 +39,8 @@ impl Signaling {
         let authorizer = Authorizer::new(&config, Arc::clone(&observer));
         let config = RwLock::new(Arc::new(config));
         let rates = Mutex::new(Rates::new());
-        Signaling { config, authorizer, media_plane: Box::new(media_plane), registry, rates, observer }
+        let (media_plane, counter_offers) = (Box::new(media_plane), Mutex::default());
+        Signaling { config, authorizer, media_plane, registry, rates, counter_offers, observer }
     }
 
     /// The streams and sessions. Somebody must drive [`Registry::run`] with the media core's events.
@@ -114,6 +117,10 @@ impl Signaling {
 
     fn rates(&self) -> MutexGuard<'_, Rates> {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn counter_offers(&self) -> MutexGuard<'_, CounterOffers> {
+        self.counter_offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends a session. Returns false if there is no such live session.

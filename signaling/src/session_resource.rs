@@ -14,7 +14,7 @@ use crate::problem::{Problem, Slug};
 use crate::request::SDPFRAG;
 use crate::state::RouterState;
 
-const METHODS: &str = "OPTIONS, GET, HEAD, PATCH, DELETE";
+pub(crate) const METHODS: &str = "OPTIONS, GET, HEAD, PATCH, DELETE";
 const STAGES_METHODS: &str = "OPTIONS, GET, HEAD";
 
 /// OPTIONS, with or without the headers of a preflight.

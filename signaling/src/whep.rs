@@ -7,6 +7,7 @@ use media_core::SessionId;
 use crate::client_address::ClientAddress;
 use crate::clock;
 use crate::config::UnknownStream;
+use crate::counter_offer::{self, Refused};
 use crate::establish::{self, Join};
 use crate::extract::StreamName;
 use crate::problem::{Problem, Slug};
@@ -47,6 +48,12 @@ pub(crate) async fn post(
     if config.strict_sections {
         negotiate::one_of_each_kind(&offer)?;
     }
-    let agreement = negotiate::viewer(&offer, &published, random::ssrcs()?)?;
+    let agreement = match negotiate::viewer(&offer, &published, random::ssrcs()?) {
+        Ok(agreement) => agreement,
+        Err(error) if config.counter_offer => {
+            return counter_offer::make(&state, &published, Refused { id, stream, grant, address, received, error });
+        }
+        Err(error) => return Err(error.into()),
+    };
     establish::open(&state, Join { id, stream, grant, address, received, offer, agreement })
 }

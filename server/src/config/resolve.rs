@@ -261,6 +261,8 @@ fn signaling_config(settings: &Settings, sources: Sources) -> Result<SignalingCo
         not_live_retry: settings.not_live_retry.0,
         unknown_stream: settings.unknown_stream_status.0,
         strict_sections: settings.strict_sections,
+        counter_offer: settings.counter_offer,
+        counter_offer_timeout: settings.counter_offer_timeout.0,
         tombstone: settings.tombstone.0,
         limits: limits(settings),
         ice_servers: ice_servers::ice_servers(settings)?,

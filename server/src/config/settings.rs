@@ -240,6 +240,14 @@ settings! {
         /// A viewer's offer with two sections of one kind gets 422. Off: the second one is rejected, and the first one plays.
         strict_sections: bool = SignalingConfig::default().strict_sections, "SLUICE_STRICT_SECTIONS", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// A viewer's offer that cannot be served gets 406 with an offer of the server's own, which the client answers by PATCH
+        /// (WHEP §4.3.2). Off: 422; most players take 406 for an error.
+        counter_offer: bool = SignalingConfig::default().counter_offer, "SLUICE_COUNTER_OFFER", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// Such an offer waits for its answer for this long.
+        counter_offer_timeout: Seconds = Seconds(SignalingConfig::default().counter_offer_timeout),
+            "SLUICE_COUNTER_OFFER_TIMEOUT", "TIME",
+            "a time above 0 and up to 24 h, such as 30s";
         /// DELETE of a session that ended by itself gets 200 for this long.
         tombstone: Seconds = Seconds(SignalingConfig::default().tombstone), "SLUICE_TOMBSTONE", "TIME",
             "a time above 0 and up to 10 min, such as 60s";

@@ -28,7 +28,6 @@ use self::session_record::{End, unix_ms};
 pub(crate) use self::session_record::{NewSession, SessionRecord};
 pub(crate) use self::stream_record::Published;
 use self::stream_record::StreamRecord;
-#[cfg(feature = "fuzzing")]
 pub(crate) use self::stream_record::TrackRecord;
 use crate::admission::{Admission, Entrant, Evicted, Tally};
 use crate::auth::Grant;

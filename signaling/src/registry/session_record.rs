@@ -37,6 +37,8 @@ pub(crate) struct NewSession {
     pub(crate) sections: Vec<MediaSection>,
     /// When the request was received.
     pub(crate) created: Instant,
+    /// SHA-256 of the answer that it began with, where the server offered.
+    pub(crate) answer_digest: Option<[u8; 32]>,
     /// Facts for the ledger's first stage.
     pub(crate) detail: String,
     /// What the answer leaves out of the offer, for the same.

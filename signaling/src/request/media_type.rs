@@ -24,10 +24,15 @@ impl MediaType {
         (HeaderName::from_static(self.accept), HeaderValue::from_static(self.name))
     }
 
+    /// Whether a request is of this media type.
+    pub(crate) fn is_of(self, headers: &HeaderMap) -> bool {
+        let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(self.name)
+    }
+
     /// Refuses a request of another media type; case and parameters do not matter (HTTP-06).
     pub(crate) fn demand(self, headers: &HeaderMap) -> Result<(), Problem> {
-        let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(self.name) {
+        if self.is_of(headers) {
             return Ok(());
         }
         let (name, value) = self.accept();

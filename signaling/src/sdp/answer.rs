@@ -1,4 +1,4 @@
-//! Writes an answer (RFC 9429 §5.3.1), through the types of the `sdp` crate.
+//! Writes an answer (RFC 9429 §5.3.1), or an offer of the server's own, through the types of the `sdp` crate.
 
 use media_core::media::{Format, MediaSection, SendSsrcs};
 use media_core::negotiation::candidate_line;
@@ -10,7 +10,7 @@ use sdp::description::session::{Origin, TimeDescription};
 
 use super::negotiate::{Agreed, Agreement, LiveSection};
 
-/// The server's side of an answer.
+/// The server's side of a description.
 #[derive(Clone, Debug)]
 pub(crate) struct Local<'a> {
     /// Session id of `o=`, 63 bits.
@@ -30,21 +30,37 @@ pub(crate) struct Local<'a> {
 
 /// The answer's text, CRLF lines.
 pub(crate) fn write(agreement: &Agreement, local: &Local<'_>) -> String {
+    let setup = if agreement.dtls.role == DtlsRole::Server { "passive" } else { "active" };
+    let Agreement { sections, bundle, extmap_allow_mixed, .. } = agreement;
+    description(sections, (*bundle, *extmap_allow_mixed), setup, local)
+}
+
+/// The text of an offer of these sections (RFC 9429 §5.2.1).
+pub(crate) fn write_offer(sections: &[Agreed], local: &Local<'_>) -> String {
+    description(sections, (true, true), "actpass", local)
+}
+
+fn description(
+    sections: &[Agreed],
+    (bundle, extmap_allow_mixed): (bool, bool),
+    setup: &str,
+    local: &Local<'_>,
+) -> String {
     let mut session = Lines::default();
-    if agreement.bundle {
-        let mids: Vec<&str> = agreement.bundled().map(|live| live.media.mid.as_str()).collect();
+    if bundle {
+        let mids: Vec<&str> = sections.iter().filter_map(Agreed::live).map(|live| live.media.mid.as_str()).collect();
         session.value("group", format!("BUNDLE {}", mids.join(" ")));
     }
     if local.ice_mode == IceMode::Lite {
         session.flag("ice-lite");
     }
     session.value("ice-options", "trickle ice2");
-    if agreement.extmap_allow_mixed {
+    if extmap_allow_mixed {
         session.flag("extmap-allow-mixed");
     }
     session.value("msid-semantic", " WMS *");
-    let media = agreement.sections.iter().map(|section| match section {
-        Agreed::Live(live) => live_media(live, agreement, local),
+    let media = sections.iter().map(|section| match section {
+        Agreed::Live(live) => live_media(live, setup, local),
         Agreed::Rejected { media, protocol, format, mid } => {
             let mut lines = Lines::default();
             if let Some(mid) = mid {
@@ -73,14 +89,13 @@ pub(crate) fn write(agreement: &Agreement, local: &Local<'_>) -> String {
     description.marshal()
 }
 
-fn live_media(live: &LiveSection, agreement: &Agreement, local: &Local<'_>) -> MediaDescription {
+fn live_media(live: &LiveSection, setup: &str, local: &Local<'_>) -> MediaDescription {
     let section = &live.media;
     let mut lines = Lines::default();
     lines.value("ice-ufrag", &local.ice.ufrag);
     lines.value("ice-pwd", &local.ice.pwd);
     lines.value("fingerprint", local.fingerprint.to_sdp());
-    let role = agreement.dtls.role;
-    lines.value("setup", if role == DtlsRole::Server { "passive" } else { "active" });
+    lines.value("setup", setup);
     if live.has_mid {
         lines.value("mid", &section.mid);
     }

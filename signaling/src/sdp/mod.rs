@@ -2,9 +2,10 @@
 //!
 //! [`lines`] checks shape and size and names the line at fault; the `sdp` crate parses; [`offer`] gives the attributes
 //! their meaning; [`negotiate`] decides, [`payload_types`] whether packets can be told apart, [`reach`] which formats reach whom;
-//! [`answer`] writes.
+//! [`answer`] writes. [`counter_offer`] is the offer that Sluice makes itself.
 
 pub(crate) mod answer;
+pub(crate) mod counter_offer;
 mod formats;
 pub(crate) mod lines;
 pub(crate) mod negotiate;

@@ -83,6 +83,16 @@ pub(crate) struct LiveSection {
     pub(crate) one_way: Vec<Extension>,
 }
 
+impl Agreed {
+    /// The section, unless it is rejected.
+    pub(crate) fn live(&self) -> Option<&LiveSection> {
+        match self {
+            Agreed::Live(live) => Some(live),
+            Agreed::Rejected { .. } => None,
+        }
+    }
+}
+
 impl Agreement {
     /// The sections in which media flows, in order.
     pub(crate) fn live(&self) -> impl Iterator<Item = &LiveSection> {
@@ -91,10 +101,7 @@ impl Agreement {
 
     /// All sections that are not rejected, in order.
     pub(crate) fn bundled(&self) -> impl Iterator<Item = &LiveSection> {
-        self.sections.iter().filter_map(|section| match section {
-            Agreed::Live(live) => Some(&**live),
-            Agreed::Rejected { .. } => None,
-        })
+        self.sections.iter().filter_map(Agreed::live)
     }
 }
 

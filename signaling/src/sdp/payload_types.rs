@@ -14,9 +14,9 @@ use crate::problem::Slug;
 /// up: repair is worth less than the other section's media.
 pub(super) fn settle(offered: &[Section], sections: &mut [Agreed]) -> Result<(), SdpError> {
     for payload_type in 0..=127 {
-        let uses = |section: &Agreed| live(section).is_some_and(|live| uses(live, payload_type));
+        let uses = |section: &Agreed| section.live().is_some_and(|live| uses(live, payload_type));
         let undecided =
-            |section: &Agreed| uses(section) && live(section).is_some_and(|live| !tells_packets_apart(live));
+            |section: &Agreed| uses(section) && section.live().is_some_and(|live| !tells_packets_apart(live));
         let is_shared = |sections: &[Agreed]| {
             sections.iter().filter(|section| uses(section)).count() > 1 && sections.iter().any(undecided)
         };
@@ -31,13 +31,6 @@ pub(super) fn settle(offered: &[Section], sections: &mut [Agreed]) -> Result<(),
         }
     }
     Ok(())
-}
-
-fn live(section: &Agreed) -> Option<&LiveSection> {
-    match section {
-        Agreed::Live(live) => Some(live),
-        Agreed::Rejected { .. } => None,
-    }
 }
 
 fn uses(section: &LiveSection, payload_type: u8) -> bool {
@@ -61,7 +54,7 @@ fn give_up_rtx(section: &mut Agreed, payload_type: u8) {
 fn refusal(offered: &[Section], sections: &[Agreed], payload_type: u8) -> SdpError {
     let mut places = Vec::new();
     for (offered, agreed) in offered.iter().zip(sections) {
-        let formats = live(agreed).map_or(&[][..], |live| &live.media.formats);
+        let formats = agreed.live().map_or(&[][..], |live| &live.media.formats);
         if let Some(format) = formats.iter().find(|format| format.payload_type == payload_type) {
             places.push(format!("{} in {}", format.codec, offered.name()));
         }
