@@ -9,10 +9,13 @@ use axum::routing::get;
 use server::connections::{ConnectionLimits, Connections, Listener};
 use server::listener;
 use server::metrics::{Metrics, Population};
+use signaling::SignalingConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::common::rig;
 
 pub(crate) struct Served {
     address: SocketAddr,
@@ -83,6 +86,33 @@ async fn a_connection_serves_several_requests() {
         let reply = read_until(&mut served.stream, "hello").await;
         assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
     }
+}
+
+// HTTP-10: as curl sends bodies of some size, and clients that try again.
+#[tokio::test]
+async fn a_body_that_waits_for_leave_is_asked_for_and_an_error_leaves_the_connection() {
+    let limits = ConnectionLimits { total: 100, per_address: 100, ..ConnectionLimits::default() };
+    let mut served = serve_router(limits, rig(SignalingConfig::default()).public).await;
+    let offer = include_str!("../../../signaling/tests/golden/obs.sdp");
+    for (body, status) in [("no offer".to_owned(), "HTTP/1.1 400 "), (offer.to_owned(), "HTTP/1.1 201 ")] {
+        let head = format!(
+            "POST /whip/s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\nExpect: 100-continue\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        served.stream.write_all(head.as_bytes()).await.unwrap();
+        let leave = read_until(&mut served.stream, "\r\n\r\n").await;
+        assert_eq!(leave, "HTTP/1.1 100 Continue\r\n\r\n");
+        served.stream.write_all(body.as_bytes()).await.unwrap();
+        let end = if status.contains("400") { "}" } else { "a=end-of-candidates\r\n" };
+        let reply = read_until(&mut served.stream, end).await;
+        assert!(reply.starts_with(status), "{reply}");
+    }
+    // One that is refused for its head alone is not waited for.
+    let head = "POST /whip/s HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+    served.stream.write_all(head.as_bytes()).await.unwrap();
+    let reply = read_until(&mut served.stream, "}").await;
+    assert!(reply.starts_with("HTTP/1.1 415 "), "{reply}");
 }
 
 // HTTP-07

@@ -57,7 +57,7 @@ fn refused(reply: &Reply, status: u16, code: &str) -> u64 {
     reply.header("retry-after").parse().unwrap()
 }
 
-// H3, ERR-06
+// H3, ERR-06, WHIP-30
 #[tokio::test(start_paused = true)]
 async fn who_posts_too_fast_is_told_truly_when_to_come_back() {
     let app = limited(Limits { post_rate_per_address: 1, ..Limits::default() });
@@ -155,7 +155,7 @@ async fn viewers_without_token_leave_room_for_publishers() {
     assert_eq!(refused(&publish(&app, BOB, "v").await, 503, "overloaded"), 5);
 }
 
-// H3: one client posts 3,000 offers and shuts out nobody, with all limits as they are.
+// H3, WHIP-30: one client posts 3,000 offers and shuts out nobody, with all limits as they are.
 #[tokio::test(start_paused = true)]
 async fn three_thousand_offers_of_one_client_shut_nobody_out() {
     let app = App::new(SignalingConfig::default());
@@ -227,7 +227,7 @@ async fn a_publisher_comes_back_to_its_stream_where_all_streams_are_taken() {
     assert_eq!(app.signaling.registry().counts().publishers, 1, "the one that was refused left nothing");
 }
 
-// H3
+// H3, TRK-17, WHIP-04
 #[tokio::test(start_paused = true)]
 async fn patch_and_delete_have_their_rates() {
     let app = limited(Limits { request_rate_per_session: 1, request_rate_per_address: 2, ..Limits::default() });

@@ -178,3 +178,33 @@ async fn a_redirect_comes_after_the_token_and_takes_it_along_if_told_so() {
         assert_eq!(reply.header("cache-control"), "no-store");
     }
 }
+
+// WHIP-26, WHEP-12
+#[tokio::test]
+async fn no_extension_is_advertised_and_none_is_there() {
+    let app = App::new(SignalingConfig::default());
+    for (path, offer) in [("/whip/s", "chromium-publish"), ("/whep/s", "chromium-watch")] {
+        let reply = app.post(path, &golden(offer)).await;
+        assert_eq!((reply.status.as_u16(), reply.header("link")), (201, ""));
+        let session = reply.header("location").to_owned();
+        for extension in ["sse", "layer", "ext/anything"] {
+            for method in ["GET", "POST", "OPTIONS"] {
+                let reply = app.send(method, &format!("{session}/{extension}"), &[], "{}").await;
+                assert_eq!((reply.status.as_u16(), reply.code().as_str()), (404, "not-found"), "{method} {extension}");
+            }
+        }
+    }
+}
+
+// TRK-18
+#[tokio::test]
+async fn an_offer_is_good_whether_or_not_more_candidates_may_come() {
+    let app = App::new(SignalingConfig::default());
+    let trickling = golden("chromium-publish");
+    assert!(trickling.contains("a=ice-options:trickle"));
+    for (stream, offer) in [("a", trickling.clone()), ("b", trickling.replace("a=ice-options:trickle\r\n", ""))] {
+        assert_eq!(app.post(&format!("/whip/{stream}"), &offer).await.status, 201);
+        let view = app.signaling.registry().session(app.core.last().id).unwrap();
+        assert_eq!(view.stages[0].detail.contains("more may come"), stream == "a", "{}", view.stages[0].detail);
+    }
+}
