@@ -10,9 +10,11 @@ mod session;
 use std::time::{Duration, Instant};
 
 use crate::demux::classify;
+use crate::ecn::Ecn;
 use crate::ice::{self, IceLite, IceOutput, OwnChecks, candidate_ufrag, parse_candidate, parse_passive_candidate};
 use crate::media::{Codec, Format};
 use crate::net::framing::{Deframer, FrameError, MAX_FRAME};
+use crate::rtcp::ccfb::{CcfbFields, ReceivedPacket, StreamReport};
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter};
 use crate::rtp::codec::parameter_sets::{MAX_UNIT_LEN, MAX_UNITS, ParameterSets};
@@ -49,6 +51,8 @@ pub const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 pub const TARGETS: &[Target] = &[
     target("av1", av1),
     target("candidate", candidate),
+    target("ccfb", ccfb),
+    target("ccfb_writer", ccfb_writer),
     target("demux", demux),
     target("extensions", extensions),
     target("fmtp", fmtp),
@@ -284,6 +288,10 @@ pub fn rtcp(data: &[u8]) {
             RtcpPacket::TransportFeedback(feedback) => {
                 assert_eq!(feedback.packets().count(), usize::from(feedback.status_count));
             }
+            RtcpPacket::CongestionControlFeedback(feedback) => {
+                let reports: usize = feedback.streams().map(|stream| stream.packets().count()).sum();
+                assert!(reports <= data.len() / 2);
+            }
             RtcpPacket::Pli(_) => {}
             RtcpPacket::Fir(fir) => assert!(fir.entries().count() <= data.len() / 8),
             RtcpPacket::Remb(remb) => assert!(remb.ssrcs().count() <= 255),
@@ -303,6 +311,55 @@ pub fn transport_feedback(data: &[u8]) {
     let words = (datagram.len() / 4 - 1) as u16;
     datagram[2..4].copy_from_slice(&words.to_be_bytes());
     rtcp(&datagram);
+}
+
+/// The body of congestion control feedback (RFC 8888).
+pub fn ccfb(data: &[u8]) {
+    let mut datagram = vec![0x8b, 205, 0, 0];
+    datagram.extend_from_slice(&data[..data.len().min(1400)]);
+    datagram.resize(datagram.len().next_multiple_of(4), 0);
+    let words = (datagram.len() / 4 - 1) as u16;
+    datagram[2..4].copy_from_slice(&words.to_be_bytes());
+    rtcp(&datagram);
+}
+
+/// Packets as they were received, three bytes each: stream and mark, and when. What is written must come back.
+pub fn ccfb_writer(data: &[u8]) {
+    let now = 1 << 40;
+    let mut packets: [Vec<Option<ReceivedPacket>>; 4] = Default::default();
+    for &[kind, high, low] in data.as_chunks::<3>().0.iter().take(5_000) {
+        let at = now - u64::from(u16::from_be_bytes([high, low])) * 200;
+        let packet = ReceivedPacket { at, ecn: Ecn::from_bits(kind >> 2) };
+        packets[usize::from(kind & 3)].push((kind & 0x30 != 0).then_some(packet));
+    }
+    let stream = |(index, packets): (usize, &Vec<_>)| (index as u32, packets.clone());
+    let all: Vec<_> = packets.iter().enumerate().map(stream).collect();
+    let report = |(ssrc, packets): &(u32, Vec<_>)| (*ssrc, packets.len());
+    let expected: Vec<_> = all.iter().map(report).collect();
+    let mut streams: Vec<_> =
+        all.iter().map(|(ssrc, packets)| StreamReport { ssrc: *ssrc, begin_sequence: 0xff00, packets }).collect();
+    let fields = CcfbFields { sender_ssrc: 1, report_timestamp: 2, now };
+    let mut found = vec![0usize; 4];
+    while streams.iter().any(|stream| !stream.packets.is_empty()) {
+        let mut buffer = [0; MAX_RTCP_LEN];
+        let mut writer = RtcpWriter::new(&mut buffer);
+        writer.congestion_control_feedback(&fields, &mut streams).expect("an empty datagram has room");
+        for packet in RtcpPackets::new(writer.as_bytes()) {
+            let Ok(RtcpPacket::CongestionControlFeedback(feedback)) = packet else { panic!("it was feedback") };
+            for (stream, (number, report)) in
+                feedback.streams().flat_map(|stream| stream.packets().map(move |packet| (stream, packet)))
+            {
+                let index = usize::from(number.wrapping_sub(0xff00));
+                let sent = all[stream.ssrc as usize].1[index];
+                assert_eq!(sent.map(|packet| packet.ecn), report.map(|report| report.ecn));
+                let offset = |packet: ReceivedPacket| ((now - packet.at) * 1024 / 1_000_000) as u16;
+                let offset = sent.map(offset).filter(|&offset| offset < 0x1ffe);
+                assert_eq!(offset, report.and_then(|report| report.offset));
+                found[stream.ssrc as usize] += 1;
+            }
+        }
+    }
+    assert!(expected.iter().all(|&(ssrc, count)| found[ssrc as usize] == count), "{expected:?} {found:?}");
 }
 
 /// Arrivals, three bytes each: how many numbers and how many ticks since the one before. What is written must come back.

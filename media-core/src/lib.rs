@@ -61,6 +61,7 @@ mod clock;
 mod config;
 mod demux;
 mod dtls;
+mod ecn;
 mod egress;
 mod event;
 #[cfg(feature = "fuzzing")]
@@ -130,6 +131,10 @@ pub mod internals {
     /// DTLS over datagrams, and the handshake threads.
     pub mod dtls {
         pub use crate::dtls::*;
+    }
+    /// Explicit congestion notification.
+    pub mod ecn {
+        pub use crate::ecn::*;
     }
     /// What goes out: viewers and feeds.
     pub mod egress {

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_types)]
 
 pub mod bye;
+pub mod ccfb;
 pub mod fir;
 pub mod nack;
 pub mod ntp;
@@ -16,6 +17,7 @@ mod writer;
 pub mod xr;
 
 pub use bye::Bye;
+pub use ccfb::CongestionControlFeedback;
 pub use fir::Fir;
 pub use nack::Nack;
 pub use ntp::NtpTime;
@@ -71,6 +73,8 @@ pub enum RtcpPacket<'a> {
     Nack(Nack<'a>),
     /// draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1
     TransportFeedback(TransportFeedback<'a>),
+    /// RFC 8888 §3.1
+    CongestionControlFeedback(CongestionControlFeedback<'a>),
     /// RFC 4585 §6.3.1
     Pli(Pli),
     /// RFC 5104 §4.3.1
@@ -150,6 +154,9 @@ fn read_body(count: u8, packet_type: u8, body: &[u8]) -> Option<Option<RtcpPacke
         (TRANSPORT_FEEDBACK, transport_feedback::FORMAT) => {
             TransportFeedback::parse(body).map(RtcpPacket::TransportFeedback)
         }
+        (TRANSPORT_FEEDBACK, ccfb::FORMAT) => {
+            CongestionControlFeedback::parse(body).map(RtcpPacket::CongestionControlFeedback)
+        }
         (PAYLOAD_FEEDBACK, pli::FORMAT) => Pli::parse(body).map(RtcpPacket::Pli),
         (PAYLOAD_FEEDBACK, fir::FORMAT) => Fir::parse(body).map(RtcpPacket::Fir),
         // Application layer feedback of another kind than REMB is not ours.
@@ -196,10 +203,10 @@ mod tests {
         // RTCP-01, RTCP-19
         let rsi = [0x80, 209, 0, 1, 0, 0, 0, 1];
         let app = [0x80, 204, 0, 2, 0, 0, 0, 1, b'n', b'a', b'm', b'e'];
-        let ccfb = [0x8b, 205, 0, 1, 0, 0, 0, 1];
+        let tmmbr = [0x83, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2];
         let sli = [0x82, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2];
         let afb = [0x8f, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, b'A', b'B', b'C', b'D'];
-        let datagram = [&rsi[..], &app, &ccfb, &sli, &afb, &PLI].concat();
+        let datagram = [&rsi[..], &app, &tmmbr, &sli, &afb, &PLI].concat();
         assert_eq!(read(&datagram).len(), 1);
     }
 

@@ -146,6 +146,10 @@ pub(super) fn cost<E>(packet: &Result<RtcpPacket<'_>, E>) -> u32 {
     let count = |entries: usize| u32::try_from(entries).unwrap_or(u32::MAX);
     let more = match packet {
         Ok(RtcpPacket::TransportFeedback(feedback)) => u32::from(feedback.status_count).min(MAX_STATUSES) / 8,
+        // Each status is looked up by its number.
+        Ok(RtcpPacket::CongestionControlFeedback(feedback)) => {
+            feedback.streams().fold(0, |sum, stream| sum + 2 + count(stream.len()) / 4)
+        }
         Ok(RtcpPacket::Nack(nack)) => count(nack.sequence_numbers().take(MAX_RESENDS).count()),
         // Each block is looked up among the tracks and judged.
         Ok(RtcpPacket::ReceiverReport(report)) => 4 * count(report.blocks().count()),

@@ -1,5 +1,7 @@
 use super::*;
+use crate::ecn::Ecn;
 use crate::rtcp::RtcpPackets;
+use crate::rtcp::ccfb::{CcfbFields, ReceivedPacket, StreamReport};
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{ReportBlock, RtcpWriter};
 
@@ -25,6 +27,23 @@ fn most_statuses(datagram: &mut Vec<u8>) {
     let chunks = [0x1f, 0xff].repeat(8);
     datagram.extend([0x8f, 205, 0, 8, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0xff, 0xf8, 0, 0, 1, 0]);
     datagram.extend(chunks);
+}
+
+/// A message of RFC 8888 about so many packets, of which a fifth is lost.
+fn ccfb(begin_sequence: u16, packets: u64) -> Vec<u8> {
+    let received = |n: u64| (!n.is_multiple_of(5)).then_some(ReceivedPacket { at: n * 500, ecn: Ecn::Ect1 });
+    let packets: Vec<_> = (0..packets).map(received).collect();
+    let fields = CcfbFields { sender_ssrc: 1, report_timestamp: 0, now: 1_000_000 };
+    let mut streams = [StreamReport { ssrc: 7, begin_sequence, packets: &packets }];
+    datagram(|writer| writer.congestion_control_feedback(&fields, &mut streams).unwrap())
+}
+
+/// The same about as many streams as it can name, with a packet each.
+fn many_streams() -> Vec<u8> {
+    let packet = [Some(ReceivedPacket { at: 0, ecn: Ecn::Ce })];
+    let fields = CcfbFields { sender_ssrc: 1, report_timestamp: 0, now: 1_000_000 };
+    let mut streams: Vec<_> = (0..200).map(|ssrc| StreamReport { ssrc, begin_sequence: 0, packets: &packet }).collect();
+    datagram(|writer| writer.congestion_control_feedback(&fields, &mut streams).unwrap())
 }
 
 fn block() -> ReportBlock {
@@ -55,6 +74,8 @@ fn floods() -> Vec<(&'static str, Vec<u8>)> {
     };
     vec![
         ("transport-wide feedback", feedback),
+        ("feedback of RFC 8888", ccfb(0, 580)),
+        ("of many streams", many_streams()),
         ("NACK", datagram(|writer| assert!(writer.nack(1, 2, &numbers) > 4_000))),
         ("many NACKs", fill(50, &nacks)),
         ("PLI", fill(100, &|writer, _| writer.pli(1, 2).unwrap_or_default())),
@@ -116,6 +137,10 @@ fn what_an_honest_viewer_sends_on_a_bad_path_is_within_its_budget() {
             let fields = FeedbackFields { sender_ssrc: 1, media_ssrc: 2, feedback_count: 0 };
             writer.transport_feedback(&fields, &arrivals).unwrap();
             sent.push(writer.as_bytes().to_vec());
+        }
+        if ms % 25 == 0 {
+            // The other kind beside it, twice as often: nobody sends both.
+            sent.push(ccfb((ms * packets_per_ms) as u16, 25 * packets_per_ms));
         }
         if ms % 200 == 0 {
             sent.push(datagram(|writer| {
