@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 use std::rc::Rc;
 
 use super::{MediaSocket, Protocol, SendBatch, SendReport, TcpConnections, TransportTuple};
+use crate::ecn::Ecn;
 
 /// The send batch and its socket. What does not fit into the batch makes it leave at once.
 pub struct Outbound {
@@ -94,6 +95,15 @@ impl Outbound {
         let packet = &room[..length.min(room.len())];
         let is_taken = self.tcp.as_mut().is_some_and(|tcp| tcp.push(tuple, packet));
         self.total += SendReport::of_packet(packet.len(), is_taken);
+    }
+
+    /// The same with an ECN field, which a connection has none of for a packet.
+    #[inline]
+    pub fn commit_marked(&mut self, tuple: TransportTuple, length: usize, ecn: Ecn) {
+        match tuple.protocol {
+            Protocol::Udp => self.batch.commit_marked(tuple, length, ecn),
+            Protocol::Tcp => self.commit_framed(tuple, length),
+        }
     }
 
     /// Copies one datagram in; one that no batch has room for is dropped and counted.

@@ -7,6 +7,7 @@ use std::ptr;
 
 use super::TransportTuple;
 use super::slots::{Control, Message, Slots};
+use crate::ecn::Ecn;
 
 /// Datagrams in one call.
 const BATCH: usize = 64;
@@ -17,6 +18,8 @@ const SLOT: usize = 2048;
 pub struct Datagram<'a> {
     /// Its source, and the local address on which it was received.
     pub tuple: TransportTuple,
+    /// How the network marked it, if the socket was asked to say so ([`super::MediaSocket::receive_ecn`]).
+    pub ecn: Ecn,
     /// The UDP payload, or as much of it as there is room for; the buffer may be changed in place.
     pub data: &'a mut [u8],
     /// Length of the whole UDP payload.
@@ -40,8 +43,8 @@ impl ReceiveBatch {
     /// The datagrams of the last call. One of unknown address family is left out.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         self.0.iter_mut().map(|Message { remote, data, length, header, control }| {
-            let local = local_address(header, control);
-            Datagram { tuple: TransportTuple::udp(remote, local), data, length }
+            let (local, ecn) = read_control(header, control);
+            Datagram { tuple: TransportTuple::udp(remote, local), ecn, data, length }
         })
     }
 }
@@ -52,28 +55,36 @@ impl Default for ReceiveBatch {
     }
 }
 
-/// Reads the packet-info control message, which wildcard sockets get.
-fn local_address(header: &libc::msghdr, _control: &Control) -> Option<IpAddr> {
+/// Reads the control messages: the packet info, which wildcard sockets get, and the ECN field.
+fn read_control(header: &libc::msghdr, _control: &Control) -> (Option<IpAddr>, Ecn) {
+    let (mut local, mut ecn) = (None, Ecn::NotEct);
     // SAFETY: the header and its control buffer (borrowed by `_control`) were written by recvmmsg, and the CMSG macros
     // stay inside `msg_controllen`; the data is read unaligned.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while !message.is_null() {
+            let data = libc::CMSG_DATA(message);
             match ((*message).cmsg_level, (*message).cmsg_type) {
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    let info: libc::in6_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                    let info: libc::in6_pktinfo = ptr::read_unaligned(data.cast());
                     let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                    return Some(ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4));
+                    local = Some(ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4));
                 }
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    let info: libc::in_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
-                    return Some(IpAddr::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())));
+                    let info: libc::in_pktinfo = ptr::read_unaligned(data.cast());
+                    local = Some(IpAddr::V4(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())));
                 }
-                _ => message = libc::CMSG_NXTHDR(header, message),
+                // One byte in IPv4, an int in IPv6.
+                (libc::IPPROTO_IP, libc::IP_TOS) => ecn = Ecn::from_bits(*data),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    ecn = Ecn::from_bits(ptr::read_unaligned(data.cast::<libc::c_int>()) as u8);
+                }
+                _ => {}
             }
+            message = libc::CMSG_NXTHDR(header, message);
         }
     }
-    None
+    (local, ecn)
 }
 
 #[cfg(test)]

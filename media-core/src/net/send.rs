@@ -3,6 +3,7 @@
 
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use super::TransportTuple;
 use super::address::{RawAddress, pktinfo_v6};
 use super::segmentation::Segmentation;
+use crate::ecn::Ecn;
 use crate::srtp::ALIGNMENT;
 
 /// Bytes of the buffer, at least 40 datagrams: more would delay the first of them, and fall out of the processor's cache
@@ -24,8 +26,8 @@ const MAX_SEGMENTS: usize = 64;
 const MAX_SEGMENT: usize = 1452;
 /// Largest UDP payload of one message, segments together.
 const MAX_MESSAGE: usize = 65_507;
-/// Room for a UDP_SEGMENT and a packet-info control message.
-const CONTROL: usize = 64;
+/// Room for the control messages of UDP_SEGMENT, of the packet info and of the ECN field.
+const CONTROL: usize = 96;
 
 /// One message: datagrams of equal size (the last may be shorter) to one peer.
 #[derive(Clone, Copy)]
@@ -36,6 +38,7 @@ struct Run {
     /// Size of each datagram but the last.
     segment: usize,
     count: usize,
+    ecn: Ecn,
 }
 
 /// The result of sending a batch.
@@ -117,6 +120,12 @@ impl SendBatch {
     /// Takes the first `length` bytes of [`SendBatch::spare`], or all if there are fewer, as one datagram to `tuple`. An
     /// empty datagram is none.
     pub fn commit(&mut self, tuple: TransportTuple, length: usize) {
+        self.commit_marked(tuple, length, Ecn::NotEct);
+    }
+
+    /// The same with an ECN field.
+    #[inline]
+    pub fn commit_marked(&mut self, tuple: TransportTuple, length: usize, ecn: Ecn) {
         let offset = self.next();
         let length = length.min(self.buffer.len() - offset);
         if length == 0 {
@@ -125,6 +134,7 @@ impl SendBatch {
         if !self.segmentation.is_paused()
             && let Some(run) = self.runs.last_mut()
             && run.tuple == tuple
+            && run.ecn == ecn
             // A shorter datagram has closed the run.
             && run.length == run.segment * run.count
             && length <= run.segment
@@ -142,7 +152,7 @@ impl SendBatch {
             return;
         }
         self.used = offset + length;
-        self.runs.push(Run { tuple, offset, length, segment: length, count: 1 });
+        self.runs.push(Run { tuple, offset, length, segment: length, count: 1, ecn });
     }
 
     /// Messages that the waiting datagrams make: neighbours to one peer share one.
@@ -284,44 +294,59 @@ impl Run {
 /// Writes the control messages of a run to where the header points; returns their length.
 fn write_control(header: &mut libc::msghdr, run: &Run, ipv6_socket: bool) -> usize {
     header.msg_controllen = CONTROL as _;
-    // SAFETY: `msg_control` points to CONTROL bytes aligned like `cmsghdr`; both messages together are shorter, and
-    // CMSG_NXTHDR is only asked inside that room.
+    // SAFETY: `msg_control` points to CONTROL bytes aligned like `cmsghdr`; all messages together are shorter.
     unsafe {
-        let mut message = libc::CMSG_FIRSTHDR(header);
+        let message = libc::CMSG_FIRSTHDR(header);
         let mut length = 0;
         if run.count > 1 {
-            put(message, libc::SOL_UDP, libc::UDP_SEGMENT, run.segment as u16);
-            length += libc::CMSG_SPACE(mem::size_of::<u16>() as _) as usize;
-            message = message.byte_add(length);
+            length += put(message, libc::SOL_UDP, libc::UDP_SEGMENT, run.segment as u16);
         }
         if let Some(local) = run.tuple.local {
+            let message = message.byte_add(length);
             if ipv6_socket {
-                put(message, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo_v6(local));
-                length += libc::CMSG_SPACE(mem::size_of::<libc::in6_pktinfo>() as _) as usize;
+                length += put(message, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo_v6(local));
             } else if let std::net::IpAddr::V4(v4) = local {
                 let address = libc::in_addr { s_addr: u32::from_ne_bytes(v4.octets()) };
                 let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: address, ipi_addr: address };
-                put(message, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
-                length += libc::CMSG_SPACE(mem::size_of::<libc::in_pktinfo>() as _) as usize;
+                length += put(message, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
             }
+        }
+        if run.ecn != Ecn::NotEct {
+            // What counts is the family of the packet: a socket of IPv6 sends IPv4, too.
+            let (level, name) = match run.tuple.remote {
+                SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+                SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+            };
+            length += put(message.byte_add(length), level, name, libc::c_int::from(run.ecn.bits()));
         }
         length
     }
 }
 
-/// Writes one control message.
+/// Writes one control message; returns the room that it takes.
 ///
 /// # Safety
 /// `message` must point to aligned room for `CMSG_SPACE(size_of::<T>())` bytes.
-unsafe fn put<T>(message: *mut libc::cmsghdr, level: libc::c_int, kind: libc::c_int, value: T) {
+unsafe fn put<T>(message: *mut libc::cmsghdr, level: libc::c_int, kind: libc::c_int, value: T) -> usize {
     // SAFETY: the caller vouches for the room.
     unsafe {
         (*message).cmsg_level = level;
         (*message).cmsg_type = kind;
         (*message).cmsg_len = libc::CMSG_LEN(mem::size_of::<T>() as _) as _;
         ptr::write_unaligned(libc::CMSG_DATA(message).cast::<T>(), value);
+        libc::CMSG_SPACE(mem::size_of::<T>() as _) as usize
     }
 }
+
+const _: () = {
+    // SAFETY: the macro computes with sizes alone.
+    let longest = unsafe {
+        libc::CMSG_SPACE(size_of::<u16>() as _)
+            + libc::CMSG_SPACE(size_of::<libc::in6_pktinfo>() as _)
+            + libc::CMSG_SPACE(size_of::<libc::c_int>() as _)
+    };
+    assert!(longest as usize <= CONTROL, "the control messages of a run need more room");
+};
 
 #[cfg(test)]
 mod tests {
@@ -488,6 +513,50 @@ mod tests {
         batch.push(tuple, &[1; 1453]);
         assert_eq!(batch.runs.len(), 2);
         socket.send(&mut batch);
+    }
+
+    // RTCP-15: marks leave and are read over both families, through sockets of one and of both.
+    #[tokio::test]
+    async fn the_ecn_field_is_sent_and_read_packet_by_packet() {
+        let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let pairs = [
+            (v4, v4),
+            (IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            (IpAddr::V6(Ipv6Addr::UNSPECIFIED), v4),
+            (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        ];
+        for (bound, through) in pairs {
+            let [sender, receiver] =
+                [(); 2].map(|()| MediaSocket::register(MediaSocket::bind(bound, 0).unwrap()).unwrap());
+            let tuple = TransportTuple::udp(SocketAddr::new(through, receiver.address().port()), None);
+            let mut batch = SendBatch::new(sender.is_ipv6());
+            let mut send = |ecns: &[Ecn]| {
+                for (index, &ecn) in ecns.iter().enumerate() {
+                    batch.spare()[..100].fill(index as u8);
+                    batch.commit_marked(tuple, 100, ecn);
+                }
+                assert_eq!(sender.send(&mut batch).sent, ecns.len() as u64);
+            };
+            let ecns = [Ecn::Ect1, Ecn::Ect1, Ecn::NotEct, Ecn::Ce, Ecn::Ect0, Ecn::Ect1];
+            send(&[Ecn::Ce]);
+            assert_eq!(receive_marks(&receiver, 1).await, [(0, Ecn::NotEct)], "nobody has asked");
+            receiver.receive_ecn().unwrap();
+            send(&ecns);
+            let expected: Vec<_> = (0u8..).zip(ecns).collect();
+            assert_eq!(receive_marks(&receiver, ecns.len()).await, expected, "{bound} to {through}");
+        }
+    }
+
+    /// The first bytes of so many datagrams, and their marks.
+    async fn receive_marks(socket: &MediaSocket, count: usize) -> Vec<(u8, Ecn)> {
+        let (mut received, mut batch) = (Vec::new(), ReceiveBatch::new());
+        while received.len() < count {
+            socket.readable().await.unwrap();
+            if socket.receive(&mut batch).is_ok() {
+                received.extend(batch.iter_mut().map(|datagram| (datagram.data[0], datagram.ecn)));
+            }
+        }
+        received
     }
 
     // ICE-21: on a wildcard socket a reply leaves from the address that the request reached.

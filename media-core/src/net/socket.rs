@@ -64,6 +64,21 @@ impl MediaSocket {
         self.socket.readable().await.map(|mut ready| ready.retain_ready())
     }
 
+    /// From now on datagrams are received with their ECN field. That costs a control message each, so that it is switched on
+    /// only once somebody wants to know.
+    ///
+    /// # Errors
+    /// The system does not say; the field is then read as [`Ecn::NotEct`](crate::ecn::Ecn::NotEct).
+    pub fn receive_ecn(&self) -> io::Result<()> {
+        let socket = socket2::SockRef::from(self.socket.get_ref());
+        // A socket of IPv6 receives IPv4 as well, whose field comes as in a socket of IPv4.
+        enable(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS)?;
+        if self.is_ipv6() {
+            enable(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS)?;
+        }
+        Ok(())
+    }
+
     /// Fills `batch` with what is there, up to 64 datagrams. `WouldBlock` when there is nothing.
     pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<usize> {
         self.socket.try_io(Interest::READABLE, |socket| batch.receive(socket.as_raw_fd()))
