@@ -127,6 +127,8 @@ pub struct Feedback {
     pub remb: bool,
     /// `a=rtcp-fb:<pt> transport-cc` (draft-holmer-rmcat-transport-wide-cc-extensions-01): arrival times of packets.
     pub transport_cc: bool,
+    /// `a=rtcp-fb:* ack ccfb` (RFC 8888 §6): arrival times and ECN marks of packets. It excludes the two above.
+    pub ccfb: bool,
     /// `a=rtcp-xr:rcvr-rtt` of the section (RFC 3611 §5.1): a receiver may measure its round-trip time.
     pub receiver_round_trip: bool,
 }

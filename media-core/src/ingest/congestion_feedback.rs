@@ -1,13 +1,15 @@
-//! The congestion feedback to a publisher: transport-wide feedback, REMB, or none, as was negotiated.
+//! The congestion feedback to a publisher: that of RFC 8888, transport-wide feedback, REMB, or none, as was negotiated.
 
 use std::time::{Duration, Instant};
 
 use crate::bwe::EstimatorLimits;
 use crate::bwe::receive::{ReceiveSideEstimator, SendTime};
+use crate::ecn::Ecn;
 use crate::media::{Extension, MediaKind, MediaSection};
 use crate::rtp::{RtpHeader, extension};
 
 use super::arrival::ArrivalLog;
+use super::ccfb_log::CcfbLog;
 
 /// Start and bounds of the estimate of a publisher's path, in bit/s.
 const LIMITS: EstimatorLimits = EstimatorLimits { start: 2_500_000, min: 100_000, max: 100_000_000 };
@@ -19,7 +21,9 @@ const NEAR_LIMIT: f64 = 0.7;
 
 /// What a publisher is told of its path.
 pub(super) enum CongestionFeedback {
-    /// Arrival times, from which the publisher makes an estimate (RTCP-14).
+    /// Arrival times and ECN marks by RTP sequence numbers, from which the publisher makes an estimate (RTCP-15).
+    Ccfb(CcfbLog),
+    /// Arrival times by transport-wide numbers, likewise (RTCP-14).
     TransportWide(ArrivalLog, Option<RateLimit>),
     /// An estimate made here (RTCP-13).
     Remb(Box<ReceiveSideEstimator>),
@@ -35,7 +39,9 @@ impl CongestionFeedback {
                 && section.formats.iter().any(|format| format.feedback.transport_cc)
         };
         let remb = |section: &MediaSection| section.formats.iter().any(|format| format.feedback.remb);
-        if sections.iter().any(transport_wide) {
+        if has_ccfb(sections) {
+            CongestionFeedback::Ccfb(CcfbLog::new(now))
+        } else if sections.iter().any(transport_wide) {
             CongestionFeedback::TransportWide(ArrivalLog::new(now), None)
         } else if sections.iter().any(remb) {
             CongestionFeedback::Remb(Box::new(ReceiveSideEstimator::new(now, LIMITS)))
@@ -57,13 +63,21 @@ impl CongestionFeedback {
                 let limits = EstimatorLimits { start: LIMITS.start.min(max), min: LIMITS.min.min(max), max };
                 **estimator = ReceiveSideEstimator::new(now, limits);
             }
-            CongestionFeedback::None => {}
+            // What is dropped is all that it learns.
+            CongestionFeedback::Ccfb(_) | CongestionFeedback::None => {}
         }
     }
 
     /// Notes a packet of a section.
-    pub(super) fn on_packet(&mut self, now: Instant, section: &MediaSection, header: &RtpHeader, packet: &[u8]) {
+    pub(super) fn on_packet(
+        &mut self,
+        (now, ecn): (Instant, Ecn),
+        section: &MediaSection,
+        header: &RtpHeader,
+        packet: &[u8],
+    ) {
         match self {
+            CongestionFeedback::Ccfb(log) => log.on_packet(now, header.ssrc, header.sequence_number, ecn),
             CongestionFeedback::TransportWide(arrivals, limit) => {
                 if let Some(limit) = limit {
                     limit.bytes += packet.len() as u64;
@@ -91,6 +105,11 @@ impl CongestionFeedback {
             CongestionFeedback::None => {}
         }
     }
+}
+
+/// True if congestion control feedback of RFC 8888 was agreed, which is one for the whole transport.
+pub(crate) fn has_ccfb(sections: &[MediaSection]) -> bool {
+    sections.iter().flat_map(|section| &section.formats).any(|format| format.feedback.ccfb)
 }
 
 /// The limit of a publisher that makes its own estimate.

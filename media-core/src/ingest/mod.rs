@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_types)]
 
 pub mod arrival;
+mod ccfb_log;
 mod clock;
 mod congestion_feedback;
 mod frames;
@@ -18,7 +19,9 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::clock::ClockPoint;
+use crate::ecn::Ecn;
 use crate::media::{Format, MediaKind, MediaSection, TrackId};
+use crate::rtcp::ccfb::StreamReport;
 use crate::rtcp::{ReportBlock, SenderReport};
 use crate::rtp::RtpHeader;
 use crate::rtp::profile::FormatInUse;
@@ -33,11 +36,23 @@ use receive_stream::ReceiveStream;
 use section::{IncomingPacket, PayloadUse, SectionReceiver};
 use ssrcs::KnownSsrcs;
 
+pub(crate) use congestion_feedback::has_ccfb;
 pub use section::Reception;
 
 /// Reports of formats in use: so many at once, and so many a second.
 const FORMAT_REPORT_BURST: f64 = 8.0;
 const FORMAT_REPORTS_PER_SECOND: f64 = 4.0;
+
+/// How a packet was received.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// When.
+    pub now: Instant,
+    /// The wall-clock time of that, since the Unix epoch.
+    pub unix: Duration,
+    /// The mark of its datagram.
+    pub ecn: Ecn,
+}
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,14 +130,13 @@ impl Ingest {
         self.timing.clock.point(track)
     }
 
-    /// Takes a decrypted RTP packet; `unix` is the wall-clock time of `now`.
+    /// Takes a decrypted RTP packet.
     ///
     /// # Errors
     /// [`DropReason::MalformedRtp`], or [`DropReason::UnknownRtpStream`] if it belongs to no section.
     pub fn on_rtp(
         &mut self,
-        now: Instant,
-        unix: Duration,
+        &Arrival { now, unix, ecn }: &Arrival,
         packet: &[u8],
         tracks: &mut Tracks,
     ) -> Result<Accepted, DropReason> {
@@ -130,7 +144,7 @@ impl Ingest {
         let known = self.known_ssrcs.find(now, &header, packet, &self.sections)?;
         let mut sections = self.sections.iter_mut();
         let section = sections.find(|section| section.track == known.track).ok_or(DropReason::UnknownRtpStream)?;
-        self.congestion_feedback.on_packet(now, section.negotiated(), &header, packet);
+        self.congestion_feedback.on_packet((now, ecn), section.negotiated(), &header, packet);
         let payload = header.payload(packet);
         let incoming = |format| IncomingPacket { now, unix, format, header: &header, packet, payload };
         match section.payload_use(header.payload_type) {
@@ -249,6 +263,13 @@ impl Ingest {
         }
     }
 
+    /// Congestion control feedback of RFC 8888, if it is due: the present moment in µs and what was received.
+    pub fn poll_ccfb(&mut self, now: Instant, write: impl FnOnce(u64, &mut [StreamReport<'_>])) {
+        if let CongestionFeedback::Ccfb(log) = &mut self.congestion_feedback {
+            log.poll(now, write);
+        }
+    }
+
     /// The estimate of the publisher's path in bit/s, if it is to be sent, and the SSRCs that share it (RTCP-13).
     pub fn poll_estimate(&mut self, now: Instant) -> Option<(u64, Vec<u32>)> {
         let estimate = match &mut self.congestion_feedback {
@@ -259,7 +280,7 @@ impl Ingest {
                 estimator.poll(now)?
             }
             CongestionFeedback::TransportWide(_, limit) => limit.as_mut()?.poll(now)?,
-            CongestionFeedback::None => return None,
+            CongestionFeedback::Ccfb(_) | CongestionFeedback::None => return None,
         };
         Some((estimate, self.streams().map(|stream| stream.ssrc).collect()))
     }

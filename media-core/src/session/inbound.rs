@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::ecn::Ecn;
 use crate::media::Role;
 use crate::net::TransportTuple;
 use crate::spec::SessionLimits;
@@ -53,6 +54,7 @@ pub(crate) struct Inbound {
 struct Early {
     at: Instant,
     tuple: TransportTuple,
+    ecn: Ecn,
     data: Vec<u8>,
     is_announced: bool,
 }
@@ -82,20 +84,29 @@ impl Inbound {
 
     /// Keeps a datagram until the keys are there; the first ones matter most, as a keyframe is of no use without its start. Those
     /// of an SSRC that the peer's description announced take the place of others, which may be anybody's.
-    fn hold(&mut self, now: Instant, tuple: TransportTuple, data: &[u8], is_announced: bool) -> Result<(), DropReason> {
+    fn hold(
+        &mut self,
+        now: Instant,
+        (tuple, ecn): (TransportTuple, Ecn),
+        data: &[u8],
+        is_announced: bool,
+    ) -> Result<(), DropReason> {
         if self.early.len() == EARLY_DATAGRAMS {
             let other = self.early.iter().position(|early| !early.is_announced).filter(|_| is_announced);
             drop(self.early.remove(other.ok_or(DropReason::NoKeys)?));
         }
-        self.early.push(Early { at: now, tuple, data: data.to_vec(), is_announced });
+        self.early.push(Early { at: now, tuple, ecn, data: data.to_vec(), is_announced });
         Ok(())
     }
 
     /// The datagrams that were held, oldest first; each with whether it is fresh, or has waited too long.
-    pub(crate) fn take_early(&mut self, now: Instant) -> impl Iterator<Item = (TransportTuple, Vec<u8>, bool)> + use<> {
-        std::mem::take(&mut self.early).into_iter().map(move |Early { at, tuple, data, .. }| {
+    pub(crate) fn take_early(
+        &mut self,
+        now: Instant,
+    ) -> impl Iterator<Item = ((TransportTuple, Ecn), Vec<u8>, bool)> + use<> {
+        std::mem::take(&mut self.early).into_iter().map(move |Early { at, tuple, ecn, data, .. }| {
             let is_fresh = now.saturating_duration_since(at) < EARLY_TIME;
-            (tuple, data, is_fresh)
+            ((tuple, ecn), data, is_fresh)
         })
     }
 }
@@ -117,7 +128,7 @@ impl Session {
     pub(crate) fn unprotect(
         &mut self,
         now: Instant,
-        tuple: TransportTuple,
+        (tuple, ecn): (TransportTuple, Ecn),
         data: &mut [u8],
         secure: Secure,
     ) -> Result<Option<Unprotected>, DropReason> {
@@ -129,7 +140,7 @@ impl Session {
         }
         let Some(srtp) = &mut self.inbound.srtp else {
             let is_announced = ssrc(secure, data).is_some_and(|ssrc| self.negotiated.announces(ssrc));
-            return self.inbound.hold(now, tuple, data, is_announced).map(|()| None);
+            return self.inbound.hold(now, (tuple, ecn), data, is_announced).map(|()| None);
         };
         let length = data.len();
         let unprotected = match secure {
@@ -252,7 +263,7 @@ mod tests {
     #[test]
     fn forged_packets_do_not_push_out_those_of_announced_sources_before_the_keys() {
         let now = Instant::now();
-        let tuple = TransportTuple::udp(([192, 0, 2, 1], 5000).into(), None);
+        let tuple = (TransportTuple::udp(([192, 0, 2, 1], 5000).into(), None), Ecn::Ce);
         let mut inbound = Inbound::new(Role::Publisher, SessionLimits::default());
         for _ in 0..100 {
             let _ = inbound.hold(now, tuple, b"forged", false);
@@ -265,5 +276,6 @@ mod tests {
         assert_eq!(early.len(), EARLY_DATAGRAMS);
         let ours: Vec<_> = early.iter().filter(|(_, data, _)| data != b"forged").map(|(_, data, _)| data[0]).collect();
         assert_eq!(ours, (0..10).collect::<Vec<_>>(), "in order");
+        assert!(early.iter().all(|(from, ..)| *from == tuple), "with their marks");
     }
 }

@@ -8,6 +8,7 @@ use crate::egress::PACKET_ROOM;
 use crate::ingest::Ingest;
 use crate::media::TrackId;
 use crate::net::{Outbound, TransportTuple};
+use crate::rtcp::ccfb::CcfbFields;
 use crate::rtcp::fir::FirEntry;
 use crate::rtcp::ntp::compact_duration;
 use crate::rtcp::transport_feedback::FeedbackFields;
@@ -43,7 +44,7 @@ impl PublisherReports {
 }
 
 impl Session {
-    /// Sends a publisher what is due: receiver reports, NACKs, transport-wide feedback, REMB. Tracks that need a keyframe,
+    /// Sends a publisher what is due: receiver reports, NACKs, congestion feedback. Tracks that need a keyframe,
     /// as they lost packets beyond repair.
     pub(crate) fn send_feedback(&mut self, context: &mut RtcpContext<'_>) -> SmallVec<[TrackId; 2]> {
         let (Media::Publisher(publisher), Some(tuple)) = (&mut self.media, self.selected) else {
@@ -60,7 +61,7 @@ impl Session {
             reports.count(ingest, &mut self.stats, rtcp.counters);
         }
         rtcp.nack(context.now, ingest);
-        rtcp.congestion_feedback(context.now, ingest, &mut reports.feedback_count);
+        rtcp.congestion_feedback((context.now, context.unix), ingest, &mut reports.feedback_count);
         ingest.take_keyframes_needed().collect()
     }
 
@@ -167,8 +168,19 @@ impl RtcpSender<'_> {
         });
     }
 
-    /// Transport-wide feedback or REMB, whichever was negotiated.
-    fn congestion_feedback(&mut self, now: Instant, ingest: &mut Ingest, feedback_count: &mut u8) {
+    /// Congestion control feedback, transport-wide feedback or REMB, whichever was negotiated.
+    fn congestion_feedback(&mut self, (now, unix): (Instant, Duration), ingest: &mut Ingest, feedback_count: &mut u8) {
+        ingest.poll_ccfb(now, |micros, streams| {
+            let report_timestamp = NtpTime::from_unix(unix).compact();
+            let fields = CcfbFields { sender_ssrc: FEEDBACK_SSRC, report_timestamp, now: micros };
+            while streams.iter().any(|stream| !stream.packets.is_empty()) {
+                let mut written = Ok(());
+                self.feedback(|writer| written = writer.congestion_control_feedback(&fields, streams));
+                if written.is_err() {
+                    return;
+                }
+            }
+        });
         ingest.poll_arrivals(now, |media_ssrc, mut packets| {
             while !packets.is_empty() {
                 let mut taken = 0;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::dtls::{Connection, DtlsContext, DtlsOutput, DtlsOutputKind};
 use crate::egress::{EgressTrack, Viewer};
 use crate::event::CoreEvent;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, has_ccfb};
 use crate::ledger::{Reason, Stage, WarningCode};
 use crate::media::{Format, Role, TrackId};
 use crate::session::{Media, Session};
@@ -169,8 +169,9 @@ impl Shard {
         }
         self.publish_events(key);
         let early = self.sessions.slab[key].inbound.take_early(now);
-        for (tuple, mut data, is_fresh) in early {
-            let result = if is_fresh { self.on_datagram(now, tuple, &mut data) } else { Err(DropReason::NoKeys) };
+        for ((tuple, ecn), mut data, is_fresh) in early {
+            let result =
+                if is_fresh { self.on_datagram(now, (tuple, ecn), &mut data) } else { Err(DropReason::NoKeys) };
             if let Err(reason) = result {
                 self.on_dropped(tuple, reason, &data, data.len());
             }
@@ -185,6 +186,7 @@ impl Shard {
         let session = &mut self.sessions.slab[key];
         let stream_key = session.stream;
         let tracks = &mut self.streams.slab[stream_key].tracks;
+        self.wants_ecn |= has_ccfb(&session.negotiated.sections);
         let ingest = Ingest::new(now, &session.negotiated.sections, tracks);
         let track =
             |(id, formats): (TrackId, &[Format])| PublishedTrack { id, formats: formats.to_vec(), in_use: None };

@@ -34,9 +34,10 @@ use crate::clock::WallClock;
 use crate::config::CoreConfig;
 use crate::demux::{PacketKind, classify};
 use crate::dtls::{DtlsOutput, PoolHandle};
+use crate::ecn::Ecn;
 use crate::event::CoreEvent;
 use crate::ice::{AgentTransmit, IceOutput};
-use crate::ingest::Accepted;
+use crate::ingest::{Accepted, Arrival};
 use crate::load::{BusyMeter, Load};
 use crate::media::{MediaKind, Role};
 use crate::net::{MediaSocket, Outbound, Poller, ReceiveBatch, TcpConnections, TransportTuple};
@@ -88,7 +89,7 @@ pub(crate) struct ShardSetup {
     pub(crate) counters: ShardCounters,
 }
 
-/// The state of a shard. Everything here belongs to one thread. Twenty-one fields: each is a part with a job of its own, or a
+/// The state of a shard. Everything here belongs to one thread. Twenty-two fields: each is a part with a job of its own, or a
 /// channel by which the shard speaks.
 pub(crate) struct Shard {
     index: ShardIndex,
@@ -113,6 +114,8 @@ pub(crate) struct Shard {
     events: mpsc::UnboundedSender<CoreEvent>,
     load: ShardLoad,
     pulse: Arc<Pulse>,
+    /// A publisher is to be told of ECN marks, which the socket does not say yet.
+    wants_ecn: bool,
     /// It was told to shut down.
     is_stopping: bool,
     next_slow_tick: Instant,
@@ -173,6 +176,7 @@ impl Shard {
             events: setup.events.clone(),
             load: ShardLoad::new(setup.load.clone()),
             pulse: setup.pulse.clone(),
+            wants_ecn: false,
             is_stopping: false,
             next_slow_tick: Instant::now(),
             ice_outputs: Vec::new(),
@@ -269,6 +273,9 @@ impl Shard {
     /// are only taken: checks and RTCP queue after media in the socket, which has to be emptied. True if there may be more.
     fn receive(&mut self, socket: &MediaSocket, received: &mut ReceiveBatch) -> bool {
         let in_progress = !self.streams.due.is_empty();
+        if std::mem::take(&mut self.wants_ecn) {
+            self.receive_ecn(socket);
+        }
         for _ in 0..RECEIVE_ROUNDS {
             let count = match socket.receive(received) {
                 Ok(count) => count,
@@ -283,7 +290,7 @@ impl Shard {
             let now = Instant::now();
             for datagram in received.iter_mut() {
                 self.counters.bytes_received += datagram.data.len() as u64;
-                if let Err(reason) = self.on_datagram(now, datagram.tuple, datagram.data) {
+                if let Err(reason) = self.on_datagram(now, (datagram.tuple, datagram.ecn), datagram.data) {
                     self.on_dropped(datagram.tuple, reason, datagram.data, datagram.length);
                 }
             }
@@ -296,6 +303,14 @@ impl Shard {
             }
         }
         true
+    }
+
+    /// From now on the socket says how datagrams were marked; until a publisher is told, none pays for that.
+    #[cold]
+    fn receive_ecn(&mut self, socket: &MediaSocket) {
+        if let Err(error) = socket.receive_ecn() {
+            tracing::warn!(shard = self.index, %error, "the media socket does not say how datagrams were marked (ECN)");
+        }
     }
 
     /// The socket has nothing, or cannot be read.
@@ -318,7 +333,12 @@ impl Shard {
         }
     }
 
-    fn on_datagram(&mut self, now: Instant, tuple: TransportTuple, data: &mut [u8]) -> Result<(), DropReason> {
+    fn on_datagram(
+        &mut self,
+        now: Instant,
+        (tuple, ecn): (TransportTuple, Ecn),
+        data: &mut [u8],
+    ) -> Result<(), DropReason> {
         match classify(data)? {
             PacketKind::Stun => self.on_stun(now, tuple, data),
             PacketKind::Dtls => {
@@ -331,16 +351,16 @@ impl Shard {
                 let source = session.connectivity.dtls_source(tuple.remote, data.len());
                 self.handshakes.pool.datagram(session.id, source, data).map_err(|_| DropReason::HandshakeBacklog)
             }
-            PacketKind::Rtp => self.on_rtp(now, tuple, data),
+            PacketKind::Rtp => self.on_rtp(now, (tuple, ecn), data),
             PacketKind::Rtcp => self.on_rtcp(now, tuple, data),
         }
     }
 
     /// Decrypts a publisher's packet and hands it to its ingest.
-    fn on_rtp(&mut self, now: Instant, tuple: TransportTuple, data: &mut [u8]) -> Result<(), DropReason> {
+    fn on_rtp(&mut self, now: Instant, (tuple, ecn): (TransportTuple, Ecn), data: &mut [u8]) -> Result<(), DropReason> {
         let Ok(key) = self.sessions.at(tuple) else { return Err(self.on_stray(now, tuple, data, Secure::Rtp)) };
         let datagram = data.len();
-        let unprotected = self.sessions.slab[key].unprotect(now, tuple, data, Secure::Rtp)?;
+        let unprotected = self.sessions.slab[key].unprotect(now, (tuple, ecn), data, Secure::Rtp)?;
         let Some(Unprotected { length, is_proven }) = unprotected else { return Ok(()) };
         if !is_proven {
             self.on_media_elsewhere(now, key, tuple, datagram);
@@ -355,7 +375,7 @@ impl Shard {
         let tracks = &mut self.streams.slab[session.stream].tracks;
         let Some(ingest) = session.ingest_mut() else { return Err(DropReason::UnknownRtpStream) };
         let mut is_keyframe = false;
-        match ingest.on_rtp(now, self.wall.unix(now), &data[..length], tracks)? {
+        match ingest.on_rtp(&Arrival { now, unix: self.wall.unix(now), ecn }, &data[..length], tracks)? {
             Accepted::Forward { track, keyframe, decodable, .. } => {
                 is_keyframe = keyframe && track.kind == MediaKind::Video;
                 if is_keyframe {
@@ -389,7 +409,7 @@ impl Shard {
     fn on_rtcp(&mut self, now: Instant, tuple: TransportTuple, data: &mut [u8]) -> Result<(), DropReason> {
         let Ok(key) = self.sessions.at(tuple) else { return Err(self.on_stray(now, tuple, data, Secure::Rtcp)) };
         let datagram = data.len();
-        let unprotected = self.sessions.slab[key].unprotect(now, tuple, data, Secure::Rtcp)?;
+        let unprotected = self.sessions.slab[key].unprotect(now, (tuple, Ecn::NotEct), data, Secure::Rtcp)?;
         let Some(Unprotected { length, is_proven }) = unprotected else { return Ok(()) };
         if !is_proven {
             self.on_media_elsewhere(now, key, tuple, datagram);

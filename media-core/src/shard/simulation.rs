@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::clock::WallClock;
 use crate::config::CoreConfig;
 use crate::dtls::{Certificate, Connection, DtlsContext, DtlsOutput, DtlsOutputKind, UnthreadedPool};
+use crate::ecn::Ecn;
 use crate::event::CoreEvent;
 use crate::ice::AgentTransmit;
 use crate::ledger::Reason;
@@ -78,6 +79,7 @@ impl Simulation {
             events: events_to,
             load: ShardLoad { shared: load, meter: BusyMeter::new(now), report: OverloadReport::default() },
             pulse: Arc::default(),
+            wants_ecn: false,
             is_stopping: false,
             next_slow_tick: now,
             ice_outputs: Vec::new(),
@@ -111,7 +113,7 @@ impl Simulation {
 
     /// A datagram is received.
     pub(crate) fn receive(&mut self, tuple: TransportTuple, datagram: &mut [u8]) {
-        if let Err(reason) = self.shard.on_datagram(self.now, tuple, datagram) {
+        if let Err(reason) = self.shard.on_datagram(self.now, (tuple, Ecn::NotEct), datagram) {
             self.shard.on_dropped(tuple, reason, datagram, datagram.len());
         }
         self.shard.fan_out();

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::demux::{PacketKind, classify};
+use crate::ecn::Ecn;
 use crate::ice;
 use crate::net::framing::{Deframer, MAX_FRAME};
 use crate::net::{Protocol, TcpEvent, TransportTuple};
@@ -152,15 +153,17 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let owner = self.outbound.tcp_ref().and_then(|tcp| tcp.session(tuple));
         let is_stun = classify(data)? == PacketKind::Stun;
+        // A stream of bytes has no ECN field for each packet.
+        let unmarked = (tuple, Ecn::NotEct);
         let Some(owner) = owner else {
-            return if is_stun { self.on_datagram(now, tuple, data) } else { Err(DropReason::UnvalidatedAddress) };
+            return if is_stun { self.on_datagram(now, unmarked, data) } else { Err(DropReason::UnvalidatedAddress) };
         };
         // A connection is one session's. What comes after its end is nobody's.
         let key = self.sessions.find(owner).ok_or(DropReason::UnvalidatedAddress)?;
         if is_stun && self.sessions.of_stun(tuple, data)? != key {
             return Err(DropReason::StunOtherTransport);
         }
-        self.on_datagram(now, tuple, data)
+        self.on_datagram(now, unmarked, data)
     }
 
     /// Another listener accepted a connection: takes it if its session is here, else another shard may know it.

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ecn;
 mod feedback;
 mod floods;
 mod forwarding;

@@ -89,6 +89,7 @@ fn formats(track: &TrackRecord, payload_types: &mut impl Iterator<Item = u8>) ->
             fir: is_video,
             remb: is_video,
             transport_cc: true,
+            ccfb: false,
             receiver_round_trip: false,
         };
         formats.push(Format { fmtp, rtx_payload_type, feedback, ..Format::new(number, format.codec) });

@@ -6,7 +6,8 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::clock::WallClock;
-use crate::ingest::{Accepted, Ingest};
+use crate::ecn::Ecn;
+use crate::ingest::{Accepted, Arrival, Ingest};
 use crate::media::{Feedback, MediaKind};
 use crate::nonce_oracle::{NonceOracle, Seen};
 use crate::rtp::{HeaderFields, write_header};
@@ -258,7 +259,8 @@ impl World {
 
     /// A packet is received.
     fn receive(&mut self, packet: &[u8]) {
-        let accepted = self.ingest.on_rtp(self.now, self.unix, packet, &mut self.home);
+        let arrival = Arrival { now: self.now, unix: self.unix, ecn: Ecn::NotEct };
+        let accepted = self.ingest.on_rtp(&arrival, packet, &mut self.home);
         if matches!(accepted, Ok(Accepted::AwaitingKeyframe { .. })) && self.random.random_ratio(1, 10) {
             self.until_keyframe = 0;
         }

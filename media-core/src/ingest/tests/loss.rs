@@ -189,7 +189,7 @@ impl Simulation {
 
     fn on_packet(&mut self, at: u64, now: Instant, packet: &[u8]) {
         let unix = START_UNIX + Duration::from_micros(at);
-        match self.ingest.on_rtp(now, unix, packet, &mut self.tracks) {
+        match self.ingest.on_rtp(&Arrival { now, unix, ecn: Ecn::NotEct }, packet, &mut self.tracks) {
             Ok(Accepted::Forward { sequence, .. }) => assert!(self.received.insert(sequence), "{sequence} twice"),
             Ok(Accepted::Consumed) => self.outcome.duplicates += 1,
             other => panic!("{other:?}"),

@@ -81,13 +81,14 @@ struct Harness {
     tracks: Tracks,
     start: Instant,
     ms: u64,
+    ecn: Ecn,
 }
 
 impl Harness {
     fn new(sections: &[MediaSection]) -> Harness {
         let start = Instant::now();
         let mut tracks = Tracks::new(Duration::from_millis(500));
-        Harness { ingest: Ingest::new(start, sections, &mut tracks), tracks, start, ms: 0 }
+        Harness { ingest: Ingest::new(start, sections, &mut tracks), tracks, start, ms: 0, ecn: Ecn::NotEct }
     }
 
     /// Another publisher replaces this one.
@@ -104,6 +105,10 @@ impl Harness {
         START_UNIX + Duration::from_millis(self.ms)
     }
 
+    fn arrival(&self) -> Arrival {
+        Arrival { now: self.now(), unix: self.unix(), ecn: self.ecn }
+    }
+
     fn receive(&mut self, packet: &Packet<'_>) -> Result<Accepted, DropReason> {
         let mut bytes = vec![0; 1500];
         let fields = HeaderFields {
@@ -117,8 +122,7 @@ impl Harness {
         let header = write_header(&mut bytes, &fields, packet.elements.iter().copied()).unwrap();
         bytes.truncate(header);
         bytes.extend_from_slice(packet.payload);
-        let (now, unix) = (self.now(), self.unix());
-        self.ingest.on_rtp(now, unix, &bytes, &mut self.tracks)
+        self.ingest.on_rtp(&self.arrival(), &bytes, &mut self.tracks)
     }
 
     /// The packet with this number in the cache of a track.

@@ -42,8 +42,8 @@ fn recorded(name: &str) -> Vec<Frame> {
 
 fn receive(harness: &mut Harness, frame: &Frame) -> Vec<Result<Accepted, DropReason>> {
     harness.ms += 66;
-    let (now, unix) = (harness.now(), harness.unix());
-    frame.packets.iter().map(|packet| harness.ingest.on_rtp(now, unix, packet, &mut harness.tracks)).collect()
+    let arrival = harness.arrival();
+    frame.packets.iter().map(|packet| harness.ingest.on_rtp(&arrival, packet, &mut harness.tracks)).collect()
 }
 
 fn encoding(harness: &Harness) -> &Encoding {
