@@ -68,6 +68,9 @@ pub struct CoreConfig {
     pub cache_bytes: usize,
     /// The least time between two keyframe requests to a publisher for one track.
     pub keyframe_request_interval: Duration,
+    /// Viewers that agreed to feedback of RFC 8888 are sent packets as ECT(1), so that routers with L4S mark them instead of
+    /// letting a queue grow (RFC 9331).
+    pub l4s: bool,
 }
 
 impl CoreConfig {
@@ -98,6 +101,7 @@ impl Default for CoreConfig {
             publisher_wait: Duration::from_secs(60),
             cache_bytes: 512 << 20,
             keyframe_request_interval: Duration::from_millis(500),
+            l4s: false,
         }
     }
 }

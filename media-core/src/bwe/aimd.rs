@@ -143,6 +143,25 @@ impl RateControl {
         self.changed = Some(now);
     }
 
+    /// A router marked packets: the rate falls by this factor, and no further than over-use would bring it. The next round
+    /// trip will tell whether that was enough.
+    pub(super) fn on_marks(&mut self, now: Instant, factor: f64, delivered: Option<Delivered>) {
+        (self.increasing, self.changed, self.overused) = (false, Some(now), Some(now));
+        let least = delivered.map_or(0.0, |delivered| BETA * delivered.recent);
+        if let Some(Delivered { recent, limited: false, .. }) = delivered {
+            self.learn_capacity(recent);
+        }
+        self.set((factor * self.rate).max(least.min(self.rate)));
+    }
+
+    /// The bottleneck was full while this rate arrived.
+    fn learn_capacity(&mut self, recent: f64) {
+        match &mut self.capacity {
+            Some(capacity) if (recent - capacity.mean).abs() <= capacity.spread() => capacity.add(recent),
+            capacity => *capacity = Some(Capacity { mean: recent, deviation: 0.0 }),
+        }
+    }
+
     fn decrease(&mut self, now: Instant, delivered: Option<Delivered>, round_trip: Duration) {
         self.increasing = false;
         // A step takes a round trip to show; only if far less arrives than was estimated, the next one comes sooner.
@@ -159,10 +178,7 @@ impl RateControl {
         if limited && !queued {
             return self.set(BETA * self.rate);
         }
-        match &mut self.capacity {
-            Some(capacity) if (recent - capacity.mean).abs() <= capacity.spread() => capacity.add(recent),
-            capacity => *capacity = Some(Capacity { mean: recent, deviation: 0.0 }),
-        }
+        self.learn_capacity(recent);
         self.set((BETA * recent).min(self.rate));
     }
 

@@ -103,6 +103,16 @@ impl SentHistory {
         self.entries = entries;
     }
 
+    /// The number of the first packet that is remembered.
+    pub(super) fn oldest(&self) -> u16 {
+        self.next.wrapping_sub(self.kept)
+    }
+
+    /// Packets that there is room for.
+    pub(super) fn capacity(&self) -> usize {
+        self.entries.len()
+    }
+
     /// How many numbers from this one on were sent; 0 if it lies ahead of them all.
     pub(super) fn sent_from(&self, sequence: u16) -> usize {
         let sent = self.next.wrapping_sub(sequence);

@@ -15,7 +15,10 @@
 //! such a time is no measure of the bottleneck, and a path that pauses for a moment is not over-used at all; `aimd` and
 //! `delay` tell these cases apart.
 //!
-//! **Without transport-wide feedback** (not negotiated, or the viewer sends none) only REMB and the loss of receiver
+//! **Feedback of RFC 8888** has arrival times, too, in units of about a millisecond, and says how the network marked packets:
+//! the rate is lowered in proportion to the marks (`marks`), before there is a queue that the delay would show.
+//!
+//! **Without either** (not negotiated, or the viewer sends none) only REMB and the loss of receiver
 //! reports count. The rate then rises by 8 % a second while less than 2 % is lost, at once up to what is sent, and at
 //! once up to the viewer's REMB, which is the delay-based estimate of its own side. There are no probes.
 //!
@@ -31,22 +34,27 @@ mod aimd;
 mod delay;
 mod history;
 mod loss;
+mod marks;
 pub mod pacer;
 mod probe;
 pub mod receive;
+mod rtp_numbers;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::time::{Duration, Instant};
 
-use crate::rtcp::TransportFeedback;
+use crate::ecn::Ecn;
+use crate::rtcp::{CongestionControlFeedback, TransportFeedback};
 
 use acknowledged::{AcknowledgedBitrate, LONG, RateWindow};
 use aimd::{Delivered, RateControl};
 use delay::{DelayDetector, Usage};
 use history::{Reported, SentHistory};
 use loss::{Conditions, LossBased, PacketCounts};
+use marks::Marks;
 use probe::Prober;
+use rtp_numbers::RtpNumbers;
 
 /// A REMB counts for so long.
 const REMB_LIFETIME: Duration = Duration::from_secs(5);
@@ -96,6 +104,15 @@ impl Micros {
     fn since(self, earlier: Micros) -> i32 {
         self.0.wrapping_sub(earlier.0) as i32
     }
+}
+
+/// A packet that arrived, as feedback has it.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    /// On the viewer's clock, if it is told.
+    at: Option<Micros>,
+    /// How it was marked, if the feedback is of a kind that says so.
+    ecn: Option<Ecn>,
 }
 
 /// Where an estimate begins and between what it stays, in bits per second.
@@ -207,8 +224,12 @@ pub struct SendSideEstimator {
     epoch: Instant,
     demand: f64,
     estimate: f64,
-    transport_wide: bool,
+    /// The viewer tells of each packet when it arrived.
+    tells_arrivals: bool,
     history: SentHistory,
+    /// For feedback that names packets by their RTP sequence numbers, from the first such packet on.
+    numbers: Option<Box<RtpNumbers>>,
+    marks: Marks,
     sent: SentRate,
     unreported: Unreported,
     delay: DelayDetector,
@@ -222,9 +243,10 @@ pub struct SendSideEstimator {
 }
 
 impl SendSideEstimator {
-    /// For a viewer that negotiated transport-wide feedback (`transport_wide`) or not. Limits that contradict each other
+    /// For a viewer that negotiated to tell of each packet when it arrived, by transport-wide feedback or that of RFC 8888
+    /// (`tells_arrivals`), or not. Limits that contradict each other
     /// are bent: `min` is at least 1, `max` at least `min`, `start` between them.
-    pub fn new(now: Instant, limits: EstimatorLimits, transport_wide: bool) -> SendSideEstimator {
+    pub fn new(now: Instant, limits: EstimatorLimits, tells_arrivals: bool) -> SendSideEstimator {
         let min = limits.min.max(1) as f64;
         let max = (limits.max as f64).max(min);
         let start = (limits.start as f64).clamp(min, max);
@@ -232,8 +254,10 @@ impl SendSideEstimator {
             epoch: now,
             demand: max,
             estimate: start,
-            transport_wide,
+            tells_arrivals,
             history: SentHistory::default(),
+            numbers: None,
+            marks: Marks::default(),
             sent: SentRate::default(),
             unreported: Unreported { since: now, packets: 0, bytes: 0 },
             delay: DelayDetector::default(),
@@ -259,18 +283,28 @@ impl SendSideEstimator {
     }
 
     /// Counts a packet that is sent to the viewer (media of all SSRCs, retransmissions, padding) and hands out its
-    /// transport-wide number; without transport-wide feedback always 0. During a probe cluster every packet is
+    /// transport-wide number; for a viewer that tells of no arrivals always 0. During a probe cluster every packet is
     /// part of it.
     #[inline]
     pub fn on_sent(&mut self, now: Instant, bytes: usize) -> u16 {
         let counted = bytes.min(usize::from(u16::MAX)) as u32;
         self.count_sent(now, 1, counted);
-        if !self.transport_wide {
+        if !self.tells_arrivals {
             return 0;
         }
         let at = Micros::at(self.epoch, now);
         let cluster = self.prober.on_sent(at, counted);
         self.history.push(at, bytes, cluster)
+    }
+
+    /// The same for a packet that feedback of RFC 8888 will name by its SSRC and RTP sequence number.
+    #[inline]
+    pub fn on_sent_rtp(&mut self, now: Instant, bytes: usize, ssrc: u32, sequence_number: u16) {
+        let number = self.on_sent(now, bytes);
+        if self.tells_arrivals {
+            let numbers = self.numbers.get_or_insert_default();
+            numbers.insert(ssrc, sequence_number, number, self.history.capacity());
+        }
     }
 
     /// Counts packets without transport-wide numbers that were sent since the last call of any kind, the first of them
@@ -288,15 +322,33 @@ impl SendSideEstimator {
     /// Takes the viewer's transport-wide feedback. What it says of packets that were never sent, are long gone or were
     /// reported before is ignored.
     pub fn on_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
-        if !self.transport_wide {
+        if !self.tells_arrivals {
             return;
         }
+        self.history.settle(feedback.base_sequence);
+        let statuses = self.history.sent_from(feedback.base_sequence).min(MAX_STATUSES);
+        let arrival = |at: i64| Arrival { at: Some(Micros(at as u32)), ecn: None };
+        self.on_statuses(now, feedback.packets().take(statuses).map(|(number, at)| (number, at.map(arrival))));
+    }
+
+    /// Takes the viewer's feedback of RFC 8888, likewise.
+    pub fn on_congestion_control_feedback(&mut self, now: Instant, feedback: &CongestionControlFeedback<'_>) {
+        // Nothing was sent yet.
+        let Some(mut numbers) = self.numbers.take() else { return };
+        let mut statuses = numbers.take(feedback, self.history.oldest()).peekable();
+        if let Some(&(first, _)) = statuses.peek() {
+            self.history.settle(first);
+        }
+        self.on_statuses(now, statuses);
+        self.numbers = Some(numbers);
+    }
+
+    /// Takes what became of packets, in the order in which they were sent.
+    fn on_statuses(&mut self, now: Instant, statuses: impl Iterator<Item = (u16, Option<Arrival>)>) {
         let at = Micros::at(self.epoch, now);
         let mut counts = PacketCounts::default();
         let mut newest: Option<Micros> = None;
-        self.history.settle(feedback.base_sequence);
-        let statuses = self.history.sent_from(feedback.base_sequence).min(MAX_STATUSES);
-        for (sequence, arrival) in feedback.packets().take(statuses) {
+        for (sequence, arrival) in statuses {
             let packet = match self.history.report(sequence, arrival.is_some()) {
                 Some(Reported::Received(packet)) => {
                     counts.expected += 1;
@@ -313,10 +365,14 @@ impl SendSideEstimator {
                 }
                 None => continue,
             };
-            let arrived = Micros(arrival.unwrap_or_default() as u32);
+            let Some(Arrival { at: arrived, ecn }) = arrival else { continue };
+            if let Some(ecn) = ecn {
+                self.marks.on_packet(&packet, ecn);
+            }
             if newest.is_none_or(|newest| packet.sent.since(newest) > 0) {
                 newest = Some(packet.sent);
             }
+            let Some(arrived) = arrived else { continue };
             self.delay.on_packet(packet.sent, arrived);
             self.acknowledged.on_packet(packet.sent, arrived, packet.bytes);
             if packet.cluster != 0 {
@@ -335,6 +391,9 @@ impl SendSideEstimator {
         let overflows = self.loss.overflows() && delivered.is_some_and(|delivered| delivered.queued);
         let usage = if overflows { Usage::Overuse } else { self.delay.take_signal() };
         self.control.update(now, usage, delivered, self.round_trip.get());
+        if let Some(factor) = self.marks.poll(now, self.round_trip.get()) {
+            self.control.on_marks(now, factor, delivered);
+        }
         self.count_loss(now, counts, delivered.map_or(0.0, |delivered| delivered.rate));
         self.apply_probes(now, delivered);
         self.settle(now);
@@ -391,7 +450,7 @@ impl SendSideEstimator {
     /// [`is_probing`](Self::is_probing), ask again every 5 ms; otherwise with [`poll`](Self::poll). A viewer to which
     /// nothing can be sent for that purpose need not be asked.
     pub fn next_probe(&mut self, now: Instant) -> Option<usize> {
-        if !self.transport_wide || self.history.heap_size() == 0 {
+        if !self.tells_arrivals || self.history.heap_size() == 0 {
             return None;
         }
         let allowed = self.delay.usage() != Usage::Overuse
@@ -406,6 +465,11 @@ impl SendSideEstimator {
         self.prober.is_probing()
     }
 
+    /// True if the path wipes out that packets were sent as ECT(1).
+    pub fn wipes_marks_out(&self) -> bool {
+        self.marks.are_wiped_out()
+    }
+
     /// The estimate and the queue, for statistics.
     pub fn snapshot(&self) -> EstimateSnapshot {
         EstimateSnapshot {
@@ -416,7 +480,7 @@ impl SendSideEstimator {
 
     fn awaits_feedback(&self, now: Instant) -> bool {
         let begun = now.saturating_duration_since(self.epoch) < FEEDBACK_TIMEOUT;
-        self.transport_wide && self.silence.feedback.is_none() && begun
+        self.tells_arrivals && self.silence.feedback.is_none() && begun
     }
 
     fn delivered(&self) -> Option<Delivered> {

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 /// Video leaves at this factor of the estimate where the path carries the stream (libwebrtc's pacing factor).
 pub const PACING_FACTOR: f64 = 2.5;
-/// What may leave at once after a pause, in time of the rate.
+/// What may leave at once after a pause, in time of the rate …
 const MAX_BURST: Duration = Duration::from_millis(10);
+/// … and where a router marks whatever waits: no more than what has to, as paced viewers are looked at so often.
+const SMALL_BURST: Duration = Duration::from_millis(5);
 /// Debt beyond this is forgiven: a rate that was very low for a moment must not hold media up for long.
 const MAX_DEBT: Duration = Duration::from_secs(1);
 /// Fractional bits of ns a byte.
@@ -78,6 +80,11 @@ impl Pacer {
     /// Changes the rate, in bits per second. Costs divisions: not for every packet.
     pub fn set_rate(&mut self, now: Instant, bits_per_second: u64) {
         self.bucket.set_rate(now, bits_per_second);
+    }
+
+    /// From now on less may leave at once after a pause.
+    pub fn make_smooth(&mut self) {
+        self.bucket.burst = SMALL_BURST;
     }
 
     /// True if a packet of video may leave now.

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::bwe::pacer::{PACING_FACTOR, Pacer, RetransmissionBudget};
 use crate::bwe::{EstimateSnapshot, EstimatorLimits, SendSideEstimator};
-use crate::rtcp::TransportFeedback;
+use crate::ecn::Ecn;
+use crate::rtcp::{CongestionControlFeedback, TransportFeedback};
 use crate::spec::SessionLimits;
 
 /// Bounds of an estimate in bit/s.
@@ -17,7 +18,8 @@ const HEADROOM: f64 = 1.5;
 /// The path carries the stream if the estimate is this part of its rate: keyframes may leave faster than at the
 /// estimate. Else nothing does, so that what is too much waits here, where it can be dropped, and not in the path.
 const CARRIES: f64 = 1.1;
-/// A viewer that has agreed to transport-wide feedback and does not send any is not paced.
+/// A viewer that has agreed to tell of arrivals and does not is not paced, and its packets are not sent as ECN-capable: some
+/// network may drop those.
 const FEEDBACK_BY: Duration = Duration::from_secs(2);
 /// A small packet costs the shard as much as a large one: one datagram full of NACKs must not become thousands of ours.
 const LEAST_RETRANSMISSION: usize = 500;
@@ -33,7 +35,9 @@ pub struct Congestion {
     begun: Instant,
     /// Bytes of a probe that are due.
     probe: usize,
-    transport_wide: bool,
+    feedback: ArrivalFeedback,
+    /// Packets are sent as ECT(1), so that routers with L4S mark them instead of letting a queue grow (RFC 9331 §4.1).
+    ect1: bool,
     /// The viewer tells what arrives, by feedback or REMB; reports of loss alone are too rare to pace by.
     has_feedback: bool,
     /// It is sent no more than its session may carry, whatever its path carries.
@@ -53,7 +57,29 @@ pub struct Congestion {
 
 const _: () = assert!(std::mem::offset_of!(Congestion, pacer) <= 64);
 
-/// Packets without transport-wide numbers that the estimator does not know of yet: it is told before it is asked.
+/// How a viewer has agreed to tell of each packet when it arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArrivalFeedback {
+    /// It does not.
+    None,
+    /// By transport-wide numbers, which the packets carry.
+    TransportWide,
+    /// By RTP sequence numbers (RFC 8888).
+    Ccfb,
+}
+
+/// By which number a viewer will tell of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Numbered {
+    /// It will not.
+    No,
+    /// A transport-wide one.
+    TransportWide,
+    /// Its SSRC and RTP sequence number.
+    Rtp(u32, u16),
+}
+
+/// Packets without numbers that the estimator does not know of yet: it is told before it is asked.
 #[derive(Clone, Copy, Debug, Default)]
 struct Uncounted {
     since: Option<Instant>,
@@ -63,7 +89,7 @@ struct Uncounted {
 
 impl Congestion {
     /// A viewer of a stream of `media` bit/s.
-    pub fn new(now: Instant, transport_wide: bool, media: u64) -> Congestion {
+    pub fn new(now: Instant, feedback: ArrivalFeedback, media: u64) -> Congestion {
         let start = START.max((media as f64 * HEADROOM) as u64);
         let pace = (start as f64 * PACING_FACTOR) as u64;
         let limits = EstimatorLimits { start, min: MIN_ESTIMATE, max: MAX_ESTIMATE };
@@ -71,12 +97,13 @@ impl Congestion {
             uncounted: Uncounted::default(),
             begun: now,
             probe: 0,
-            transport_wide,
+            feedback,
+            ect1: false,
             has_feedback: false,
             is_limited: false,
             pacer: Pacer::new(now, pace),
             least_bytes: 0,
-            estimator: SendSideEstimator::new(now, limits, transport_wide),
+            estimator: SendSideEstimator::new(now, limits, feedback != ArrivalFeedback::None),
             retransmissions: RetransmissionBudget::new(now, start),
             pace,
             carries_stream: true,
@@ -92,21 +119,47 @@ impl Congestion {
         self.packets_per_second = limits.packets_per_second;
         let start = self.estimator.estimate().min(self.max);
         let limits = EstimatorLimits { start, min: MIN_ESTIMATE.min(self.max), max: self.max };
-        self.estimator = SendSideEstimator::new(now, limits, self.transport_wide);
+        self.estimator = SendSideEstimator::new(now, limits, self.tells_arrivals());
         self.follow(now, media);
+    }
+
+    /// Sends packets as ECT(1) to a viewer whose feedback says what becomes of that.
+    pub fn set_ect1(&mut self, now: Instant, media: u64) {
+        if self.feedback == ArrivalFeedback::Ccfb {
+            self.ect1 = true;
+            self.pacer.make_smooth();
+            self.follow(now, media);
+        }
+    }
+
+    /// The ECN field of what is sent.
+    #[inline]
+    pub(super) fn ecn(&self) -> Ecn {
+        if self.ect1 { Ecn::Ect1 } else { Ecn::NotEct }
+    }
+
+    #[inline]
+    fn tells_arrivals(&self) -> bool {
+        self.feedback != ArrivalFeedback::None
     }
 
     /// Counts a packet that is sent now; its transport-wide number, if it carries one. Where only some sections carry
     /// them, the others' packets count for the pacer alone: a number that the viewer never saw would look lost.
     #[inline]
-    pub(super) fn on_sent(&mut self, now: Instant, payload: usize, numbered: bool) -> u16 {
+    pub(super) fn on_sent(&mut self, now: Instant, payload: usize, numbered: Numbered) -> u16 {
         let bytes = payload + OVERHEAD;
         // A viewer that is not paced yet starts with a whole burst.
-        if self.has_feedback || self.transport_wide || self.is_limited {
+        if self.has_feedback || self.tells_arrivals() || self.is_limited {
             self.pacer.on_sent(now, bytes.max(self.least_bytes));
         }
-        if self.transport_wide {
-            return if numbered { self.estimator.on_sent(now, bytes) } else { 0 };
+        match (self.feedback, numbered) {
+            (ArrivalFeedback::TransportWide, Numbered::TransportWide) => return self.estimator.on_sent(now, bytes),
+            (ArrivalFeedback::Ccfb, Numbered::Rtp(ssrc, number)) => {
+                self.estimator.on_sent_rtp(now, bytes, ssrc, number);
+                return 0;
+            }
+            (ArrivalFeedback::None, _) => {}
+            _ => return 0,
         }
         if self.uncounted.packets == 0 {
             self.uncounted.since = Some(now);
@@ -128,7 +181,7 @@ impl Congestion {
     pub fn is_paced(&self, now: Instant) -> bool {
         self.has_feedback
             || self.is_limited
-            || (self.transport_wide && now.saturating_duration_since(self.begun) < FEEDBACK_BY)
+            || (self.tells_arrivals() && now.saturating_duration_since(self.begun) < FEEDBACK_BY)
     }
 
     /// True if the path carries the whole stream, as far as is known.
@@ -149,9 +202,26 @@ impl Congestion {
 
     /// Takes transport-wide feedback; `media` is the stream's rate in bit/s.
     pub fn on_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>, media: u64) {
-        self.estimator.on_feedback(now, feedback);
-        self.has_feedback |= self.transport_wide;
-        self.follow(now, media);
+        if self.feedback == ArrivalFeedback::TransportWide {
+            self.estimator.on_feedback(now, feedback);
+            self.has_feedback = true;
+            self.follow(now, media);
+        }
+    }
+
+    /// Takes feedback of RFC 8888, likewise.
+    pub fn on_congestion_control_feedback(
+        &mut self,
+        now: Instant,
+        feedback: &CongestionControlFeedback<'_>,
+        media: u64,
+    ) {
+        if self.feedback == ArrivalFeedback::Ccfb {
+            self.estimator.on_congestion_control_feedback(now, feedback);
+            self.has_feedback = true;
+            self.ect1 &= !self.estimator.wipes_marks_out();
+            self.follow(now, media);
+        }
     }
 
     /// Takes a REMB in bit/s.
@@ -174,6 +244,7 @@ impl Congestion {
         self.count();
         self.estimator.set_demand((media as f64 * 2.0 * HEADROOM) as u64);
         self.estimator.poll(now);
+        self.ect1 &= self.has_feedback || now.saturating_duration_since(self.begun) < FEEDBACK_BY;
         self.follow(now, media);
         if can_probe && self.has_feedback && self.probe == 0 {
             self.ask_probe(now);
@@ -212,10 +283,12 @@ impl Congestion {
     fn follow(&mut self, now: Instant, media: u64) {
         let estimate = self.estimator.estimate();
         // Of a viewer that tells nothing nothing is known but its limit.
-        let tells = self.has_feedback || self.transport_wide;
+        let tells = self.has_feedback || self.tells_arrivals();
         let carried = if self.is_limited && !tells { self.max } else { estimate };
         self.carries_stream = carried as f64 >= CARRIES * media as f64;
-        let pace = if self.carries_stream { (carried as f64 * PACING_FACTOR) as u64 } else { carried };
+        // Where a queue of a millisecond is marked, packets are not to come faster than they leave.
+        let may_burst = self.carries_stream && !self.ect1;
+        let pace = if may_burst { (carried as f64 * PACING_FACTOR) as u64 } else { carried };
         self.least_bytes = self.packets_per_second.map_or(0, |packets| (pace / 8 / packets.max(1)) as usize);
         if pace != self.pace {
             self.pace = pace;

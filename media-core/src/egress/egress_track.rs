@@ -9,6 +9,7 @@ use crate::rtp::profile::FormatInUse;
 use crate::rtp::sequence::timestamp_is_newer;
 use crate::stream::{CachedPacket, Encoding, PacketInfo, Tracks};
 
+use super::congestion::ArrivalFeedback;
 use super::late_drop::Overdue;
 use super::reader::Reader;
 use super::rewriter::Rewriter;
@@ -180,9 +181,9 @@ impl EgressTrack {
         self.rewriter.on_receipt();
     }
 
-    /// True if its packets carry transport-wide numbers.
-    pub fn is_transport_wide(&self) -> bool {
-        self.sender.is_transport_wide()
+    /// How the viewer tells when its packets arrived.
+    pub fn arrival_feedback(&self) -> ArrivalFeedback {
+        self.sender.arrival_feedback()
     }
 
     /// True once it was sent something, so that a report block can show that it arrived.

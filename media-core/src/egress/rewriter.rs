@@ -19,7 +19,7 @@ const NONE: u8 = 0xff;
 #[derive(Clone, Copy)]
 pub(super) struct Placed {
     timestamp: u32,
-    sequence_number: u16,
+    pub(super) sequence_number: u16,
     pub(super) payload_type: u8,
 }
 

@@ -8,7 +8,7 @@ use crate::rtp::{HeaderFields, write_header};
 use crate::srtp::SrtpSender;
 use crate::stream::CachedPacket;
 
-use super::congestion::Congestion;
+use super::congestion::{ArrivalFeedback, Congestion, Numbered};
 use super::retransmissions::Retransmissions;
 use super::rewriter::{Placed, Rewriter};
 
@@ -44,6 +44,8 @@ pub(super) struct RtpSender {
     /// Id of the element with the transport-wide number. It is another one whenever a packet is sent, so that no packet of
     /// such a section can be written again bit for bit: it needs RTX.
     transport_wide: Option<u8>,
+    /// The viewer tells of packets by their RTP sequence numbers (RFC 8888).
+    reported_by_rtp: bool,
     /// The viewer's payload type of the packet that was sent last.
     last_payload_type: u8,
 }
@@ -60,13 +62,18 @@ impl RtpSender {
             rtx_ssrc: ssrcs.rtx,
             rtx_sequence: rtx_sequence & 0x7fff,
             transport_wide: transport_wide(section),
+            reported_by_rtp: section.formats.iter().any(|format| format.feedback.ccfb),
             last_payload_type: u8::MAX,
         })
     }
 
-    /// True if its packets carry transport-wide numbers.
-    pub(super) fn is_transport_wide(&self) -> bool {
-        self.transport_wide.is_some()
+    /// How the viewer tells when its packets arrived.
+    pub(super) fn arrival_feedback(&self) -> ArrivalFeedback {
+        match (self.reported_by_rtp, self.transport_wide) {
+            (true, _) => ArrivalFeedback::Ccfb,
+            (false, Some(_)) => ArrivalFeedback::TransportWide,
+            (false, None) => ArrivalFeedback::None,
+        }
     }
 
     /// The sender information of its reports at `unix`, whose RTP timestamp is given (RTCP-04).
@@ -89,7 +96,8 @@ impl RtpSender {
         context: &mut SendContext<'_>,
         out: &mut [u8],
     ) -> Result<usize, WriteError> {
-        let length = self.write(rewriter, packet, placed, context, out)?;
+        let number = self.number(context, packet.payload.len(), (self.ssrc, placed.sequence_number));
+        let length = self.write(rewriter, packet, (placed, number), context, out)?;
         self.last_payload_type = placed.payload_type;
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(packet.payload.len() as u32);
@@ -101,11 +109,10 @@ impl RtpSender {
         &self,
         rewriter: &Rewriter,
         packet: &CachedPacket<'_>,
-        placed: Placed,
+        (placed, number): (Placed, Option<(u8, [u8; 2])>),
         context: &mut SendContext<'_>,
         out: &mut [u8],
     ) -> Result<usize, WriteError> {
-        let number = self.number(context, packet.payload.len());
         let length = rewriter.write(out, packet, placed, self.ssrc, number).ok_or(WriteError::Refused)?;
         context.srtp.protect_rtp(out, length).map_err(|_| WriteError::Refused)
     }
@@ -124,9 +131,11 @@ impl RtpSender {
             if self.transport_wide.is_some() || !is_reproducible {
                 return Err(WriteError::NotForThisViewer);
             }
-            return self.write(rewriter, packet, placed, context, out);
+            // Under the number of the first copy, which is the one that the viewer tells of (RFC 8888 §3.1).
+            context.congestion.on_sent(context.now, packet.payload.len(), Numbered::No);
+            return self.write(rewriter, packet, (placed, None), context, out);
         };
-        let number = self.number(context, packet.payload.len());
+        let number = self.number(context, packet.payload.len(), (self.rtx_ssrc, self.rtx_sequence));
         let rtx = (self.rtx_ssrc, rtx_payload_type, self.rtx_sequence);
         let length = rewriter.write_rtx(out, packet, placed, rtx, number).ok_or(WriteError::Refused)?;
         let length = context.srtp.protect_rtp(out, length).map_err(|_| WriteError::Refused)?;
@@ -136,7 +145,7 @@ impl RtpSender {
 
     /// True if padding can be sent: by RTX, whose numbers are nobody else's.
     pub(super) fn can_pad(&self, rewriter: &Rewriter) -> bool {
-        self.transport_wide.is_some() && rewriter.rtx_payload_type(self.last_payload_type).is_some()
+        self.arrival_feedback() != ArrivalFeedback::None && rewriter.rtx_payload_type(self.last_payload_type).is_some()
     }
 
     /// Writes a packet of nothing but padding, of which `padding` bytes, 1 to 255.
@@ -155,7 +164,7 @@ impl RtpSender {
             timestamp: rewriter.last_sent_timestamp(),
             ssrc: self.rtx_ssrc,
         };
-        let number = self.number(context, usize::from(padding));
+        let number = self.number(context, usize::from(padding), (self.rtx_ssrc, self.rtx_sequence));
         let elements = number.as_ref().map(|(id, number)| (*id, &number[..]));
         let header = write_header(out, &fields, elements).ok_or(WriteError::Refused)?;
         let length = header + usize::from(padding);
@@ -170,8 +179,18 @@ impl RtpSender {
 
     /// Counts a packet that is sent; its transport-wide number, if it carries one, with the element's id.
     #[inline]
-    fn number(&self, context: &mut SendContext<'_>, payload: usize) -> Option<(u8, [u8; 2])> {
-        let number = context.congestion.on_sent(context.now, payload, self.transport_wide.is_some());
+    fn number(
+        &self,
+        context: &mut SendContext<'_>,
+        payload: usize,
+        (ssrc, sequence_number): (u32, u16),
+    ) -> Option<(u8, [u8; 2])> {
+        let numbered = match self.arrival_feedback() {
+            ArrivalFeedback::None => Numbered::No,
+            ArrivalFeedback::TransportWide => Numbered::TransportWide,
+            ArrivalFeedback::Ccfb => Numbered::Rtp(ssrc, sequence_number),
+        };
+        let number = context.congestion.on_sent(context.now, payload, numbered);
         self.transport_wide.map(|id| (id, number.to_be_bytes()))
     }
 }
@@ -179,7 +198,7 @@ impl RtpSender {
 /// The id under which a section's packets carry transport-wide numbers, if that was agreed and every packet that may be
 /// asked for again can be sent by RTX.
 fn transport_wide(section: &MediaSection) -> Option<u8> {
-    let wanted = section.formats.iter().any(|format| format.feedback.transport_cc);
+    let wanted = section.formats.iter().any(|format| format.feedback.transport_cc && !format.feedback.ccfb);
     let repaired = |format: &Format| !format.feedback.nack || format.rtx_payload_type.is_some();
     let fits = wanted && section.formats.iter().all(repaired);
     section.extensions.id(Extension::TransportCc).filter(|_| fits)

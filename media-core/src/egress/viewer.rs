@@ -8,7 +8,7 @@ use crate::srtp::SrtpSender;
 use crate::stream::{CachedPacket, Encoding, Tracks};
 
 use super::PACKET_ROOM;
-use super::congestion::Congestion;
+use super::congestion::{ArrivalFeedback, Congestion};
 use super::egress_track::EgressTrack;
 use super::late_drop::Overdue;
 use super::retransmissions::Verdict;
@@ -188,7 +188,7 @@ impl PacketWriter<'_> {
     fn write(&mut self, fill: impl FnOnce(&mut SendContext<'_>, &mut [u8]) -> Result<usize, WriteError>) -> bool {
         match fill(&mut self.context, self.out.reserve(PACKET_ROOM)) {
             Ok(length) => {
-                self.out.commit(self.tuple, length);
+                self.out.commit_marked(self.tuple, length, self.context.congestion.ecn());
                 self.sent.add(length);
                 true
             }
@@ -206,8 +206,10 @@ impl Viewer {
     pub fn new(now: Instant, srtp: SrtpSender, mut tracks: Vec<EgressTrack>, media: u64) -> Viewer {
         // Audio is served first: it is small and never waits for video.
         tracks.sort_by_key(EgressTrack::id);
-        let transport_wide = tracks.iter().any(EgressTrack::is_transport_wide);
-        let congestion = Box::new(Congestion::new(now, transport_wide, media));
+        // Transport-wide feedback may have been agreed for some of them only.
+        let mut feedbacks = tracks.iter().map(EgressTrack::arrival_feedback);
+        let feedback = feedbacks.find(|&feedback| feedback != ArrivalFeedback::None).unwrap_or(ArrivalFeedback::None);
+        let congestion = Box::new(Congestion::new(now, feedback, media));
         let sent = SentCounters::default();
         Viewer { tracks: tracks.into_boxed_slice(), srtp, congestion, sent, round_trip_time: None }
     }
@@ -301,7 +303,7 @@ impl Viewer {
         let mut context = SendContext { now, srtp: &mut self.srtp, congestion };
         let room = out.reserve(PACKET_ROOM);
         let Ok(length) = track.forward_again(&packet, &found, &mut context, room) else { return Resent::No };
-        out.commit(tuple, length);
+        out.commit_marked(tuple, length, self.congestion.ecn());
         self.sent.add(length);
         Resent::Yes
     }

@@ -174,6 +174,9 @@ impl Session {
     /// The keys are installed: it watches a stream of `media` bit/s.
     pub(crate) fn begin_watching(&mut self, now: Instant, mut viewer: Viewer, media: u64, config: &CoreConfig) {
         viewer.congestion_mut().limit(now, self.negotiated.limits, media);
+        if config.l4s {
+            viewer.congestion_mut().set_ect1(now, media);
+        }
         self.lifecycle.begin_watching(config);
         self.media = Media::Viewer(Watching {
             viewer,

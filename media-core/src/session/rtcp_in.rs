@@ -141,6 +141,9 @@ impl Session {
             RtcpPacket::TransportFeedback(feedback) => {
                 watching.viewer.congestion_mut().on_feedback(now, feedback, media);
             }
+            RtcpPacket::CongestionControlFeedback(feedback) => {
+                watching.viewer.congestion_mut().on_congestion_control_feedback(now, feedback, media);
+            }
             RtcpPacket::Remb(remb) => watching.viewer.congestion_mut().on_remb(now, remb.bitrate, media),
             RtcpPacket::Nack(nack) => {
                 if let Some(track) = watching.on_nack(nack, tuple, context, &mut self.stats) {

@@ -230,6 +230,7 @@ fn core_config(
         keyframe_timeout: settings.keyframe_timeout.0,
         publisher_wait: settings.publisher_wait.0,
         keyframe_request_interval: settings.keyframe_request_interval.0,
+        l4s: settings.l4s,
     };
     Ok((core, addresses))
 }

@@ -383,6 +383,11 @@ settings! {
         /// RTP packets a second that a viewer is sent at most, likewise. 0: no limit.
         viewer_packet_rate: u64 = 0, "SLUICE_VIEWER_PACKET_RATE", "N",
             "a number of packets a second, or 0";
+        /// Viewers that give feedback of RFC 8888 (`ack ccfb`) are sent packets as ECT(1), at the rate that their path is believed to
+        /// carry, so that routers with L4S (RFC 9330) mark packets instead of letting a queue grow. Where the path wipes the marks
+        /// out, or no feedback comes, it is not done.
+        l4s: bool = CoreConfig::default().l4s, "SLUICE_L4S", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
         /// ICE on the server's side: `lite` answers checks and needs an address that every client reaches; `full` also sends them.
         ice: Ice = Ice(IceMode::Lite), "SLUICE_ICE", "lite|full",
             "lite or full";

@@ -1,9 +1,10 @@
-//! Forged and malformed feedback (RTCP-14): the estimate stays within its limits, memory within its bound, and
+//! Forged and malformed feedback (RTCP-14, RTCP-15): the estimate stays within its limits, memory within its bound, and
 //! nothing panics.
 
 use super::*;
 
-const MAX_MEMORY: usize = size_of::<SendSideEstimator>() + (16 << 10);
+/// The history, and with feedback of RFC 8888 four streams' numbers and the reports of one message.
+const MAX_MEMORY: usize = size_of::<SendSideEstimator>() + (16 << 10) + (4 * 12 << 10) + (8 << 10);
 
 struct Liar {
     estimator: SendSideEstimator,
@@ -31,8 +32,12 @@ impl Liar {
 
     fn receive(&mut self, message: &[u8]) {
         for packet in RtcpPackets::new(message) {
-            if let Ok(RtcpPacket::TransportFeedback(feedback)) = packet {
-                self.estimator.on_feedback(self.now, &feedback);
+            match packet {
+                Ok(RtcpPacket::TransportFeedback(feedback)) => self.estimator.on_feedback(self.now, &feedback),
+                Ok(RtcpPacket::CongestionControlFeedback(feedback)) => {
+                    self.estimator.on_congestion_control_feedback(self.now, &feedback);
+                }
+                _ => {}
             }
         }
         assert!((LIMITS.min..=LIMITS.max).contains(&self.estimator.estimate()), "{}", self.estimator.estimate());
@@ -176,4 +181,73 @@ fn packets_without_end_at_one_moment() {
     }
     assert!(liar.estimator.is_probing());
     liar.receive(&message(0, 100, 1, &[0x2064], &[4; 100]));
+}
+
+#[test]
+fn made_up_feedback_of_rfc_8888_stays_within_the_limits_and_takes_no_memory() {
+    // RTCP-15
+    let mut liar = Liar::new();
+    let mut random = Random(11);
+    let mut pick = move |below: usize| (random.next() * below as f64) as usize;
+    let mut number = 0u16;
+    for round in 0..3_000 {
+        for _ in 0..25 {
+            number = number.wrapping_add(1 + 3 * u16::from(pick(20) == 0));
+            liar.estimator.on_sent_rtp(liar.now, 1_000, u32::from(number) % 2, number);
+            liar.now += Duration::from_millis(4);
+        }
+        liar.estimator.poll(liar.now);
+        let now = 10_000_000;
+        let packet = |ecn: usize, at: usize| ReceivedPacket { at: at as u64, ecn: Ecn::from_bits(ecn as u8) };
+        let packets: Vec<_> = (0..1 + pick(400))
+            .map(|n| match round % 4 {
+                0 => Some(packet(3, 9_000_000 + n)),
+                1 => Some(packet(pick(4), pick(12_000_000))),
+                2 => (pick(2) == 0).then(|| packet(pick(4), 9_900_000 + 100 * n)),
+                _ => None,
+            })
+            .collect();
+        let begin = |back: usize| number.wrapping_sub(back as u16);
+        let mut streams: Vec<_> = (0..1 + pick(4))
+            .map(|ssrc| StreamReport { ssrc: ssrc as u32, begin_sequence: begin(pick(60)), packets: &packets })
+            .collect();
+        // The clock stands still, runs, jumps about.
+        let report_timestamp = [7, round * 6_554, pick(1 << 32) as u32][pick(3)];
+        let fields = CcfbFields { sender_ssrc: 1, report_timestamp, now };
+        while streams.iter().any(|stream| !stream.packets.is_empty()) {
+            let mut buffer = [0; MAX_RTCP_LEN];
+            let mut writer = RtcpWriter::new(&mut buffer);
+            writer.congestion_control_feedback(&fields, &mut streams).unwrap();
+            let message = writer.as_bytes().to_vec();
+            for _ in 0..2 {
+                liar.receive(&message);
+            }
+        }
+    }
+}
+
+#[test]
+fn marks_on_everything_bring_the_estimate_no_further_down_than_over_use_would() {
+    // RTCP-15
+    let mut liar = Liar::new();
+    let mut number = 0u16;
+    for round in 0..600u32 {
+        let begin = number;
+        for _ in 0..25 {
+            liar.estimator.on_sent_rtp(liar.now, 1_000, 7, number);
+            number = number.wrapping_add(1);
+            liar.now += Duration::from_millis(4);
+        }
+        let packets: Vec<_> = (0..25).map(|n| Some(ReceivedPacket { at: n * 4_000, ecn: Ecn::Ce })).collect();
+        let mut buffer = [0; MAX_RTCP_LEN];
+        let mut writer = RtcpWriter::new(&mut buffer);
+        let fields = CcfbFields { sender_ssrc: 1, report_timestamp: round * 6_554, now: 100_000 };
+        let mut streams = [StreamReport { ssrc: 7, begin_sequence: begin, packets: &packets }];
+        writer.congestion_control_feedback(&fields, &mut streams).unwrap();
+        let message = writer.as_bytes().to_vec();
+        liar.receive(&message);
+    }
+    // It goes on sending 2 Mbit/s, all of which arrives: no less than that, but for the step of over-use, is believed.
+    let estimate = liar.estimator.estimate();
+    assert!((1_500_000..2_000_000).contains(&estimate), "{estimate}");
 }

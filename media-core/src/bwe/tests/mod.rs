@@ -1,6 +1,7 @@
 //! The estimator and the pacer over a simulated bottleneck, in virtual time.
 
 mod hostile;
+mod marks;
 mod narrow;
 mod reports;
 mod sharing;
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 use super::pacer::{PACING_FACTOR, Pacer};
 use super::probe::PROBE_INTERVAL;
 use super::{EstimatorLimits, SendSideEstimator};
+use crate::ecn::Ecn;
+use crate::rtcp::ccfb::{CcfbFields, ReceivedPacket, StreamReport};
 use crate::rtcp::transport_feedback::FeedbackFields;
 use crate::rtcp::{MAX_RTCP_LEN, RtcpPacket, RtcpPackets, RtcpWriter};
 
@@ -23,6 +26,7 @@ const AUDIO_BYTES: usize = 160;
 const PADDING_BYTES: usize = 250;
 const FRAME_INTERVAL: u64 = 33_333;
 const AUDIO_INTERVAL: u64 = 20_000;
+const SSRC: u32 = 7;
 
 /// Deterministic numbers in 0..1.
 struct Random(u64);
@@ -39,6 +43,8 @@ pub(crate) struct Link {
     bits_per_second: f64,
     /// Longer queues drop their tail.
     max_queue: u64,
+    /// Packets that find a longer queue are marked, if they are ECN-capable.
+    marks_from: Option<u64>,
     pub(crate) one_way: u64,
     /// Added to a packet's delay, evenly distributed; packets stay in order.
     jitter: u64,
@@ -55,6 +61,7 @@ impl Link {
         Link {
             bits_per_second,
             max_queue: 1_000_000,
+            marks_from: None,
             one_way: 25_000,
             jitter: 0,
             loss: 0.0,
@@ -100,7 +107,8 @@ enum Media {
 
 /// Bytes that a viewer's estimator takes, heap included.
 fn memory(estimator: &SendSideEstimator) -> usize {
-    size_of::<SendSideEstimator>() + estimator.history.heap_size()
+    let numbers = estimator.numbers.as_ref().map_or(0, |numbers| numbers.heap_size());
+    size_of::<SendSideEstimator>() + estimator.history.heap_size() + numbers
 }
 
 /// What pauses.
@@ -140,6 +148,10 @@ struct Simulation {
     keyframes: Option<(u64, f64)>,
     probes: bool,
     feedback_interval: u64,
+    /// Feedback is that of RFC 8888.
+    ccfb: bool,
+    /// Packets leave at the estimate, as ECT(1).
+    ect1: bool,
     /// The viewer's clock against ours.
     drift_ppm: i64,
     start: Instant,
@@ -153,7 +165,7 @@ struct Simulation {
     feedback_count: u8,
     /// When they were produced, and their bytes.
     paced: VecDeque<(u64, usize)>,
-    in_flight: VecDeque<(u16, u64)>,
+    in_flight: VecDeque<(u16, u64, Ecn)>,
     feedback: VecDeque<(u64, Vec<u8>)>,
     samples: Vec<Sample>,
     /// Feedback does not come through in this span.
@@ -165,6 +177,9 @@ struct Simulation {
     pacer_wait: u64,
     lost: u64,
     sent: u64,
+    marked: u64,
+    /// The next RTP sequence number to be reported.
+    reported: Option<u16>,
 }
 
 impl Simulation {
@@ -178,6 +193,8 @@ impl Simulation {
             keyframes: None,
             probes: true,
             feedback_interval: 50_000,
+            ccfb: false,
+            ect1: false,
             drift_ppm: 0,
             start,
             time: 0,
@@ -197,6 +214,8 @@ impl Simulation {
             pacer_wait: 0,
             lost: 0,
             sent: 0,
+            marked: 0,
+            reported: None,
         }
     }
 
@@ -212,7 +231,10 @@ impl Simulation {
             }
             if !self.is_paused(&[Stall::Sender, Stall::Everything]) {
                 self.produce();
-                self.pace();
+                // As the shard does it.
+                if !self.ect1 || self.time.is_multiple_of(5_000) {
+                    self.pace();
+                }
                 self.probe();
                 self.take_feedback();
             }
@@ -238,9 +260,9 @@ impl Simulation {
         }
         match stall {
             Stall::Loss => self.link.loss_bursts = Some((self.time, end, u64::MAX)),
-            Stall::Everything => self.in_flight.iter_mut().for_each(|(_, arrival)| *arrival += micros),
+            Stall::Everything => self.in_flight.iter_mut().for_each(|(_, arrival, _)| *arrival += micros),
             Stall::Viewer => {
-                self.in_flight.iter_mut().for_each(|(_, arrival)| *arrival = end.max(*arrival));
+                self.in_flight.iter_mut().for_each(|(_, arrival, _)| *arrival = end.max(*arrival));
                 self.link.last_arrival = end;
             }
             _ => {}
@@ -256,13 +278,19 @@ impl Simulation {
         while self.feedback.front().is_some_and(|&(at, _)| at <= self.time) {
             let (_, bytes) = self.feedback.pop_front().unwrap();
             for packet in RtcpPackets::new(&bytes) {
-                let Ok(RtcpPacket::TransportFeedback(feedback)) = packet else { panic!("no feedback") };
-                self.estimator.on_feedback(now, &feedback);
+                match packet {
+                    Ok(RtcpPacket::TransportFeedback(feedback)) => self.estimator.on_feedback(now, &feedback),
+                    Ok(RtcpPacket::CongestionControlFeedback(feedback)) => {
+                        self.estimator.on_congestion_control_feedback(now, &feedback);
+                    }
+                    _ => panic!("no feedback"),
+                }
             }
         }
         let estimate = self.estimator.estimate() as f64;
         let pace = match self.media {
             Media::Held(rate) if estimate < 1.1 * rate => estimate,
+            _ if self.ect1 => estimate,
             _ => PACING_FACTOR * estimate,
         };
         self.pacer.set_rate(now, pace as u64);
@@ -339,10 +367,24 @@ impl Simulation {
     fn send(&mut self, bytes: usize) {
         self.departures.resize((self.time / 1_000) as usize + 1, 0);
         *self.departures.last_mut().unwrap() += bytes;
-        let sequence = self.estimator.on_sent(self.now(), bytes);
+        let sequence = if self.ccfb {
+            // The number of an RTP stream that has wrapped as often as it has not.
+            let number = (self.sent as u16).wrapping_add(60_000);
+            self.estimator.on_sent_rtp(self.now(), bytes, SSRC, number);
+            number
+        } else {
+            self.estimator.on_sent(self.now(), bytes)
+        };
         self.sent += 1;
+        let is_marked = self.link.marks_from.is_some_and(|longest| self.link.queue(self.time) > longest);
+        let ecn = match (self.ect1, is_marked) {
+            (false, _) => Ecn::NotEct,
+            (true, false) => Ecn::Ect1,
+            (true, true) => Ecn::Ce,
+        };
+        self.marked += u64::from(ecn == Ecn::Ce);
         match self.link.send(self.time, bytes) {
-            Some(arrival) => self.in_flight.push_back((sequence, arrival)),
+            Some(arrival) => self.in_flight.push_back((sequence, arrival, ecn)),
             None => self.lost += 1,
         }
     }
@@ -353,15 +395,21 @@ impl Simulation {
         }
         self.next_feedback = self.time + self.feedback_interval;
         let mut packets = vec![];
-        while let Some(&(sequence, arrival)) = self.in_flight.front()
+        while let Some(&(sequence, arrival, ecn)) = self.in_flight.front()
             && arrival <= self.time
         {
             self.in_flight.pop_front();
             let arrival = arrival as i64;
             let there = 5_000_000_000 + arrival + arrival * self.drift_ppm / 1_000_000;
-            packets.push((sequence, Some(there as u64)));
+            packets.push((sequence, there as u64, ecn));
         }
-        let messages = feedback_messages(&packets, &mut self.feedback_count);
+        let messages = if self.ccfb {
+            let there = 5_000_000_000 + self.time as i64 + self.time as i64 * self.drift_ppm / 1_000_000;
+            self.ccfb_messages(&packets, there as u64)
+        } else {
+            let packets: Vec<_> = packets.iter().map(|&(sequence, at, _)| (sequence, Some(at))).collect();
+            feedback_messages(&packets, &mut self.feedback_count)
+        };
         if self.silence.contains(&self.time) {
             return;
         }
@@ -370,6 +418,29 @@ impl Simulation {
             arrival += self.stalled.as_ref().map_or(0, |(_, span)| span.end - self.time);
         }
         self.feedback.extend(messages.into_iter().map(|message| (arrival, message)));
+    }
+
+    /// Feedback of RFC 8888 for these packets, which arrived in order, on the viewer's clock in µs.
+    fn ccfb_messages(&mut self, packets: &[(u16, u64, Ecn)], now: u64) -> Vec<Vec<u8>> {
+        let Some(&(first, ..)) = packets.first() else { return vec![] };
+        let begin = *self.reported.get_or_insert(first);
+        let mut received = vec![];
+        for &(sequence, at, ecn) in packets {
+            received.resize(usize::from(sequence.wrapping_sub(begin)), None);
+            received.push(Some(ReceivedPacket { at, ecn }));
+        }
+        self.reported = Some(begin.wrapping_add(received.len() as u16));
+        let mut streams = [StreamReport { ssrc: SSRC, begin_sequence: begin, packets: &received }];
+        let report_timestamp = (u128::from(now) * 65_536 / 1_000_000) as u32;
+        let fields = CcfbFields { sender_ssrc: 1, report_timestamp, now };
+        let mut messages = vec![];
+        while !streams[0].packets.is_empty() {
+            let mut buffer = [0; MAX_RTCP_LEN];
+            let mut writer = RtcpWriter::new(&mut buffer);
+            writer.congestion_control_feedback(&fields, &mut streams).unwrap();
+            messages.push(writer.as_bytes().to_vec());
+        }
+        messages
     }
 
     /// Samples from so many seconds on.
