@@ -12,9 +12,9 @@ const WINDOW: u64 = 8192;
 pub(crate) enum Place {
     /// Higher than all before.
     Next,
-    /// It fills a gap.
+    /// It fills a gap, or belongs before all others.
     Late,
-    /// It was received before, or belongs before the first one.
+    /// It was received before, or is too late to tell.
     Again,
 }
 
@@ -56,9 +56,11 @@ impl SequenceTally {
             return Place::Next;
         }
         let known = self.seen[(number % WINDOW / 64) as usize] & (1 << (number % 64)) != 0;
-        if number < first || self.highest - number >= WINDOW || known {
+        if self.highest - number >= WINDOW || known {
             return Place::Again;
         }
+        // What was repaired may be older than the first packet that came.
+        self.first = Some(number.min(first));
         self.mark(number);
         Place::Late
     }
@@ -97,7 +99,7 @@ pub struct TrackFigures {
     pub lost: u64,
     /// Packets of the publisher that did not come, by the counters in the payloads: losses before the server count too.
     pub missing: u64,
-    /// Packets received again (duplicates).
+    /// Packets received again (duplicates), and payloads received under another number as well.
     pub duplicated: u64,
     /// Packets received out of order: after a later one.
     pub reordered: u64,
@@ -255,8 +257,10 @@ mod tests {
         assert_eq!(tally.gaps(256).collect::<Vec<_>>(), [102, 104, 105, 106]);
         assert_eq!(tally.note(105), Place::Late);
         assert_eq!(tally.note(105), Place::Again);
-        assert_eq!(tally.note(99), Place::Again, "before the first one");
-        assert_eq!(tally.missing(), 3);
+        assert_eq!(tally.note(97), Place::Late, "before the first one");
+        assert_eq!(tally.missing(), 5);
+        assert_eq!(tally.gaps(256).collect::<Vec<_>>(), [98, 99, 102, 104, 106]);
+        assert_eq!(tally.note(97), Place::Again);
         assert_eq!(SequenceTally::default().missing(), 0);
     }
 
@@ -292,6 +296,24 @@ mod tests {
         assert_eq!((figures.delivered, figures.lost, figures.missing), (5, 0, 2));
         assert_eq!((figures.duplicated, figures.recovered, figures.reordered), (1, 1, 0));
         assert!(!figures.is_intact());
+    }
+
+    #[test]
+    fn repairs_of_a_publishers_first_packets_are_received_once() {
+        // A viewer whose address changed as another publisher began: the start comes by RTX, after what followed it.
+        let mut track = TrackTally::default();
+        track.note_sequence(10, 1, false);
+        track.note_stamp(&stamp(1, 500));
+        for (extended, counter, recovered) in [(14, 3, false), (11, 0, true), (13, 2, true), (15, 4, false)] {
+            assert!(track.note_sequence(extended, 1, recovered));
+            track.note_stamp(&stamp(2, counter));
+        }
+        let figures = track.figures();
+        assert_eq!((figures.recovered, figures.duplicated, figures.lost, figures.missing), (2, 0, 1, 1));
+        // The same payload under another number is none that was repaired.
+        assert!(track.note_sequence(16, 1, false));
+        track.note_stamp(&stamp(2, 0));
+        assert_eq!(track.figures().duplicated, 1);
     }
 
     #[test]

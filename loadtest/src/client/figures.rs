@@ -44,6 +44,8 @@ pub struct ViewerFigures {
     pub overflowed: u64,
     /// NACKed sequence numbers.
     pub nacked: u64,
+    /// PLI sent.
+    pub keyframe_requests: u64,
     /// Sender reports received.
     pub sender_reports: u64,
     /// SSRCs that sent.

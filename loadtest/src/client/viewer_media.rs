@@ -126,6 +126,7 @@ impl ViewerMedia {
         written = written.and_then(|()| writer.sdes_cname(SSRC, "loadtest"));
         if let Some(media) = blind {
             written = written.and_then(|()| writer.pli(SSRC, media));
+            received.figures.keyframe_requests += 1;
         }
         if written.is_ok() {
             out.rtcp(writer.as_bytes());
