@@ -24,6 +24,7 @@ pub const NEED_RESTART: &[&str] = &[
     "http_listen",
     "ice_tcp",
     "ice_tcp_on_http",
+    "l4s",
     "log_format",
     "max_connections",
     "max_connections_per_address",
