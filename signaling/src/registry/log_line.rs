@@ -84,6 +84,7 @@ impl LogLine {
                 reason = reason.code(),
                 detail,
                 remote = ?stats.remote_address,
+                transport = stats.transport.unwrap_or(""),
                 srtp_profile = stats.srtp_profile.unwrap_or(""),
                 rtp_received = stats.rtp_received,
                 rtp_received_bytes = stats.rtp_received_bytes,
