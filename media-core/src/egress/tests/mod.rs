@@ -1,3 +1,4 @@
+mod ecn;
 mod formats;
 mod keyframes;
 mod live;
