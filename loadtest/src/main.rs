@@ -37,6 +37,7 @@ fn main() -> ExitCode {
                 Err(error) => failed(&error.to_string()),
             };
         }
+        Command::Conformance(args) => return args.carry_out().unwrap_or_else(|error| failed(&error)),
         Command::Run(args) => args.campaign(),
         Command::Storm(args) => args.campaign(),
         Command::Narrow(args) => args.campaign(),

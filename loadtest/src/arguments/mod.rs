@@ -1,6 +1,7 @@
 //! What can be said on the command line, and what it means.
 
 mod attack;
+mod conformance;
 mod soak;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use media_core::internals::srtp::SrtpProfile;
 use media_core::media::Codec;
 
 use attack::AttackArgs;
+use conformance::ConformanceArgs;
 use soak::SoakArgs;
 
 const STATUS: &str = "\
@@ -34,6 +36,18 @@ Examples:
   sluice-loadtest knee --whip URL --whep URL --viewers 100 --step 100 --video h264 --bitrate 2500 --server-pid PID
   sluice-loadtest soak --whip URL --whep URL --seconds 600 --server-pid PID --sessions-url URL
   sluice-loadtest attack --whip http://127.0.0.1:8080/whip/s{i} --whep http://127.0.0.1:8080/whep/s{i} --datagrams 100000
+";
+
+const CONFORMANCE: &str = "\
+Exit status:
+  0  no row of level MUST failed
+  1  one did
+  2  it could not start, or a report could not be written
+
+Examples:
+  sluice-loadtest conformance --whip http://HOST/whip/conformance{i} --whep http://HOST/whep/conformance{i}
+  sluice-loadtest conformance --whip https://HOST/whip/s --token TOKEN --level MUST --junit conformance.xml
+  sluice-loadtest conformance --whep URL --only WHEP,CORS --skip WHEP-07
 ";
 
 /// Publishers and viewers for any WHIP and WHEP server, with real ICE, DTLS and SRTP.
@@ -66,6 +80,10 @@ pub(crate) enum Command {
     /// Tells what each cost whom. Only for servers of your own.
     #[command(after_help = STATUS)]
     Attack(AttackArgs),
+    /// Checks row by row what the standards of WHIP, WHEP, ICE, DTLS, SRTP and RTCP demand of any server. One line a row: id,
+    /// level, result, and what was sent and came back.
+    #[command(after_help = CONFORMANCE)]
+    Conformance(ConformanceArgs),
     /// Sends the same packets to as many viewers, and does nothing else: sockets of its own, no server. Prints as JSON
     /// what a packet costs; no server on this machine can come below it at that pace.
     Floor(FloorArgs),

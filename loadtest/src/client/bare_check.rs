@@ -64,7 +64,7 @@ pub fn binding_request(
 ///
 /// # Errors
 /// [`ClientError::Crypto`] if OpenSSL refuses the password as a key.
-pub(super) fn bare_answer(
+pub(crate) fn bare_answer(
     local: &IceCredentials,
     source: SocketAddr,
     request: &[u8],

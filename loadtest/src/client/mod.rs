@@ -28,6 +28,7 @@ mod viewer;
 mod viewer_media;
 mod wire;
 
+pub(crate) use bare_check::bare_answer;
 pub use bare_check::{bare_check, binding_request};
 pub use error::{ClientError, ClientState};
 pub use figures::{PublisherFigures, ViewerFigures};
