@@ -5,8 +5,14 @@ Sources and tests name rows of that page by id, such as RTCP-11. A test proves a
 test, in its title or in its body; "SDP-10 to SDP-32" means every row between. The opening comment of a test file speaks for the
 whole file.
 
-  conformance.py           checks: every id has a row, every row has a test and existing paths, the last column is up to date
-  conformance.py --write   updates the last column, and follows implementation files that moved under the same name
+A row has these columns: id, level, what Sluice does, from, implemented in, proven by, program. The last one is the result of
+`sluice-loadtest conformance` for Sluice, as server/tests/conformance writes it into results.tsv; `pass` proves a row as a test does.
+Any other result has its reason beside it, from reasons.tsv there. A row that the program cannot see has a dash.
+
+  conformance.py           checks: every id and every row of the program has a row here; every row has a test or a reason, existing
+                           paths and the program's level; the last two columns are up to date
+  conformance.py --write   updates the last two columns, gives a level and a result to rows of the five columns between, and
+                           follows implementation files that moved under the same name
 """
 
 import argparse
@@ -17,6 +23,14 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "conformance.md"
+RESULTS = ROOT / "server" / "tests" / "conformance" / "results.tsv"
+# id and why Sluice does not pass it.
+REASONS = RESULTS.with_name("reasons.tsv")
+# The program and its tests against wrong servers prove nothing about Sluice.
+PROGRAM = [ROOT / "loadtest" / "src" / "conformance", ROOT / "loadtest" / "tests" / "conformance"]
+# MUST, SHOULD and MAY as the text in the column "from" says; practice where none does, but deployed clients or safety do.
+LEVELS = {"MUST", "SHOULD", "MAY", "practice"}
+NONE = "–"
 SOURCES = {".rs", ".js", ".mjs", ".py"}
 # Other texts name rows, too, but prove none.
 TEXTS = {".md", ".toml", ".yml", ".yaml"}
@@ -127,7 +141,7 @@ def read_sources():
         for number, line in enumerate(lines, start=1):
             for each in ids(line):
                 named.setdefault(each, f"{path.relative_to(ROOT)}:{number}")
-        if path.suffix not in SOURCES:
+        if path.suffix not in SOURCES or any(folder in path.parents for folder in PROGRAM):
             continue
         for name, first, last in spans(path, lines):
             for each in ids("\n".join(lines[first:last])):
@@ -158,51 +172,110 @@ def moved(path):
     return str(found[0]) if len(found) == 1 else None
 
 
-def check_row(cells, proven, rewrite, failures):
-    """One row with its last column as it should be; what is wrong with it goes to `failures`."""
-    row = cells[0]
-    paths = re.findall(r"`([^`]+)`", cells[3])
-    if not paths:
+def read_results():
+    """id → (level, result) of the program's rows for Sluice."""
+    lines = (line.split("\t") for line in RESULTS.read_text(encoding="utf-8").splitlines())
+    return {row: (level, result) for row, level, result in lines}
+
+
+def heading(line):
+    """The head of a table of five columns, or the rule below it, for seven."""
+    if line.startswith("|---|"):
+        return "|---" + line + "---|"
+    return line.replace("| id |", "| id | level |", 1) + " program |"
+
+
+def widened(cells, results):
+    """A row of the five columns that the page had before levels and the program, in seven."""
+    row, what, source, paths, proof = cells
+    standard = re.search(r"RFC|WHEP|draft|Fetch|standard", source)
+    level, _ = results.get(row, ("MUST" if standard else "practice", None))
+    if level != "MUST" and not standard:
+        level = "practice"
+    return [row, level, what, source, paths, proof, NONE]
+
+
+def read_reasons(results, failures):
+    """id → reason, of rows that are not passed and no others."""
+    reasons = dict(line.split("\t") for line in REASONS.read_text(encoding="utf-8").splitlines())
+    for row in sorted(reasons):
+        if results.get(row, (None, None))[1] in {None, "pass"}:
+            failures.append(f"{row}: {REASONS.name} has a reason, but there is nothing to excuse")
+    return reasons
+
+
+def program(row, results, reasons, failures):
+    """The last column: the result, and a reason unless it is a pass."""
+    if row not in results:
+        return NONE
+    result = results[row][1]
+    if result == "pass":
+        return result
+    if row not in reasons:
+        failures.append(f"{row}: the program says {result}, and {REASONS.name} has no reason")
+        return result
+    return f"{result}: {reasons[row]}"
+
+
+def check_row(cells, proven, result, rewrite, failures):
+    """One row with its last columns as they should be; what is wrong with it goes to `failures`."""
+    row, level = cells[0], cells[1]
+    if level not in LEVELS:
+        failures.append(f"{row}: {level!r} is no level")
+    cells[6] = result
+    applies = not cells[6].startswith("not-applicable")
+    paths = re.findall(r"`([^`]+)`", cells[4])
+    if not paths and applies:
         failures.append(f"{row}: the row names no implementation")
     for path in paths:
         if not (ROOT / path).exists():
             now = moved(path)
             if rewrite and now:
-                cells[3] = cells[3].replace(f"`{path}`", f"`{now}`")
+                cells[4] = cells[4].replace(f"`{path}`", f"`{now}`")
             else:
                 failures.append(f"{row}: {path} does not exist" + (f"; did it move to {now}?" if now else ""))
-    if not proven.get(row):
+    if not proven.get(row) and cells[6] == NONE:
         failures.append(f"{row}: no test names this row")
-    cells[4] = evidence(proven.get(row, {}))
+    cells[5] = evidence(proven.get(row, {})) or NONE
     return "| " + " | ".join(cells) + " |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="update the last column")
+    parser.add_argument("--write", action="store_true", help="update the last columns")
     rewrite = parser.parse_args().write
-    named, proven = read_sources()
+    (named, proven), results = read_sources(), read_results()
     failures, rows, lines, stale = [], set(), [], []
+    reasons = read_reasons(results, failures)
     for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if rewrite and line.startswith(("| id |", "|---|")) and line.count("|") == 6:
+            line = heading(line)
         if ROW.match(line):
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-            if len(cells) != 5:
-                failures.append(f"{cells[0]}: the row has {len(cells)} columns, not 5")
+            if rewrite and len(cells) == 5:
+                cells = widened(cells, results)
+            if len(cells) != 7:
+                failures.append(f"{cells[0]}: the row has {len(cells)} columns, not 7")
                 continue
-            if cells[0] in rows:
-                failures.append(f"{cells[0]}: there is a second row of this id")
-            rows.add(cells[0])
-            fresh = check_row(cells, proven, rewrite, failures)
+            row, level = cells[0], cells[1]
+            if row in rows:
+                failures.append(f"{row}: there is a second row of this id")
+            rows.add(row)
+            if row in results and (results[row][0] == "MUST") != (level == "MUST"):
+                failures.append(f"{row}: the level is {level}, but {results[row][0]} in the program")
+            fresh = check_row(cells, proven, program(row, results, reasons, failures), rewrite, failures)
             if fresh != line:
-                stale.append(cells[0])
+                stale.append(row)
             line = fresh
         lines.append(line)
     for each in sorted(set(named) - rows):
         failures.append(f"{each}: named in {named[each]}, but docs/conformance.md has no such row")
+    for each in sorted(set(results) - rows - set(named)):
+        failures.append(f"{each}: a row of the program, but docs/conformance.md has no such row")
     if rewrite:
         PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     elif stale:
-        failures.append(f"the last column is out of date, run .ci/conformance.py --write: {', '.join(stale)}")
+        failures.append(f"the last columns are out of date, run .ci/conformance.py --write: {', '.join(stale)}")
     for failure in failures:
         print(f"conformance: {failure}", file=sys.stderr)
     print(f"conformance: {len(rows)} rows, {len(failures)} failures")
