@@ -136,6 +136,10 @@ fn live_media(live: &LiveSection, setup: &str, local: &Local<'_>) -> MediaDescri
             lines.value("fmtp", format!("{rtx} apt={}", format.payload_type));
         }
     }
+    if section.formats.iter().any(|format| format.feedback.ccfb) {
+        // For all formats or none (RFC 8888 §6).
+        lines.value("rtcp-fb", "* ack ccfb");
+    }
     if let Some(ssrcs) = section.send_ssrcs {
         write_ssrcs(section, ssrcs, local, &mut lines);
     }

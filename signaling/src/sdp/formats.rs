@@ -136,6 +136,7 @@ fn add_feedback(feedback: &mut Feedback, what: &str) {
         (Some("ccm"), Some("fir")) => feedback.fir = true,
         (Some("goog-remb"), None) => feedback.remb = true,
         (Some("transport-cc"), None) => feedback.transport_cc = true,
+        (Some("ack"), Some("ccfb")) => feedback.ccfb = true,
         _ => {}
     }
 }

@@ -116,9 +116,10 @@ pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
         return Err(SdpError::new(Slug::SdpMultipleStreams, detail));
     }
     let mut warnings = other_media(offer);
+    let ccfb = offers_ccfb(offer, &chosen);
     let live = |section: &Section, kind, formats: Vec<Format>| {
         let extensions = answered(section, &FROM_PUBLISHER, Direction::sends);
-        let (formats, extensions) = congestion_control(formats, extensions, |_| true);
+        let (formats, extensions) = congestion_control(formats, extensions, ccfb, |_| true);
         live_section(offer, section, kind, formats, extensions)
     };
     let sections = offer.sections.iter().enumerate().map(|(index, section)| match section.kind {
@@ -166,6 +167,7 @@ pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> R
         }
     }
     check_sections(offer, &chosen, Direction::receives)?;
+    let ccfb = offers_ccfb(offer, &chosen);
     let mut refusals = Vec::new();
     let (mut refused, mut warnings) = (Vec::new(), other_media(offer));
     let mut sections = Vec::new();
@@ -180,7 +182,7 @@ pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> R
                 let formats = formats.iter().map(agreed_format).collect();
                 let extensions = answered(section, &TO_VIEWER, Direction::receives);
                 // A packet with a transport-wide number cannot be made again bit for bit: a NACK needs RTX then.
-                let (formats, extensions) = congestion_control(formats, extensions, |format| {
+                let (formats, extensions) = congestion_control(formats, extensions, ccfb, |format| {
                     !format.feedback.nack || format.rtx_payload_type.is_some()
                 });
                 let mut live = live_section(offer, section, kind, formats, extensions);
@@ -204,13 +206,13 @@ pub(crate) fn viewer(offer: &Offer, published: &Published, ssrcs: [u32; 4]) -> R
     }
     warnings.extend(refusals.into_iter().filter_map(reach::Refusal::into_warning));
     let mut agreement = agreement(offer, sections, (refused, warnings))?;
-    keep_transport(offer, &chosen, &mut agreement);
+    keep_transport(offer, &chosen, ccfb, &mut agreement);
     Ok(agreement)
 }
 
 /// The first section of a BUNDLE group has the transport of all that have none of their own. It is not rejected while one of
 /// those lives (RFC 9143 §7.3.1), though nothing is sent in it: Chromium with `max-bundle` cannot apply such an answer.
-fn keep_transport(offer: &Offer, chosen: &[usize], agreement: &mut Agreement) {
+fn keep_transport(offer: &Offer, chosen: &[usize], ccfb: bool, agreement: &mut Agreement) {
     let tagged = offer.bundle.as_ref().and_then(|group| group.first());
     let Some(index) = chosen.iter().copied().find(|&index| offer.sections[index].mid.as_ref() == tagged) else {
         return;
@@ -225,7 +227,8 @@ fn keep_transport(offer: &Offer, chosen: &[usize], agreement: &mut Agreement) {
     let formats: Vec<Format> = reach::bounded(&section.formats).iter().map(agreed_format).collect();
     let is_rejected = matches!(agreement.sections[index], Agreed::Rejected { .. });
     if let Some(kind) = section.kind.filter(|_| is_rejected && is_needed && !formats.is_empty()) {
-        let live = live_section(offer, section, kind, formats, Vec::new());
+        let (formats, extensions) = congestion_control(formats, Vec::new(), ccfb, |_| true);
+        let live = live_section(offer, section, kind, formats, extensions);
         agreement.sections[index] = Agreed::Live(Box::new(LiveSection { inactive: true, ..live }));
     }
 }
@@ -435,19 +438,28 @@ fn agreed_format(offered: &Format) -> Format {
     format
 }
 
-/// Settles which congestion control feedback the sender of a section gets: transport-wide feedback where all formats fit
-/// it, else REMB (RTCP-13, RTCP-14), never both.
+/// True if feedback of RFC 8888 is offered for all that is to be sent: it is one for the whole transport, and libwebrtc ignores
+/// a section whose formats disagree.
+fn offers_ccfb(offer: &Offer, chosen: &[usize]) -> bool {
+    let mut formats = chosen.iter().flat_map(|&index| &offer.sections[index].formats).peekable();
+    formats.peek().is_some() && formats.all(|format| format.feedback.ccfb)
+}
+
+/// Settles which congestion control feedback the sender of a section gets: that of RFC 8888 where it is offered (`ccfb`), else
+/// transport-wide feedback where all formats fit it, else REMB (RTCP-13 to RTCP-15); never two of them.
 fn congestion_control(
     mut formats: Vec<Format>,
     mut extensions: Vec<OfferedExtension>,
+    ccfb: bool,
     fits: impl Fn(&Format) -> bool,
 ) -> (Vec<Format>, Vec<OfferedExtension>) {
     let numbered = extensions.iter().any(|offered| offered.extension == Extension::TransportCc);
     let wanted = formats.iter().any(|format| format.feedback.transport_cc);
-    let transport_wide = numbered && wanted && formats.iter().all(fits);
+    let transport_wide = !ccfb && numbered && wanted && formats.iter().all(fits);
     for format in &mut formats {
+        format.feedback.ccfb = ccfb;
         format.feedback.transport_cc &= transport_wide;
-        format.feedback.remb &= !transport_wide;
+        format.feedback.remb &= !ccfb && !transport_wide;
     }
     let remb = formats.iter().any(|format| format.feedback.remb);
     extensions.retain(|offered| match offered.extension {

@@ -6,6 +6,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ccfb;
+
 use media_core::media::{Codec, Extension, MediaKind, TrackId};
 use media_core::negotiation::{FormatInUse, H264ProfileLevel, Profile, Sent, compatible};
 use media_core::{CoreEvent, DtlsRole, IceMode, SessionSpec};

@@ -140,6 +140,15 @@ fn lint_feedback_and_extensions(theirs: &[String], ours: &[String]) {
         values(theirs, "rtcp-fb").into_iter().filter_map(|line| line.strip_prefix("* ")).collect();
     for feedback in values(ours, "rtcp-fb") {
         let (number, what) = feedback.split_once(' ').unwrap();
+        if number == "*" {
+            // It is one for all formats, and may have been offered for each.
+            let offered = |format: &String| {
+                values(theirs, "rtcp-fb").iter().any(|line| line.split_once(' ') == Some((format.as_str(), what)))
+            };
+            assert!(wildcard.contains(&what) || formats.iter().all(offered), "SDP-21: {feedback}");
+            assert_eq!(what, "ack ccfb", "RTCP-15: nothing else is for all of them");
+            continue;
+        }
         assert!(formats.iter().any(|format| format == number), "SDP-20");
         assert!(values(theirs, "rtcp-fb").contains(&feedback) || wildcard.contains(&what), "SDP-21: {feedback}");
         let other = match what {
