@@ -197,9 +197,10 @@ export class Scenario {
 
 /**
  * A group of tests that share one server and one browser; with `ice: 'both'` the whole group runs once on each kind of ICE.
+ * `flags` are the browser's.
  * `define` gets `test(title, async (scenario) => {})`.
  */
-export function suite(title, { ice = 'both', ...options }, define) {
+export function suite(title, { ice = 'both', flags = [], ...options }, define) {
   for (const kind of ice === 'both' ? ['lite', 'full'] : [ice]) {
     const group = `${title} (ICE ${kind})`;
     describe(group, () => {
@@ -207,7 +208,7 @@ export function suite(title, { ice = 'both', ...options }, define) {
       let browser;
       before(async () => {
         server = await Server.start({ ice: kind, ...options });
-        browser = await launchBrowser();
+        browser = await launchBrowser({ flags });
       });
       after(async () => {
         await browser?.close();
