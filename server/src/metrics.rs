@@ -345,7 +345,7 @@ impl ShardMetrics {
         let mut transports = [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol.as_str(), 0_u64));
         let (mut profiles, mut round_trips, mut losses) = (HashMap::new(), Vec::new(), Vec::new());
         for stats in sessions {
-            transports.iter_mut().filter(|(name, _)| stats.transport == Some(name)).for_each(|(_, count)| *count += 1);
+            transports.iter_mut().filter(|(name, _)| stats.transport == Some(*name)).for_each(|(_, count)| *count += 1);
             if let Some(profile) = stats.srtp_profile {
                 *profiles.entry(profile).or_insert(0u64) += 1;
             }
