@@ -88,9 +88,16 @@ test-rust: build-tests ## Run the Rust tests only
 	$(CARGO) test --locked --workspace
 
 .PHONY: test-bundled
-test-bundled: ## Run the SRTP tests with the bundled libsrtp instead of the system's; not part of `make test`
+test-bundled: ## Run the DTLS and SRTP tests with the bundled libsrtp instead of the system's; not part of `make test`
 	@.ci/install build
-	$(CARGO) test --locked --package media-core --features bundled-libsrtp --lib srtp::
+	$(CARGO) test --locked --package media-core --features bundled-libsrtp --lib -- srtp:: dtls:: nonces::
+
+.PHONY: test-newer-openssl
+test-newer-openssl: ## Run the core's tests with OpenSSL 3.6 and 4.0, built from source; not part of `make test`
+	@.ci/install build openssl
+	$(CARGO) test --locked --package media-core --features newer-openssl --lib
+	folder=$$($(CARGO) run --quiet --locked --manifest-path .ci/openssl-4/Cargo.toml --target-dir $(TARGET)/openssl-4); \
+	OPENSSL_DIR=$$folder OPENSSL_STATIC=1 $(CARGO) test --locked --package media-core --lib --target-dir $(TARGET)/with-openssl-4
 
 .PHONY: test-browser
 test-browser: build-tests ## Run the end-to-end tests in headless Chromium only
