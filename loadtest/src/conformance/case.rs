@@ -121,6 +121,23 @@ impl<'p> Case<'p> {
         parse(&url)
     }
 
+    /// The WHIP URL of a stream that is this row's alone, and its WHEP endpoint.
+    pub(super) fn own_stream(&self) -> Result<(String, Url), Miss> {
+        let options = &self.probe.options;
+        let (whip, whep) = (options.url(Role::Publisher, self.number)?, options.url(Role::Viewer, self.number)?);
+        if !options.has_streams() {
+            return Err(Miss::NotApplicable("the URL has no {i}, so the row has no stream of its own".into()));
+        }
+        Ok((whip, parse(&whep)?))
+    }
+
+    /// Opens a session at this endpoint.
+    pub(super) async fn open_at(&self, url: &Url, role: Role) -> Result<Session, Miss> {
+        let offered = self.offer(role)?;
+        let reply = self.send("POST", url, &[("content-type", SDP)], &offered.sdp).await?;
+        session(offered, reply)
+    }
+
     pub(super) fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.probe.options.token {
             Some(token) => request.bearer_auth(token),

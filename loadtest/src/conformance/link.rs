@@ -64,6 +64,16 @@ pub(super) struct Link {
     keep_alive: Option<Instant>,
     /// Checks of the server that were answered.
     pub(super) asked: u32,
+    /// This datagram of the handshake is lost, by its place among those of its direction.
+    pub(super) lose: Option<(Direction, usize)>,
+    handshake: [usize; 2],
+}
+
+/// Whither a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    ToServer,
+    ToClient,
 }
 
 impl Link {
@@ -84,6 +94,8 @@ impl Link {
             events: VecDeque::new(),
             keep_alive: None,
             asked: 0,
+            lose: None,
+            handshake: [0; 2],
         })
     }
 
@@ -291,6 +303,7 @@ impl Link {
                 }
             }
             Ok(PacketKind::Stun) => self.events.extend(Message::read(datagram).map(Event::Stun)),
+            Ok(PacketKind::Dtls) if self.dtls.is_some() && self.is_lost(Direction::ToClient) => {}
             Ok(PacketKind::Dtls) => match &mut self.dtls {
                 Some(dtls) => {
                     dtls.handle_datagram(Instant::now(), datagram);
@@ -332,9 +345,18 @@ impl Link {
         }
     }
 
+    /// Counts a datagram of the handshake, and says whether it is the one to lose.
+    fn is_lost(&mut self, direction: Direction) -> bool {
+        let place = &mut self.handshake[direction as usize];
+        *place += 1;
+        self.lose == Some((direction, *place - 1))
+    }
+
     async fn flush(&mut self) {
         while let Some(datagram) = self.dtls.as_mut().and_then(DtlsEndpoint::poll_transmit) {
-            self.send(&datagram).await;
+            if !self.is_lost(Direction::ToServer) {
+                self.send(&datagram).await;
+            }
         }
     }
 }

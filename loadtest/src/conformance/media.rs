@@ -15,6 +15,8 @@ use crate::sdp::Ssrcs;
 const INTERVAL: Duration = Duration::from_millis(40);
 const VIDEO_TICKS: u32 = 3600;
 const AUDIO_TICKS: u32 = 960;
+/// Sequence number of the first packets.
+const FIRST: u16 = 1000;
 const FRAME: usize = 1500;
 /// Every so many frames one is a keyframe.
 const GOP: u32 = 25;
@@ -49,6 +51,11 @@ pub(super) struct Media {
 
 impl Media {
     pub(super) fn new(session: &Session) -> Result<Media, Miss> {
+        Media::starting_at(session, FIRST)
+    }
+
+    /// With this sequence number first.
+    pub(super) fn starting_at(session: &Session, sequence: u16) -> Result<Media, Miss> {
         let track = |medium: &str, name: &str, ssrcs: Ssrcs, codec: Codec| {
             let section = session.answer.medium(medium)?;
             let payload_type = section.format_of(name)?.parse().ok()?;
@@ -57,7 +64,7 @@ impl Media {
                 payload_type,
                 mid: section.extension(MID).map(|id| (id, section.mid().to_owned())),
                 transport_cc: section.extension(TRANSPORT_CC),
-                sequence: 1000,
+                sequence,
                 timestamp: 90_000,
                 packetizer: Packetizer::new(codec, 1000),
             })

@@ -99,14 +99,19 @@ impl Probe {
         if standing.as_ref().is_some_and(|publisher| publisher.failure().is_none()) {
             return Ok(watched);
         }
+        *standing = Some(self.publish(url).await?);
+        Ok(watched)
+    }
+
+    /// A connected publisher of Opus and VP8.
+    pub(super) async fn publish(&self, url: String) -> Result<Publisher, Miss> {
         let endpoint = Endpoint { http: self.http.clone(), url, token: self.options.token.clone() };
         let media = PublisherOptions { bitrate: 300, gop: Duration::from_secs(1), ..PublisherOptions::default() };
         let skip = |error| Miss::Skip(format!("there is nothing to watch: publishing failed: {error}"));
         let publisher = Publisher::start(&endpoint, &self.identity, media, ClientOptions::default()).await;
         let publisher = publisher.map_err(skip)?;
         publisher.connected().await.map_err(skip)?;
-        *standing = Some(publisher);
-        Ok(watched)
+        Ok(publisher)
     }
 
     /// Ends what viewers watch, so that its stream is free.

@@ -10,7 +10,7 @@ const ORIGIN: &str = "https://app.example";
 pub(super) const ROWS: &[Row] = rows! {
     "CORS-01" Must "RFC 9725 §4.2" "OPTIONS on an endpoint is 2xx" options;
     "CORS-02" Should "RFC 9725 §4.2" "OPTIONS names the types that are taken: Accept-Post on endpoints, Accept-Patch on sessions" accepted_types;
-    "CORS-03" Should "Fetch standard" "A preflight allows POST, and Content-Type and Authorization by name" preflight;
+    "CORS-03" Should "Fetch standard" "A preflight allows POST, of a session DELETE, and Content-Type and Authorization by name" preflight;
     "CORS-04" Should "Fetch standard" "A page can read Location and ETag of the 201" exposed;
     "CORS-05" Must "Fetch standard" "Credentials are never allowed together with the origin *" credentials;
     "CORS-06" Must "RFC 9725 §4.7.1" "A preflight needs no token" preflight_without_token;
@@ -67,6 +67,10 @@ async fn preflight(case: &Case<'_>) -> Verdict {
         for header in ["content-type", "authorization"] {
             demand(reply.lists("access-control-allow-headers", header), || format!("{header} is not allowed by name"))?;
         }
+        let session = case.open_plain(role).await?;
+        let reply = ask_before(case, &session.url, "DELETE").await?;
+        case.end(&session).await?;
+        demand(reply.lists("access-control-allow-methods", "DELETE"), || "DELETE of a session is not allowed".into())?;
     }
     Ok("allowed by name".into())
 }

@@ -11,7 +11,7 @@ use super::super::hello::{
     DTLS_1_0, DTLS_1_2, DTLS_1_3, ECDHE_ECDSA_AES_128_GCM, EXTENDED_MASTER_SECRET, Flight, Hello, P256, USE_SRTP,
     X25519,
 };
-use super::super::link::{Event, Link, QUIET, SOON};
+use super::super::link::{Direction, Event, Link, QUIET, SOON};
 use super::super::probe::Role;
 use super::super::row::{Miss, Row, Verdict, demand, fail, not_applicable, rows};
 use crate::sdp::{Imitation, Setup};
@@ -45,6 +45,7 @@ pub(super) const ROWS: &[Row] = rows! {
     "DTLS-30" Must "RFC 6347 §4.2.3" "A ClientHello in many fragments, in any order, is served" fragments;
     "DTLS-34" Should "RFC 6347 §4.1.1" "No datagram of the handshake has more than 1,200 bytes" datagram_size;
     "DTLS-35" Must "RFC 6347 §4.2.4" "A flight that is not answered is sent again" retransmission;
+    "DTLS-37" Must "RFC 6347 §4.2.4" "Any one datagram of the handshake may be lost, in either direction, the last ones too" lost_datagrams;
     "DTLS-39" Should "RFC 6347 §4.1.2.7" "Records that do not decrypt are dropped, and the session goes on" broken_records;
     "DTLS-42" Should "RFC 6347 §4.1.2.7" "A plaintext alert after the handshake is ignored" forged_alert;
 };
@@ -270,6 +271,24 @@ async fn retransmission(case: &Case<'_>) -> Verdict {
     let again = link.find(REPEATED, |event| matches!(event, Event::Dtls(_)).then_some(())).await;
     demand(again.is_some(), || "it is not sent again".into())?;
     Ok(format!("again after {} ms", begun.elapsed().as_millis()))
+}
+
+async fn lost_datagrams(case: &Case<'_>) -> Verdict {
+    let role = *case.roles().first().unwrap_or(&Role::Publisher);
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        for place in 0..3 {
+            let session = case.open_plain(role).await?;
+            let mut link = Link::open(&session).await?;
+            link.validate(case).await?;
+            link.lose = Some((direction, place));
+            link.secure(case, &session, &case.probe.identity.context).await.map_err(|miss| match miss {
+                Miss::Fail(why) => Miss::Fail(format!("{direction:?}, datagram {place}: {why}")),
+                other => other,
+            })?;
+            case.end(&session).await?;
+        }
+    }
+    Ok("three of each direction".into())
 }
 
 /// A record of DTLS 1.2.

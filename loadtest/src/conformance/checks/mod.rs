@@ -5,10 +5,12 @@ mod cors;
 mod dtls;
 mod http;
 mod ice;
-mod media;
 mod offers;
 mod restart;
+mod rtcp;
+mod rtp;
 mod session;
+mod srtp;
 mod trickle;
 mod whep;
 
@@ -26,7 +28,9 @@ pub(super) fn all() -> Vec<&'static Row> {
         restart::ROWS,
         ice::ROWS,
         dtls::ROWS,
-        media::ROWS,
+        srtp::ROWS,
+        rtp::ROWS,
+        rtcp::ROWS,
         whep::ROWS,
     ];
     areas.into_iter().flatten().collect()

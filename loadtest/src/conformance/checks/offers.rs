@@ -344,13 +344,15 @@ async fn wildcard_feedback(case: &Case<'_>) -> Verdict {
     Ok(format!("{} feedbacks in the answer", feedback.unwrap_or_default()))
 }
 
+/// The offer with VP8 as payload type 35.
+pub(super) fn renumbered(sdp: &str) -> String {
+    let sdp = sdp.replace("SAVPF 96 97", "SAVPF 35 97").replace("apt=96", "apt=35");
+    sdp.replace("rtpmap:96 ", "rtpmap:35 ").replace("rtcp-fb:96 ", "rtcp-fb:35 ")
+}
+
 async fn low_payload_types(case: &Case<'_>) -> Verdict {
     for role in case.roles() {
-        let change = |sdp: String| {
-            let sdp = sdp.replace("SAVPF 96 97", "SAVPF 35 97").replace("apt=96", "apt=35");
-            sdp.replace("rtpmap:96 ", "rtpmap:35 ").replace("rtcp-fb:96 ", "rtcp-fb:35 ")
-        };
-        let session = case.accepted("payload type 35", role, change).await?;
+        let session = case.accepted("payload type 35", role, |sdp| renumbered(&sdp)).await?;
         let formats = session.answer.medium("video").map(|video| video.formats().to_vec()).unwrap_or_default();
         demand(formats.iter().any(|format| format == "35"), || format!("the answer's formats are {formats:?}"))?;
     }
