@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 
+import { poll } from './poll.js';
 import { suite } from './scenario.js';
 
 /** Runs in the page: what it offers are codecs that nobody knows. */
@@ -23,8 +24,7 @@ suite('counter-offer', { ice: 'both', args: ['--counter-offer'] }, (test) => {
     await viewer.until('to decode', ({ received }) => received.video?.framesDecoded > 10);
     const { posts } = await viewer.seen();
     assert.deepEqual(posts.map(({ status }) => status), [406]);
-    const [session] = await scenario.server.sessionsOf('offered', 'viewer');
-    assert.equal(session.state, 'media');
+    await poll('the server to see media', async () => (await scenario.server.sessionsOf('offered', 'viewer'))[0].state === 'media');
     const { received } = await viewer.figures();
     assert.ok(received.audio?.packetsReceived > 0, 'audio too');
   });

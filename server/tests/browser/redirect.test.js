@@ -37,7 +37,7 @@ describe('redirect', () => {
       assert.equal((await front.sessions()).length, 0);
       await poll('the stages of the viewer', async () => (await viewer.said()).stages.some(({ stage, state }) => stage === 'media' && state === 'done'));
       await viewer.page.evaluate(() => window.sluice.stop());
-      await poll('the viewer to be gone', async () => (await edge.sessionsOf('shared', 'viewer'))[0]?.reason === 'deleted');
+      await poll('the viewer to be gone', async () => (await edge.sessionsOf('shared', 'viewer'))[0]?.state === 'closed');
       assert.doesNotMatch(edge.log(400) + front.log(400), /right/);
     } finally {
       await publisher.close();
