@@ -16,7 +16,7 @@ use media_core::internals::dtls::{Certificate, DtlsContext, DtlsEndpoint};
 use media_core::internals::ice::{
     IceLite, IceOutput, OwnChecks, candidate_line, host_priority, is_request, peek_ufrag, random_credentials,
 };
-use media_core::{DtlsParameters, DtlsRole, IceCredentials, LocalCandidate};
+use media_core::{DtlsParameters, DtlsRole, IceCredentials, LocalCandidate, Protocol};
 use tokio::net::UdpSocket;
 
 /// What the server does wrong.
@@ -223,7 +223,8 @@ fn answer(shared: &Shared, role: &str, stream: &str, offer: &str) -> Response {
 
 fn answer_text(shared: &Shared, offer: &str, local: &IceCredentials, direction: &str) -> String {
     let fault = shared.fault;
-    let candidate = LocalCandidate { address: shared.candidate, priority: host_priority(0, false), foundation: 1 };
+    let (address, priority) = (shared.candidate, host_priority(0, false));
+    let candidate = LocalCandidate { protocol: Protocol::Udp, address, priority, foundation: 1 };
     let candidate =
         if fault == Fault::NoCandidates { String::new() } else { format!("\r\na={}", candidate_line(&candidate)) };
     let mut text = String::new();
