@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 
 use media_core::PublicAddress;
 
-use super::values::{Host, PublicHost};
+use super::public_host::{Host, PublicHost};
 
 /// Most addresses in an answer: each one is a candidate that clients check, and small clients hold answers of 8 KiB at most.
 pub const MAX_PUBLIC_IPS: usize = 8;

@@ -16,8 +16,9 @@ use super::access::parse_token_file;
 use super::addresses::{InterfaceAddress, Network};
 use super::http_values::{AdminListen, AdminToken, HostName, ProxyPrefix};
 use super::load::{LoadError, read_file};
+use super::public_host::PublicHost;
 use super::resolve::{Machine, resolve};
-use super::values::{Away, BaseUrl, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, ServiceUrl, Takeover};
+use super::values::{Away, BaseUrl, Ice, LogFilter, LogFormat, Origin, Seconds, ServiceUrl, Takeover};
 
 /// Every fuzz target.
 pub const TARGETS: &[Target] =

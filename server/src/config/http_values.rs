@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use openssl::sha::sha256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::values::{BadValue, Host, PublicHost, bad, by_text};
+use super::public_host::{Host, PublicHost};
+use super::values::{BadValue, bad, by_text};
 
 by_text!(AdminListen, AdminToken, HostName, ProxyPrefix);
 

@@ -10,6 +10,7 @@ pub mod fuzzing;
 pub mod http_values;
 pub mod ice_servers;
 pub mod load;
+pub mod public_host;
 pub mod render;
 pub mod resolve;
 pub mod settings;

@@ -354,7 +354,8 @@ fn limits(settings: &Settings) -> Limits {
 mod tests {
     use super::*;
     use crate::config::addresses::InterfaceAddress;
-    use crate::config::values::{PublicHost, Seconds};
+    use crate::config::public_host::PublicHost;
+    use crate::config::values::Seconds;
 
     fn hosts(list: &[&str]) -> Vec<PublicHost> {
         list.iter().map(|address| address.parse().unwrap()).collect()

@@ -10,9 +10,9 @@ use signaling::{Limits, SignalingConfig};
 
 use super::http_values::{AdminListen, AdminToken, HostName, ProxyPrefix};
 use super::ice_servers::{HiddenText, IceServer};
+use super::public_host::PublicHost;
 use super::values::{
-    self, AccessToken, Away, BaseUrl, Grace, Ice, LogFilter, LogFormat, Origin, PublicHost, Seconds, ServiceUrl,
-    Takeover,
+    self, AccessToken, Away, BaseUrl, Grace, Ice, LogFilter, LogFormat, Origin, Seconds, ServiceUrl, Takeover,
 };
 use super::whep_values::{Redirect, RedirectCode, UnknownStatus};
 
