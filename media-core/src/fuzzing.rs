@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::demux::classify;
 use crate::ecn::Ecn;
-use crate::ice::{self, IceLite, IceOutput, OwnChecks, candidate_ufrag, parse_candidate, parse_passive_candidate};
+use crate::ice::{
+    self, IceLite, IceOutput, OwnChecks, ReflexiveQuery, candidate_ufrag, parse_candidate, parse_passive_candidate,
+};
 use crate::media::{Codec, Format};
 use crate::net::framing::{Deframer, FrameError, MAX_FRAME};
 use crate::rtcp::ccfb::{CcfbFields, ReceivedPacket, StreamReport};
@@ -61,6 +63,7 @@ pub const TARGETS: &[Target] = &[
     target("h265", h265),
     target("receive", receive),
     target("red", red_payload),
+    target("reflexive", reflexive),
     target("rtcp", rtcp),
     target("rtp", rtp),
     Target { is_slow: true, ..target("session", session) },
@@ -119,6 +122,13 @@ pub fn stun(data: &[u8]) {
         assert!(!answered || ice::peek_ufrag(data) == Some("evtj"));
     }
     let _ = (ice::is_request(data), ice::is_response(data), ice::transaction_id(data));
+}
+
+/// A STUN server's answer to the query whose transaction id is the one of RFC 5769 §2.
+pub fn reflexive(data: &[u8]) {
+    const ID: [u8; 12] = [0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae];
+    let answer = ReflexiveQuery::new(Instant::now(), ID).answer(data);
+    assert!(answer.is_none() || ice::transaction_id(data) == Some(ID));
 }
 
 /// A datagram of the media socket.

@@ -113,6 +113,11 @@ pub mod negotiation {
     };
 }
 
+/// How a STUN server is asked where it sees this machine.
+pub mod reflexive {
+    pub use crate::ice::{QUERY_TIME, QueryRefused, QueryStep, ReflexiveQuery};
+}
+
 /// The parts that the core is made of, without any promise of stability: for tests, benchmarks and fuzzing, and for the load
 /// test, whose clients are built from them.
 pub mod internals {

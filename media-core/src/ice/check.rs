@@ -34,7 +34,7 @@ const MAX_UNKNOWN: usize = 8;
 
 const PASSWORD_ALGORITHM: u16 = 0x001D;
 /// Comprehension-required attributes that are understood, or known to mean nothing in a check.
-const UNDERSTOOD: [u16; 13] = [
+pub(super) const UNDERSTOOD: [u16; 13] = [
     0x0001, // MAPPED-ADDRESS
     0x0006, // USERNAME
     0x0008, // MESSAGE-INTEGRITY
@@ -170,6 +170,11 @@ impl Binding {
     /// Its transaction id.
     pub(super) fn transaction(&self) -> [u8; 12] {
         self.message.transaction_id.0
+    }
+
+    /// The message itself.
+    pub(super) fn message(&self) -> &Message {
+        &self.message
     }
 
     /// Verifies MESSAGE-INTEGRITY in constant time.

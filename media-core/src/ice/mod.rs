@@ -15,6 +15,7 @@ mod lite;
 mod mux;
 mod rate;
 mod recent;
+mod reflexive;
 mod refusals;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use check::{is_request, is_response, peek_ufrag, peek_ufrags, transaction_id
 pub use check_builder::{CheckBuilder, answer_check};
 pub use lite::IceLite;
 pub use mux::AgentTransmit;
+pub use reflexive::{QUERY_TIME, QueryRefused, QueryStep, ReflexiveQuery};
 pub use refusals::{CheckRefusal, Refusals};
 
 use checks::Checks;
