@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use signaling::{LimitUse, Problem, SessionFilter, SessionState, SessionView, Signaling, Slug};
 
 use crate::admin_access::{self, AdminAccess, Rules};
+use crate::follow::{self, Advertised, AdvertisedView};
 use crate::metrics::{Metrics, Population};
 use crate::paging::{self, Part, bad_request};
 use crate::reload::{Refused, Reloader, Report};
@@ -51,6 +52,15 @@ pub struct Admin {
     rules: Rules,
     health: Health,
     reloader: Option<Arc<Reloader>>,
+    told: Option<Told>,
+}
+
+/// Where clients are told to send media.
+pub struct Told {
+    /// The public addresses.
+    pub advertised: Advertised,
+    /// Who puts them into answers.
+    pub core: MediaCore,
 }
 
 impl Admin {
@@ -59,7 +69,8 @@ impl Admin {
         let serving = AtomicBool::new(false);
         let rules = Arc::new(RwLock::new(AdminAccess::default()));
         let (shards, started) = (Box::new(shards), Instant::now());
-        Admin { signaling, metrics, shards, started, serving, rules, health: Health::default(), reloader: None }
+        let health = Health::default();
+        Admin { signaling, metrics, shards, started, serving, rules, health, reloader: None, told: None }
     }
 
     /// From now on these rules say who may use it.
@@ -72,10 +83,10 @@ impl Admin {
         Arc::clone(&self.rules)
     }
 
-    /// With the supervisor's findings, and with what reads the configuration again.
+    /// With the supervisor's findings, with what reads the configuration again, and with what clients are told.
     #[must_use]
-    pub fn with(self, health: Health, reloader: Arc<Reloader>) -> Admin {
-        Admin { health, reloader: Some(reloader), ..self }
+    pub fn with(self, health: Health, reloader: Arc<Reloader>, told: Told) -> Admin {
+        Admin { health, reloader: Some(reloader), told: Some(told), ..self }
     }
 
     /// From now on `/readyz` says yes, until the registry drains.
@@ -113,6 +124,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(ready))
         .route("/api/v1/version", get(version))
         .route("/api/v1/limits", get(limits))
+        .route("/api/v1/addresses", get(addresses))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/streams", get(streams))
         .route("/api/v1/sessions", get(sessions))
@@ -168,8 +180,19 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     } else if !admin.serving.load(Ordering::Relaxed) {
         Problem::retry_later(Slug::Overloaded, "the server is starting").into_response()
     } else {
-        "ready\n".into_response()
+        let candidates = admin.told.as_ref().map(|told| follow::candidates(&told.core)).unwrap_or_default();
+        // Load balancers look at the status, people at what clients are told.
+        let lines = candidates
+            .into_iter()
+            .map(|candidate| format!("candidate {} {}\n", candidate.protocol.as_str(), candidate.address));
+        std::iter::once("ready\n".to_owned()).chain(lines).collect::<String>().into_response()
     }
+}
+
+/// Where clients are told to send media, and who says so.
+async fn addresses(State(admin): State<Arc<Admin>>) -> Result<Json<AdvertisedView>, Problem> {
+    let told = admin.told.as_ref().ok_or_else(|| Problem::new(Slug::NotFound, "no such resource"))?;
+    Ok(Json(told.advertised.view(&told.core)))
 }
 
 /// `/api/v1/version`

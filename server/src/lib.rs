@@ -11,7 +11,7 @@ mod descriptors;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod first_bytes;
-mod follow;
+pub mod follow;
 pub mod hash_token;
 mod http_connection;
 pub mod listener;

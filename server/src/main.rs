@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use server::config::addresses::Found;
 use server::config::load::{LoadError, Loaded, load};
 use server::config::render;
 use server::config::resolve::{Machine, Resolved, resolve};
@@ -121,9 +122,12 @@ fn print(log: &LogQueue, text: &str) -> ExitCode {
 /// What `--check-config` prints.
 fn effective(loaded: &Loaded, resolved: &Resolved) -> String {
     let ports = |port| format!(" at port {port} and up");
-    let addresses = resolved.core.public_addresses.iter();
-    let addresses: Vec<_> =
-        addresses.map(|public| format!("{}{}", public.ip, public.port.map_or_else(String::new, ports))).collect();
+    let addresses = resolved.reading.found.iter();
+    let addresses: Vec<_> = addresses
+        .map(|Found { address, from }| {
+            format!("{}{} ({from})", address.ip, address.port.map_or_else(String::new, ports))
+        })
+        .collect();
     let mut text = render::effective(loaded);
     let _ = writeln!(
         text,

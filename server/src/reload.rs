@@ -2,16 +2,17 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use media_core::{MediaCore, PublicAddress};
+use media_core::MediaCore;
 use serde::Serialize;
 use signaling::Signaling;
 use tokio::sync::{Mutex, watch};
 
 use crate::admin_access::Rules;
 use crate::config::Settings;
-use crate::config::addresses::AddressSource;
+use crate::config::addresses::{AddressSource, Found, Reading};
 use crate::config::load::{LoadError, load};
 use crate::config::resolve::{Machine, Resolved, resolve};
+use crate::follow::Advertised;
 use crate::metrics::Metrics;
 use crate::service_manager::ServiceManager;
 use crate::telemetry::Telemetry;
@@ -37,7 +38,7 @@ pub const NEED_RESTART: &[&str] = &[
 ];
 
 /// Where the public addresses come from, and what they are.
-pub(crate) type Addresses = (AddressSource, Vec<PublicAddress>);
+pub(crate) type Addresses = (AddressSource, Reading);
 
 /// What a reload did. Files that settings name, such as the token file, are always read again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -68,6 +69,7 @@ pub(crate) struct Parts {
     pub(crate) signaling: Arc<Signaling>,
     pub(crate) core: MediaCore,
     pub(crate) addresses: watch::Sender<Addresses>,
+    pub(crate) advertised: Advertised,
     pub(crate) admin_rules: Rules,
     pub(crate) telemetry: Telemetry,
     pub(crate) metrics: Arc<Metrics>,
@@ -96,8 +98,9 @@ impl Reloader {
         }
         self.parts.service_manager.reloading();
         let running = self.settings();
-        // Files are read, and names looked up.
-        let read = tokio::task::spawn_blocking(move || read(&running)).await;
+        let known = self.parts.advertised.reading().found;
+        // Files are read, names looked up and STUN servers asked.
+        let read = tokio::task::spawn_blocking(move || read(&running, known)).await;
         let result = read.unwrap_or_else(|error| Err(Refused(format!("a bug, please report it: {error}"))));
         let result = result.map(|Read { settings: new, resolved, report }| {
             self.apply(&new, resolved);
@@ -119,11 +122,11 @@ impl Reloader {
         result
     }
 
-    fn apply(&self, settings: &Settings, Resolved { core, addresses, signaling, admin_access, .. }: Resolved) {
+    fn apply(&self, settings: &Settings, Resolved { core, addresses, reading, signaling, admin_access, .. }: Resolved) {
         let parts = &self.parts;
         parts.core.set_timeouts(&core);
         parts.core.set_public_addresses(&core.public_addresses);
-        parts.addresses.send_replace((addresses, core.public_addresses));
+        parts.addresses.send_replace((addresses, reading));
         parts.signaling.reconfigure(signaling);
         *parts.admin_rules.write().unwrap_or_else(PoisonError::into_inner) = admin_access;
         parts.telemetry.set_filter(&settings.log);
@@ -137,10 +140,10 @@ struct Read {
     report: Report,
 }
 
-fn read(running: &Settings) -> Result<Read, Refused> {
+fn read(running: &Settings, known: Vec<Found>) -> Result<Read, Refused> {
     let loaded = load(std::env::args_os(), std::env::vars_os());
     let (LoadError::Information(text) | LoadError::Wrong(text)) = match loaded {
-        Ok(loaded) => return judge(running, loaded.settings),
+        Ok(loaded) => return judge(running, loaded.settings, known),
         Err(error) => error,
     };
     Err(Refused(text))
@@ -148,15 +151,16 @@ fn read(running: &Settings) -> Result<Read, Refused> {
 
 /// What is read must be good for a restart, and what counts now, with the old values where a restart is needed, must be good too:
 /// without tokens the server may serve loopback, but not the address that it still listens on.
-fn judge(running: &Settings, read: Settings) -> Result<Read, Refused> {
-    let machine = Machine::look();
+fn judge(running: &Settings, read: Settings, known: Vec<Found>) -> Result<Read, Refused> {
+    let machine = Machine { known, ..Machine::look() };
     let check = |settings: &Settings| resolve(settings, &machine).map_err(|error| Refused(error.to_string()));
-    check(&read)?;
+    let resolved = check(&read)?;
     let changed = running.changed(&read);
     let (needs_restart, applied): (Vec<_>, Vec<_>) = changed.into_iter().partition(|key| NEED_RESTART.contains(key));
     let mut settings = read;
     settings.keep(running, &needs_restart);
-    let resolved = check(&settings)?;
+    // Others are asked once.
+    let resolved = if needs_restart.is_empty() { resolved } else { check(&settings)? };
     let report = Report { applied, needs_restart, warnings: resolved.warnings.clone() };
     Ok(Read { settings, resolved, report })
 }
@@ -197,7 +201,7 @@ mod tests {
     fn what_needs_a_restart_keeps_its_value_and_is_named_and_the_rest_counts() {
         let running = Settings { public_ip: vec!["203.0.113.7".parse().unwrap()], ..Settings::default() };
         let read = Settings { max_sessions: 7, http_listen: "127.0.0.1:9".parse().unwrap(), ..running.clone() };
-        let read = judge(&running, read).unwrap();
+        let read = judge(&running, read, Vec::new()).unwrap();
         assert_eq!((read.report.applied, read.report.needs_restart), (vec!["max_sessions"], vec!["http_listen"]));
         assert_eq!((read.settings.max_sessions, read.settings.http_listen), (7, running.http_listen));
         assert_eq!(read.resolved.signaling.limits.max_sessions, 7);
@@ -214,7 +218,7 @@ mod tests {
         // By itself it is good: loopback needs no token.
         let read = Settings { http_listen: Settings::default().http_listen, token: Vec::new(), ..running.clone() };
         assert!(resolve(&read, &Machine::look()).is_ok());
-        let refused = judge(&running, read).err().unwrap();
+        let refused = judge(&running, read, Vec::new()).err().unwrap();
         assert!(refused.0.starts_with("http_listen: 0.0.0.0:8080 can be reached by others"), "{refused}");
     }
 }

@@ -1,6 +1,5 @@
 //! The server from start to end: sockets, core, signalling, listeners, drain.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,12 +11,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Told};
 use crate::config::Settings;
+use crate::config::addresses::System;
 use crate::config::http_values::AdminListen;
 use crate::config::resolve::Resolved;
 use crate::connections::{Connections, Listener};
 use crate::descriptors;
+use crate::follow::Advertised;
 use crate::metrics::Metrics;
 use crate::reload::{self, Addresses, Reloader};
 use crate::service_manager::ServiceManager;
@@ -135,7 +136,8 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     let public = listen("http_listen", "--http-listen", settings.http_listen).await?;
     let (operator, operator_address) = listen_admin(&settings.admin_listen).await?;
 
-    let addresses = watch::Sender::new((resolved.addresses, resolved.core.public_addresses.clone()));
+    let advertised = Advertised::new(resolved.reading.clone());
+    let addresses = watch::Sender::new((resolved.addresses, resolved.reading));
     let mut of_core = resolved.core;
     let public_address = public.local_addr().unwrap_or(settings.http_listen);
     of_core.ice_tcp_elsewhere = settings.ice_tcp_on_http.then(|| public_port(settings, public_address));
@@ -150,7 +152,7 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     metrics.follow_log(telemetry.clone());
     let signaling = Arc::new(Signaling::new(resolved.signaling, core.clone(), Arc::<Metrics>::clone(&metrics)));
     let registry = tokio::spawn(Arc::clone(signaling.registry()).run(events));
-    let mut background = follow_the_world(&core, &metrics, addresses.subscribe());
+    let mut background = follow_the_world(&core, &metrics, addresses.subscribe(), advertised.clone());
     background.push(tokio::spawn(Arc::clone(&signaling).follow_access()));
 
     let admin = Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone());
@@ -159,6 +161,7 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
         signaling: Arc::clone(&signaling),
         core: core.clone(),
         addresses,
+        advertised: advertised.clone(),
         admin_rules: admin.rules(),
         telemetry: telemetry.clone(),
         metrics: Arc::clone(&metrics),
@@ -166,7 +169,8 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     };
     let reloader = Arc::new(Reloader::new(settings.clone(), parts));
     let health = Health::default();
-    let admin = Arc::new(admin.with(health.clone(), Arc::clone(&reloader)));
+    let told = Told { advertised: advertised.clone(), core: core.clone() };
+    let admin = Arc::new(admin.with(health.clone(), Arc::clone(&reloader), told));
     let (stop_http, stopped) = watch::channel(false);
     // All sockets of media and signals are open now: what is left is for connections.
     let limits = resolved.connections.within_files(descriptors::free().saturating_sub(media_files));
@@ -191,7 +195,7 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     let (supervisor, beats) = look_after(&signaling, means)?;
     background.push(beats);
     admin.set_serving();
-    announce(settings, public_address, &operator_address, &core);
+    announce(settings, public_address, &operator_address, &core, &advertised);
     service_manager.ready();
     Ok(Running {
         core,
@@ -236,11 +240,12 @@ fn follow_the_world(
     core: &MediaCore,
     metrics: &Arc<Metrics>,
     addresses: watch::Receiver<Addresses>,
+    advertised: Advertised,
 ) -> Vec<JoinHandle<()>> {
     let (followed, of_addresses) = (core.clone(), Arc::clone(metrics));
     let (renewed, of_certificate) = (core.clone(), Arc::clone(metrics));
     vec![
-        tokio::spawn(async move { follow::follow(addresses, followed, &of_addresses).await }),
+        tokio::spawn(async move { follow::follow(addresses, advertised, followed, &of_addresses, System).await }),
         tokio::spawn(async move { certificate::renew(renewed, &of_certificate, SystemTime::now).await }),
     ]
 }
@@ -313,16 +318,11 @@ async fn stop_listeners(stop: watch::Sender<bool>, servers: [JoinHandle<()>; 2])
 }
 
 /// The one line that tells what runs where.
-fn announce(settings: &Settings, public: SocketAddr, operator: &str, core: &MediaCore) {
-    let shards = core.shards();
-    let candidates: Vec<_> = (0..shards).flat_map(|shard| core.local_candidates(shard).to_vec()).collect();
+fn announce(settings: &Settings, public: SocketAddr, operator: &str, core: &MediaCore, advertised: &Advertised) {
+    let candidates = follow::candidates(core);
     let of = |protocol| {
         let those = candidates.iter().filter(|candidate| candidate.protocol == protocol);
-        let mut addresses: Vec<String> = those.map(|candidate| candidate.address.to_string()).collect();
-        // All shards have the one of another listener.
-        let mut seen = HashSet::new();
-        addresses.retain(|address| seen.insert(address.clone()));
-        addresses.join(" ")
+        those.map(|candidate| candidate.address.to_string()).collect::<Vec<_>>().join(" ")
     };
     let base = settings.public_url.0.clone().unwrap_or_else(|| format!("http://{}", reachable(public)));
     tracing::info!(
@@ -331,8 +331,9 @@ fn announce(settings: &Settings, public: SocketAddr, operator: &str, core: &Medi
         whip = %format_args!("{base}/whip/{{stream}}"),
         whep = %format_args!("{base}/whep/{{stream}}"),
         admin = operator,
-        shards,
+        shards = core.shards(),
         ice = %settings.ice,
+        addresses = %advertised.reading(),
         candidates = %of(Protocol::Udp),
         tcp_candidates = %of(Protocol::Tcp),
         "sluice is ready"

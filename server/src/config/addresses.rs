@@ -1,11 +1,14 @@
-//! The addresses that clients are told to send media to: the configured ones, names looked up, or those of the interfaces.
+//! The addresses that clients are told to send media to: the configured ones, names looked up, what STUN servers see, or those of
+//! the interfaces.
 
+use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use media_core::PublicAddress;
 
-use super::public_host::{Host, PublicHost};
+use super::discovery::{self, AskError, Family, MAX_STUN_SERVERS, Seen, discover};
+use super::public_host::{FixedHost, Host, PublicHost, StunServer};
 
 /// Most addresses in an answer: each one is a candidate that clients check, and small clients hold answers of 8 KiB at most.
 pub const MAX_PUBLIC_IPS: usize = 8;
@@ -20,7 +23,7 @@ pub struct InterfaceAddress {
 }
 
 /// What the machine and its network say of addresses.
-pub trait Network {
+pub trait Network: Sync {
     /// Addresses of all interfaces that are up.
     ///
     /// # Errors
@@ -31,6 +34,11 @@ pub trait Network {
     /// # Errors
     /// The resolver's.
     fn lookup(&self, name: &str) -> io::Result<Vec<IpAddr>>;
+    /// At which address a STUN server sees a socket that is bound to `source`.
+    ///
+    /// # Errors
+    /// What kept it from saying so.
+    fn ask(&self, server: SocketAddr, source: IpAddr) -> Result<IpAddr, AskError>;
 }
 
 /// This machine.
@@ -45,6 +53,89 @@ impl Network for System {
 
     fn lookup(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    }
+
+    fn ask(&self, server: SocketAddr, source: IpAddr) -> Result<IpAddr, AskError> {
+        discovery::ask(server, source)
+    }
+}
+
+/// Who says that clients reach the server at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It is that of an interface.
+    Interface(String),
+    /// It is that of the media sockets, `media_ip`.
+    MediaIp,
+    /// It stands in `public_ip`.
+    PublicIp,
+    /// A name in `public_ip` leads there.
+    Name(String),
+    /// A STUN server of `public_ip` sees the server there.
+    Stun(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Interface(name) => write!(f, "interface {name}"),
+            Origin::MediaIp => f.write_str("media_ip"),
+            Origin::PublicIp => f.write_str("public_ip"),
+            Origin::Name(name) => write!(f, "name {name}"),
+            Origin::Stun(server) => f.write_str(server),
+        }
+    }
+}
+
+/// An address that clients are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The address.
+    pub address: PublicAddress,
+    /// Who says so.
+    pub from: Origin,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PublicAddress { ip, port } = self.address;
+        match port {
+            Some(port) => write!(f, "{} ({})", SocketAddr::new(ip, port), self.from),
+            None => write!(f, "{ip} ({})", self.from),
+        }
+    }
+}
+
+/// All addresses that clients are told, the preferred one first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The addresses.
+    pub found: Vec<Found>,
+    /// Why a STUN server did not confirm an address that it gave before, and that is told all the same.
+    pub kept: Vec<String>,
+    /// Why STUN servers gave no address of a family.
+    pub absent: Vec<String>,
+}
+
+impl Reading {
+    /// As the core wants them.
+    pub fn addresses(&self) -> Vec<PublicAddress> {
+        self.found.iter().map(|found| found.address).collect()
+    }
+
+    fn add(&mut self, address: PublicAddress, from: Origin) {
+        if !self.found.iter().any(|found| found.address == address) {
+            self.found.push(Found { address, from });
+        }
+    }
+}
+
+impl fmt::Display for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, found) in self.found.iter().enumerate() {
+            write!(f, "{}{found}", if index > 0 { ", " } else { "" })?;
+        }
+        Ok(())
     }
 }
 
@@ -67,44 +158,74 @@ pub struct NoAddress(pub String);
 impl AddressSource {
     /// What it says can change while the server runs.
     pub fn is_followed(&self) -> bool {
-        match &self.configured[..] {
-            [] => self.media_ip.is_unspecified(),
-            configured => configured.iter().any(|public| matches!(public.host, Host::Name(_))),
-        }
+        if self.configured.is_empty() { self.media_ip.is_unspecified() } else { self.asks_others() }
     }
 
-    /// Names are looked up, in place of interfaces read.
-    pub fn has_names(&self) -> bool {
-        !self.configured.is_empty()
+    /// Names are looked up, or STUN servers asked, in place of interfaces read.
+    pub fn asks_others(&self) -> bool {
+        self.configured.iter().any(PublicHost::is_asked)
     }
 
-    /// The addresses of now, the preferred one first.
+    /// The addresses of now, the preferred one first. `known` are those of before: what STUN servers said then counts until they
+    /// say something else.
     ///
     /// # Errors
-    /// An address that no client could send to, too many of them, or a name that leads to none.
-    pub fn read(&self, network: &impl Network) -> Result<Vec<PublicAddress>, NoAddress> {
+    /// An address that no client could send to, too many of them, a name that leads to none, or STUN servers of which none
+    /// says anything where there is no other address.
+    pub fn read(&self, network: &impl Network, known: &[Found]) -> Result<Reading, NoAddress> {
+        let mut reading = Reading::default();
         if self.configured.is_empty() {
             let interfaces =
                 network.interfaces().map_err(|error| NoAddress(format!("cannot read the interfaces: {error}")))?;
-            let addresses = advertised_addresses(&interfaces, self.media_ip, self.with_loopback);
-            return Ok(addresses.into_iter().map(PublicAddress::from).collect());
-        }
-        let mut addresses: Vec<PublicAddress> = Vec::new();
-        for public in &self.configured {
-            for ip in self.resolve(network, &public.host)? {
-                let address = PublicAddress { ip, port: public.port };
-                if !addresses.contains(&address) {
-                    addresses.push(address);
-                }
+            for ip in advertised_addresses(&interfaces, self.media_ip, self.with_loopback) {
+                reading.add(ip.into(), self.origin(&interfaces, ip));
             }
+            return Ok(reading);
         }
-        let literal = self.configured.iter().filter(|public| matches!(public.host, Host::Address(_))).count();
+        let literal = self.configured.iter().filter(|public| !public.is_asked()).count();
         if literal > MAX_PUBLIC_IPS {
             return Err(NoAddress(format!("public_ip: {literal} addresses\n  allowed: at most {MAX_PUBLIC_IPS}")));
         }
+        let servers: Vec<&StunServer> = self.configured.iter().filter_map(stun_server).collect();
+        if servers.len() > MAX_STUN_SERVERS {
+            let count = servers.len();
+            return Err(NoAddress(format!("public_ip: {count} STUN servers\n  allowed: at most {MAX_STUN_SERVERS}")));
+        }
+        let mut is_discovered = false;
+        for public in &self.configured {
+            match public {
+                PublicHost::Fixed(FixedHost { host, port }) => {
+                    let from = match host {
+                        Host::Address(_) => Origin::PublicIp,
+                        Host::Name(name) => Origin::Name(name.clone()),
+                    };
+                    for ip in self.resolve(network, host)? {
+                        reading.add(PublicAddress { ip, port: *port }, from.clone());
+                    }
+                }
+                // All servers are one source, which stands where the first of them does.
+                PublicHost::Stun(_) if is_discovered => {}
+                PublicHost::Stun(_) => {
+                    is_discovered = true;
+                    let seen = discover(network, &servers, self.media_ip, |ip| self.check(ip));
+                    take_discovered(&mut reading, seen, &servers, known);
+                }
+            }
+        }
+        if reading.found.is_empty() {
+            return Err(NoAddress(format!("public_ip: {}", reading.absent.join("; "))));
+        }
         // A name may have any number of them.
-        addresses.truncate(MAX_PUBLIC_IPS);
-        Ok(addresses)
+        reading.found.truncate(MAX_PUBLIC_IPS);
+        Ok(reading)
+    }
+
+    fn origin(&self, interfaces: &[InterfaceAddress], ip: IpAddr) -> Origin {
+        if !self.media_ip.is_unspecified() {
+            return Origin::MediaIp;
+        }
+        let interface = interfaces.iter().find(|interface| interface.address == ip);
+        Origin::Interface(interface.map_or("lo", |found| found.interface.as_str()).to_owned())
     }
 
     /// The addresses of one host, IPv4 first. Of a name those that are of no use are left out.
@@ -158,6 +279,43 @@ impl AddressSource {
     }
 }
 
+fn stun_server(public: &PublicHost) -> Option<&StunServer> {
+    match public {
+        PublicHost::Stun(server) => Some(server),
+        PublicHost::Fixed(_) => None,
+    }
+}
+
+/// Takes what STUN servers said of each family. Where they are silent, what they said before counts.
+fn take_discovered(reading: &mut Reading, seen: Vec<(Family, Seen)>, servers: &[&StunServer], known: &[Found]) {
+    let mut nobody = Vec::new();
+    for (family, seen) in seen {
+        let (reasons, is_fault) = match seen {
+            Seen::At(ip, server) => {
+                reading.add(ip.into(), Origin::Stun(server));
+                continue;
+            }
+            Seen::Failed(reasons) => (reasons, true),
+            Seen::Nobody(reasons) => (reasons, false),
+        };
+        let reasons = format!("no {family} address from {}", reasons.join(", "));
+        let is_of_these = |from: &Origin| matches!(from, Origin::Stun(name) if servers.iter().any(|server| server.to_string() == *name));
+        let last = known.iter().find(|known| family.has(known.address.ip) && is_of_these(&known.from));
+        if let Some(last) = last {
+            reading.add(last.address, last.from.clone());
+            reading.kept.push(reasons);
+        } else if is_fault {
+            reading.absent.push(reasons);
+        } else {
+            nobody.push(reasons);
+        }
+    }
+    // A machine without IPv6 is none to speak of, unless there is nothing else.
+    if reading.found.is_empty() {
+        reading.absent.append(&mut nobody);
+    }
+}
+
 /// The addresses to advertise where none is configured: those that a socket on `media_ip` serves, without loopback,
 /// link-local, container and tunnel addresses; IPv4 first, since some clients try only the first one. Where the pages are
 /// only for this machine, or where nothing else is left, loopback follows.
@@ -193,7 +351,7 @@ pub fn advertised_addresses(interfaces: &[InterfaceAddress], media_ip: IpAddr, w
 }
 
 /// A socket bound to `media_ip` receives what is sent to `address`, perhaps through a NAT.
-fn serves(media_ip: IpAddr, address: IpAddr) -> bool {
+pub(super) fn serves(media_ip: IpAddr, address: IpAddr) -> bool {
     media_ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || media_ip.is_ipv4() == address.is_ipv4()
 }
 
@@ -252,6 +410,9 @@ mod tests {
             let found = self.0.iter().find(|(known, _)| *known == name);
             found.map(|(_, list)| addresses(list)).ok_or_else(|| io::Error::other("no such host"))
         }
+        fn ask(&self, _: SocketAddr, _: IpAddr) -> Result<IpAddr, AskError> {
+            panic!("no STUN server is configured")
+        }
     }
 
     fn source(configured: &[&str], media_ip: IpAddr) -> AddressSource {
@@ -260,12 +421,9 @@ mod tests {
     }
 
     fn read(configured: &[&str], media_ip: IpAddr, names: &Names) -> Result<Vec<String>, String> {
-        let written = |address: PublicAddress| match address.port {
-            Some(port) => std::net::SocketAddr::new(address.ip, port).to_string(),
-            None => address.ip.to_string(),
-        };
-        let found = source(configured, media_ip).read(names);
-        found.map(|found| found.into_iter().map(written).collect()).map_err(|error| error.to_string())
+        let written = |found: &Found| found.to_string();
+        let reading = source(configured, media_ip).read(names, &[]);
+        reading.map(|reading| reading.found.iter().map(written).collect()).map_err(|error| error.to_string())
     }
 
     // F-14
@@ -285,9 +443,14 @@ mod tests {
         ]);
         assert_eq!(
             read(&["192.0.2.1", "media.example.org:31000"], ANY6, &names).unwrap(),
-            ["192.0.2.1", "203.0.113.7:31000", "[2001:db8::1]:31000"]
+            [
+                "192.0.2.1 (public_ip)",
+                "203.0.113.7:31000 (name media.example.org)",
+                "[2001:db8::1]:31000 (name media.example.org)"
+            ]
         );
-        assert_eq!(read(&["media.example.org"], ANY4, &names).unwrap(), ["203.0.113.7"], "of the sockets' family");
+        let found = read(&["media.example.org"], ANY4, &names).unwrap();
+        assert_eq!(found, ["203.0.113.7 (name media.example.org)"], "of the sockets' family");
         assert_eq!(read(&["many.example.org"], ANY4, &names).unwrap().len(), MAX_PUBLIC_IPS);
         for (name, why) in [
             ("inner.example.org", "leads to 169.254.1.1, which is link-local"),
@@ -319,6 +482,12 @@ mod tests {
         let nine: Vec<String> = (1..=9).map(|n| format!("192.0.2.{n}")).collect();
         let nine: Vec<&str> = nine.iter().map(String::as_str).collect();
         assert!(read(&nine, ANY6, &Names(&[])).unwrap_err().contains("at most 8"));
+    }
+
+    #[test]
+    fn an_address_of_an_interface_is_told_with_its_name() {
+        assert_eq!(read(&[], ANY4, &Names(&[])).unwrap(), ["192.0.2.7 (interface eth0)"]);
+        assert_eq!(read(&[], "192.0.2.9".parse().unwrap(), &Names(&[])).unwrap(), ["192.0.2.9 (media_ip)"]);
     }
 
     // F-14, F-23

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use openssl::sha::sha256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::public_host::{Host, PublicHost};
+use super::public_host::{FixedHost, Host};
 use super::values::{BadValue, bad, by_text};
 
 by_text!(AdminListen, AdminToken, HostName, ProxyPrefix);
@@ -92,10 +92,10 @@ impl FromStr for HostName {
     type Err = BadValue;
 
     fn from_str(text: &str) -> Result<HostName, BadValue> {
-        match text.parse::<PublicHost>()? {
-            PublicHost { host: Host::Name(name), port: None } => Ok(HostName(name)),
-            PublicHost { port: Some(_), .. } => Err(bad("a name has no port here")),
-            PublicHost { host: Host::Address(_), .. } => Err(bad("addresses are allowed anyway")),
+        match text.parse::<FixedHost>()? {
+            FixedHost { host: Host::Name(name), port: None } => Ok(HostName(name)),
+            FixedHost { port: Some(_), .. } => Err(bad("a name has no port here")),
+            FixedHost { host: Host::Address(_), .. } => Err(bad("addresses are allowed anyway")),
         }
     }
 }

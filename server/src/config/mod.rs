@@ -5,6 +5,7 @@
 
 mod access;
 pub mod addresses;
+pub mod discovery;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod http_values;

@@ -6,9 +6,10 @@ use media_core::{CoreConfig, SessionLimits};
 use signaling::{AllowedOrigins, Limits, Redirects, SignalingConfig};
 
 use super::access::{self, Sources};
-use super::addresses::{AddressSource, Network, System, is_loopback};
+use super::addresses::{AddressSource, Found, Network, Reading, System, is_loopback};
 use super::http_values::{AdminListen, AdminToken, HostName};
 use super::ice_servers;
+use super::public_host::PublicHost;
 use super::settings::Settings;
 use super::values::Origin;
 use super::whep_values::Redirect;
@@ -24,6 +25,8 @@ pub struct Machine<N = System> {
     pub cpus: usize,
     /// An IPv6 socket can be opened.
     pub ipv6: bool,
+    /// The public addresses of before: those that STUN servers said count until they say something else.
+    pub known: Vec<Found>,
 }
 
 impl Machine {
@@ -33,6 +36,7 @@ impl Machine {
             network: System,
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             ipv6: std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
+            known: Vec::new(),
         }
     }
 }
@@ -44,6 +48,8 @@ pub struct Resolved {
     pub core: CoreConfig,
     /// Where its public addresses come from.
     pub addresses: AddressSource,
+    /// What they are, and who says so.
+    pub reading: Reading,
     /// Signalling's part.
     pub signaling: SignalingConfig,
     /// Who may use the admin listener.
@@ -72,7 +78,7 @@ pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<R
     let sources = access::sources(settings, &tokens)?;
     check_access(settings, !sources.is_empty())?;
     check_ranges(settings)?;
-    let (core, addresses) = core_config(settings, machine)?;
+    let (core, addresses, reading) = core_config(settings, machine)?;
     let signaling = signaling_config(settings, sources)?;
     let admin_access = admin_access(settings)?;
     let connections = ConnectionLimits {
@@ -81,6 +87,8 @@ pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<R
         ..ConnectionLimits::default()
     };
     let mut warnings = warnings(settings, &core, &admin_access);
+    let silent = reading.kept.iter().chain(&reading.absent);
+    warnings.extend(silent.map(|why| format!("public_ip: {why}; clients are told {reading}")));
     warnings.extend(access::warnings(settings, &tokens));
     let tells_tokens = |redirect: &Redirect| settings.redirect_with_token && redirect.0.base().starts_with("http://");
     if settings.redirect.iter().any(tells_tokens) {
@@ -89,7 +97,7 @@ pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<R
         );
     }
     warnings.extend(ice_servers::warnings(&signaling.ice_servers, !settings.protect_viewers));
-    Ok(Resolved { core, addresses, signaling, admin_access, connections, warnings })
+    Ok(Resolved { core, addresses, reading, signaling, admin_access, connections, warnings })
 }
 
 pub(super) fn refuse<T>(text: String) -> Result<T, Contradiction> {
@@ -185,7 +193,7 @@ fn warnings(settings: &Settings, core: &CoreConfig, admin_access: &AdminAccess) 
 fn core_config(
     settings: &Settings,
     machine: &Machine<impl Network>,
-) -> Result<(CoreConfig, AddressSource), Contradiction> {
+) -> Result<(CoreConfig, AddressSource, Reading), Contradiction> {
     // One shard forwards some 250,000 packets a second, so four fill a 10 Gbit/s link; each also wants a UDP port in the firewall.
     let shards = if settings.shards == 0 { machine.cpus.clamp(1, 4) } else { settings.shards };
     if settings.media_port != 0 && usize::from(settings.media_port) + shards - 1 > usize::from(u16::MAX) {
@@ -202,19 +210,19 @@ fn core_config(
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) if !machine.ipv6 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         ip => ip,
     };
-    for port in settings.public_ip.iter().filter_map(|public| public.port) {
+    for port in settings.public_ip.iter().filter_map(PublicHost::port) {
         if usize::from(port) + shards - 1 > usize::from(u16::MAX) {
             return refuse(format!("public_ip: port {port} with {shards} shards passes 65535"));
         }
     }
     let with_loopback = is_loopback(settings.http_listen.ip());
     let addresses = AddressSource { configured: settings.public_ip.clone(), media_ip, with_loopback };
-    let public_addresses = addresses.read(&machine.network).map_err(|error| Contradiction(error.to_string()))?;
+    let reading = addresses.read(&machine.network, &machine.known).map_err(|error| Contradiction(error.to_string()))?;
     let core = CoreConfig {
         shards,
         media_ip,
         media_port: settings.media_port,
-        public_addresses,
+        public_addresses: reading.addresses(),
         ice_tcp: settings.ice_tcp,
         // Known once the listener is there.
         ice_tcp_elsewhere: None,
@@ -232,7 +240,7 @@ fn core_config(
         keyframe_request_interval: settings.keyframe_request_interval.0,
         l4s: settings.l4s,
     };
-    Ok((core, addresses))
+    Ok((core, addresses, reading))
 }
 
 fn signaling_config(settings: &Settings, sources: Sources) -> Result<SignalingConfig, Contradiction> {
@@ -354,7 +362,7 @@ fn limits(settings: &Settings) -> Limits {
 mod tests {
     use super::*;
     use crate::config::addresses::InterfaceAddress;
-    use crate::config::public_host::PublicHost;
+    use crate::config::discovery::AskError;
     use crate::config::values::Seconds;
 
     fn hosts(list: &[&str]) -> Vec<PublicHost> {
@@ -372,10 +380,13 @@ mod tests {
         fn lookup(&self, _: &str) -> std::io::Result<Vec<IpAddr>> {
             Err(std::io::Error::other("no network"))
         }
+        fn ask(&self, _: std::net::SocketAddr, _: IpAddr) -> Result<IpAddr, AskError> {
+            Err(AskError::NoRoute("no network".to_owned()))
+        }
     }
 
     fn machine() -> Machine<Alone> {
-        Machine { network: Alone, cpus: 8, ipv6: true }
+        Machine { network: Alone, cpus: 8, ipv6: true, known: Vec::new() }
     }
 
     fn refused(settings: Settings) -> String {

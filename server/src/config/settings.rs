@@ -343,10 +343,11 @@ settings! {
         media_ip: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED), "SLUICE_MEDIA_IP", "IP",
             "an IP address, such as ::, 0.0.0.0 or 192.0.2.10";
         /// Address or host name that clients are told to send media to, the preferred one first. Repeatable. Where ports are
-        /// mapped, with the port at which clients reach shard 0; shard n is at this plus n. Names are looked up at the start and
-        /// every 30 s. Unset: the addresses of this machine's interfaces, without containers and tunnels, as they change.
-        public_ip: Vec<PublicHost> = Vec::new(), "SLUICE_PUBLIC_IP", "HOST[:PORT]",
-            "addresses or host names that clients reach, such as 203.0.113.7, 203.0.113.7:31000, [2001:db8::1]:31000 or media.example.org (at most 8), or none",
+        /// mapped, with the port at which clients reach shard 0; shard n is at this plus n. `auto:stun:HOST`: where that STUN server
+        /// sees this machine. Names are looked up, and STUN servers asked, at the start and every 30 s. Unset: the addresses of
+        /// this machine's interfaces, without containers and tunnels, as they change.
+        public_ip: Vec<PublicHost> = Vec::new(), "SLUICE_PUBLIC_IP", "HOST[:PORT]|auto:stun:HOST[:PORT]",
+            "addresses or host names that clients reach, such as 203.0.113.7, 203.0.113.7:31000, [2001:db8::1]:31000 or media.example.org (at most 8), STUN servers, such as auto:stun:stun.example.org or auto:stun:192.0.2.1:3478 (at most 4), or none",
             value_delimiter = ',';
         /// Clients whose network lets no UDP through may send and receive by TCP (RFC 6544), at the numbers of the UDP ports.
         ice_tcp: bool = CoreConfig::default().ice_tcp, "SLUICE_ICE_TCP", "true|false",

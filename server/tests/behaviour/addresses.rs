@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -78,6 +78,56 @@ async fn clients_reach_a_server_whose_port_is_mapped_by_address_and_by_name() {
         viewer.stop().await.unwrap();
         publisher.stop().await.unwrap();
     }
+}
+
+/// A STUN server that sees everybody at the address that it was told last (RFC 8489 §6.3.1).
+async fn stun_server(seen: &Arc<Mutex<Ipv4Addr>>) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (address, seen) = (socket.local_addr().unwrap(), Arc::clone(seen));
+    tokio::spawn(async move {
+        let mut buffer = [0; 100];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            assert_eq!((length, &buffer[..4]), (20, &[0, 1, 0, 0][..]), "a Binding request without attributes");
+            let ip = (u32::from(*seen.lock().unwrap()) ^ 0x2112_a442).to_be_bytes();
+            let port = (client.port() ^ 0x2112).to_be_bytes();
+            let answer = [&[1, 1, 0, 12], &buffer[4..20], &[0, 0x20, 0, 8, 0, 1], &port, &ip].concat();
+            socket.send_to(&answer, client).await.unwrap();
+        }
+    });
+    address
+}
+
+// F-14, F-23
+#[tokio::test]
+async fn what_a_stun_server_sees_is_told_to_clients_and_shown_to_operators() {
+    let seen = Arc::new(Mutex::new(Ipv4Addr::LOCALHOST));
+    let host = format!("auto:stun:{}", stun_server(&seen).await);
+    let server = Sluice::start(&["--public-ip", &host]).await;
+    let publisher = server.publisher("s").await;
+    let told = candidates(publisher.answer())[0];
+    assert_eq!(told.ip(), Ipv4Addr::LOCALHOST);
+    let viewer = server.viewer("s").await;
+    viewer_sees("media", &viewer, LONG, |figures| figures.video.delivered > 50).await;
+    let first = server.log().into_iter().find(|line| line["message"] == "sluice is ready").unwrap();
+    assert_eq!(first["addresses"], format!("127.0.0.1 ({host})"));
+    let (status, ready) = server.ask("/readyz").await;
+    assert!(status == 200 && ready.starts_with(&format!("ready\ncandidate udp {told}\n")), "{ready}");
+    let view: serde_json::Value = serde_json::from_str(&server.ask("/api/v1/addresses").await.1).unwrap();
+    assert_eq!(view["addresses"], serde_json::json!([{"address": "127.0.0.1", "port": null, "from": host}]));
+    assert_eq!(view["candidates"][0], serde_json::json!({"protocol": "udp", "address": told}));
+    assert_eq!(view["faults"], serde_json::json!([]));
+    assert!(view["read"].is_u64() && view["changed"].is_null(), "{view}");
+
+    *seen.lock().unwrap() = Ipv4Addr::new(203, 0, 113, 8);
+    let reply = server.http.post(format!("{}/api/v1/reload", server.admin)).send().await.unwrap();
+    assert_eq!(reply.status(), 200);
+    eventually("the new address", LONG, async || {
+        let view: serde_json::Value = serde_json::from_str(&server.ask("/api/v1/addresses").await.1).unwrap();
+        (view["addresses"][0]["address"] == "203.0.113.8" && view["changed"].is_u64()).then_some(())
+    })
+    .await;
+    let later = server.post_publisher("t", PublisherOptions::default(), ClientOptions::default()).await.unwrap();
+    assert_eq!(candidates(later.answer())[0].ip(), Ipv4Addr::new(203, 0, 113, 8));
 }
 
 fn ip(arguments: &str) {

@@ -44,6 +44,12 @@ fn a_wrong_configuration_ends_with_code_2_and_says_what_is_allowed() {
         (vec!["--public-ip", "name.invalid"], "public_ip: name.invalid cannot be looked up"),
         (vec!["--public-ip", "fe80::1"], "public_ip: fe80::1 is link-local"),
         (vec!["--public-ip", "203.0.113.7:0"], "clients cannot send to port 0"),
+        // Nobody answers at the port of "discard".
+        (
+            vec!["--public-ip", "auto:stun:127.0.0.1:9"],
+            "public_ip: no IPv4 address from auto:stun:127.0.0.1:9 (127.0.0.1:9): its port is closed",
+        ),
+        (vec!["--public-ip", "auto:turn:a.example"], "neither an address nor a host name"),
     ] {
         let (code, out, err) = run(&args);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}");
