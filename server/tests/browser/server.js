@@ -75,8 +75,8 @@ export class Server {
    * Starts `sluice` with two shards by default and resolves once `/readyz` says 200. `http` is where its public listener is, and
    * by which URL clients reach it: `{ listen, url }`; without public addresses it goes by its interfaces.
    */
-  static async start({ ice = 'lite', shards = 2, mediaIp = '127.0.0.1', publicIps = [mediaIp], http, args = [] } = {}) {
-    const [admin, media] = [await freeTcpPort(), await freeUdpPorts(shards)];
+  static async start({ ice = 'lite', shards = 2, mediaIp = '127.0.0.1', publicIps = [mediaIp], mediaPort, http, args = [] } = {}) {
+    const [admin, media] = [await freeTcpPort(), mediaPort ?? (await freeUdpPorts(shards))];
     const local = http ? undefined : `127.0.0.1:${await freeTcpPort()}`;
     const { listen, url } = http ?? { listen: local, url: `http://${local}` };
     const flags = [
@@ -123,6 +123,18 @@ export class Server {
   /** What the admin API says of a stream. */
   async stream(name) {
     return (await this.#api('streams')).find(({ stream }) => stream === name);
+  }
+
+  /** The UDP addresses and ports that clients are told, as `/readyz` lists them. */
+  async candidates() {
+    const text = await (await fetch(`${this.admin}/readyz`)).text();
+    return text.split('\n').filter((line) => line.startsWith('candidate udp ')).map((line) => line.split(' ')[2]);
+  }
+
+  /** Lets the server read its configuration again. */
+  async reload() {
+    const response = await fetch(`${this.admin}/api/v1/reload`, { method: 'POST' });
+    if (response.status !== 200) throw new Error(`a reload answers ${response.status}: ${await response.text()}`);
   }
 
   async #api(path) {

@@ -51,6 +51,7 @@ export class Network {
   #families;
   #folder;
   #natPorts = 0;
+  #outer;
 
   /** Makes all nodes and links; with `families: [6]` nothing has an IPv4 address. */
   static make({ families = [4, 6] } = {}) {
@@ -116,7 +117,8 @@ export class Network {
 
   /** Lets a node keep these rules, in nftables' words, under a name; the former ones of that name are gone. */
   rules(node, name, rules) {
-    this.run(node, 'nft', `table inet ${name}; delete table inet ${name}; table inet ${name} { ${rules}; }`);
+    const table = `table inet of-${name}`;
+    this.run(node, 'nft', `${table}; delete ${table}; ${table} { ${rules}; }`);
   }
 
   /** The router hides the client's IPv4 addresses behind its own, as routers at home do; from outside there is no way to them. */
@@ -132,16 +134,36 @@ export class Network {
   rebind(port) {
     this.#natPorts = (this.#natPorts + 1) % NAT_PORTS.length;
     this.nat();
-    this.#forget('-p', 'udp', ...(port ? ['--reply-port-dst', `${port}`] : []));
+    this.#forget('router', '-p', 'udp', ...(port ? ['--reply-port-dst', `${port}`] : []));
   }
 
-  #forget(...which) {
+  /** Connection tracking of a node forgets what it knew. */
+  #forget(node, ...which) {
     try {
-      this.run('router', 'conntrack', '-D', ...which);
+      this.run(node, 'conntrack', '-D', ...which);
     } catch (error) {
       // That is its status where there was none to forget, too.
       if (!/ 0 flow entries/.test(error.stderr)) throw error;
     }
+  }
+
+  /**
+   * `internet` has an outer address for the server's own IPv4 address and sends what it sends from there, as clouds do; with
+   * `ports`, such as `{ 31000: 50000 }`, only these UDP ports come in. A former outer address is gone.
+   */
+  map(outer, ports) {
+    if (this.#outer) ip('internet', `address delete ${this.#outer}/24 dev access`);
+    this.#outer = outer;
+    ip('internet', `address add ${outer}/24 dev access`);
+    const inner = SERVER[4];
+    const pairs = Object.entries(ports ?? {}).map(([from, to]) => `${from} : ${to}`).join(', ');
+    const to = ports ? `meta l4proto udp dnat ip to ${inner} : udp dport map { ${pairs} }` : `dnat ip to ${inner}`;
+    this.rules('internet', 'map', [
+      `chain in { type nat hook prerouting priority dstnat; iifname access ip daddr ${outer} ${to}; };`,
+      `chain out { type nat hook postrouting priority srcnat; oifname access ip saddr ${inner} snat ip to ${outer}; };`,
+      `chain direct { type filter hook forward priority -10; iifname access ip daddr ${inner} ct status & dnat == 0 ct direction original drop; }`,
+    ].join(' '));
+    this.#forget('internet');
   }
 
   /** The router forwards nothing that matches, such as 'meta l4proto udp'. */
@@ -170,7 +192,7 @@ export class Network {
 
   /** How many packets have been counted under a name. */
   counted(name) {
-    const { nftables } = JSON.parse(this.run('internet', 'nft', '--json', 'list', 'counter', 'inet', 'count', `of-${name}`));
+    const { nftables } = JSON.parse(this.run('internet', 'nft', '--json', 'list', 'counter', 'inet', 'of-count', `of-${name}`));
     return nftables.find(({ counter }) => counter).counter.packets;
   }
 
@@ -187,7 +209,7 @@ export class Network {
   /** As it was made: no NAT, no firewall, nothing counted, whole packets, the client on wlan0. */
   reset() {
     for (const node of ['router', 'internet']) this.run(node, 'nft', 'flush', 'ruleset');
-    this.#forget();
+    for (const node of ['router', 'internet']) this.#forget(node);
     this.mtu(1500);
     if (!ip('client', '-json link show wlan0').includes('"UP"')) this.use('wlan0');
   }

@@ -49,9 +49,9 @@ export async function longestGap(viewer, since) {
 /**
  * A group of tests that share a network, a server and a browser, and find the network as it was made; with `ice: 'both'` the
  * whole group runs once on each kind of ICE. `families` are the network's, `http` and other options are those of `Server.start`,
- * `flags` Chromium's. `define` gets `test(title, async (scenario, network) => {})`.
+ * `flags` Chromium's; `prepare(network)` makes what the server finds at its start, and returns what ends it. `define` gets `test(title, async (scenario, network) => {})`.
  */
-export function suite(title, { ice = 'both', families = [4, 6], http, flags = [], args = [], ...options }, define) {
+export function suite(title, { ice = 'both', families = [4, 6], http, flags = [], args = [], prepare, ...options }, define) {
   const host = literal(SERVER[families[0]]);
   const reached = http ?? { listen: `[::]:${PORT}`, url: `http://${host}:${PORT}` };
   const publicIps = families.map((family) => SERVER[family]);
@@ -61,8 +61,10 @@ export function suite(title, { ice = 'both', families = [4, 6], http, flags = []
       let network;
       let server;
       let browser;
+      let unprepare;
       before(async () => {
         network = Network.make({ families });
+        unprepare = await prepare?.(network);
         server = await Server.start({ ice: kind, http: reached, mediaIp: '::', publicIps, args: ['--open', ...args], ...options });
         // Cameras are for pages from a secure place.
         const secure = `--unsafely-treat-insecure-origin-as-secure=${reached.url}`;
@@ -71,6 +73,7 @@ export function suite(title, { ice = 'both', families = [4, 6], http, flags = []
       after(async () => {
         await browser?.close();
         await server?.stop();
+        await unprepare?.();
         network?.close();
       });
       define((name, body) => it(name, { timeout: 60_000 }, async () => {
