@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, Bytes as Chunk};
 use axum::response::Response;
 use axum::{BoxError, Router};
-use http::Request;
+use http::header::STRICT_TRANSPORT_SECURITY;
+use http::{HeaderValue, Request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -22,6 +23,7 @@ use tower::Service;
 
 use crate::connections::{Connection, Listener, RequestInProgress, Times};
 use crate::first_bytes::{self, First};
+use crate::listener::Service as Served;
 use crate::media_connections;
 use crate::metrics::Closed;
 use crate::socket::{Bytes, Stream};
@@ -77,7 +79,7 @@ enum State {
 pub(crate) async fn serve(
     builder: Arc<Builder<TokioExecutor>>,
     stream: Stream,
-    router: Router,
+    service: Served,
     (connection, client): (Connection, ClientAddress),
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -85,17 +87,16 @@ pub(crate) async fn serve(
     let connection = Arc::new(connection);
     // One deadline for all that comes before the first request.
     let mut deadline = pin!(tokio::time::sleep(times.head));
-    let bytes = tokio::select! {
+    let http = tokio::select! {
         biased;
         () = deadline.as_mut() => return connection.closed(Closed::NoRequest),
         () = connection.evicted() => return,
         _ = stopped.wait_for(|stopped| *stopped) => return,
-        bytes = open(stream, &connection) => bytes,
+        http = open(stream, service, &connection) => http,
     };
-    let Some(bytes) = bytes else { return };
-    let service = TowerToHyperService::new(Counted { router, connection: Arc::clone(&connection), client });
-    let metered = Metered { bytes, connection: Arc::clone(&connection) };
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(metered), service));
+    let Some(Http { bytes, router, hsts }) = http else { return };
+    let service = TowerToHyperService::new(Counted { router, hsts, connection: Arc::clone(&connection), client });
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(bytes), service));
     let (mut state, mut stopping) = (State::Opening, false);
     loop {
         tokio::select! {
@@ -135,20 +136,41 @@ pub(crate) async fn serve(
     }
 }
 
-/// The bytes of HTTP on a connection; `None` if it has none, and ends. The caller bounds the time.
-async fn open(stream: Stream, connection: &Connection) -> Option<Box<dyn Bytes>> {
+/// HTTP on a connection.
+struct Http {
+    bytes: Box<dyn Bytes>,
+    router: Router,
+    /// What every answer says of HTTPS.
+    hsts: Option<HeaderValue>,
+}
+
+/// Finds HTTP on a connection, perhaps behind TLS; `None` if it has none, and ends. The caller bounds the time.
+async fn open(stream: Stream, Served { router, https }: Served, connection: &Arc<Connection>) -> Option<Http> {
+    let clear = |bytes: Box<dyn Bytes>, router| Some(Http { bytes, router, hsts: None });
     let stream = match stream {
         Stream::Tcp(stream) if connection.listener() == Listener::Public => stream,
-        Stream::Tcp(stream) => return Some(Box::new(stream)),
-        Stream::Unix(stream) => return Some(Box::new(stream)),
+        Stream::Tcp(stream) => return clear(Box::new(Metered::new(stream, connection)), router),
+        Stream::Unix(stream) => return clear(Box::new(Metered::new(stream, connection)), router),
     };
-    match first_bytes::look(stream).await {
-        Ok(First::Http(stream)) => return Some(Box::new(stream)),
-        Ok(First::Tls(stream)) => {
+    let of_tls = https.and_then(|https| Some((https.tls.current()?, https.redirect)));
+    match (first_bytes::look(stream).await, of_tls) {
+        (Ok(First::Http(stream)), None) => return clear(Box::new(Metered::new(stream, connection)), router),
+        (Ok(First::Http(stream)), Some((_, redirect))) => {
+            return clear(Box::new(Metered::new(stream, connection)), redirect);
+        }
+        // Below TLS the bytes of the handshake count, too.
+        (Ok(First::Tls(stream)), Some((tls, _))) => match tls.accept(Metered::new(stream, connection)).await {
+            Ok(stream) => return Some(Http { bytes: Box::new(stream), router, hsts: tls.hsts() }),
+            Err(error) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                connection.closed(Closed::Handshake);
+            }
+        },
+        (Ok(First::Tls(stream)), None) => {
             tracing::debug!(?stream, "TLS is not served here");
             connection.closed(Closed::Protocol);
         }
-        Ok(First::Stun(stream, head)) => match connection.media() {
+        (Ok(First::Stun(stream, head)), _) => match connection.media() {
             Some(core) => {
                 if let Err(error) = media_connections::hand_over(core, stream, head).await {
                     tracing::debug!(%error, "a connection ended before its first check was whole");
@@ -159,9 +181,9 @@ async fn open(stream: Stream, connection: &Connection) -> Option<Box<dyn Bytes>>
                 connection.closed(Closed::Protocol);
             }
         },
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => connection.closed(Closed::Protocol),
+        (Err(error), _) if error.kind() == io::ErrorKind::InvalidData => connection.closed(Closed::Protocol),
         // The client went away.
-        Err(error) => tracing::debug!(%error, "a connection ended before it was used"),
+        (Err(error), _) => tracing::debug!(%error, "a connection ended before it was used"),
     }
     None
 }
@@ -170,6 +192,7 @@ async fn open(stream: Stream, connection: &Connection) -> Option<Box<dyn Bytes>>
 #[derive(Clone)]
 struct Counted {
     router: Router,
+    hsts: Option<HeaderValue>,
     connection: Arc<Connection>,
     client: ClientAddress,
 }
@@ -195,8 +218,12 @@ where
         }
         let of_body = Arc::downgrade(&in_progress);
         let answer = self.router.call(request.map(|body| Body::new(Awaited { body, request: of_body })));
+        let hsts = self.hsts.clone();
         Box::pin(async move {
-            let answer = answer.await;
+            let mut answer = answer.await;
+            if let (Ok(answer), Some(hsts)) = (&mut answer, hsts) {
+                answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
+            }
             in_progress.answered();
             answer
         })
@@ -236,12 +263,18 @@ impl<B: HttpBody + Unpin> HttpBody for Awaited<B> {
 }
 
 /// A client's bytes, counted.
-struct Metered {
-    bytes: Box<dyn Bytes>,
+struct Metered<B> {
+    bytes: B,
     connection: Arc<Connection>,
 }
 
-impl AsyncRead for Metered {
+impl<B> Metered<B> {
+    fn new(bytes: B, connection: &Arc<Connection>) -> Metered<B> {
+        Metered { bytes, connection: Arc::clone(connection) }
+    }
+}
+
+impl<B: Bytes> AsyncRead for Metered<B> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.bytes).poll_read(cx, buffer))?;
@@ -252,7 +285,7 @@ impl AsyncRead for Metered {
     }
 }
 
-impl AsyncWrite for Metered {
+impl<B: Bytes> AsyncWrite for Metered<B> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.bytes).poll_write(cx, buffer)
     }

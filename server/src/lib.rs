@@ -25,3 +25,4 @@ pub mod service_manager;
 pub mod socket;
 pub mod supervise;
 pub mod telemetry;
+pub mod tls;

@@ -16,6 +16,7 @@ use crate::connections::{Connection, Connections, GRACE, Listener};
 use crate::http_connection;
 use crate::metrics::Metrics;
 use crate::socket::{Socket, Stream};
+use crate::tls::Tls;
 
 /// Where no connection can be accepted for want of file descriptors, it is tried again after this time …
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -24,20 +25,49 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// The log has it this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// What a listener serves.
+#[derive(Clone)]
+pub struct Service {
+    pub(crate) router: Router,
+    pub(crate) https: Option<Https>,
+}
+
+/// TLS in front of a router, while there is a certificate.
+#[derive(Clone)]
+pub(crate) struct Https {
+    pub(crate) tls: Arc<Tls>,
+    /// For requests in clear text.
+    pub(crate) redirect: Router,
+}
+
+impl From<Router> for Service {
+    /// In clear text alone.
+    fn from(router: Router) -> Service {
+        Service { router, https: None }
+    }
+}
+
+impl Service {
+    /// Over TLS while there is a certificate: then requests in clear text go to `redirect`.
+    pub fn secured(router: Router, tls: Arc<Tls>, redirect: Router) -> Service {
+        Service { router, https: Some(Https { tls, redirect }) }
+    }
+}
+
 /// Serves a router in a task of its own until `stopped` says true; the task then ends with the last connection.
 pub fn spawn(
     which: Listener,
     socket: impl Into<Socket>,
-    router: Router,
+    service: impl Into<Service>,
     (connections, metrics): (Arc<Connections>, Arc<Metrics>),
     stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let socket = socket.into();
+    let (socket, service) = (socket.into(), service.into());
     let acceptor = Acceptor { which, socket, connections, metrics, pause: FIRST_PAUSE, reported: None, failures: 0 };
-    tokio::spawn(serve(acceptor, router, stopped))
+    tokio::spawn(serve(acceptor, service, stopped))
 }
 
-async fn serve(mut acceptor: Acceptor, router: Router, mut stopped: watch::Receiver<bool>) {
+async fn serve(mut acceptor: Acceptor, service: Service, mut stopped: watch::Receiver<bool>) {
     let builder = Arc::new(http_connection::builder(acceptor.connections.times()));
     // Each connection holds a receiver.
     let (open, is_open) = watch::channel(());
@@ -47,7 +77,7 @@ async fn serve(mut acceptor: Acceptor, router: Router, mut stopped: watch::Recei
             _ = stopped.wait_for(|stopped| *stopped) => break,
             accepted = acceptor.accept() => accepted,
         };
-        let task = http_connection::serve(Arc::clone(&builder), stream, router.clone(), connection, stopped.clone());
+        let task = http_connection::serve(Arc::clone(&builder), stream, service.clone(), connection, stopped.clone());
         let is_open = is_open.clone();
         tokio::spawn(async move {
             task.await;

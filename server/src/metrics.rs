@@ -7,6 +7,7 @@ mod access;
 mod population;
 mod process;
 mod tcp;
+mod tls;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -31,6 +32,7 @@ pub use self::population::Population;
 use self::population::PopulationGauges;
 use self::process::{LogMetrics, ProcessMetrics};
 use self::tcp::TcpMetrics;
+use self::tls::TlsMetrics;
 use crate::connections::Listener;
 
 /// Both roles, as labels.
@@ -97,6 +99,8 @@ pub enum Closed {
     Reset,
     /// Its first bytes were those of a protocol that is not served there.
     Protocol,
+    /// The TLS handshake failed.
+    Handshake,
 }
 
 /// All metrics.
@@ -116,6 +120,7 @@ pub struct Metrics {
     snapshot_timeouts: IntCounter,
     log: LogMetrics,
     process: ProcessMetrics,
+    tls: TlsMetrics,
 }
 
 /// What signalling reports as it happens.
@@ -399,6 +404,7 @@ impl Metrics {
         ))?;
         let log = LogMetrics::declare(d)?;
         let of_process = ProcessMetrics::declare(d)?;
+        let tls = TlsMetrics::declare(d)?;
 
         let process = ProcessCollector::for_self();
         declare.names.extend(process.desc().iter().map(|desc| desc.fq_name.clone()));
@@ -419,6 +425,7 @@ impl Metrics {
             snapshot_timeouts,
             log,
             process: of_process,
+            tls,
         })
     }
 

@@ -16,6 +16,7 @@ use crate::follow::Advertised;
 use crate::metrics::Metrics;
 use crate::service_manager::ServiceManager;
 use crate::telemetry::Telemetry;
+use crate::tls::Tls;
 
 /// Settings that need a restart: sockets, threads, and what was built into the routes.
 pub const NEED_RESTART: &[&str] = &[
@@ -23,9 +24,11 @@ pub const NEED_RESTART: &[&str] = &[
     "cache_memory",
     "handshake_threads",
     "http_listen",
+    "http_redirect",
     "ice_tcp",
     "ice_tcp_on_http",
     "l4s",
+    "lan",
     "log_format",
     "max_connections",
     "max_connections_per_address",
@@ -71,6 +74,7 @@ pub(crate) struct Parts {
     pub(crate) addresses: watch::Sender<Addresses>,
     pub(crate) advertised: Advertised,
     pub(crate) admin_rules: Rules,
+    pub(crate) tls: Arc<Tls>,
     pub(crate) telemetry: Telemetry,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) service_manager: Arc<ServiceManager>,
@@ -102,10 +106,12 @@ impl Reloader {
         // Files are read, names looked up and STUN servers asked.
         let read = tokio::task::spawn_blocking(move || read(&running, known)).await;
         let result = read.unwrap_or_else(|error| Err(Refused(format!("a bug, please report it: {error}"))));
-        let result = result.map(|Read { settings: new, resolved, report }| {
+        let result = result.and_then(|Read { settings: new, resolved, report }| {
+            // The one part that may still refuse comes first.
+            self.parts.tls.set(resolved.tls.clone()).map_err(|error| Refused(error.to_string()))?;
             self.apply(&new, resolved);
             *self.settings.write().unwrap_or_else(PoisonError::into_inner) = new;
-            report
+            Ok(report)
         });
         self.parts.metrics.reloaded(result.is_ok());
         self.parts.service_manager.ready();

@@ -1,6 +1,6 @@
 //! The server from start to end: sockets, core, signalling, listeners, drain.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,6 +25,8 @@ use crate::service_manager::ServiceManager;
 use crate::socket::{Socket, UnixSocket};
 use crate::supervise::{self, Health, Means, Part, Supervisor};
 use crate::telemetry::Telemetry;
+use crate::tls::redirect::{self, Target};
+use crate::tls::{Tls, TlsError};
 use crate::{certificate, follow, listener, pages};
 
 /// Sessions get this long to receive close_notify; with [`HTTP_STOP_TIME`] a stop takes at most 5 s (OPS-06).
@@ -66,6 +68,9 @@ pub enum RunError {
     /// The supervisor's thread.
     #[error("cannot start the supervisor: {0}")]
     Supervisor(std::io::Error),
+    /// HTTPS.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// Two metrics of one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -108,7 +113,7 @@ struct Running {
     supervisor: Supervisor,
     /// Tasks that end with the service.
     background: Vec<JoinHandle<()>>,
-    servers: [JoinHandle<()>; 2],
+    servers: Vec<JoinHandle<()>>,
     stop_http: watch::Sender<bool>,
 }
 
@@ -134,6 +139,7 @@ pub async fn run(settings: &Settings, resolved: Resolved, telemetry: Telemetry) 
 async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) -> Result<Running, RunError> {
     let service_manager = Arc::new(ServiceManager::of_environment());
     let public = listen("http_listen", "--http-listen", settings.http_listen).await?;
+    let to_redirect = listen_redirect(settings).await?;
     let (operator, operator_address) = listen_admin(&settings.admin_listen).await?;
 
     let advertised = Advertised::new(resolved.reading.clone());
@@ -150,6 +156,8 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     })?;
     let metrics = Arc::new(Metrics::new()?);
     metrics.follow_log(telemetry.clone());
+    let tls = Tls::new(Arc::clone(&metrics));
+    tls.set(resolved.tls)?;
     let signaling = Arc::new(Signaling::new(resolved.signaling, core.clone(), Arc::<Metrics>::clone(&metrics)));
     let registry = tokio::spawn(Arc::clone(signaling.registry()).run(events));
     let mut background = follow_the_world(&core, &metrics, addresses.subscribe(), advertised.clone());
@@ -163,6 +171,7 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
         addresses,
         advertised: advertised.clone(),
         admin_rules: admin.rules(),
+        tls: Arc::clone(&tls),
         telemetry: telemetry.clone(),
         metrics: Arc::clone(&metrics),
         service_manager: Arc::clone(&service_manager),
@@ -181,21 +190,29 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
         connections.take_media(core.clone());
     }
     let held = || (Arc::clone(&connections), Arc::clone(&metrics));
+    let to_https = |target| redirect::router(Arc::clone(&signaling), target);
     let pages = pages::router(Arc::clone(&signaling), Arc::clone(&metrics));
+    let pages = listener::Service::secured(pages, Arc::clone(&tls), to_https(Target::SamePort));
     let operators = admin::router(Arc::clone(&admin));
     #[cfg(feature = "fault-injection")]
     let operators = operators.merge(crate::faults::router(core.clone()));
-    let servers = [
+    let mut servers = vec![
         listener::spawn(Listener::Public, public, pages, held(), stopped.clone()),
-        listener::spawn(Listener::Admin, operator, operators, held(), stopped),
+        listener::spawn(Listener::Admin, operator, operators, held(), stopped.clone()),
     ];
+    if let Some(socket) = to_redirect {
+        let router = to_https(Target::Port(public_address.port()));
+        servers.push(listener::spawn(Listener::Public, socket, router, held(), stopped));
+    }
 
     let (watchdog, of_supervisor) = (Arc::clone(&service_manager), Arc::clone(&metrics));
     let means = Means { core: core.clone(), metrics: of_supervisor, health, service_manager: watchdog, telemetry };
     let (supervisor, beats) = look_after(&signaling, means)?;
     background.push(beats);
     admin.set_serving();
-    announce(settings, public_address, &operator_address, &core, &advertised);
+    let base = base(settings, public_address, &tls, &core);
+    announce(settings, &base, &operator_address, &core, &advertised);
+    announce_certificate(&tls);
     service_manager.ready();
     Ok(Running {
         core,
@@ -261,6 +278,14 @@ async fn listen(key: &'static str, flag: &'static str, address: SocketAddr) -> R
     TcpListener::bind(address).await.map_err(wrong)
 }
 
+/// The listener that sends clients to HTTPS, if there is to be one.
+async fn listen_redirect(settings: &Settings) -> Result<Option<TcpListener>, RunError> {
+    match settings.http_redirect.0 {
+        Some(address) => listen("http_redirect", "--http-redirect", address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// The admin listener, and where it is.
 async fn listen_admin(listen: &AdminListen) -> Result<(Socket, String), RunError> {
     let (key, flag) = ("admin_listen", "--admin-listen");
@@ -307,7 +332,7 @@ async fn close(core: &MediaCore, registry: JoinHandle<()>) {
 }
 
 /// Stops the listeners. Connections that a client keeps open without a request end with the process.
-async fn stop_listeners(stop: watch::Sender<bool>, servers: [JoinHandle<()>; 2]) {
+async fn stop_listeners(stop: watch::Sender<bool>, servers: Vec<JoinHandle<()>>) {
     stop.send_replace(true);
     let ended = async {
         for server in servers {
@@ -318,13 +343,12 @@ async fn stop_listeners(stop: watch::Sender<bool>, servers: [JoinHandle<()>; 2])
 }
 
 /// The one line that tells what runs where.
-fn announce(settings: &Settings, public: SocketAddr, operator: &str, core: &MediaCore, advertised: &Advertised) {
+fn announce(settings: &Settings, base: &str, operator: &str, core: &MediaCore, advertised: &Advertised) {
     let candidates = follow::candidates(core);
     let of = |protocol| {
         let those = candidates.iter().filter(|candidate| candidate.protocol == protocol);
         those.map(|candidate| candidate.address.to_string()).collect::<Vec<_>>().join(" ")
     };
-    let base = settings.public_url.0.clone().unwrap_or_else(|| format!("http://{}", reachable(public)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pages = %format_args!("{base}/"),
@@ -345,6 +369,31 @@ fn public_port(settings: &Settings, listener: SocketAddr) -> u16 {
     let url = settings.public_url.0.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
     let of_scheme = |url: &http::Uri| if url.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
     url.map_or(listener.port(), |url| url.port_u16().unwrap_or_else(|| of_scheme(&url)))
+}
+
+/// Where the pages are.
+fn base(settings: &Settings, public: SocketAddr, tls: &Tls, core: &MediaCore) -> String {
+    if let Some(base) = &settings.public_url.0 {
+        return base.clone();
+    }
+    if tls.identity().is_none() {
+        return format!("http://{}", reachable(public));
+    }
+    // Other machines can open pages over HTTPS, by the address to which they send media.
+    let of_media = core.local_candidates(0).first().map(|candidate| candidate.address.ip());
+    let is_ours = |ip: &IpAddr| settings.public_ip.is_empty() && (public.is_ipv6() || ip.is_ipv4());
+    match of_media.filter(|ip| public.ip().is_unspecified() && is_ours(ip)) {
+        Some(ip) => format!("https://{}", SocketAddr::new(ip, public.port())),
+        None => format!("https://{}", reachable(public)),
+    }
+}
+
+/// What there is to compare with where a browser warns of the certificate.
+fn announce_certificate(tls: &Tls) {
+    if let Some(identity) = tls.identity() {
+        let (names, fingerprint) = (identity.names().join(" "), identity.fingerprint());
+        tracing::info!(names, fingerprint, "https has this certificate (SHA-256)");
+    }
 }
 
 /// A wildcard address is none to open: loopback leads there.

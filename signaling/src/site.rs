@@ -58,6 +58,14 @@ impl Site {
         }
     }
 
+    /// The host that the request names, with its port if it has one; `None` if it names none, or more than one.
+    pub fn authority(&self) -> Option<&Authority> {
+        match &self.target {
+            Target::Named(authority) => Some(authority),
+            Target::Unnamed | Target::Unclear => None,
+        }
+    }
+
     /// Whether the request names this server: by an IP address or as localhost, which no foreign name can be, or by one of
     /// these names, which are in lower case and have no port.
     pub fn is_addressed_to(&self, names: &[String]) -> bool {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::public_host::{FixedHost, Host};
 use super::values::{BadValue, bad, by_text};
 
-by_text!(AdminListen, AdminToken, HostName, ProxyPrefix);
+by_text!(AdminListen, AdminToken, HostName, OptionalListen, ProxyPrefix);
 
 /// Where the admin listener listens: an address and a port, or `unix:` and the path of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,29 @@ impl fmt::Display for AdminListen {
             AdminListen::Tcp(address) => write!(f, "{address}"),
             AdminListen::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+/// An address and a port to listen at, or nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OptionalListen(pub Option<SocketAddr>);
+
+impl FromStr for OptionalListen {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<OptionalListen, BadValue> {
+        match text.trim() {
+            "" => Ok(OptionalListen(None)),
+            text => {
+                text.parse().map(|address| OptionalListen(Some(address))).map_err(|_| bad("no address with a port"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for OptionalListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |address| write!(f, "{address}"))
     }
 }
 
@@ -144,6 +167,15 @@ mod tests {
         }
         for text in ["", "localhost:8081", "unix:", "unix:admin.sock", "/run/admin.sock"] {
             assert!(text.parse::<AdminListen>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_at_may_be_none() {
+        assert_eq!("0.0.0.0:80".parse(), Ok(OptionalListen(Some(SocketAddr::from(([0, 0, 0, 0], 80))))));
+        assert_eq!("".parse().map(|none: OptionalListen| none.to_string()), Ok(String::new()));
+        for text in ["80", "localhost:80", "[::]"] {
+            assert!(text.parse::<OptionalListen>().is_err(), "{text}");
         }
     }
 

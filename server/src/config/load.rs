@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -37,6 +38,9 @@ struct CommandLine {
 const CONFIG_ENV: &str = "SLUICE_CONFIG";
 const ENV_PREFIX: &str = "SLUICE_";
 
+/// Where `lan` listens.
+const LAN_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8443));
+
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 #[strum(serialize_all = "lowercase")]
@@ -49,6 +53,8 @@ pub enum Source {
     Environment,
     /// The command line.
     Flag,
+    /// It follows from `lan`.
+    Lan,
 }
 
 /// The settings that count, and where each comes from.
@@ -99,7 +105,7 @@ pub fn load(
     let (environment, env_file) = read_environment(environment)?;
     let file = flags.config.or(env_file);
     let mut settings = Settings::default();
-    let mut sources = HashMap::new();
+    let mut sources: HashMap<&'static str, Source> = HashMap::new();
     let mut apply = |layer: Layer, source: Source| {
         settings.apply(layer, |key| {
             sources.insert(key, source);
@@ -112,7 +118,26 @@ pub fn load(
     }
     apply(environment, Source::Environment);
     apply(flags.layer, Source::Flag);
+    if settings.lan {
+        apply_lan(&mut settings, &mut sources);
+    }
     Ok(Loaded { settings, sources, file, check_only: flags.check_config })
+}
+
+/// What `lan` says, of what nothing else says.
+fn apply_lan(settings: &mut Settings, sources: &mut HashMap<&'static str, Source>) {
+    const SAYS_WHO_MAY: &[&str] = &["open", "token", "token_file", "jwt_key_file", "jwt_jwks_url", "webhook_url"];
+    const GIVES_A_CERTIFICATE: &[&str] = &["tls_self_signed", "tls_cert", "tls_key"];
+    let is_given = |keys: &[&str]| keys.iter().any(|key| sources.contains_key(key));
+    let layer = Layer {
+        http_listen: (!is_given(&["http_listen"])).then_some(LAN_LISTEN),
+        tls_self_signed: (!is_given(GIVES_A_CERTIFICATE)).then_some(true),
+        open: (!is_given(SAYS_WHO_MAY)).then_some(true),
+        ..Layer::default()
+    };
+    settings.apply(layer, |key| {
+        sources.insert(key, Source::Lan);
+    });
 }
 
 fn read_flags(args: Vec<OsString>) -> Result<CommandLine, LoadError> {
@@ -295,6 +320,20 @@ mod tests {
             assert_eq!(loaded.settings.shards, 3);
             assert_eq!(loaded.file.as_deref(), Some(Path::new(path)));
         });
+    }
+
+    #[test]
+    fn lan_says_what_nothing_else_says() {
+        let loaded = load(args(&["--lan"]), env(&[])).unwrap();
+        let settings = &loaded.settings;
+        assert_eq!(settings.http_listen.to_string(), "0.0.0.0:8443");
+        assert!(settings.tls_self_signed && settings.open);
+        assert_eq!(loaded.source("open"), Source::Lan);
+        let given = ["--lan", "--http-listen", "192.0.2.7:443", "--tls-cert", "c", "--tls-key", "k", "--token", "*=x"];
+        let settings = load(args(&given), env(&[])).unwrap().settings;
+        assert_eq!(settings.http_listen.to_string(), "192.0.2.7:443");
+        assert!(!settings.tls_self_signed && !settings.open);
+        assert!(!load(args(&["--lan", "--open=false"]), env(&[])).unwrap().settings.open);
     }
 
     #[test]

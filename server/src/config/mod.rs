@@ -15,6 +15,7 @@ pub mod public_host;
 pub mod render;
 pub mod resolve;
 pub mod settings;
+mod tls;
 pub mod values;
 pub mod whep_values;
 

@@ -11,10 +11,12 @@ use super::http_values::{AdminListen, AdminToken, HostName};
 use super::ice_servers;
 use super::public_host::PublicHost;
 use super::settings::Settings;
+use super::tls;
 use super::values::Origin;
 use super::whep_values::Redirect;
 use crate::admin_access::AdminAccess;
 use crate::connections::ConnectionLimits;
+use crate::tls::TlsSettings;
 
 /// What the machine offers, as far as the configuration depends on it.
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub struct Resolved {
     pub admin_access: AdminAccess,
     /// How many HTTP connections there may be.
     pub connections: ConnectionLimits,
+    /// How the public listener speaks TLS; `None`: it speaks clear text.
+    pub tls: Option<TlsSettings>,
     /// Things that are allowed but deserve a word in the log.
     pub warnings: Vec<String>,
 }
@@ -86,6 +90,7 @@ pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<R
         per_address: settings.max_connections_per_address,
         ..ConnectionLimits::default()
     };
+    let (tls, of_tls) = tls::resolve(settings, &machine.network)?;
     let mut warnings = warnings(settings, &core, &admin_access);
     let silent = reading.kept.iter().chain(&reading.absent);
     warnings.extend(silent.map(|why| format!("public_ip: {why}; clients are told {reading}")));
@@ -97,7 +102,8 @@ pub fn resolve(settings: &Settings, machine: &Machine<impl Network>) -> Result<R
         );
     }
     warnings.extend(ice_servers::warnings(&signaling.ice_servers, !settings.protect_viewers));
-    Ok(Resolved { core, addresses, reading, signaling, admin_access, connections, warnings })
+    warnings.extend(of_tls);
+    Ok(Resolved { core, addresses, reading, signaling, admin_access, connections, tls, warnings })
 }
 
 pub(super) fn refuse<T>(text: String) -> Result<T, Contradiction> {
@@ -165,12 +171,16 @@ fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
 
 fn warnings(settings: &Settings, core: &CoreConfig, admin_access: &AdminAccess) -> Vec<String> {
     let mut warnings = Vec::new();
-    if !is_loopback(settings.http_listen.ip()) && settings.public_url.0.is_none() {
+    if !is_loopback(settings.http_listen.ip()) && settings.public_url.0.is_none() && !speaks_tls(settings) {
         // Whoever can alter the SDP on its way can sit in the middle of the media (RFC 8826).
         warnings.push(format!(
-            "http_listen {} speaks clear text: put a proxy with TLS in front and name its address by public_url",
+            "http_listen {} speaks clear text: give it a certificate (tls_cert, or tls_self_signed in one's own \
+             network), or put a proxy with TLS in front and name its address by public_url",
             settings.http_listen
         ));
+    }
+    if settings.lan && settings.open {
+        warnings.push("lan: everybody in this network may publish and watch; with a token they may not".to_owned());
     }
     let only_loopback = core.public_addresses.iter().all(|address| is_loopback(address.ip));
     if only_loopback && !settings.public_ip.is_empty() && !is_loopback(settings.http_listen.ip()) {
@@ -188,6 +198,10 @@ fn warnings(settings: &Settings, core: &CoreConfig, admin_access: &AdminAccess) 
         ));
     }
     warnings
+}
+
+fn speaks_tls(settings: &Settings) -> bool {
+    settings.tls_self_signed || !settings.tls_cert.as_os_str().is_empty()
 }
 
 fn core_config(

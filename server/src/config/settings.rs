@@ -8,7 +8,7 @@ use media_core::{CoreConfig, IceMode};
 use serde::{Deserialize, Serialize};
 use signaling::{Limits, SignalingConfig};
 
-use super::http_values::{AdminListen, AdminToken, HostName, ProxyPrefix};
+use super::http_values::{AdminListen, AdminToken, HostName, OptionalListen, ProxyPrefix};
 use super::ice_servers::{HiddenText, IceServer};
 use super::public_host::PublicHost;
 use super::values::{
@@ -101,7 +101,7 @@ macro_rules! settings {
 
 settings! {
     "HTTP" {
-        /// Address of the public HTTP listener: WHIP, WHEP and the pages.
+        /// Address of the public listener: WHIP, WHEP and the pages, over HTTP or, with a certificate, over HTTPS.
         http_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)), "SLUICE_HTTP_LISTEN", "ADDR:PORT",
             "an address and a port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080";
         /// Address of the operator's HTTP listener: metrics, health and the admin API. Keep it private. As a Unix socket, its
@@ -140,6 +140,30 @@ settings! {
         /// Of them from one IPv4 address or one /64 of IPv6. 500 viewers behind one NAT may hold four each, as browsers do.
         max_connections_per_address: usize = 2048, "SLUICE_MAX_CONNECTIONS_PER_ADDRESS", "N",
             "1 or more; those of trusted_proxies do not count";
+    }
+    "HTTPS" {
+        /// Certificate of the public listener, which then speaks HTTPS: a PEM file with the server's own certificate and those
+        /// that lead to its root. Read again on a reload.
+        tls_cert: PathBuf = PathBuf::new(), "SLUICE_TLS_CERT", "FILE",
+            "the path of a readable PEM file, or nothing";
+        /// The private key of that certificate, a PEM file without password.
+        tls_key: PathBuf = PathBuf::new(), "SLUICE_TLS_KEY", "FILE",
+            "the path of a readable PEM file, or nothing";
+        /// HTTPS with a certificate that is made at the start, for all names and addresses of this machine. Browsers warn of it;
+        /// the log has its fingerprint to compare.
+        tls_self_signed: bool = false, "SLUICE_TLS_SELF_SIGNED", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// For a try-out in one's own network: as `http_listen = "0.0.0.0:8443"` and `tls_self_signed = true`, and as
+        /// `open = true` where nothing says who may. A setting that is given stays as given.
+        lan: bool = false, "SLUICE_LAN", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// Address of a further listener without TLS, which sends every request to HTTPS (308). The HTTPS port itself does so
+        /// anyway.
+        http_redirect: OptionalListen = OptionalListen::default(), "SLUICE_HTTP_REDIRECT", "ADDR:PORT",
+            "an address and a port, such as 0.0.0.0:80 or [::]:80, or nothing";
+        /// For so many seconds browsers are told to use nothing but HTTPS for this name (RFC 6797). 0: they are told nothing.
+        hsts: u64 = 0, "SLUICE_HSTS", "SECONDS",
+            "a number of seconds, such as 31536000 for a year, or 0";
     }
     "Access" {
         /// Access token: `stream=token` to publish and to watch a stream; `publish:stream=token` or `watch:stream=token` for one

@@ -122,6 +122,6 @@ impl Metrics {
     }
 }
 
-fn unix_seconds(at: SystemTime) -> f64 {
+pub(super) fn unix_seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

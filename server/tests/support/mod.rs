@@ -103,11 +103,11 @@ impl Sluice {
     async fn start_by(mut command: Command, environment: &[(&str, &str)], args: &[&str]) -> Sluice {
         forget_settings(&mut command);
         command.envs(environment.iter().copied());
-        let mut all = vec!["--http-listen", "127.0.0.1:0", "--log-format", "json"];
-        let listen = ("--admin-listen", "127.0.0.1:0");
+        let mut all = vec!["--log-format", "json"];
+        let listen = [("--http-listen", "127.0.0.1:0"), ("--admin-listen", "127.0.0.1:0")];
         let media =
             [("--media-port", "0"), ("--media-ip", "127.0.0.1"), ("--public-ip", "127.0.0.1"), ("--shards", "1")];
-        let own = [listen].into_iter().chain(media);
+        let own = listen.into_iter().chain(media);
         let by_interfaces = args.contains(&BY_INTERFACES);
         let is_own = |flag: &str| !args.contains(&flag) && (flag != "--public-ip" || !by_interfaces);
         all.extend(own.filter(|(flag, _)| is_own(flag)).flat_map(|(flag, value)| [flag, value]));
