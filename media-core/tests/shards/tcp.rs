@@ -163,6 +163,11 @@ async fn before_an_authentic_check_a_connection_gets_nothing_and_is_soon_closed(
         assert_eq!(connection.closes(), Vec::<Vec<u8>>::new());
     }
     assert_eq!(server.counters(0).await.tcp.closed[ConnectionEnd::Framing as usize], 3);
+    // Empty frames are no packets, and keep no connection busy.
+    let mut connection = Connection::open(viewer.server);
+    let _ = connection.stream.write_all(&[0; 40_000]);
+    assert_eq!(connection.closes(), Vec::<Vec<u8>>::new());
+    assert_eq!(server.counters(0).await.tcp.closed[ConnectionEnd::Refused as usize], 6);
     // A connection is one session's: the check of another one gets nothing by it.
     let mut connection = Connection::open(viewer.server);
     connection.send(&viewer.check_bytes(true));

@@ -36,6 +36,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 pub const IDLE: Duration = Duration::from_secs(30);
 /// Packets of a connection that are refused before its first authentic check, until it is closed.
 const REFUSED: u8 = 8;
+/// Bytes of a connection before it, likewise: empty frames are no packets. So many packets have fewer.
+const UNCHECKED: usize = 16 << 10;
 /// Connections accepted in one turn.
 const ACCEPTED: usize = 64;
 /// Where none can be accepted for want of file descriptors, it is tried again after this time …
@@ -57,6 +59,8 @@ struct Connection {
     /// Whose authentic check came first by it.
     session: Option<SessionId>,
     last_received: Instant,
+    /// Bytes received before the first authentic check.
+    unchecked: usize,
     refused: u8,
     /// Its session has ended: it is closed then.
     ends: Option<Instant>,
@@ -225,6 +229,7 @@ impl TcpConnections {
             queue: VecDeque::new(),
             session: None,
             last_received: now,
+            unchecked: 0,
             refused: 0,
             ends: None,
             closed: None,
@@ -251,6 +256,13 @@ impl TcpConnections {
             Ok(length) => {
                 connection.last_received = now;
                 self.counters.reads += 1;
+                if connection.session.is_none() {
+                    connection.unchecked += length;
+                    if connection.unchecked > UNCHECKED {
+                        self.close_slot(slot, ConnectionEnd::Refused);
+                        return 0;
+                    }
+                }
                 return length;
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
