@@ -9,7 +9,7 @@ import { Certificate, Coturn, PORT } from './coturn.js';
 import { ROUTER, SERVER } from './network.js';
 import { pathOf, suite } from './scenario.js';
 
-const FLOW_MS = 1000;
+const FLOW_MS = 2000;
 const [OUTER, NEXT_OUTER] = ['198.51.100.9', '198.51.100.11'];
 // The pages come by IPv6, and media by IPv4.
 const http = { listen: '[::]:8080', url: `http://[${SERVER[6]}]:8080` };

@@ -7,7 +7,7 @@ import { poll } from '../browser/poll.js';
 import { CLIENT, ROUTER } from './network.js';
 import { longestGap, remoteOf, suite } from './scenario.js';
 
-const FLOW_MS = 1000;
+const FLOW_MS = 2000;
 const STREAM = 'path';
 /** Chromium's next own check, which would tell of another port as well, comes after 2.5 s. */
 const LONGEST_GAP_MS = 2000;

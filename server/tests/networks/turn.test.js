@@ -8,7 +8,7 @@ import { Certificate, Coturn } from './coturn.js';
 import { INTERNET, SERVER } from './network.js';
 import { pathOf, remoteOf, suite, withSettings } from './scenario.js';
 
-const FLOW_MS = 1000;
+const FLOW_MS = 2000;
 const STREAM = 'relayed';
 
 const certificate = new Certificate(INTERNET[4]);
