@@ -48,6 +48,9 @@ async fn main() -> Result<(), StartError> {
             CoreEvent::PublisherSilence { session, since } => {
                 println!("session {session}: {}", if since.is_some() { "silent" } else { "heard again" });
             }
+            CoreEvent::IceRestartOver { session, completed, .. } => {
+                println!("session {session}: ICE restart {}", if completed { "completed" } else { "given up" });
+            }
             CoreEvent::Ended { session, reason, .. } => {
                 end(session, reason, &ledger);
                 break;

@@ -35,6 +35,15 @@ pub enum CoreEvent {
         /// When it was last heard; `None` if it is heard again.
         since: Option<Instant>,
     },
+    /// An ICE restart is over; each one ends in either way, or with its session.
+    IceRestartOver {
+        /// The session.
+        session: SessionId,
+        /// The server's username fragment of the restart.
+        local_ufrag: String,
+        /// It has a nominated pair, and media follow it. Else the session goes on as before it.
+        completed: bool,
+    },
     /// The session is over and everything of it in the core is freed.
     Ended {
         /// The session.

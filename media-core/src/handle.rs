@@ -19,7 +19,9 @@ use crate::media::Role;
 use crate::net::{MediaSocket, Protocol, bind_tcp, return_large_blocks};
 use crate::pulse::{CoreThread, Pulse, Vital};
 use crate::shard::{self, HandedOver, ShardInbox, ShardMessage, ShardSender, ShardSetup};
-use crate::spec::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
+use crate::spec::{
+    Fingerprint, IceRestart, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
+};
 use crate::stats::{ShardCounters, ShardSnapshot};
 
 /// Why the core did not start.
@@ -273,6 +275,12 @@ impl MediaCore {
     /// Hands trickled candidates to a session (only the full agent uses them).
     pub fn add_remote_candidates(&self, shard: ShardIndex, session: SessionId, candidates: Vec<RemoteCandidate>) {
         self.send(shard, ShardMessage::Candidates(session, candidates));
+    }
+
+    /// Restarts a session's ICE with new credentials at both ends: media flow as before until the peer has nominated a pair with
+    /// them. [`CoreEvent::IceRestartOver`] tells how it went.
+    pub fn restart_ice(&self, shard: ShardIndex, session: SessionId, restart: IceRestart) {
+        self.send(shard, ShardMessage::RestartIce(session, Box::new(restart)));
     }
 
     fn send(&self, shard: ShardIndex, message: ShardMessage) {

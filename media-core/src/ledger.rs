@@ -321,6 +321,8 @@ pub enum StageChange {
     Failed(Reason),
     /// What had succeeded or failed is open again: it waits for something else.
     Reopened,
+    /// Its facts are others now, such as after an ICE restart: its state stays, only the detail changes.
+    Noted,
     /// Something is less than it could be; its state stays.
     Warned(WarningKey),
     /// That is over.
@@ -404,6 +406,7 @@ impl Ledger {
                 record.state = StageState::Running;
                 record.started = Some(since);
             }
+            StageChange::Noted if record.state != StageState::Waiting => {}
             StageChange::Progress if matches!(record.state, StageState::Running | StageState::Failed) => {}
             StageChange::Done if record.state != StageState::Done => {
                 record.started.get_or_insert(since);

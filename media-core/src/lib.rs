@@ -99,7 +99,7 @@ pub use pulse::Fault;
 pub use pulse::{BEAT, CoreThread, Pulse, Vital};
 pub use spec::{
     CandidateKind, DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, IceCredentials, IceMode, IceParameters,
-    LocalCandidate, RemoteCandidate, SessionId, SessionLimits, SessionSpec, ShardIndex, StreamId,
+    IceRestart, LocalCandidate, RemoteCandidate, SessionId, SessionLimits, SessionSpec, ShardIndex, StreamId,
 };
 
 /// What an offer/answer engine has to know of the core: ICE credentials and candidate lines, and which formats a viewer can

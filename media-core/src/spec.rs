@@ -88,6 +88,17 @@ pub struct IceParameters {
     pub remote_candidates: Vec<RemoteCandidate>,
 }
 
+/// New ICE credentials for a session that exists (RFC 8445 §9). Mode and roles stay.
+#[derive(Clone, Debug)]
+pub struct IceRestart {
+    /// The server's new credentials, from [`crate::negotiation::random_credentials`].
+    pub local: IceCredentials,
+    /// The client's new credentials.
+    pub remote: IceCredentials,
+    /// The candidates of the client that take the place of the former ones; may be empty.
+    pub remote_candidates: Vec<RemoteCandidate>,
+}
+
 /// A UDP candidate of the client with an address literal, component 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteCandidate {

@@ -190,6 +190,10 @@ pub struct ShardCounters {
     pub stun_checks_answered: u64,
     /// Datagrams that were not sent: their address had not shown yet that it receives, and had sent less than it would have got.
     pub unproven_withheld: u64,
+    /// ICE restarts that peers asked for.
+    pub ice_restarts: u64,
+    /// ICE restarts after which a pair was nominated.
+    pub ice_restarts_completed: u64,
     /// Completed handshakes.
     pub handshakes_completed: u64,
     /// Batches handed to other shards.
@@ -262,6 +266,8 @@ pub struct SessionStats {
     pub remote_address: Option<SocketAddr>,
     /// The transport protocol of the selected pair, `udp` or `tcp`.
     pub transport: Option<&'static str>,
+    /// ICE restarts after which a pair was nominated (RFC 8445 §9).
+    pub ice_restarts: u64,
     /// The negotiated SRTP protection profile (RFC 5764 §4.1.2), by its IANA name.
     pub srtp_profile: Option<&'static str>,
 }

@@ -76,6 +76,8 @@ const SHARD_COUNTERS: &[ShardCounter] = &[
     ("unproven_withheld_total", "Datagrams withheld from addresses that had not shown that they receive.", |c| {
         c.unproven_withheld
     }),
+    ("ice_restarts_total", "ICE restarts that peers asked for.", |c| c.ice_restarts),
+    ("ice_restarts_completed_total", "ICE restarts after which a pair was nominated.", |c| c.ice_restarts_completed),
     ("dtls_handshakes_completed_total", "DTLS handshakes completed.", |c| c.handshakes_completed),
     ("batches_handed_over_total", "Batches of packets handed to other shards.", |c| c.batches_handed_over),
     ("batches_refused_total", "Batches of packets that another shard's full queue refused.", |c| c.batches_refused),

@@ -8,7 +8,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK, LOCATION};
 use http::{HeaderValue, StatusCode};
 use media_core::ledger::Reason;
 use media_core::media::Role;
-use media_core::negotiation::{MAX_REMOTE_CANDIDATES, random_credentials};
+use media_core::negotiation::random_credentials;
 use media_core::{
     Fingerprint, IceCredentials, IceMode, IceParameters, LocalCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
 };
@@ -17,6 +17,7 @@ use crate::admission::{Entrant, Holder};
 use crate::auth::Grant;
 use crate::client_address::ClientAddress;
 use crate::clock;
+use crate::ice_generations::{Generation, IceGenerations};
 use crate::limits::MAX_OFFER;
 use crate::problem::{Problem, Slug};
 use crate::random;
@@ -177,6 +178,9 @@ fn enter(state: &RouterState, join: Join, names: Names, answer_digest: Option<[u
     let (Join { stream, grant, received, offer, agreement, .. }, role) = (join, *role);
     let (max_bitrate, name) = (grant.limits.max_bitrate, stream.clone());
     let sections: Vec<_> = agreement.live().map(|live| live.media.clone()).collect();
+    let first = Generation { etag: names.etag, local: names.ice.clone(), remote: agreement.remote.clone() };
+    let head = answer::fragment_head(&agreement, names.ice_mode);
+    let ice = IceGenerations::new(first, head, agreement.remote_candidates.len());
     let new = NewSession {
         id: names.id,
         secret: names.secret,
@@ -185,10 +189,8 @@ fn enter(state: &RouterState, join: Join, names: Names, answer_digest: Option<[u
         role,
         grant,
         shard: names.shard,
-        etag: names.etag,
-        remote: agreement.remote.clone(),
+        ice,
         mids: offer.sections.iter().map(|section| section.mid.clone().unwrap_or_default()).collect(),
-        candidate_room: MAX_REMOTE_CANDIDATES.saturating_sub(agreement.remote_candidates.len()),
         // Of a viewer nobody asks for them.
         sections: if role == Role::Publisher { sections.clone() } else { Vec::new() },
         created: received,

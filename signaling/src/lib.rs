@@ -18,6 +18,7 @@ mod extract;
 mod forwarded;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod ice_generations;
 mod ice_servers;
 mod limits;
 mod media_plane;

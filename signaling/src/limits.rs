@@ -127,6 +127,8 @@ pub enum Limit {
     RequestRatePerAddress,
     /// [`Limits::request_rate_per_session`]
     RequestRatePerSession,
+    /// ICE restarts a second for one session.
+    RestartRatePerSession,
 }
 
 impl Limit {
@@ -142,6 +144,17 @@ impl Limit {
 /// A client, a token or a session may save up this much of its rate: a thousand viewers behind one NAT join at once when a
 /// show begins, and a browser trickles all of its candidates at once.
 pub(crate) const BURST: Duration = Duration::from_secs(20);
+
+/// ICE restarts a second for one session: a network does not change more often, and each costs an ICE session beside the one that
+/// serves (TRK-17).
+pub(crate) const RESTARTS_PER_SECOND: usize = 1;
+
+/// A session may save up this much of them: a network that comes and goes.
+pub(crate) const RESTART_BURST: Duration = Duration::from_secs(5);
+
+/// ICE generations of a session that control remembers: the one that serves, and restarts of which the media core has not said yet
+/// how they went, which takes it milliseconds once another follows.
+pub(crate) const MAX_ICE_GENERATIONS: usize = 4;
 
 /// All clients together may save up this much of theirs: a join storm costs running media the processor.
 pub(crate) const JOIN_BURST: Duration = Duration::from_secs(4);

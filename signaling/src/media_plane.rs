@@ -3,7 +3,9 @@
 use media_core::MediaCore;
 use media_core::ledger::Reason;
 use media_core::media::Role;
-use media_core::{Fingerprint, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
+use media_core::{
+    Fingerprint, IceRestart, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
+};
 
 /// The media core as signalling sees it; [`MediaCore`] is the real one. None of these calls waits for a shard.
 pub trait MediaPlane: Send + Sync + 'static {
@@ -19,6 +21,8 @@ pub trait MediaPlane: Send + Sync + 'static {
     fn close(&self, shard: ShardIndex, session: SessionId, reason: Reason);
     /// Hands trickled candidates to a session.
     fn add_remote_candidates(&self, shard: ShardIndex, session: SessionId, candidates: Vec<RemoteCandidate>);
+    /// Restarts a session's ICE with new credentials at both ends.
+    fn restart_ice(&self, shard: ShardIndex, session: SessionId, restart: IceRestart);
 }
 
 impl MediaPlane for MediaCore {
@@ -44,5 +48,9 @@ impl MediaPlane for MediaCore {
 
     fn add_remote_candidates(&self, shard: ShardIndex, session: SessionId, candidates: Vec<RemoteCandidate>) {
         MediaCore::add_remote_candidates(self, shard, session, candidates);
+    }
+
+    fn restart_ice(&self, shard: ShardIndex, session: SessionId, restart: IceRestart) {
+        MediaCore::restart_ice(self, shard, session, restart);
     }
 }

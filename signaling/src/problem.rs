@@ -73,8 +73,6 @@ pub enum Slug {
     SdpFingerprint,
     /// ICE credentials missing or outside their lengths.
     SdpIceCredentials,
-    /// The fragment asks for an ICE restart, which this server does not do.
-    RestartUnsupported,
     /// If-Match is needed and missing.
     PreconditionRequired,
     /// Requests come faster than they may.
@@ -142,8 +140,7 @@ impl Slug {
             Slug::SdpBadParameter => (S::UNPROCESSABLE_ENTITY, "A codec parameter does not parse"),
             Slug::SdpSetup => (S::UNPROCESSABLE_ENTITY, "The offered DTLS role cannot be served"),
             Slug::SdpFingerprint => (S::UNPROCESSABLE_ENTITY, "The offer has no usable fingerprint"),
-            Slug::SdpIceCredentials => (S::UNPROCESSABLE_ENTITY, "The offer has no usable ICE credentials"),
-            Slug::RestartUnsupported => (S::UNPROCESSABLE_ENTITY, "ICE restart is not supported"),
+            Slug::SdpIceCredentials => (S::UNPROCESSABLE_ENTITY, "No usable ICE credentials"),
             Slug::PreconditionRequired => (S::PRECONDITION_REQUIRED, "If-Match is needed for this request"),
             Slug::TooManyRequests => (S::TOO_MANY_REQUESTS, "Requests come too fast"),
             Slug::TooManySessions => (S::TOO_MANY_REQUESTS, "The client has as many sessions as it may"),
@@ -173,9 +170,7 @@ impl Slug {
             | Slug::SdpIceCredentials
             | Slug::AnswerMissing
             | Slug::AlreadyAnswered => "sdp",
-            Slug::SdpfragSyntax | Slug::RestartUnsupported | Slug::PreconditionFailed | Slug::PreconditionRequired => {
-                "ice"
-            }
+            Slug::SdpfragSyntax | Slug::PreconditionFailed | Slug::PreconditionRequired => "ice",
             _ => "http",
         }
     }

@@ -110,7 +110,7 @@ impl Signaling {
         Ok(Place { registry: &self.registry, id, kept: false })
     }
 
-    fn refuse(&self, limit: Limit, problem: impl Into<Problem>) -> Problem {
+    pub(crate) fn refuse(&self, limit: Limit, problem: impl Into<Problem>) -> Problem {
         self.observer.refused(limit);
         problem.into()
     }

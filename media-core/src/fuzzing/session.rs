@@ -1,5 +1,5 @@
 //! A publisher and a viewer of one stream in one shard, in virtual time, with whatever their peers and strangers may send:
-//! datagrams of any bytes, checks, handshakes, authentic RTP and RTCP of any content, and silence.
+//! datagrams of any bytes, checks, handshakes, ICE restarts, authentic RTP and RTCP of any content, and silence.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ use crate::rtp::RtpHeader;
 use crate::rtp::sequence::SequenceExtender;
 use crate::shard::simulation::Simulation;
 use crate::spec::{
-    DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, IceCredentials, IceMode, IceParameters, SessionId,
-    SessionLimits, SessionSpec, StreamId,
+    DtlsParameters, DtlsRole, Fingerprint, FingerprintHash, IceCredentials, IceMode, IceParameters, IceRestart,
+    SessionId, SessionLimits, SessionSpec, StreamId,
 };
 use crate::srtp::{KeyingMaterial, MAX_TRAILER, SrtpError, SrtpProfile, SrtpReceiver, SrtpSender};
 
@@ -54,6 +54,8 @@ struct Peer {
     id: SessionId,
     server: IceCredentials,
     client: IceCredentials,
+    /// The credentials of server and client before the last ICE restart.
+    former: Option<(IceCredentials, IceCredentials)>,
     /// Of the server.
     role: DtlsRole,
     keys: Option<(SrtpReceiver, SrtpSender)>,
@@ -75,6 +77,7 @@ impl Peer {
             id: SessionId(id),
             server: credentials("s"),
             client: credentials("c"),
+            former: None,
             role,
             keys: None,
             received: HashMap::new(),
@@ -214,7 +217,7 @@ impl World {
         // Otherwise the script has to get there.
         if more & 0x20 == 0 {
             for role in [Role::Publisher, Role::Viewer] {
-                world.check(role, 0, true, &[0; 12]);
+                world.check(role, 0, (true, false), &[0; 12]);
                 world.connect(role);
             }
         }
@@ -241,14 +244,29 @@ impl World {
         self.simulation.receive(tuple, &mut buffer[..len]);
     }
 
-    /// An authentic check.
-    fn check(&mut self, role: Role, which: u8, nominates: bool, id: &[u8]) {
+    /// An authentic check, perhaps of the generation before a restart.
+    fn check(&mut self, role: Role, which: u8, (nominates, is_former): (bool, bool), id: &[u8]) {
         let mut transaction = [0; 12];
         transaction[..id.len()].copy_from_slice(id);
         let peer = self.peer(role);
-        let check = CheckBuilder::new(&peer.client, &peer.server).transaction(transaction);
+        let present = (peer.server.clone(), peer.client.clone());
+        let (server, client) = peer.former.clone().filter(|_| is_former).unwrap_or(present);
+        let check = CheckBuilder::new(&client, &server).transaction(transaction);
         let check = if nominates { check.nominating() } else { check };
         self.receive(World::tuple(role, which), &check.bytes());
+    }
+
+    /// An ICE restart, with credentials that nobody had before.
+    fn restart(&mut self, role: Role) {
+        let next = self.next_id;
+        self.next_id += 1;
+        let peer = self.peer(role);
+        let Peer { server, client, .. } = Peer::new(next, peer.role);
+        let restart = IceRestart { local: server.clone(), remote: client.clone(), remote_candidates: Vec::new() };
+        let before = (std::mem::replace(&mut peer.server, server), std::mem::replace(&mut peer.client, client));
+        peer.former = Some(before);
+        let id = peer.id;
+        self.simulation.restart_ice(id, restart);
     }
 
     fn connect(&mut self, role: Role) {
@@ -334,7 +352,7 @@ impl World {
                 let datagram = script.counted();
                 self.receive(World::tuple(role, which), datagram);
             }
-            1 => self.check(role, which, op & 0x20 != 0, script.bytes(2)),
+            1 => self.check(role, which, (op & 0x20 != 0, op & 0x80 != 0), script.bytes(2)),
             2 => self.rtp(role, script),
             3 => {
                 let packet = script.counted();
@@ -346,6 +364,7 @@ impl World {
             }
             5 => self.simulation.advance(Duration::from_millis(u64::from(script.byte()))),
             6 => self.simulation.advance(Duration::from_millis(u64::from(script.number()))),
+            _ if op & 0x60 == 0x20 => self.restart(role),
             _ if op & 0x40 == 0 => self.connect(role),
             _ => self.replace(role, op & 0x80 != 0),
         }

@@ -49,7 +49,7 @@ pub enum AgentRole {
     Controlled,
 }
 
-/// The times of an agent.
+/// The times of an agent, and how it behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct AgentOptions {
     /// Pairs are checked this often until one is selected; at most 200 ms.
@@ -60,6 +60,8 @@ pub struct AgentOptions {
     pub own_checks: OwnChecks,
     /// Private and link-local candidates of the peer get checks, too.
     pub private_candidates: bool,
+    /// Marks the datagrams of the agent, as its owner does: how many ICE restarts there were before it.
+    pub generation: u32,
 }
 
 impl Default for AgentOptions {
@@ -69,6 +71,7 @@ impl Default for AgentOptions {
             deadline: Duration::from_secs(40),
             own_checks: OwnChecks::default(),
             private_candidates: true,
+            generation: 0,
         }
     }
 }
@@ -89,7 +92,7 @@ pub struct AgentStart {
     pub local_address: SocketAddr,
     /// Where the agent's datagrams go; several sessions may share it.
     pub transmit: mpsc::Sender<AgentTransmit>,
-    /// Its times.
+    /// Its times, and how it behaves.
     pub options: AgentOptions,
 }
 
@@ -120,7 +123,7 @@ impl FullAgent {
             checks: Checks::new(role, local, remote, options.own_checks),
             local_address,
             options,
-            outbound: Arc::new(Outbound::new(owner, local_address.ip(), transmit)),
+            outbound: Arc::new(Outbound::new(owner, options.generation, local_address.ip(), transmit)),
             candidates: Vec::new(),
             unheard: Unheard::default(),
             workers: [None, None],
@@ -220,7 +223,6 @@ impl FullAgent {
     }
 
     /// True if a request with this transaction id was sent by this agent and waits for its response.
-    #[cfg(test)]
     pub(super) fn owns_transaction(&self, transaction: [u8; 12], now: Instant) -> bool {
         self.outbound.find(transaction, now).is_some()
     }

@@ -233,6 +233,33 @@ impl Ice {
         self.checks().valid.selected()
     }
 
+    /// True if a check was valid from this address: DTLS and SRTP from there are accepted.
+    pub fn is_validated(&self, address: SocketAddr) -> bool {
+        self.checks().valid.is_validated(address)
+    }
+
+    /// The remote address of the selected pair, if the peer nominated it.
+    pub fn nominated(&self) -> Option<SocketAddr> {
+        self.checks().valid.nominated()
+    }
+
+    /// A response of this transaction from `source` would answer a check of this side.
+    pub fn awaits(&self, now: Instant, source: SocketAddr, transaction: [u8; 12]) -> bool {
+        let is_agents = matches!(self, Ice::Full(full) if full.owns_transaction(transaction, now));
+        is_agents || self.checks().valid.has_asked(source, transaction)
+    }
+
+    /// The peer has shown elsewhere that it receives at `source`; without a check from there that changes nothing.
+    pub fn prove(&mut self, now: Instant, source: SocketAddr, out: &mut Vec<IceOutput>) {
+        self.checks_mut().valid.prove(now, source, out);
+    }
+
+    /// What is known of the peer itself is true after a restart, too.
+    pub fn succeed(&mut self, before: &Ice) {
+        let answers = before.checks().valid.answers();
+        self.checks_mut().valid.set_answers(answers);
+    }
+
     /// True once the peer has shown that it receives at `address`.
     pub fn is_proven(&self, address: SocketAddr) -> bool {
         self.checks().valid.is_proven(address)

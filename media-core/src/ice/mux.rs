@@ -24,6 +24,8 @@ const EXPIRY: Duration = Duration::from_secs(5);
 pub struct AgentTransmit {
     /// The session whose agent it is.
     pub owner: SessionId,
+    /// Which of the session's agents: how many ICE restarts there were before it.
+    pub generation: u32,
     /// Where to.
     pub to: SocketAddr,
     /// A whole STUN message.
@@ -44,6 +46,7 @@ pub(super) struct Sent {
 /// The outgoing side, shared by the agents of one session.
 pub(super) struct Outbound {
     owner: SessionId,
+    generation: u32,
     transmit: mpsc::Sender<AgentTransmit>,
     /// The socket is of the IPv6 family, and takes IPv4 destinations in mapped form.
     mapped: bool,
@@ -51,8 +54,13 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(owner: SessionId, local: IpAddr, transmit: mpsc::Sender<AgentTransmit>) -> Outbound {
-        Outbound { owner, transmit, mapped: local.is_ipv6(), sent: Mutex::new(VecDeque::new()) }
+    pub(super) fn new(
+        owner: SessionId,
+        generation: u32,
+        local: IpAddr,
+        transmit: mpsc::Sender<AgentTransmit>,
+    ) -> Outbound {
+        Outbound { owner, generation, transmit, mapped: local.is_ipv6(), sent: Mutex::new(VecDeque::new()) }
     }
 
     /// The form of an address that the socket uses.
@@ -88,7 +96,8 @@ impl Outbound {
             sent.push_back(Sent { transaction, to, nominates, at: Instant::now() });
         }
         let to = self.socket_form(to);
-        let transmit = AgentTransmit { owner: self.owner, to, datagram: datagram.to_vec(), transaction };
+        let (owner, generation) = (self.owner, self.generation);
+        let transmit = AgentTransmit { owner, generation, to, datagram: datagram.to_vec(), transaction };
         // A full queue drops the message as a full socket would; checks are sent again.
         let _ = self.transmit.try_send(transmit);
     }

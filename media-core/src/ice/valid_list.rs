@@ -153,6 +153,11 @@ impl ValidList {
         self.answers
     }
 
+    /// It has done so before an ICE restart.
+    pub(super) fn set_answers(&mut self, answers: bool) {
+        self.answers |= answers;
+    }
+
     /// The transaction of an own check of `length` bytes that is to be sent to `remote` now, if one is, and `reserve` bytes
     /// can be sent after it.
     pub(super) fn ask(&mut self, now: Instant, remote: SocketAddr, length: usize, reserve: usize) -> Option<[u8; 12]> {
@@ -234,6 +239,11 @@ impl ValidList {
 
     pub(super) fn selected(&self) -> Option<SocketAddr> {
         self.selection.as_ref().map(|selection| selection.remote)
+    }
+
+    /// The selected address, if it is nominated.
+    pub(super) fn nominated(&self) -> Option<SocketAddr> {
+        self.selection.as_ref().filter(|selection| selection.nominated.is_some()).map(|selection| selection.remote)
     }
 
     pub(super) fn is_validated(&self, address: SocketAddr) -> bool {

@@ -155,7 +155,7 @@ impl Session {
             self.on_accepted(secure, data);
         }
         let is_selected = self.selected.is_some_and(|selected| selected.remote == tuple.remote);
-        let is_proven = is_selected || self.connectivity.ice.is_proven(tuple.remote);
+        let is_proven = is_selected || self.connectivity.is_proven(tuple.remote);
         if is_proven {
             self.lifecycle.on_authentic(now);
         }

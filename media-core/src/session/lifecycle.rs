@@ -169,6 +169,13 @@ impl Lifecycle {
         true
     }
 
+    /// An ICE restart began or is over. The pair before serves meanwhile, so that the stage stands as it did.
+    pub(crate) fn on_ice_restart(&mut self, now: Instant, detail: String) {
+        if self.phase != Phase::Ended {
+            self.event(now, Stage::Ice, StageChange::Noted, detail);
+        }
+    }
+
     /// The handshake ended well, and with it the fingerprint check.
     pub(crate) fn on_handshake(&mut self, now: Instant, detail: String, profile: &str) {
         if self.phase != Phase::Handshaking {

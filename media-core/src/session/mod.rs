@@ -40,6 +40,7 @@ use rtcp_in::ReferenceTimes;
 use rtcp_out::PublisherReports;
 use viewer_media::{SentMedium, Watched};
 
+pub(crate) use connectivity::{Completed, GenerationOver};
 pub(crate) use inbound::{Secure, Unprotected};
 pub(crate) use rtcp_in::RtcpContext;
 
@@ -215,7 +216,7 @@ impl Session {
             }),
         };
         let facts = Facts {
-            refusals: self.connectivity.ice.refusals(),
+            refusals: self.connectivity.refusals(),
             dtls_received: self.inbound.dtls_received,
             dropped: &self.inbound.dropped,
             refused_stream: self.inbound.refused_stream,

@@ -17,7 +17,7 @@ impl Shard {
     pub(super) fn on_stun(&mut self, now: Instant, tuple: TransportTuple, data: &[u8]) -> Result<(), DropReason> {
         let key = self.sessions.of_stun(tuple, data).inspect_err(|_| {
             if let Some(key) = self.sessions.of_misnamed(data) {
-                self.sessions.slab[key].connectivity.ice.on_misnamed(tuple.remote);
+                self.sessions.slab[key].connectivity.on_misnamed(tuple.remote);
             }
         })?;
         let session = self.sessions.slab.get_mut(key).ok_or(DropReason::UnknownUfrag)?;
@@ -25,9 +25,8 @@ impl Shard {
             return Err(DropReason::StunOtherTransport);
         }
         let mut outputs = std::mem::take(&mut self.ice_outputs);
-        let ice = &mut session.connectivity.ice;
-        ice.handle(now, tuple.remote, data, &mut outputs);
-        if ice::is_request(data) && ice.last_check() == Some(now) {
+        session.connectivity.handle(now, tuple.remote, data, &mut outputs);
+        if ice::is_request(data) && session.connectivity.last_check() == Some(now) {
             self.counters.stun_checks_answered += 1;
         }
         let result = self.apply_ice(now, key, Some(tuple), &mut outputs);
@@ -38,8 +37,11 @@ impl Shard {
     /// Lets time pass for a session's ICE.
     pub(super) fn tick_ice(&mut self, now: Instant, key: usize) {
         let mut outputs = std::mem::take(&mut self.ice_outputs);
-        self.sessions.slab[key].connectivity.ice.tick(now, &mut outputs);
+        let over = self.sessions.slab[key].connectivity.tick(now, &mut outputs);
         let _ = self.apply_ice(now, key, None, &mut outputs);
+        if let Some(over) = over {
+            self.end_generation(now, key, &over);
+        }
         self.ice_outputs = outputs;
     }
 
@@ -48,7 +50,7 @@ impl Shard {
         let session = &mut self.sessions.slab[key];
         let Some(tuple) = session.connectivity.tuple_to(remote) else { return };
         let mut outputs = std::mem::take(&mut self.ice_outputs);
-        session.connectivity.ice.on_handshake(now, remote, &mut outputs);
+        session.connectivity.on_handshake(now, remote, &mut outputs);
         let _ = self.apply_ice(now, key, Some(tuple), &mut outputs);
         self.ice_outputs = outputs;
     }
@@ -57,7 +59,7 @@ impl Shard {
     #[cold]
     pub(super) fn on_media_elsewhere(&mut self, now: Instant, key: usize, tuple: TransportTuple, length: usize) {
         let mut outputs = std::mem::take(&mut self.ice_outputs);
-        self.sessions.slab[key].connectivity.ice.on_media(now, tuple.remote, length, &mut outputs);
+        self.sessions.slab[key].connectivity.on_media(now, tuple.remote, length, &mut outputs);
         let _ = self.apply_ice(now, key, Some(tuple), &mut outputs);
         self.ice_outputs = outputs;
     }
@@ -98,7 +100,7 @@ impl Shard {
                 }
                 IceOutput::Validated(remote) => {
                     let tuple = tuple.filter(|tuple| tuple.remote == remote);
-                    session.connectivity.validated.push(tuple.unwrap_or(TransportTuple::udp(remote, None)));
+                    session.connectivity.note_validated(tuple.unwrap_or(TransportTuple::udp(remote, None)));
                 }
                 IceOutput::Proven(remote) => self.sessions.claim(now, key, remote),
                 IceOutput::Forgotten(remote) => {
@@ -119,13 +121,18 @@ impl Shard {
                 IceOutput::CheckRefused(reason) => result = Err(reason),
             }
         }
-        let ice = &self.sessions.slab[key].connectivity.ice;
-        let (has_checked, is_alive) = (ice.last_check() == Some(now), ice.last_valid_check() == Some(now));
+        let connectivity = &mut self.sessions.slab[key].connectivity;
+        let completed = connectivity.take_completed();
+        let (has_checked, is_alive) =
+            (connectivity.last_check() == Some(now), connectivity.last_valid_check() == Some(now));
         if has_checked && let Some(tuple) = tuple {
             self.on_valid_check(now, key, tuple);
         }
         if is_alive {
             self.sessions.slab[key].lifecycle.on_alive(now);
+        }
+        if let Some(completed) = completed {
+            self.on_restart_completed(now, key, &completed);
         }
         result
     }
@@ -165,10 +172,8 @@ impl Shard {
         let Some(key) = self.sessions.find(transmit.owner) else { return };
         let to = ice::canonical(transmit.to);
         let connectivity = &mut self.sessions.slab[key].connectivity;
-        let is_named_only = !connectivity.ice.is_known(to);
-        if !connectivity.ice.may_agent_send(to, transmit.datagram.len(), transmit.transaction.is_some())
-            || is_named_only && !self.named_pace.take(now)
-        {
+        let is_named_only = !connectivity.is_known(to);
+        if !connectivity.may_agent_send(&transmit) || is_named_only && !self.named_pace.take(now) {
             self.counters.unproven_withheld += 1;
             return;
         }

@@ -128,7 +128,7 @@ impl Shard {
             Some(key) => {
                 let Session { connectivity, selected, .. } = &mut self.sessions.slab[key];
                 let tuple = to.and_then(|to| connectivity.tuple_to(to)).or(*selected);
-                let allowed = tuple.filter(|tuple| connectivity.ice.may_send(tuple.remote, datagram.len()));
+                let allowed = tuple.filter(|tuple| connectivity.may_send(tuple.remote, datagram.len()));
                 self.counters.unproven_withheld += u64::from(tuple.is_some() && allowed.is_none());
                 allowed
             }

@@ -14,7 +14,7 @@ use crate::egress::Feed;
 use crate::ledger::Reason;
 use crate::media::TrackId;
 use crate::rtp::profile::FormatInUse;
-use crate::spec::{RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
+use crate::spec::{IceRestart, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId};
 use crate::stats::ShardSnapshot;
 use crate::stream::{PublishedTrack, Source, Standing};
 
@@ -33,6 +33,8 @@ pub(crate) enum ShardMessage {
     Candidates(SessionId, Vec<RemoteCandidate>),
     /// A TCP connection that another listener accepted, for a session that may be here.
     HandedOver(Box<HandedOver>),
+    /// ICE restarts with new credentials.
+    RestartIce(SessionId, Box<IceRestart>),
     /// Send a copy of the figures.
     Snapshot(oneshot::Sender<ShardSnapshot>),
     /// From now on these timeouts count for new sessions, and `publisher_wait` for all.

@@ -39,11 +39,12 @@ impl Shard {
             }
             ShardMessage::Candidates(session, candidates) => {
                 if let Some(key) = self.sessions.find(session) {
-                    let ice = &mut self.sessions.slab[key].connectivity.ice;
-                    candidates.into_iter().for_each(|candidate| ice.add_remote_candidate(candidate));
+                    let connectivity = &mut self.sessions.slab[key].connectivity;
+                    candidates.into_iter().for_each(|candidate| connectivity.add_remote_candidate(candidate));
                 }
             }
             ShardMessage::HandedOver(connection) => self.on_handed_over(now, *connection),
+            ShardMessage::RestartIce(session, restart) => self.restart_ice(now, session, *restart),
             ShardMessage::Snapshot(reply) => {
                 // Nobody waits any more: the scrape was given up.
                 let _ = reply.send(self.snapshot());

@@ -10,6 +10,7 @@ mod checks;
 mod connect;
 mod fan_out;
 mod formats;
+mod ice_restart;
 mod mailbox;
 mod messages;
 mod receive_errors;

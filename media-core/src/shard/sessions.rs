@@ -64,18 +64,34 @@ impl Sessions {
 
     /// Adds a session; its key.
     pub(super) fn insert(&mut self, session: Session) -> usize {
-        let (id, ufrag) = (session.id, session.connectivity.local_ufrag.clone());
+        let id = session.id;
         let key = self.slab.insert(session);
         self.by_id.insert(id, key);
-        self.by_ufrag.insert(ufrag, key);
+        self.map_ufrags(key);
         key
+    }
+
+    /// Lets the username fragments of a session's ICE lead to it: of one, or around a restart of two generations.
+    pub(super) fn map_ufrags(&mut self, key: usize) {
+        for ufrag in self.slab[key].connectivity.local_ufrags() {
+            if !self.by_ufrag.contains_key(ufrag) {
+                self.by_ufrag.insert(ufrag.to_owned(), key);
+            }
+        }
+    }
+
+    /// A username fragment leads to no session any more.
+    pub(super) fn forget_ufrag(&mut self, ufrag: &str) {
+        self.by_ufrag.remove(ufrag);
     }
 
     /// Takes a session out; nothing leads to it any more but its close_notify.
     pub(super) fn remove(&mut self, now: Instant, key: usize) -> Session {
         let session = self.slab.remove(key);
         self.by_id.remove(&session.id);
-        self.by_ufrag.remove(&session.connectivity.local_ufrag);
+        for ufrag in session.connectivity.local_ufrags() {
+            self.by_ufrag.remove(ufrag);
+        }
         for tuple in &session.connectivity.validated {
             self.forget_peer(key, *tuple);
         }
@@ -126,7 +142,7 @@ impl Sessions {
     /// since. One that has not been proven takes nothing away.
     pub(super) fn claim(&mut self, now: Instant, key: usize, remote: SocketAddr) {
         let Some(tuple) = self.slab[key].connectivity.tuple_to(remote) else { return };
-        let is_proven = self.slab[key].connectivity.ice.is_proven(remote);
+        let is_proven = self.slab[key].connectivity.is_proven(remote);
         if is_proven {
             let there = self.by_ip.entry(remote.ip()).or_default();
             if !there.contains(&key) {
@@ -138,15 +154,15 @@ impl Sessions {
             return;
         }
         let is_held = owner.and_then(|owner| self.slab.get(owner)).is_some_and(|owner| {
-            let ice = &owner.connectivity.ice;
-            match (ice.is_proven(remote), is_proven) {
+            let peer = &owner.connectivity;
+            match (peer.is_proven(remote), is_proven) {
                 (true, true) => {
                     owner.selected.is_some_and(|selected| selected.remote == remote)
                         && owner.lifecycle.is_alive(now, ADDRESS_HELD)
                 }
-                (true, false) => owner.connectivity.tuple_to(remote).is_some(),
+                (true, false) => peer.tuple_to(remote).is_some(),
                 (false, true) => false,
-                (false, false) => ice.is_seen(now, remote, ADDRESS_HELD),
+                (false, false) => peer.is_seen(now, remote, ADDRESS_HELD),
             }
         });
         if !is_held {

@@ -16,7 +16,7 @@ use crate::ice::AgentTransmit;
 use crate::ledger::Reason;
 use crate::load::{BusyMeter, Load};
 use crate::net::{Outbound, TransportTuple};
-use crate::spec::{Fingerprint, FingerprintHash, SessionId, SessionSpec};
+use crate::spec::{Fingerprint, FingerprintHash, IceRestart, SessionId, SessionSpec};
 use crate::srtp::KeyingMaterial;
 use crate::stats::ShardCounters;
 use crate::stream::CacheBudget;
@@ -99,6 +99,12 @@ impl Simulation {
     /// Ends a session as control does.
     pub(crate) fn close(&mut self, session: SessionId) {
         self.shard.on_message(ShardMessage::Close(session, Reason::Deleted));
+        self.settle();
+    }
+
+    /// A session's ICE restarts.
+    pub(crate) fn restart_ice(&mut self, session: SessionId, restart: IceRestart) {
+        self.shard.on_message(ShardMessage::RestartIce(session, Box::new(restart)));
         self.settle();
     }
 

@@ -202,7 +202,7 @@ impl Shard {
         // ICE may have given the address up before, and have it again by another connection.
         if connectivity.tuple_to(tuple.remote) == Some(tuple) {
             let mut outputs = std::mem::take(&mut self.ice_outputs);
-            connectivity.ice.forget(now, tuple.remote, &mut outputs);
+            connectivity.forget_checks(now, tuple.remote, &mut outputs);
             let _ = self.apply_ice(now, key, None, &mut outputs);
             self.ice_outputs = outputs;
         }

@@ -171,7 +171,9 @@ impl Server {
                     self.ended.borrow_mut().push((session, reason));
                     false
                 }
-                CoreEvent::FormatInUse { .. } | CoreEvent::PublisherSilence { .. } => false,
+                CoreEvent::FormatInUse { .. }
+                | CoreEvent::PublisherSilence { .. }
+                | CoreEvent::IceRestartOver { .. } => false,
             })
         });
         peer

@@ -9,7 +9,8 @@ use http::{HeaderMap, Request, StatusCode};
 use media_core::ledger::Reason;
 use media_core::stats::ShardSnapshot;
 use media_core::{
-    Fingerprint, FingerprintHash, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
+    Fingerprint, FingerprintHash, IceRestart, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex,
+    StreamId,
 };
 use server::admin::{Admin, Snapshots};
 use server::metrics::Metrics;
@@ -45,6 +46,7 @@ impl MediaPlane for SilentMediaPlane {
         self.closed.lock().unwrap().push((session, reason));
     }
     fn add_remote_candidates(&self, _: ShardIndex, _: SessionId, _: Vec<RemoteCandidate>) {}
+    fn restart_ice(&self, _: ShardIndex, _: SessionId, _: IceRestart) {}
 }
 
 impl Snapshots for SilentMediaPlane {

@@ -130,6 +130,11 @@ impl Registry {
                     session.silent_since = since;
                 }
             }
+            CoreEvent::IceRestartOver { session, local_ufrag, completed } => {
+                if let Some(mut session) = self.sessions.get_mut(&session) {
+                    session.new.ice.over(&local_ufrag, completed);
+                }
+            }
             CoreEvent::Ended { session, reason, stats } => self.end(now, session, reason, stats),
         }
     }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use media_core::ledger::{Ledger, Reason, Stage, StageChange, StageEvent, StageState, Warning};
 use media_core::media::{MediaSection, Role};
 use media_core::stats::SessionStats;
-use media_core::{IceCredentials, SessionId, ShardIndex, StreamId};
+use media_core::{SessionId, ShardIndex, StreamId};
 
 use super::log_line::{LogLine, What};
 use crate::auth::Grant;
-use crate::limits::Limit;
-use crate::rates::Used;
+use crate::ice_generations::IceGenerations;
+use crate::limits::{Limit, RESTART_BURST, RESTARTS_PER_SECOND};
+use crate::rates::{Rate, TooFast, Used};
 use crate::view::{SessionState, SessionView, StageView};
 
 /// What is known of a session when its answer is ready.
@@ -25,14 +26,10 @@ pub(crate) struct NewSession {
     /// The right that it was opened by.
     pub(crate) grant: Grant,
     pub(crate) shard: ShardIndex,
-    /// Quoted entity tag of the ICE session.
-    pub(crate) etag: String,
-    /// The client's ICE credentials.
-    pub(crate) remote: IceCredentials,
+    /// Tags and credentials of its ICE.
+    pub(crate) ice: IceGenerations,
     /// Mids of the offer by m-line index; empty where there is none.
     pub(crate) mids: Vec<String>,
-    /// Candidates that the client may still trickle.
-    pub(crate) candidate_room: usize,
     /// A publisher's live sections of the answer.
     pub(crate) sections: Vec<MediaSection>,
     /// When the request was received.
@@ -69,6 +66,8 @@ pub(crate) struct SessionRecord {
     pub(crate) evicted_for: Option<Limit>,
     /// How fast PATCH and DELETE come.
     pub(crate) requests: Used,
+    /// How fast ICE restarts come.
+    restarts: Used,
 }
 
 impl SessionRecord {
@@ -91,8 +90,15 @@ impl SessionRecord {
             ended: None,
             evicted_for: None,
             requests: Used::default(),
+            restarts: Used::default(),
             new,
         }
+    }
+
+    /// Counts an ICE restart, or refuses it for coming too fast.
+    pub(crate) fn take_restart(&mut self, now: Instant) -> Result<(), TooFast> {
+        let taken = self.restarts.try_take(now, Rate::new(RESTARTS_PER_SECOND, RESTART_BURST));
+        taken.map_err(|wait| TooFast { limit: Limit::RestartRatePerSession, wait })
     }
 
     /// It has ended: what was agreed is of no use any more, and is the largest part of it.

@@ -28,6 +28,9 @@ pub(crate) struct Local<'a> {
     pub(crate) cname: &'a str,
 }
 
+/// What the answer says of ICE options, and fragments again (RFC 9725 §4.3.3).
+const ICE_OPTIONS: &str = "trickle ice2";
+
 /// The answer's text, CRLF lines.
 pub(crate) fn write(agreement: &Agreement, local: &Local<'_>) -> String {
     let setup = if agreement.dtls.role == DtlsRole::Server { "passive" } else { "active" };
@@ -54,7 +57,7 @@ fn description(
     if local.ice_mode == IceMode::Lite {
         session.flag("ice-lite");
     }
-    session.value("ice-options", "trickle ice2");
+    session.value("ice-options", ICE_OPTIONS);
     if extmap_allow_mixed {
         session.flag("extmap-allow-mixed");
     }
@@ -87,6 +90,38 @@ fn description(
         ..SessionDescription::default()
     };
     description.marshal()
+}
+
+/// The lines with which fragments of a session begin: those of the answer that an ICE restart repeats, and the pseudo m-line of the
+/// section whose transport carries all (RFC 8840 §9).
+pub(crate) fn fragment_head(agreement: &Agreement, ice_mode: IceMode) -> String {
+    let mut session = Lines::default();
+    if ice_mode == IceMode::Lite {
+        session.flag("ice-lite");
+    }
+    session.value("ice-options", ICE_OPTIONS);
+    let mids: Vec<&str> = agreement.bundled().map(|live| live.media.mid.as_str()).collect();
+    if agreement.bundle {
+        session.value("group", format!("BUNDLE {}", mids.join(" ")));
+    }
+    let mut head = session.text();
+    if let Some(live) = agreement.bundled().next() {
+        let format = live.media.formats.first().map_or(0, |format| format.payload_type);
+        head.push_str(&format!("m={} 9 {} {format}\r\n", live.media.kind.as_str(), live.protocol));
+        if live.has_mid {
+            head.push_str(&format!("a=mid:{}\r\n", live.media.mid));
+        }
+    }
+    head
+}
+
+/// The fragment that answers an ICE restart (RFC 9725 §4.3.3): the server has all of its candidates at once.
+pub(crate) fn fragment(head: &str, ice: &IceCredentials, candidates: &[LocalCandidate]) -> String {
+    let mut lines = Lines::default();
+    lines.value("ice-ufrag", &ice.ufrag);
+    lines.value("ice-pwd", &ice.pwd);
+    write_candidates(candidates, &mut lines);
+    head.to_owned() + &lines.text()
 }
 
 fn live_media(live: &LiveSection, setup: &str, local: &Local<'_>) -> MediaDescription {
@@ -223,6 +258,15 @@ impl Lines {
 
     fn value(&mut self, name: &str, value: impl Into<String>) {
         self.0.push(Attribute::new(name.to_owned(), Some(value.into())));
+    }
+
+    /// As they stand in a description.
+    fn text(&self) -> String {
+        let line = |Attribute { key, value }: &Attribute| match value {
+            Some(value) => format!("a={key}:{value}\r\n"),
+            None => format!("a={key}\r\n"),
+        };
+        self.0.iter().map(line).collect()
     }
 }
 

@@ -374,16 +374,21 @@ pub(crate) fn own_candidate(line: &str, ufrag: &str) -> Option<RemoteCandidate> 
 }
 
 fn credentials(section: &Section) -> Result<IceCredentials, SdpError> {
+    ice_credentials(&section.name(), section.ufrag.as_deref(), section.pwd.as_deref())
+}
+
+/// Credentials that fit RFC 8839 §5.4; `named` says where they stand.
+pub(crate) fn ice_credentials(named: &str, ufrag: Option<&str>, pwd: Option<&str>) -> Result<IceCredentials, SdpError> {
     let fits = |text: &str, least| (least..=256).contains(&text.len()) && text.bytes().all(is_ice_char);
-    let (Some(ufrag), Some(pwd)) = (&section.ufrag, &section.pwd) else {
-        let detail = format!("{} has no a=ice-ufrag or no a=ice-pwd", section.name());
+    let (Some(ufrag), Some(pwd)) = (ufrag, pwd) else {
+        let detail = format!("{named} has no a=ice-ufrag or no a=ice-pwd");
         return Err(SdpError::new(Slug::SdpIceCredentials, detail));
     };
     if !fits(ufrag, 4) || !fits(pwd, 22) {
-        let detail = format!("{}: ice-ufrag needs 4 to 256 ice-chars, ice-pwd 22 to 256", section.name());
+        let detail = format!("{named}: ice-ufrag needs 4 to 256 ice-chars, ice-pwd 22 to 256");
         return Err(SdpError::new(Slug::SdpIceCredentials, detail));
     }
-    Ok(IceCredentials { ufrag: ufrag.clone(), pwd: pwd.clone() })
+    Ok(IceCredentials { ufrag: ufrag.to_owned(), pwd: pwd.to_owned() })
 }
 
 /// RFC 8839 §5.1, with the `-`, `_` and `=` that some clients take from base64.

@@ -14,8 +14,8 @@ use http::{HeaderMap, Request, StatusCode};
 use media_core::ledger::Reason;
 use media_core::media::Role;
 use media_core::{
-    Fingerprint, FingerprintHash, LocalCandidate, Protocol, RemoteCandidate, SessionId, SessionSpec, ShardIndex,
-    StreamId,
+    Fingerprint, FingerprintHash, IceRestart, LocalCandidate, Protocol, RemoteCandidate, SessionId, SessionSpec,
+    ShardIndex, StreamId,
 };
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -34,6 +34,7 @@ pub(crate) struct Recorded {
     pub(crate) opened: Vec<(ShardIndex, SessionSpec)>,
     pub(crate) closed: Vec<(ShardIndex, SessionId, Reason)>,
     pub(crate) candidates: Vec<RemoteCandidate>,
+    pub(crate) restarts: Vec<(SessionId, IceRestart)>,
 }
 
 impl FakeMediaPlane {
@@ -76,6 +77,10 @@ impl MediaPlane for FakeMediaPlane {
 
     fn add_remote_candidates(&self, _: ShardIndex, _: SessionId, candidates: Vec<RemoteCandidate>) {
         self.recorded().candidates.extend(candidates);
+    }
+
+    fn restart_ice(&self, _: ShardIndex, session: SessionId, restart: IceRestart) {
+        self.recorded().restarts.push((session, restart));
     }
 }
 
