@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use media_core::internals::ice::{
-    AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, IceOutput, OwnChecks, is_request,
+    AgentOptions, AgentRole, AgentStart, AgentTransmit, FullAgent, IceOutput, OwnChecks, is_request, peek_ufrag,
 };
 use media_core::{IceCredentials, RemoteCandidate, SessionId};
 use tokio::sync::mpsc;
@@ -23,12 +23,40 @@ pub(super) struct IcePeers {
     pub(super) candidates: Vec<RemoteCandidate>,
 }
 
+impl IcePeers {
+    /// The server's first address of the socket's family.
+    fn server(&self) -> Option<SocketAddr> {
+        let mut addresses = self.candidates.iter().map(|candidate| candidate.address);
+        addresses.find(|address| address.is_ipv4() == self.local_address.is_ipv4())
+    }
+
+    fn start(self, transmit: mpsc::Sender<AgentTransmit>) -> FullAgent {
+        let IcePeers { local, local_address, remote, candidates } = self;
+        FullAgent::start(AgentStart {
+            owner: SessionId(0),
+            role: AgentRole::Controlling,
+            local,
+            remote,
+            remote_candidates: candidates,
+            local_address,
+            transmit,
+            options: AgentOptions {
+                check_interval: CHECK_INTERVAL,
+                own_checks: OwnChecks::None,
+                ..AgentOptions::default()
+            },
+        })
+    }
+}
+
 /// The ICE side of a client.
 pub(super) struct Ice {
     agent: Option<FullAgent>,
+    /// Of the ICE session before a restart, until that one has a path.
+    former: Option<FullAgent>,
     agent_out: mpsc::Receiver<AgentTransmit>,
-    // Keeps the queue open when there is no agent.
-    _agent_in: mpsc::Sender<AgentTransmit>,
+    // It keeps the queue open when there is no agent, too.
+    agent_in: mpsc::Sender<AgentTransmit>,
     /// In progress until their first answer.
     bare: Option<BareChecks>,
     credentials: (IceCredentials, IceCredentials),
@@ -39,28 +67,25 @@ pub(super) struct Ice {
 impl Ice {
     /// With the full agent, which starts at once, or without any checks.
     pub(super) fn new(peers: IcePeers, with_agent: bool) -> Ice {
-        let IcePeers { local, local_address, remote, candidates } = peers;
         let (agent_in, agent_out) = mpsc::channel(64);
-        let credentials = (local.clone(), remote.clone());
-        let mut addresses = candidates.iter().map(|candidate| candidate.address);
-        let server = addresses.find(|address| address.is_ipv4() == local_address.is_ipv4());
-        let agent = with_agent.then(|| {
-            FullAgent::start(AgentStart {
-                owner: SessionId(0),
-                role: AgentRole::Controlling,
-                local,
-                remote,
-                remote_candidates: candidates,
-                local_address,
-                transmit: agent_in.clone(),
-                options: AgentOptions {
-                    check_interval: CHECK_INTERVAL,
-                    own_checks: OwnChecks::None,
-                    ..AgentOptions::default()
-                },
-            })
-        });
-        Ice { agent, agent_out, _agent_in: agent_in, bare: None, credentials, server, pending: Vec::new() }
+        let credentials = (peers.local.clone(), peers.remote.clone());
+        let server = peers.server();
+        let agent = with_agent.then(|| peers.start(agent_in.clone()));
+        Ice { agent, former: None, agent_out, agent_in, bare: None, credentials, server, pending: Vec::new() }
+    }
+
+    /// Goes on with new credentials at both ends (RFC 8445 §9). The ones before serve until these have a path.
+    pub(super) fn restart(&mut self, now: Instant, peers: IcePeers, has_moved: bool) {
+        self.credentials = (peers.local.clone(), peers.remote.clone());
+        self.server = peers.server();
+        match self.agent.take() {
+            // Without agent, and from a new socket, where the agent's checks of the old one have no place.
+            None => self.start_bare_checks(now),
+            Some(before) => {
+                self.agent = Some(peers.start(self.agent_in.clone()));
+                self.former = (!has_moved).then_some(before);
+            }
+        }
     }
 
     /// Nominates the present socket by checks of our own.
@@ -100,9 +125,17 @@ impl Ice {
             self.pending.extend(answer.map(|answer| (source, answer)));
             return None;
         }
-        let mut selected = None;
         let mut out = Vec::new();
-        self.agent.as_mut()?.handle(now, source, datagram, &mut out);
+        let is_own = peek_ufrag(datagram).is_none_or(|ufrag| ufrag == self.credentials.0.ufrag);
+        if let Some(former) = &mut self.former {
+            // Of a response that is not its own it takes no notice.
+            former.handle(now, source, datagram, &mut out);
+            out.retain(|output| matches!(output, IceOutput::Transmit { .. }));
+        }
+        if is_own {
+            self.agent.as_mut()?.handle(now, source, datagram, &mut out);
+        }
+        let mut selected = None;
         for output in out {
             match output {
                 IceOutput::Transmit { to, datagram } => self.pending.push((to, datagram)),
@@ -113,12 +146,16 @@ impl Ice {
                 | IceOutput::CheckRefused(_) => {}
             }
         }
+        if selected.is_some() {
+            self.former = None;
+        }
         selected
     }
 
     /// True for an address that the agent has validated.
     pub(super) fn is_validated(&self, source: SocketAddr) -> bool {
-        self.agent.as_ref().is_some_and(|agent| agent.validated().any(|address| address == source))
+        let mut agents = self.agent.iter().chain(&self.former);
+        agents.any(|agent| agent.validated().any(|address| address == source))
     }
 
     /// Messages to send.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use media_core::IceCredentials;
+use media_core::internals::ice::random_credentials;
 use media_core::internals::srtp::SrtpProfile;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::error::{ClientError, ClientState};
@@ -13,7 +14,7 @@ use super::identity::Identity;
 use super::inbound::{MediaHandler, SharedInbound};
 use super::options::ClientOptions;
 use super::signaling::Resource;
-use super::transport::{ClientTransport, TransportStart};
+use super::transport::{ClientTransport, IceRestart, TransportStart};
 use crate::sdp::Answer;
 
 /// A running client. Dropping it ends it without DELETE and close_notify.
@@ -26,6 +27,7 @@ pub struct Running {
     answer: Answer,
     local: IceCredentials,
     moves: Arc<Notify>,
+    restarts: mpsc::UnboundedSender<IceRestart>,
 }
 
 /// What the HTTP exchange led to.
@@ -49,6 +51,7 @@ impl Running {
         let (stop, stopped) = watch::channel(false);
         let delete = options.delete;
         let moves = Arc::new(Notify::new());
+        let (restarts, restarted) = mpsc::unbounded_channel();
         let start = TransportStart {
             options,
             identity: identity.clone(),
@@ -56,10 +59,11 @@ impl Running {
             answer: answer.clone(),
             begun,
             moves: Arc::clone(&moves),
+            restarts: restarted,
         };
         let transport = ClientTransport::start(start, inbound, state_sender)?;
         let task = tokio::spawn(transport.run(stopped));
-        Ok(Running { resource, delete, state, stop, task, answer, local, moves })
+        Ok(Running { resource, delete, state, stop, task, answer, local, moves, restarts })
     }
 
     /// Waits until the handshake is done, and tells the SRTP profile.
@@ -112,6 +116,18 @@ impl Running {
     /// Goes on from a fresh socket, as behind a NAT that lost its mapping: checks there nominate the new address.
     pub fn change_address(&self) {
         self.moves.notify_one();
+    }
+
+    /// Restarts ICE: new credentials by PATCH, and checks with them, from a fresh socket if `has_moved`.
+    ///
+    /// # Errors
+    /// What the HTTP exchange or the fragment lacks; the session goes on as before.
+    pub async fn restart_ice(&self, has_moved: bool) -> Result<(), ClientError> {
+        let local = random_credentials();
+        let remote = self.resource.restart_ice(&local).await?;
+        // A client that is over takes no notice.
+        let _ = self.restarts.send(IceRestart { local, remote, has_moved });
+        Ok(())
     }
 
     /// The session resource, absolute.

@@ -1,6 +1,8 @@
-//! The HTTP side of a session (RFC 9725 §4.2): POST an offer, DELETE the session.
+//! The HTTP side of a session (RFC 9725 §4.2, §4.3.3): POST an offer, PATCH for an ICE restart, DELETE the session.
 
-use reqwest::header::{CONTENT_TYPE, LOCATION};
+use media_core::internals::ice::parse_candidate;
+use media_core::{IceCredentials, RemoteCandidate};
+use reqwest::header::{CONTENT_TYPE, IF_MATCH, LOCATION};
 use reqwest::{Client, StatusCode, Url};
 
 use super::error::ClientError;
@@ -18,6 +20,12 @@ pub struct Endpoint {
     pub url: String,
     /// Bearer token.
     pub token: Option<String>,
+}
+
+/// What the server answered to an ICE restart.
+pub(crate) struct RestartedIce {
+    pub(super) credentials: IceCredentials,
+    pub(super) candidates: Vec<RemoteCandidate>,
 }
 
 /// A created session.
@@ -57,6 +65,32 @@ impl Endpoint {
 }
 
 impl Resource {
+    /// Asks for an ICE restart with these credentials of the client (RFC 9725 §4.3.3).
+    pub(crate) async fn restart_ice(&self, local: &IceCredentials) -> Result<RestartedIce, ClientError> {
+        let http = |error: reqwest::Error| ClientError::Http(error.to_string());
+        let fragment = format!("a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", local.ufrag, local.pwd);
+        let mut request = self.http.patch(self.url.clone()).header(IF_MATCH, "*").body(fragment);
+        request = request.header(CONTENT_TYPE, "application/trickle-ice-sdpfrag");
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.map_err(http)?;
+        let status = response.status();
+        let body = response.text().await.map_err(http)?;
+        if status != StatusCode::OK {
+            return Err(ClientError::Refused { status: status.as_u16(), body: body.chars().take(MAX_BODY).collect() });
+        }
+        let values = |name: &'static str| body.lines().filter_map(move |line| line.trim_end().strip_prefix(name));
+        let (ufrag, pwd) = (values("a=ice-ufrag:").next(), values("a=ice-pwd:").next());
+        let (Some(ufrag), Some(pwd)) = (ufrag, pwd) else {
+            return Err(ClientError::Answer("the fragment has no ICE credentials".into()));
+        };
+        Ok(RestartedIce {
+            credentials: IceCredentials { ufrag: ufrag.into(), pwd: pwd.into() },
+            candidates: values("a=candidate:").filter_map(parse_candidate).collect(),
+        })
+    }
+
     /// Ends the session at the server. A server that has forgotten it already is as good.
     pub(crate) async fn delete(&self) -> Result<(), ClientError> {
         let mut request = self.http.delete(self.url.clone());

@@ -15,7 +15,7 @@ use media_core::ledger::Stage;
 use media_core::{CandidateKind, DtlsParameters, DtlsRole, IceCredentials, RemoteCandidate};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::error::{ClientError, ClientState};
 use super::framed::FramedSocket;
@@ -24,6 +24,7 @@ use super::identity::Identity;
 use super::inbound::{Keys, MAX_PACKET, MediaHandler, PacketSender, RandomLoss, SharedInbound, lock};
 use super::options::ClientOptions;
 use super::reception::{DatagramSink, Moment, Reception};
+use super::signaling::RestartedIce;
 use super::socket::{local_ip, open_socket};
 use super::wire::Wire;
 use crate::sdp::Answer;
@@ -45,6 +46,15 @@ pub(super) struct TransportStart {
     pub(super) begun: Instant,
     /// Each notification moves the transport to a fresh socket.
     pub(super) moves: Arc<Notify>,
+    pub(super) restarts: mpsc::UnboundedReceiver<IceRestart>,
+}
+
+/// An ICE restart that the server has answered.
+pub(super) struct IceRestart {
+    pub(super) local: IceCredentials,
+    pub(super) remote: RestartedIce,
+    /// It goes on from a fresh socket.
+    pub(super) has_moved: bool,
 }
 
 pub(super) struct ClientTransport<M> {
@@ -56,6 +66,8 @@ pub(super) struct ClientTransport<M> {
     ice: Ice,
     local_ip: IpAddr,
     moves: Arc<Notify>,
+    restarts: mpsc::UnboundedReceiver<IceRestart>,
+    local_address: SocketAddr,
     dtls: DtlsEndpoint,
     role: DtlsRole,
     connected: bool,
@@ -72,7 +84,7 @@ impl<M: MediaHandler> ClientTransport<M> {
         inbound: SharedInbound<M>,
         state: watch::Sender<ClientState>,
     ) -> Result<ClientTransport<M>, ClientError> {
-        let TransportStart { options, identity, local, mut answer, begun, moves } = start;
+        let TransportStart { options, identity, local, mut answer, begun, moves, restarts } = start;
         let failed = |error: io::Error| ClientError::Socket(error.to_string());
         if options.ice_tcp {
             answer.candidates = answer.passive.first().copied().into_iter().map(connected_candidate).collect();
@@ -99,6 +111,8 @@ impl<M: MediaHandler> ClientTransport<M> {
             ice,
             local_ip: bind,
             moves,
+            restarts,
+            local_address,
             dtls,
             role,
             connected: false,
@@ -127,6 +141,11 @@ impl<M: MediaHandler> ClientTransport<M> {
                         break ClientError::Socket(error.to_string());
                     }
                     if let Err(error) = RECEIVED.with_borrow_mut(|batch| self.receive(batch)) {
+                        break ClientError::Socket(error.to_string());
+                    }
+                }
+                Some(restart) = self.restarts.recv() => {
+                    if let Err(error) = self.restart_ice(restart) {
                         break ClientError::Socket(error.to_string());
                     }
                 }
@@ -183,10 +202,26 @@ impl<M: MediaHandler> ClientTransport<M> {
         }
     }
 
+    /// Goes on with new ICE credentials at both ends.
+    fn restart_ice(&mut self, restart: IceRestart) -> io::Result<()> {
+        let IceRestart { local, remote: RestartedIce { credentials: remote, candidates }, has_moved } = restart;
+        if has_moved {
+            self.renew_wire()?;
+        }
+        let candidates = if self.options.ice_tcp { vec![connected_candidate(self.server)] } else { candidates };
+        let peers = IcePeers { local, local_address: self.local_address, remote, candidates };
+        self.ice.restart(Instant::now(), peers, has_moved);
+        Ok(())
+    }
+
+    fn renew_wire(&mut self) -> io::Result<()> {
+        (self.wire, self.local_address) = open_wire(&self.options, self.local_ip, self.server)?;
+        self.lend()
+    }
+
     /// Goes on from a fresh socket.
     fn relocate(&mut self) -> io::Result<()> {
-        (self.wire, _) = open_wire(&self.options, self.local_ip, self.server)?;
-        self.lend()?;
+        self.renew_wire()?;
         self.ice.start_bare_checks(Instant::now());
         Ok(())
     }

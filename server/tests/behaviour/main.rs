@@ -9,6 +9,7 @@ mod clients;
 mod codecs;
 mod congestion;
 mod connections;
+mod ice_restart;
 mod impaired;
 mod keyframes;
 mod leaks;
