@@ -1,10 +1,15 @@
 // What the publish and watch pages share: state, stages, figures, and the loop that keeps a session alive.
 
+import { watchNetwork } from "./network.js";
 import { HttpError, Session } from "./whip.js";
 
 const STAGES = ["signaling", "ice", "dtls", "fingerprint", "srtp", "media"];
 const FIRST_RETRY = 1;
 const LONGEST_RETRY = 10;
+/** A lost connection has this long, in ms, to come back by ICE restarts before another session is opened. */
+const RECOVERY = 10_000;
+/** Restarts are at least so far apart, in ms: the server takes one a second. */
+const RESTART_INTERVAL = 1_500;
 
 export const query = new URLSearchParams(location.search);
 
@@ -38,6 +43,7 @@ export const page = {
   stats: {},
   error: null,
   retries: 0,
+  restarts: 0,
 };
 window.sluice = page;
 
@@ -171,21 +177,55 @@ function sleep(seconds, signal) {
   });
 }
 
+/** Restarts ICE when the connection or the network seems to need it, until `signal`; `lost` is called where that is of no use. */
+function keepConnected(pc, session, lost, signal) {
+  let [hasConnected, since, last, timer] = [false, null, -Infinity, null];
+  const now = () => performance.now();
+  const restart = () => {
+    if (!hasConnected || now() - last < RESTART_INTERVAL) return false;
+    last = now();
+    const took = session.restart(signal).catch(() => null);
+    took.then((done) => (done ? (page.restarts += 1) : done === false && lost()));
+    return true;
+  };
+  const look = () => {
+    clearTimeout(timer);
+    if (signal.aborted) return;
+    const { connectionState: state, iceConnectionState: ice } = pc;
+    if (state === "connected" && ice !== "disconnected") return ([hasConnected, since] = [true, null]);
+    if (!hasConnected) return state === "failed" && lost();
+    since ??= now();
+    if (now() - since >= RECOVERY) return lost();
+    if ([state, ice].some((one) => one === "disconnected" || one === "failed")) restart();
+    timer = setTimeout(look, RESTART_INTERVAL / 3);
+  };
+  pc.addEventListener("connectionstatechange", look, { signal });
+  pc.addEventListener("iceconnectionstatechange", look, { signal });
+  addEventListener("online", restart, { signal });
+  navigator.connection?.addEventListener("change", restart, { signal });
+  watchNetwork(pc, restart, signal);
+  signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+  look();
+}
+
 /** Resolves with the reason when the connection or the server's session is over. */
 function untilOver(pc, session, read, connected, signal) {
   return new Promise((resolve) => {
     let timer = null;
+    const done = new AbortController();
     const over = (why) => {
       clearTimeout(timer);
+      done.abort();
       resolve(why);
     };
     signal.addEventListener("abort", () => over("stopped"), { once: true });
     const check = () => {
       if (pc.connectionState === "connected") connected();
-      if (pc.connectionState === "failed" || pc.connectionState === "closed") over("The connection was lost.");
+      if (pc.connectionState === "closed") over("The connection was lost.");
     };
     pc.addEventListener("connectionstatechange", check);
     check();
+    keepConnected(pc, session, () => over("The connection was lost."), done.signal);
     const tick = figures(pc, read);
     let beats = 0;
     const beat = async () => {
@@ -201,7 +241,7 @@ function untilOver(pc, session, read, connected, signal) {
       if (beats % 5 === 0 || page.stages.some((stage) => stage.state === "done" && stage.stage === "media")) await tick().catch(() => {});
       const settled = page.stages.length > 0 && page.stages.every((stage) => stage.state === "done" || stage.state === "failed");
       beats += 1;
-      if (!signal.aborted) timer = setTimeout(beat, settled ? 1000 : 200);
+      if (!done.signal.aborted) timer = setTimeout(beat, settled ? 1000 : 200);
     };
     beat();
   });
@@ -235,6 +275,7 @@ export class Keeper {
     const { signal } = stop;
     let retry = FIRST_RETRY;
     page.retries = 0;
+    page.restarts = 0;
     while (!signal.aborted) {
       setError(null);
       showStages([]);

@@ -1,4 +1,4 @@
-// A client for WHIP (RFC 9725) and WHEP: one POST opens a session, PATCH trickles candidates, DELETE ends it.
+// A client for WHIP (RFC 9725) and WHEP: one POST opens a session, PATCH trickles candidates and restarts ICE, DELETE ends it.
 
 /** Root of the server's public URLs, with a slash at its end. */
 export const root = new URL("..", import.meta.url).href;
@@ -33,6 +33,26 @@ export function iceServers(headers) {
   });
 }
 
+const FRAGMENT = "application/trickle-ice-sdpfrag";
+/** When an ICE restart is asked for, in ms, as long as no answer came: connections of the network before may be dead. */
+const RESTART_ATTEMPTS = [0, 300, 1000, 2500, 5000];
+const RESTART_TIMEOUT = 8000;
+
+/** The line of an attribute in a description or fragment. */
+const attribute = (text, name) => text.match(new RegExp(`^a=${name}:.*$`, "m"))?.[0].trim();
+
+/** An answer with the ICE credentials and candidates of a fragment in place of its own. */
+function withIce(answer, fragment) {
+  const candidates = fragment.match(/^a=(candidate:|end-of-candidates).*$/gm) ?? [];
+  const own = /^a=(ice-ufrag|ice-pwd|candidate|end-of-candidates)\b/;
+  const ice = ["ice-ufrag", "ice-pwd"].map((name) => attribute(fragment, name));
+  const lines = answer.split(/\r?\n/).flatMap((line) => {
+    if (line.startsWith("a=ice-ufrag:")) return [...ice, ...candidates.map((candidate) => candidate.trim())];
+    return own.test(line) ? [] : [line];
+  });
+  return lines.join("\r\n");
+}
+
 /** A session on the server, from the answer to its POST until close(). */
 export class Session {
   #headers;
@@ -40,10 +60,13 @@ export class Session {
   #pc;
   #queue = [];
   #sending = false;
+  #restarting = null;
   #closed = false;
+  #remote;
 
-  constructor(url, etag, headers, pc) {
+  constructor(url, etag, headers, pc, remote) {
     this.url = url;
+    this.#remote = remote;
     this.#etag = etag;
     this.#headers = headers;
     this.#pc = pc;
@@ -74,8 +97,8 @@ export class Session {
     if (response.status !== 201 && !isCounterOffer) throw await HttpError.from(response);
     const location = response.headers.get("Location");
     if (!location) throw new Error("the server named no session URL");
-    const opened = new Session(new URL(location, response.url).href, response.headers.get("ETag"), headers, pc);
     const remote = await response.text();
+    const opened = new Session(new URL(location, response.url).href, response.headers.get("ETag"), headers, pc, remote);
     const servers = iceServers(response.headers);
     try {
       if (servers.length) pc.setConfiguration({ ...pc.getConfiguration(), iceServers: servers });
@@ -106,19 +129,17 @@ export class Session {
 
   #trickle(candidate) {
     this.#queue.push(candidate);
-    if (!this.#sending) this.#flush();
+    if (!this.#sending && !this.#restarting) this.#flush();
   }
 
   async #flush() {
     this.#sending = true;
-    while (this.#queue.length && !this.#closed) {
+    while (this.#queue.length && !this.#closed && !this.#restarting) {
       // Candidates come in bursts: one request carries what a burst brought.
       await new Promise((resolve) => setTimeout(resolve, 20));
       const body = this.#fragment(this.#queue.splice(0));
-      const headers = { ...this.#headers, "Content-Type": "application/trickle-ice-sdpfrag" };
-      if (this.#etag) headers["If-Match"] = this.#etag;
       try {
-        const response = await fetch(this.url, { method: "PATCH", headers, body });
+        const response = await this.#patch(body, this.#etag);
         // A server without trickle works with what it has.
         if (!response.ok) break;
       } catch {
@@ -128,9 +149,65 @@ export class Session {
     this.#sending = false;
   }
 
+  #patch(body, ifMatch, signal) {
+    const headers = { ...this.#headers, "Content-Type": FRAGMENT };
+    if (ifMatch) headers["If-Match"] = ifMatch;
+    return fetch(this.url, { method: "PATCH", headers, body, signal });
+  }
+
+  /**
+   * Restarts ICE (RFC 9725 §4.3.3). Media flow as before until a pair of the new credentials is nominated; keys and counters stay.
+   * Resolves with true if the server took part, false if it refused, and null where it was not reached: the session is as it was then.
+   */
+  restart(signal) {
+    this.#restarting ??= this.#restart(signal).finally(() => {
+      this.#restarting = null;
+      if (this.#queue.length && !this.#sending) this.#flush();
+    });
+    return this.#restarting;
+  }
+
+  async #restart(signal) {
+    const pc = this.#pc;
+    if (this.#closed || pc.signalingState !== "stable") return null;
+    // What waits is of the credentials before.
+    this.#queue = [];
+    await pc.setLocalDescription(await pc.createOffer({ iceRestart: true }));
+    const { status, etag, fragment } = await this.#askForRestart(this.#fragment([]), signal);
+    if (pc.signalingState !== "have-local-offer") return null;
+    if (status !== 200) {
+      await pc.setLocalDescription({ type: "rollback" });
+      return status ? false : null;
+    }
+    this.#etag = etag;
+    this.#remote = withIce(this.#remote, fragment);
+    await pc.setRemoteDescription({ type: "answer", sdp: this.#remote });
+    return true;
+  }
+
+  /** The first answer to a restart. The same request gets the same answer each time. */
+  async #askForRestart(body, signal) {
+    const over = new AbortController();
+    const until = AbortSignal.any([over.signal, signal, AbortSignal.timeout(RESTART_TIMEOUT)]);
+    const attempts = RESTART_ATTEMPTS.map(async (delay) => {
+      await new Promise((resolve) => setTimeout(resolve, delay));
+      until.throwIfAborted();
+      const response = await this.#patch(body, "*", until);
+      if ([429, 503].includes(response.status)) throw await HttpError.from(response);
+      return { status: response.status, etag: response.headers.get("ETag"), fragment: await response.text() };
+    });
+    try {
+      return await Promise.any(attempts);
+    } catch {
+      return {};
+    } finally {
+      over.abort();
+    }
+  }
+
   #fragment(candidates) {
     const sdp = this.#pc.localDescription.sdp;
-    const line = (name) => sdp.match(new RegExp(`^a=${name}:.*$`, "m"))?.[0].trim();
+    const line = (name) => attribute(sdp, name);
     const lines = [line("ice-ufrag"), line("ice-pwd")];
     // One transport carries everything: its section is the first.
     lines.push(`m=${sdp.match(/^m=(\w+)/m)?.[1] ?? "audio"} 9 UDP/TLS/RTP/SAVPF 0`, line("mid"));

@@ -42,6 +42,7 @@ const ASSETS: &[Asset] = &[
     ICON,
     Asset { name: "whip.js", content_type: SCRIPT, text: include_str!("../pages/whip.js") },
     Asset { name: "page.js", content_type: SCRIPT, text: include_str!("../pages/page.js") },
+    Asset { name: "network.js", content_type: SCRIPT, text: include_str!("../pages/network.js") },
     Asset { name: "pattern.js", content_type: SCRIPT, text: include_str!("../pages/pattern.js") },
     Asset { name: "ticker.js", content_type: SCRIPT, text: include_str!("../pages/ticker.js") },
     Asset { name: "index.js", content_type: SCRIPT, text: include_str!("../pages/index.js") },

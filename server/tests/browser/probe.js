@@ -27,10 +27,17 @@ export function probe() {
   window.RTCPeerConnection = class extends window.RTCPeerConnection {
     constructor(...args) {
       super(...args);
-      log.peers += 1;
+      this.hasPeer = false;
       this.addEventListener('connectionstatechange', () => {
         if (this.connectionState === 'connected') log.connected.push(now());
       });
+    }
+
+    // Pages make others as well, to learn of the machine's addresses.
+    setRemoteDescription(...args) {
+      if (!this.hasPeer) log.peers += 1;
+      this.hasPeer = true;
+      return super.setRemoteDescription(...args);
     }
   };
 

@@ -55,7 +55,7 @@ async fn everything_that_a_page_names_is_served_from_here() {
             assert_ne!(reply.body, "", "{target}");
         }
     }
-    for script in ["whip.js", "page.js", "pattern.js", "ticker.js"] {
+    for script in ["whip.js", "page.js", "network.js", "pattern.js", "ticker.js"] {
         let reply = get(&rig.public, &format!("/assets/{script}")).await;
         assert_eq!(reply.header("content-type"), "text/javascript; charset=utf-8", "{script}");
         assert!(!reply.body.contains("http://") && !reply.body.contains("innerHTML"), "{script}");
