@@ -196,14 +196,23 @@ export class Network {
     return nftables.find(({ counter }) => counter).counter.packets;
   }
 
-  /** The client goes on over its other way: 'eth0', or 'wlan0' as in the beginning. The old one is gone once the new one is there. */
-  use(device) {
-    const other = device === 'eth0' ? 'wlan0' : 'eth0';
+  /** The client has this way, too, and prefers it from now on: 'eth0', or 'wlan0'. */
+  join(device) {
     ip('client', `link set ${device} up`);
     // The system takes IPv6 addresses away with the link.
     if (this.#families.includes(6)) ip('client', `-6 address replace ${CLIENT[device][6]}/64 dev ${device}`);
     this.#route('client', 'default', end(device, 'router'));
-    ip('client', `link set ${other} down`);
+  }
+
+  /** The client has this way no more. */
+  leave(device) {
+    ip('client', `link set ${device} down`);
+  }
+
+  /** The client goes on over its other way: 'eth0', or 'wlan0' as in the beginning. The old one is gone once the new one is there. */
+  use(device) {
+    this.join(device);
+    this.leave(device === 'eth0' ? 'wlan0' : 'eth0');
   }
 
   /** As it was made: no NAT, no firewall, nothing counted, whole packets, the client on wlan0. */
@@ -211,7 +220,8 @@ export class Network {
     for (const node of ['router', 'internet']) this.run(node, 'nft', 'flush', 'ruleset');
     for (const node of ['router', 'internet']) this.#forget(node);
     this.mtu(1500);
-    if (!ip('client', '-json link show wlan0').includes('"UP"')) this.use('wlan0');
+    const isUp = (device) => ip('client', `-json link show ${device}`).includes('"UP"');
+    if (!isUp('wlan0') || isUp('eth0')) this.use('wlan0');
   }
 
   /** Removes everything. Nothing that was started in a node may be running. */
