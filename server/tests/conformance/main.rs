@@ -45,7 +45,11 @@ fn missed(report: &Report) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_becomes_of_every_row_is_what_the_page_says() {
-    let arguments = ["--token", &format!("*={TOKEN}"), "--protect-viewers=true"];
+    let token = format!("*={TOKEN}");
+    let mut arguments = vec!["--token", &token, "--protect-viewers=true"];
+    // What is off by default, and is to be right where it is on.
+    arguments.extend(["--counter-offer=true", "--turn-secret", "a-secret-of-24-characters"]);
+    arguments.extend(["--ice-server", "stun:127.0.0.1:3478,turn:127.0.0.1:3478?transport=udp"]);
     let report = checked(&arguments, Some(TOKEN)).await;
     let line = |row: &loadtest::conformance::RowResult| format!("{}\t{}\t{}\n", row.id, row.level, row.result);
     let results: String = report.rows.iter().map(line).collect();
