@@ -374,7 +374,8 @@ struct TcpCandidates {
 fn candidates(addresses: &[PublicAddress], shard: ShardIndex, port: u16, tcp: TcpCandidates) -> Arc<[LocalCandidate]> {
     let mapped = |first: u16| u16::try_from(shard).ok().and_then(|shard| first.checked_add(shard));
     let own_port = |address: &PublicAddress| address.port.map_or(Some(port), mapped);
-    let ports: [(Protocol, &dyn Fn(&PublicAddress) -> Option<u16>); 3] = [
+    type PortOf<'a> = &'a dyn Fn(&PublicAddress) -> Option<u16>;
+    let ports: [(Protocol, PortOf<'_>); 3] = [
         (Protocol::Udp, &own_port),
         (Protocol::Tcp, &|address: &PublicAddress| own_port(address).filter(|_| tcp.beside_udp)),
         (Protocol::Tcp, &|_: &PublicAddress| tcp.elsewhere),

@@ -112,7 +112,7 @@ pub fn offer(data: &[u8]) {
         let agreed = agreement.live().flat_map(|live| &live.media.formats);
         for format in agreed {
             let is_it = |known: &&Format| known.payload_type == format.payload_type && known.codec == format.codec;
-            assert!(offered.iter().any(|known| is_it(known)), "{format:?} was not offered");
+            assert!(offered.iter().any(is_it), "{format:?} was not offered");
         }
         check_answer(&offer, &agreement);
     }

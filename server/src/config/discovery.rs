@@ -126,7 +126,7 @@ fn judge(
             Err(why) => Err(AskError::Failed(format!("it sees {ip}, which {why}"))),
         });
         match answer {
-            Ok(ip) => seen = seen.or_else(|| Some(Seen::At(ip, server))),
+            Ok(ip) => seen = seen.or(Some(Seen::At(ip, server))),
             Err(error) => {
                 failed |= matches!(error, AskError::Failed(_));
                 let asked = address.map_or_else(String::new, |address| format!(" ({address})"));

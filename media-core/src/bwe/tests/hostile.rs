@@ -4,7 +4,7 @@
 use super::*;
 
 /// The history, and with feedback of RFC 8888 four streams' numbers and the reports of one message.
-const MAX_MEMORY: usize = size_of::<SendSideEstimator>() + (16 << 10) + (4 * 12 << 10) + (8 << 10);
+const MAX_MEMORY: usize = size_of::<SendSideEstimator>() + (16 << 10) + ((4 * 12) << 10) + (8 << 10);
 
 struct Liar {
     estimator: SendSideEstimator,

@@ -26,13 +26,16 @@ const TAG: usize = 16;
 const KEY: usize = 16;
 const IV: usize = 4;
 
+/// Type and content of each.
+pub(super) type Extensions = Vec<(u16, Vec<u8>)>;
+
 /// What a ClientHello holds.
 #[derive(Clone)]
 pub(super) struct Offer {
     pub(super) session_id: Vec<u8>,
     pub(super) suites: Vec<u16>,
     /// In this order.
-    pub(super) extensions: Vec<(u16, Vec<u8>)>,
+    pub(super) extensions: Extensions,
 }
 
 /// A list with its length in two bytes before it.
@@ -231,7 +234,7 @@ impl Scripted {
     }
 
     /// The session id, cipher suite and extensions of the ServerHello.
-    pub(super) fn server_hello(&self) -> (Vec<u8>, u16, Vec<(u16, Vec<u8>)>) {
+    pub(super) fn server_hello(&self) -> (Vec<u8>, u16, Extensions) {
         let hello = self.message_of(2).expect("a ServerHello");
         assert_eq!(hello[..2], VERSION);
         let (id, rest) = hello[35..].split_at(usize::from(hello[34]));

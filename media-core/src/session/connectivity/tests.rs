@@ -206,7 +206,7 @@ fn the_former_credentials_are_served_for_a_moment_after_a_restart_and_then_forgo
     let over = case.pass(1_500);
     let expected = GenerationOver { local_ufrag: first.server.ufrag.clone(), addresses: vec![at(HOME)], failure: None };
     assert_eq!(over, [expected]);
-    assert_eq!(case.ufrags(), [second.server.ufrag.clone()]);
+    assert_eq!(case.ufrags(), std::slice::from_ref(&second.server.ufrag));
     assert!(!case.connectivity.is_known(at(HOME)));
 }
 
