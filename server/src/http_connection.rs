@@ -27,6 +27,7 @@ use crate::listener::Service as Served;
 use crate::media_connections;
 use crate::metrics::Closed;
 use crate::socket::{Bytes, Stream};
+use crate::tls::Accepted;
 
 /// Largest head of a request in bytes; more gets 431 (HTTP-07).
 const MAX_HEAD: usize = 16 * 1024;
@@ -160,7 +161,8 @@ async fn open(stream: Stream, Served { router, https }: Served, connection: &Arc
         }
         // Below TLS the bytes of the handshake count, too.
         (Ok(First::Tls(stream)), Some((tls, _))) => match tls.accept(Metered::new(stream, connection)).await {
-            Ok(stream) => return Some(Http { bytes: Box::new(stream), router, hsts: tls.hsts() }),
+            Ok(Accepted::Http(stream)) => return Some(Http { bytes: Box::new(stream), router, hsts: tls.hsts() }),
+            Ok(Accepted::Challenge) => tracing::debug!("a certificate authority has seen the answer to its challenge"),
             Err(error) => {
                 tracing::debug!(%error, "a TLS handshake failed");
                 connection.closed(Closed::Handshake);

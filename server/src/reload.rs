@@ -75,6 +75,8 @@ pub(crate) struct Parts {
     pub(crate) advertised: Advertised,
     pub(crate) admin_rules: Rules,
     pub(crate) tls: Arc<Tls>,
+    /// Tells whoever waits to try something again.
+    pub(crate) again: watch::Sender<()>,
     pub(crate) telemetry: Telemetry,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) service_manager: Arc<ServiceManager>,
@@ -136,6 +138,7 @@ impl Reloader {
         parts.signaling.reconfigure(signaling);
         *parts.admin_rules.write().unwrap_or_else(PoisonError::into_inner) = admin_access;
         parts.telemetry.set_filter(&settings.log);
+        parts.again.send_replace(());
     }
 }
 

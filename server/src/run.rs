@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::Router;
 use media_core::{MediaCore, Protocol, StartError};
 use signaling::{Counts, Signaling};
 use tokio::net::TcpListener;
@@ -16,9 +17,10 @@ use crate::config::Settings;
 use crate::config::addresses::System;
 use crate::config::http_values::AdminListen;
 use crate::config::resolve::Resolved;
-use crate::connections::{Connections, Listener};
+use crate::connections::{ConnectionLimits, Connections, Listener};
 use crate::descriptors;
 use crate::follow::Advertised;
+use crate::listener::Service;
 use crate::metrics::Metrics;
 use crate::reload::{self, Addresses, Reloader};
 use crate::service_manager::ServiceManager;
@@ -26,7 +28,7 @@ use crate::socket::{Socket, UnixSocket};
 use crate::supervise::{self, Health, Means, Part, Supervisor};
 use crate::telemetry::Telemetry;
 use crate::tls::redirect::{self, Target};
-use crate::tls::{Tls, TlsError};
+use crate::tls::{Tls, TlsError, acme};
 use crate::{certificate, follow, listener, pages};
 
 /// Sessions get this long to receive close_notify; with [`HTTP_STOP_TIME`] a stop takes at most 5 s (OPS-06).
@@ -138,14 +140,12 @@ pub async fn run(settings: &Settings, resolved: Resolved, telemetry: Telemetry) 
 
 async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) -> Result<Running, RunError> {
     let service_manager = Arc::new(ServiceManager::of_environment());
-    let public = listen("http_listen", "--http-listen", settings.http_listen).await?;
-    let to_redirect = listen_redirect(settings).await?;
-    let (operator, operator_address) = listen_admin(&settings.admin_listen).await?;
+    let sockets = HttpSockets::open(settings).await?;
+    let (public_address, operator_address) = (sockets.public_address, sockets.operator_address.clone());
 
     let advertised = Advertised::new(resolved.reading.clone());
     let addresses = watch::Sender::new((resolved.addresses, resolved.reading));
     let mut of_core = resolved.core;
-    let public_address = public.local_addr().unwrap_or(settings.http_listen);
     of_core.ice_tcp_elsewhere = settings.ice_tcp_on_http.then(|| public_port(settings, public_address));
     // The rest is for HTTP, and for what is opened now and then.
     of_core.tcp_connections = of_core.tcp_connections.min(descriptors::free() / MEDIA_PART).max(1);
@@ -162,6 +162,8 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     let registry = tokio::spawn(Arc::clone(signaling.registry()).run(events));
     let mut background = follow_the_world(&core, &metrics, addresses.subscribe(), advertised.clone());
     background.push(tokio::spawn(Arc::clone(&signaling).follow_access()));
+    let (again, read_again) = watch::channel(());
+    background.push(tokio::spawn(acme::keep(Arc::clone(&tls), read_again, Arc::clone(&metrics))));
 
     let admin = Admin::new(Arc::clone(&signaling), Arc::clone(&metrics), core.clone());
     admin.set_access(resolved.admin_access);
@@ -172,6 +174,7 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
         advertised: advertised.clone(),
         admin_rules: admin.rules(),
         tls: Arc::clone(&tls),
+        again,
         telemetry: telemetry.clone(),
         metrics: Arc::clone(&metrics),
         service_manager: Arc::clone(&service_manager),
@@ -183,27 +186,11 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     let (stop_http, stopped) = watch::channel(false);
     // All sockets of media and signals are open now: what is left is for connections.
     let limits = resolved.connections.within_files(descriptors::free().saturating_sub(media_files));
-    let of_proxies = Arc::clone(&signaling);
-    let is_proxy = move |ip| of_proxies.config().is_trusted_proxy(ip);
-    let connections = Connections::behind_proxies(limits, Arc::clone(&metrics), Box::new(is_proxy));
-    if settings.ice_tcp_on_http {
-        connections.take_media(core.clone());
-    }
-    let held = || (Arc::clone(&connections), Arc::clone(&metrics));
-    let to_https = |target| redirect::router(Arc::clone(&signaling), target);
-    let pages = pages::router(Arc::clone(&signaling), Arc::clone(&metrics));
-    let pages = listener::Service::secured(pages, Arc::clone(&tls), to_https(Target::SamePort));
+    let media = settings.ice_tcp_on_http.then(|| core.clone());
     let operators = admin::router(Arc::clone(&admin));
     #[cfg(feature = "fault-injection")]
     let operators = operators.merge(crate::faults::router(core.clone()));
-    let mut servers = vec![
-        listener::spawn(Listener::Public, public, pages, held(), stopped.clone()),
-        listener::spawn(Listener::Admin, operator, operators, held(), stopped.clone()),
-    ];
-    if let Some(socket) = to_redirect {
-        let router = to_https(Target::Port(public_address.port()));
-        servers.push(listener::spawn(Listener::Public, socket, router, held(), stopped));
-    }
+    let servers = sockets.serve((&signaling, &metrics, &tls), operators, (limits, media), &stopped);
 
     let (watchdog, of_supervisor) = (Arc::clone(&service_manager), Arc::clone(&metrics));
     let means = Means { core: core.clone(), metrics: of_supervisor, health, service_manager: watchdog, telemetry };
@@ -226,6 +213,58 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
         servers,
         stop_http,
     })
+}
+
+/// The sockets of all HTTP listeners.
+struct HttpSockets {
+    public: TcpListener,
+    public_address: SocketAddr,
+    /// Sends clients to HTTPS.
+    redirect: Option<TcpListener>,
+    operator: Socket,
+    operator_address: String,
+}
+
+impl HttpSockets {
+    async fn open(settings: &Settings) -> Result<HttpSockets, RunError> {
+        let public = listen("http_listen", "--http-listen", settings.http_listen).await?;
+        let public_address = public.local_addr().unwrap_or(settings.http_listen);
+        let redirect = match settings.http_redirect.0 {
+            Some(address) => Some(listen("http_redirect", "--http-redirect", address).await?),
+            None => None,
+        };
+        let (operator, operator_address) = listen_admin(&settings.admin_listen).await?;
+        Ok(HttpSockets { public, public_address, redirect, operator, operator_address })
+    }
+
+    /// Serves on all of them, each in a task of its own. Where connections may carry media, they go to `media`.
+    fn serve(
+        self,
+        (signaling, metrics, tls): (&Arc<Signaling>, &Arc<Metrics>, &Arc<Tls>),
+        operators: Router,
+        (limits, media): (ConnectionLimits, Option<MediaCore>),
+        stopped: &watch::Receiver<bool>,
+    ) -> Vec<JoinHandle<()>> {
+        let of_proxies = Arc::clone(signaling);
+        let is_proxy = move |ip| of_proxies.config().is_trusted_proxy(ip);
+        let connections = Connections::behind_proxies(limits, Arc::clone(metrics), Box::new(is_proxy));
+        if let Some(core) = media {
+            connections.take_media(core);
+        }
+        let held = || (Arc::clone(&connections), Arc::clone(metrics));
+        let to_https = |target| redirect::router(Arc::clone(signaling), target);
+        let pages = pages::router(Arc::clone(signaling), Arc::clone(metrics));
+        let pages = Service::secured(pages, Arc::clone(tls), to_https(Target::SamePort));
+        let mut servers = vec![
+            listener::spawn(Listener::Public, self.public, pages, held(), stopped.clone()),
+            listener::spawn(Listener::Admin, self.operator, operators, held(), stopped.clone()),
+        ];
+        if let Some(socket) = self.redirect {
+            let router = to_https(Target::Port(self.public_address.port()));
+            servers.push(listener::spawn(Listener::Public, socket, router, held(), stopped.clone()));
+        }
+        servers
+    }
 }
 
 impl Running {
@@ -276,14 +315,6 @@ fn reload_by_signal(reloader: &Arc<Reloader>) {
 async fn listen(key: &'static str, flag: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
     let wrong = |source| RunError::Http { key, flag, address: address.to_string(), source };
     TcpListener::bind(address).await.map_err(wrong)
-}
-
-/// The listener that sends clients to HTTPS, if there is to be one.
-async fn listen_redirect(settings: &Settings) -> Result<Option<TcpListener>, RunError> {
-    match settings.http_redirect.0 {
-        Some(address) => listen("http_redirect", "--http-redirect", address).await.map(Some),
-        None => Ok(None),
-    }
 }
 
 /// The admin listener, and where it is.
@@ -378,6 +409,10 @@ fn base(settings: &Settings, public: SocketAddr, tls: &Tls, core: &MediaCore) ->
     }
     if tls.identity().is_none() {
         return format!("http://{}", reachable(public));
+    }
+    if let Some(name) = settings.acme_domain.first() {
+        let port = if public.port() == 443 { String::new() } else { format!(":{}", public.port()) };
+        return format!("https://{}{port}", name.0);
     }
     // Other machines can open pages over HTTPS, by the address to which they send media.
     let of_media = core.local_candidates(0).first().map(|candidate| candidate.address.ip());

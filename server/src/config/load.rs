@@ -127,7 +127,7 @@ pub fn load(
 /// What `lan` says, of what nothing else says.
 fn apply_lan(settings: &mut Settings, sources: &mut HashMap<&'static str, Source>) {
     const SAYS_WHO_MAY: &[&str] = &["open", "token", "token_file", "jwt_key_file", "jwt_jwks_url", "webhook_url"];
-    const GIVES_A_CERTIFICATE: &[&str] = &["tls_self_signed", "tls_cert", "tls_key"];
+    const GIVES_A_CERTIFICATE: &[&str] = &["tls_self_signed", "tls_cert", "tls_key", "acme_domain"];
     let is_given = |keys: &[&str]| keys.iter().any(|key| sources.contains_key(key));
     let layer = Layer {
         http_listen: (!is_given(&["http_listen"])).then_some(LAN_LISTEN),

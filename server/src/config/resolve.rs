@@ -174,7 +174,7 @@ fn warnings(settings: &Settings, core: &CoreConfig, admin_access: &AdminAccess) 
     if !is_loopback(settings.http_listen.ip()) && settings.public_url.0.is_none() && !speaks_tls(settings) {
         // Whoever can alter the SDP on its way can sit in the middle of the media (RFC 8826).
         warnings.push(format!(
-            "http_listen {} speaks clear text: give it a certificate (tls_cert, or tls_self_signed in one's own \
+            "http_listen {} speaks clear text: give it a certificate (tls_cert, acme_domain, or tls_self_signed in one's own \
              network), or put a proxy with TLS in front and name its address by public_url",
             settings.http_listen
         ));
@@ -201,7 +201,7 @@ fn warnings(settings: &Settings, core: &CoreConfig, admin_access: &AdminAccess) 
 }
 
 fn speaks_tls(settings: &Settings) -> bool {
-    settings.tls_self_signed || !settings.tls_cert.as_os_str().is_empty()
+    settings.tls_self_signed || !settings.tls_cert.as_os_str().is_empty() || !settings.acme_domain.is_empty()
 }
 
 fn core_config(
@@ -324,7 +324,8 @@ fn host_names(settings: &Settings, with_tokens: bool) -> Option<Vec<String>> {
     }
     let public = settings.public_url.0.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
     let public = public.and_then(|url| url.host().map(str::to_ascii_lowercase));
-    Some(settings.http_hosts.iter().map(|HostName(name)| name.clone()).chain(public).collect())
+    let own = settings.http_hosts.iter().chain(&settings.acme_domain);
+    Some(own.map(|HostName(name)| name.clone()).chain(public).collect())
 }
 
 fn admin_access(settings: &Settings) -> Result<AdminAccess, Contradiction> {

@@ -122,7 +122,7 @@ settings! {
         /// Base of the absolute session URLs in `Location`, where a proxy stands in front. Unset: an absolute path.
         public_url: BaseUrl = BaseUrl::default(), "SLUICE_PUBLIC_URL", "URL",
             "an http or https URL without query, such as https://live.example.org, or nothing";
-        /// Names under which the public listener is reached, beside IP addresses, localhost and that of `public_url`; requests
+        /// Names under which the public listener is reached, beside IP addresses, localhost and those of `public_url` and `acme_domain`; requests
         /// for others are refused. Unset: any name, but only those where it listens on loopback and nobody needs a token.
         http_hosts: Vec<HostName> = Vec::new(), "SLUICE_HTTP_HOSTS", "NAME",
             "host names without port, such as live.example.org", value_delimiter = ',';
@@ -164,6 +164,20 @@ settings! {
         /// For so many seconds browsers are told to use nothing but HTTPS for this name (RFC 6797). 0: they are told nothing.
         hsts: u64 = 0, "SLUICE_HSTS", "SECONDS",
             "a number of seconds, such as 31536000 for a year, or 0";
+        /// HTTPS with a certificate for these names that is obtained and renewed by ACME, from Let's Encrypt unless
+        /// `acme_directory` names another authority, to whose terms of service this agrees. Port 443 of the names has to lead to
+        /// the public listener. Repeatable.
+        acme_domain: Vec<HostName> = Vec::new(), "SLUICE_ACME_DOMAIN", "NAME",
+            "host names without port, such as live.example.org", value_delimiter = ',';
+        /// Folder that keeps the account and the certificate of ACME over restarts.
+        acme_state: PathBuf = PathBuf::new(), "SLUICE_ACME_STATE", "FOLDER",
+            "the path of a folder that the server may write, or nothing";
+        /// Directory of the certificate authority.
+        acme_directory: ServiceUrl = ServiceUrl::default(), "SLUICE_ACME_DIRECTORY", "URL",
+            "an https URL, such as https://ca.example.org/acme/directory, or nothing for Let's Encrypt";
+        /// From Let's Encrypt's test server: its certificates are trusted by nobody, and its limits are wide.
+        acme_staging: bool = false, "SLUICE_ACME_STAGING", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
     }
     "Access" {
         /// Access token: `stream=token` to publish and to watch a stream; `publish:stream=token` or `watch:stream=token` for one

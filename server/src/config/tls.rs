@@ -1,4 +1,4 @@
-//! How the public listener speaks TLS, from the settings: a certificate from files, or a self-signed one.
+//! How the public listener speaks TLS, from the settings: a certificate from files, a self-signed one, or one by ACME.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -9,6 +9,8 @@ use super::http_values::HostName;
 use super::public_host::{FixedHost, Host, PublicHost};
 use super::resolve::{Contradiction, refuse};
 use super::settings::Settings;
+use super::values::ServiceUrl;
+use crate::tls::acme::{AcmeOrder, PRODUCTION, STAGING};
 use crate::tls::identity::Identity;
 use crate::tls::make::Names;
 use crate::tls::{self, Tls, TlsSettings, TlsSource};
@@ -24,7 +26,11 @@ pub(super) fn resolve(
         let (given, missing) = if certificate { ("tls_cert", "tls_key") } else { ("tls_key", "tls_cert") };
         return refuse(format!("{given}: given without {missing}\n  allowed: both, or neither"));
     }
-    let sources = [("tls_cert", certificate), ("tls_self_signed", settings.tls_self_signed)];
+    let sources = [
+        ("tls_cert", certificate),
+        ("tls_self_signed", settings.tls_self_signed),
+        ("acme_domain", !settings.acme_domain.is_empty()),
+    ];
     let given: Vec<_> = sources.iter().filter(|(_, is_given)| *is_given).map(|(key, _)| *key).collect();
     let source = match given[..] {
         [] => {
@@ -33,6 +39,7 @@ pub(super) fn resolve(
         }
         ["tls_cert"] => TlsSource::Files(Identity::read(&settings.tls_cert, &settings.tls_key).map_err(Contradiction)?),
         ["tls_self_signed"] => TlsSource::SelfSigned(names(settings, network)),
+        ["acme_domain"] => TlsSource::Acme(acme_order(settings)?),
         _ => {
             return refuse(format!(
                 "{}: each says where the certificate comes from: drop all but one",
@@ -58,7 +65,9 @@ pub(super) fn resolve(
 /// Without TLS its other settings mean nothing, which is a mistake and no choice.
 fn check_without(settings: &Settings) -> Result<(), Contradiction> {
     let needs = |key: &str, value: String| {
-        refuse(format!("{key}: {value} without TLS\n  allowed: with tls_cert and tls_key, or tls_self_signed"))
+        refuse(format!(
+            "{key}: {value} without TLS\n  allowed: with tls_cert and tls_key, tls_self_signed or acme_domain"
+        ))
     };
     if settings.hsts > 0 {
         return needs("hsts", settings.hsts.to_string());
@@ -67,6 +76,26 @@ fn check_without(settings: &Settings) -> Result<(), Contradiction> {
         return needs("http_redirect", settings.http_redirect.to_string());
     }
     Ok(())
+}
+
+fn acme_order(settings: &Settings) -> Result<AcmeOrder, Contradiction> {
+    if settings.acme_state.as_os_str().is_empty() {
+        return refuse(
+            "acme_state: missing, and acme_domain is given\n  allowed: a folder that the server may write, which keeps \
+             account and certificate over restarts"
+                .to_owned(),
+        );
+    }
+    let directory = match (&settings.acme_directory, settings.acme_staging) {
+        (ServiceUrl(Some(_)), true) => {
+            return refuse("acme_directory and acme_staging: drop one of the two".to_owned());
+        }
+        (ServiceUrl(Some(url)), false) => url.clone(),
+        (ServiceUrl(None), true) => STAGING.to_owned(),
+        (ServiceUrl(None), false) => PRODUCTION.to_owned(),
+    };
+    let domains = settings.acme_domain.iter().map(|HostName(name)| name.clone()).collect();
+    Ok(AcmeOrder { domains, directory, state: settings.acme_state.clone() })
 }
 
 /// Whom a self-signed certificate is for: all names and addresses by which a client on the network may ask for this machine.
@@ -184,5 +213,21 @@ mod tests {
         let redirect = Settings { http_redirect: "127.0.0.1:80".parse().unwrap(), ..Settings::default() };
         assert!(refused(&redirect).starts_with("http_redirect: 127.0.0.1:80 without TLS"));
         assert!(refused(&Settings { hsts: 60, ..self_signed() }).starts_with("hsts: 60 with tls_self_signed"));
+    }
+
+    #[test]
+    fn an_acme_order_needs_a_folder_and_one_directory() {
+        let acme_domain = vec!["media.example".parse().unwrap()];
+        let good = Settings { acme_domain, acme_state: "/var/lib/sluice".into(), ..Settings::default() };
+        assert!(refused(&Settings { acme_state: "".into(), ..good.clone() }).starts_with("acme_state: missing"));
+        let directory = |settings: &Settings| match resolve(settings, &Lan).unwrap().0.unwrap().source {
+            TlsSource::Acme(order) => order.directory,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(directory(&good), PRODUCTION);
+        assert_eq!(directory(&Settings { acme_staging: true, ..good.clone() }), STAGING);
+        let own = Settings { acme_directory: "https://ca.example/dir".parse().unwrap(), ..good };
+        assert_eq!(directory(&own), "https://ca.example/dir");
+        assert!(refused(&Settings { acme_staging: true, ..own }).starts_with("acme_directory and acme_staging"));
     }
 }

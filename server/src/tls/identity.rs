@@ -113,6 +113,12 @@ impl Identity {
         self.expires
     }
 
+    /// When an ACME certificate is renewed: with a third of its time left, as certificate authorities advise.
+    pub fn renew_at(&self) -> SystemTime {
+        let lifetime = self.expires.duration_since(self.begins).unwrap_or_default();
+        self.expires - lifetime / 3
+    }
+
     /// SHA-256 of the server's own certificate, as browsers show it.
     pub fn fingerprint(&self) -> String {
         let Ok(digest) = self.chain[0].digest(MessageDigest::sha256()) else { return String::new() };
@@ -207,5 +213,13 @@ mod tests {
         assert!(at(92).unwrap().contains("expired 2 days ago"));
         let before = identity.warning(made - Duration::from_secs(2 * DAY)).unwrap();
         assert!(before.contains("not valid yet"), "{before}");
+    }
+
+    #[test]
+    fn it_is_renewed_with_a_third_of_its_time_left() {
+        let identity = identity(Duration::from_secs(90 * DAY));
+        let left = identity.expires().duration_since(identity.renew_at()).unwrap();
+        let lifetime = identity.expires().duration_since(identity.begins()).unwrap();
+        assert_eq!(left, lifetime / 3);
     }
 }

@@ -1,6 +1,7 @@
 //! HTTPS of the public listener: whose certificate it shows, and how that changes while the server runs.
 
 mod acceptor;
+pub mod acme;
 pub mod identity;
 pub mod make;
 pub mod redirect;
@@ -11,15 +12,19 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_openssl::SslStream;
 
-use self::acceptor::Acceptor;
+pub(crate) use self::acceptor::Accepted;
+use self::acceptor::{Acceptor, Challenges};
+use self::acme::AcmeOrder;
 use self::identity::Identity;
 use self::make::{MakeError, Names};
 use crate::metrics::Metrics;
 
 /// A self-signed certificate is valid for this long, which is as much as all browsers allow; each start makes a new one.
 const SELF_SIGNED_LIFETIME: Duration = Duration::from_secs(397 * 86_400);
+
+/// Until the certificate authority has answered, something has to be shown.
+const PLACEHOLDER_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +33,8 @@ pub enum TlsSource {
     Files(Identity),
     /// It is made for these names.
     SelfSigned(Names),
+    /// From a certificate authority.
+    Acme(AcmeOrder),
 }
 
 /// How the public listener speaks TLS.
@@ -48,12 +55,21 @@ pub enum TlsError {
     /// None could be made.
     #[error("no certificate could be made: {0}")]
     Made(#[from] MakeError),
+    /// What an authority gives could not be kept.
+    #[error("acme_state: {folder}: {source}\n  allowed: a folder that the server may write")]
+    State {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// TLS as it is served now. Whether there is any, and with which certificate, may change at any time; a connection keeps what it
 /// began with.
 pub struct Tls {
     current: RwLock<Option<Arc<Current>>>,
+    challenges: Challenges,
     metrics: Arc<Metrics>,
 }
 
@@ -68,10 +84,10 @@ pub(crate) struct Current {
 impl Tls {
     /// None at first.
     pub fn new(metrics: Arc<Metrics>) -> Arc<Tls> {
-        Arc::new(Tls { current: RwLock::default(), metrics })
+        Arc::new(Tls { current: RwLock::default(), challenges: Challenges::default(), metrics })
     }
 
-    /// Takes new settings; without any, clear text is served. A certificate that was made stays if it may.
+    /// Takes new settings; without any, clear text is served. A certificate that was made or obtained stays if it may.
     ///
     /// # Errors
     /// What was served before is served on.
@@ -79,7 +95,7 @@ impl Tls {
         let next = match settings {
             Some(settings) => {
                 let identity = self.identity_for(&settings.source)?;
-                Some(Current::new(settings, identity)?)
+                Some(Current::new(settings, identity, self.challenges.clone())?)
             }
             None => None,
         };
@@ -93,7 +109,7 @@ impl Tls {
     /// OpenSSL refuses the certificate.
     pub fn check(settings: &TlsSettings) -> Result<(), TlsError> {
         if let TlsSource::Files(identity) = &settings.source {
-            Acceptor::new(identity)?;
+            Acceptor::new(identity, Challenges::default())?;
         }
         Ok(())
     }
@@ -105,7 +121,26 @@ impl Tls {
         match source {
             TlsSource::Files(identity) => Ok(identity.clone()),
             TlsSource::SelfSigned(names) => Ok(make::self_signed(names, SELF_SIGNED_LIFETIME)?),
+            TlsSource::Acme(order) => {
+                let wrong = |source| TlsError::State { folder: order.state.display().to_string(), source };
+                order.prepare().map_err(wrong)?;
+                let names = Names { dns: order.domains.clone(), ip: Vec::new() };
+                match order.stored() {
+                    Some(identity) => Ok(identity),
+                    None => Ok(make::self_signed(&names, PLACEHOLDER_LIFETIME)?),
+                }
+            }
         }
+    }
+
+    /// Takes the certificate that an order was answered with, unless another order counts by now.
+    fn obtained(&self, order: &AcmeOrder, identity: Identity) -> Result<(), TlsError> {
+        let Some(current) = self.current() else { return Ok(()) };
+        if current.settings.source == TlsSource::Acme(order.clone()) {
+            let next = Current::new(current.settings.clone(), identity, self.challenges.clone())?;
+            self.place(Some(next));
+        }
+        Ok(())
     }
 
     fn place(&self, next: Option<Current>) {
@@ -125,15 +160,15 @@ impl Tls {
 }
 
 impl Current {
-    fn new(settings: TlsSettings, identity: Identity) -> Result<Current, TlsError> {
-        let acceptor = Acceptor::new(&identity)?;
+    fn new(settings: TlsSettings, identity: Identity, challenges: Challenges) -> Result<Current, TlsError> {
+        let acceptor = Acceptor::new(&identity, challenges)?;
         let hsts = Some(settings.hsts).filter(|&seconds| seconds > 0);
         let hsts = hsts.and_then(|seconds| HeaderValue::from_str(&format!("max-age={seconds}")).ok());
         Ok(Current { settings, identity, acceptor, hsts })
     }
 
     /// Does the handshake. The caller bounds the time.
-    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, bytes: S) -> io::Result<SslStream<S>> {
+    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, bytes: S) -> io::Result<Accepted<S>> {
         self.acceptor.accept(bytes).await
     }
 
@@ -147,6 +182,6 @@ impl Current {
 pub fn warning(source: &TlsSource, now: SystemTime) -> Option<String> {
     match source {
         TlsSource::Files(identity) => identity.warning(now),
-        TlsSource::SelfSigned(_) => None,
+        TlsSource::SelfSigned(_) | TlsSource::Acme(_) => None,
     }
 }

@@ -5,6 +5,8 @@ use loadtest::client::{ClientOptions, Endpoint, Identity, Publisher, PublisherOp
 use crate::support::{LONG, Sluice, viewer_sees};
 use crate::{A_MONTH, Folder, authority, curl, curled};
 
+const OFFER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../signaling/tests/golden/chromium-publish.sdp");
+
 /// A server with a pair of files, and curl's argument to trust it.
 pub(crate) async fn start(folder: &Folder, further: &[&str]) -> Sluice {
     folder.write_pair(A_MONTH);
@@ -52,6 +54,33 @@ async fn a_stream_is_published_and_watched_over_https() {
     let viewer = Viewer::start(&endpoint("whep/s"), &identity, ViewerOptions::default(), options()).await.unwrap();
     viewer.connected().await.unwrap();
     viewer_sees("media", &viewer, LONG, |figures| figures.video.keyframes > 0).await;
+}
+
+// HTTP-02
+#[tokio::test]
+async fn a_session_is_opened_read_and_ended_alike_over_http_1_1_and_http_2() {
+    let folder = Folder::new();
+    let server = start(&folder, &[]).await;
+    let ca = folder.path("cert.pem");
+    for (stream, version) in [("one", "--http1.1"), ("two", "--http2")] {
+        let common = ["--cacert", &ca, version, "-o", "/dev/null", "-w", "%{response_code}|%{header_json}"];
+        let ask = async |further: &[&str]| {
+            let args: Vec<&str> = common.iter().chain(further).copied().collect();
+            let said = curled(&args).await;
+            let (status, headers) = said.split_once('|').unwrap();
+            (status.to_owned(), serde_json::from_str::<serde_json::Value>(headers).unwrap())
+        };
+        let (body, url) = (format!("@{OFFER}"), format!("{}/whip/{stream}", server.base));
+        let (status, headers) = ask(&["-H", "Content-Type: application/sdp", "--data-binary", &body, &url]).await;
+        assert_eq!(status, "201", "{version}: {headers}");
+        let header = |name: &str| headers[name][0].as_str().unwrap_or_else(|| panic!("{version}: {name}: {headers}"));
+        assert_eq!(header("content-type"), "application/sdp");
+        assert!(header("etag").starts_with('"'));
+        let session = format!("{}{}", server.base, header("location"));
+        for (method, expected) in [("GET", "204"), ("DELETE", "200")] {
+            assert_eq!(ask(&["-X", method, &session]).await.0, expected, "{version}: {method}");
+        }
+    }
 }
 
 #[tokio::test]

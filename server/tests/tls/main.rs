@@ -1,8 +1,9 @@
-//! HTTPS as clients meet it: the real binary and real sockets; curl and OpenSSL's own client.
+//! HTTPS as clients meet it: the real binary and real sockets; curl, OpenSSL's own client, and pebble, the test server for ACME.
 
 // Helpers of tests fail by panic, as tests do.
 #![allow(clippy::unwrap_used)]
 
+mod acme;
 mod certificates;
 mod clients;
 mod handshakes;
