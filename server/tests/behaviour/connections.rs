@@ -16,7 +16,7 @@ const HEAD_TIME: Duration = Duration::from_secs(15);
 // F-09
 #[tokio::test]
 async fn silent_connections_neither_shut_others_out_nor_stay_open_when_files_run_out() {
-    let server = Sluice::start_with_files(64, &[]).await;
+    let server = Sluice::start_with_files(80, &[]).await;
     let address = server.base.trim_start_matches("http://").to_owned();
     let silent: Vec<TcpStream> = (0..80).map(|_| TcpStream::connect(&address).unwrap()).collect();
     let begun = Instant::now();
