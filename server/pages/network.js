@@ -38,22 +38,28 @@ async function bytesReceived(pc) {
 }
 
 /**
- * Calls `changed` when nothing comes over `pc` any more and the machine has got another address, until `signal`. It is to return
- * whether it did something about it.
+ * Calls `changed` when nothing comes over `pc` any more and the machine has an address in another network, until `signal`. It is to
+ * return whether it did something about it.
  */
 export async function watchNetwork(pc, changed, signal) {
-  let [known, bytes, since, pause] = [null, 0, performance.now(), LOOK];
+  // Addresses of the network that carries the connection. Browsers name those of a lost one for some seconds more: after a change only
+  // what was new then counts. `tried` are those that brought nothing: a source that is silent is no reason to try them again.
+  let [own, tried, bytes, since, pause] = [null, new Set(), 0, performance.now(), LOOK];
   while (!signal.aborted) {
     await sleep(pause);
     if (signal.aborted || pc.connectionState === "closed") return;
     const received = await bytesReceived(pc).catch(() => bytes);
     if (received !== bytes) {
       [bytes, since, pause] = [received, performance.now(), LOOK];
-      known ??= await localAddresses(() => false);
-    } else if (known && performance.now() - since >= STALL) {
-      const isNew = (address) => !known.has(address);
-      const now = await localAddresses(isNew);
-      if ([...now].some(isNew) && changed()) known = null;
+      tried.clear();
+      own ??= await localAddresses(() => false);
+    } else if (own && performance.now() - since >= STALL) {
+      const isNew = (address) => !own.has(address) && !tried.has(address);
+      const found = new Set([...(await localAddresses(isNew))].filter(isNew));
+      if (found.size && changed()) {
+        for (const address of [...own, ...found]) tried.add(address);
+        own = found;
+      }
       pause = Math.min(pause * 1.5, LONGEST_PAUSE);
     }
   }

@@ -34,8 +34,11 @@ export function iceServers(headers) {
 }
 
 const FRAGMENT = "application/trickle-ice-sdpfrag";
-/** When an ICE restart is asked for, in ms, as long as no answer came: connections of the network before may be dead. */
-const RESTART_ATTEMPTS = [0, 300, 1000, 2500, 5000];
+/**
+ * When an ICE restart is asked for, in ms, as long as no answer came: each connection that the browser kept may be one of the network
+ * before, and dead.
+ */
+const RESTART_ATTEMPTS = [0, 100, 200, 300, 500, 1000, 2500, 5000];
 const RESTART_TIMEOUT = 8000;
 
 /** The line of an attribute in a description or fragment. */
