@@ -1,7 +1,7 @@
 //! Every profile, role, cipher suite and kind of fingerprint, against plain OpenSSL and the scripted client.
 
-use super::offers::{complete, server_for};
-use super::scripted::{HANDSHAKE, Offer, Scripted, use_srtp};
+use super::offers::{handshake, server_for};
+use super::scripted::{Offer, Scripted, use_srtp};
 use super::*;
 use crate::ledger::Reason;
 use crate::nonce_oracle::{NonceOracle, Seen};
@@ -63,10 +63,7 @@ fn the_keys_of_every_profile_in_either_role_are_those_that_the_peers_library_exp
         offer.extensions.push(use_srtp(&[profile.dtls_id()], &[]));
         let mut client = Scripted::new(&certificate, offer);
         let mut server = server_for(&certificate);
-        let hello = client.hello();
-        let record = client.record(HANDSHAKE, &hello);
-        server.receive(&record);
-        complete(&mut client, &mut server);
+        handshake(&mut client, &mut server);
         talks_srtp(&server.connection().keying, DtlsRole::Server, &client.exported(profile.export_len()));
     }
 }

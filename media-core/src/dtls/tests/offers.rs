@@ -66,6 +66,14 @@ pub(super) fn server_for(certificate: &Certificate) -> Ours {
     Ours::new(&context, DtlsRole::Server, &[certificate.fingerprint().clone()])
 }
 
+/// A whole handshake, whose ClientHello is one record.
+pub(super) fn handshake(client: &mut Scripted, server: &mut Ours) {
+    let hello = client.hello();
+    let record = client.record(HANDSHAKE, &hello);
+    server.receive(&record);
+    complete(client, server);
+}
+
 /// Carries a handshake on from the ClientHello, without loss; both have to end it well, with the same keys.
 pub(super) fn complete(client: &mut Scripted, server: &mut Ours) {
     for _ in 0..2 {
@@ -116,10 +124,7 @@ fn nothing_of_an_earlier_session_is_taken_up_and_no_ticket_is_given() {
     offer.extensions.push((SESSION_TICKET, vec![9; 160]));
     let mut client = Scripted::new(&certificate, offer);
     let mut server = server_for(&certificate);
-    let hello = client.hello();
-    let record = client.record(HANDSHAKE, &hello);
-    server.receive(&record);
-    complete(&mut client, &mut server);
+    handshake(&mut client, &mut server);
     let (session_id, _, extensions) = client.server_hello();
     assert_eq!(session_id, [], "nothing to come back to");
     let kinds: Vec<_> = extensions.iter().map(|(kind, _)| *kind).collect();
@@ -140,10 +145,7 @@ fn use_srtp_is_answered_by_one_profile_and_no_mki_whatever_was_offered() {
             offer.extensions.push(use_srtp(profiles, &mki));
             let mut client = Scripted::new(&certificate, offer);
             let mut server = server_for(&certificate);
-            let hello = client.hello();
-            let record = client.record(HANDSHAKE, &hello);
-            server.receive(&record);
-            complete(&mut client, &mut server);
+            handshake(&mut client, &mut server);
             let (_, _, extensions) = client.server_hello();
             let answers: Vec<_> = extensions.iter().filter(|(kind, _)| *kind == 14).collect();
             assert_eq!(answers, [&use_srtp(&[choice], &[])], "{profiles:?} with {mki:?}");
