@@ -93,7 +93,7 @@ mod token_bucket;
 pub use config::{CoreConfig, PUBLISHER_SILENCE, PublicAddress};
 pub use event::CoreEvent;
 pub use handle::{MediaCore, StartError};
-pub use net::Protocol;
+pub use net::{Protocol, customer};
 #[cfg(feature = "fault-injection")]
 pub use pulse::Fault;
 pub use pulse::{BEAT, CoreThread, Pulse, Vital};

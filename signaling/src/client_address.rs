@@ -17,10 +17,7 @@ impl ClientAddress {
 
     /// What one customer has, and limits count: an IPv4 address, or a /64 of IPv6.
     pub fn customer(self) -> IpAddr {
-        match self.0.to_canonical() {
-            IpAddr::V4(ip) => IpAddr::V4(ip),
-            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
-        }
+        media_core::customer(self.0)
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod address;
 mod buffers;
+mod customer;
 pub mod framing;
 mod gro;
 mod outbound;
@@ -19,6 +20,7 @@ mod socket;
 mod tcp;
 
 pub use buffers::return_large_blocks;
+pub use customer::customer;
 pub use gro::{Run, RunBatch, count_overflows, set_run_receiving, stamp_arrivals};
 pub use outbound::Outbound;
 pub use poller::Poller;

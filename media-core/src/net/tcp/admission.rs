@@ -1,8 +1,10 @@
 //! Which TCP connections there may be: bounds in number and time for those that have not shown yet whose they are. No socket.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use crate::net::customer;
 
 /// A connection without an authentic check for this long is closed. A client sends its first one right after the connection stands.
 pub(super) const FIRST_CHECK: Duration = Duration::from_secs(10);
@@ -121,14 +123,6 @@ impl Admission {
                 self.unchecked.remove(&customer);
             }
         }
-    }
-}
-
-/// An IPv4 address, or the /64 of IPv6 that is one customer's.
-fn customer(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
