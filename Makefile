@@ -143,6 +143,7 @@ fuzz: ## Run every fuzz target for SECONDS (60) each; TARGETS='session rtcp' for
 recordings: ## Let FFmpeg's decoders judge the recorded streams of media-core/tests/recorded again
 	@.ci/install recordings
 	@media-core/tests/recorded/make.py --check
+	@media-core/tests/recorded/layers/make.py --check
 
 .PHONY: screenshot
 screenshot: build-tests ## Update the screenshot of README.md

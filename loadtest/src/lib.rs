@@ -26,4 +26,6 @@ pub mod sdp;
 pub mod seconds;
 pub mod tally;
 
+pub use fleet::links::LinkClass;
 pub use measure::process;
+pub use media::scalability::{LayerId, Scalability};

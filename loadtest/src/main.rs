@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Run(args) => args.campaign(),
         Command::Storm(args) => args.campaign(),
         Command::Narrow(args) => args.campaign(),
+        Command::Layers(args) => args.campaign(),
         Command::Knee(args) => args.campaign(),
         Command::Soak(args) => args.campaign(),
         Command::Attack(args) => args.campaign(),

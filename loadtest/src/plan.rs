@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::attack::AttackOptions;
 use crate::client::{ClientOptions, PublisherOptions};
+use crate::fleet::links::LinkClass;
 
 /// Sockets of attackers beside their TCP connections.
 const ATTACKERS: usize = 500;
@@ -84,6 +85,8 @@ pub enum Scenario {
         /// A step with a higher 99th percentile of the latency failed, in ms.
         max_p99_ms: f64,
     },
+    /// Viewers of a stream with layers stand on links that carry different rates.
+    Layers(LayersOptions),
     /// Viewers and publishers come and go for the plan's duration, and then nothing may be left of them.
     Soak(SoakOptions),
     /// Viewers stand, and are measured for the plan's duration; then hostile inputs have their turns beside them.
@@ -92,6 +95,23 @@ pub enum Scenario {
 
 pub(crate) fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
+}
+
+/// What happens in a test of layers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LayersOptions {
+    /// The classes of links, with their viewers.
+    pub links: Vec<LinkClass>,
+    /// Of 100 datagrams towards the viewers so many are lost besides.
+    pub loss: f64,
+    /// What a viewer sees is judged from here on, counted from its POST.
+    #[serde(serialize_with = "seconds")]
+    pub settle: Duration,
+    /// Every viewer is to be at the highest layer that fits its link, or above, for this part of the time.
+    pub least_share: f64,
+    /// First as many viewers on perfect links watch the same stream without layers, and then with them: the publisher of the second
+    /// stream sends the first one's top layer alone.
+    pub compare: bool,
 }
 
 /// What happens in a soak.
@@ -176,6 +196,11 @@ impl Campaign {
             Scenario::Storm { joins, .. } => joins,
             // Each has a flow of the relay's with two sockets.
             Scenario::Narrow { narrow, .. } => 2 * narrow,
+            // Each has a flow of the relay's with two sockets.
+            Scenario::Layers(ref options) => {
+                let linked: usize = options.links.iter().map(|class| class.viewers).sum();
+                3 * linked
+            }
             Scenario::Knee { max_viewers, .. } => max_viewers.saturating_sub(self.plan.viewers),
             // Those that leave overlap with those that come.
             Scenario::Soak(ref options) => {

@@ -147,9 +147,20 @@ pub(crate) struct TrackTally {
     missing_before: u64,
     /// Extended sequence number and counter of the highest sampled packet.
     sampled: Option<(u64, u64)>,
+    /// The counters of each of the publisher's RTP streams by its epoch, of a track with layers: the server leaves out what it likes,
+    /// and sends nothing twice.
+    layers: Option<Vec<(u32, SequenceTally)>>,
 }
 
+/// RTP streams of a track with layers that are told apart: those of a publisher, and of the ones before it.
+const MAX_LAYER_STREAMS: usize = 16;
+
 impl TrackTally {
+    /// Of a track with layers, of which the server chooses.
+    pub(crate) fn of_layers() -> TrackTally {
+        TrackTally { layers: Some(Vec::new()), ..TrackTally::default() }
+    }
+
     /// Notes a packet by its extended sequence number. False if it was received before and its payload counts no more.
     pub(crate) fn note_sequence(&mut self, extended: u64, payload_len: usize, recovered: bool) -> bool {
         match self.sequence.note(extended) {
@@ -168,6 +179,17 @@ impl TrackTally {
 
     /// Notes the stamp of a packet received for the first time.
     pub(crate) fn note_stamp(&mut self, stamp: &Stamp) {
+        if let Some(streams) = &mut self.layers {
+            let index = streams.iter().position(|(epoch, _)| *epoch == stamp.epoch).unwrap_or_else(|| {
+                if streams.len() == MAX_LAYER_STREAMS {
+                    streams.remove(0);
+                }
+                streams.push((stamp.epoch, SequenceTally::default()));
+                streams.len() - 1
+            });
+            self.figures.duplicated += u64::from(streams[index].1.note(stamp.counter) == Place::Again);
+            return self.note_verified(stamp);
+        }
         if self.epoch != Some(stamp.epoch) {
             if self.epoch.is_some() {
                 self.figures.restarts += 1;
@@ -186,6 +208,9 @@ impl TrackTally {
     /// Notes the stamp of one packet of a sample, by its extended sequence number: what the publisher's counter grew more
     /// than the sequence number was lost in front of the server.
     pub(crate) fn note_sampled_stamp(&mut self, stamp: &Stamp, extended: u64) {
+        if self.layers.is_some() {
+            return self.note_verified(stamp);
+        }
         if self.epoch != Some(stamp.epoch) {
             self.figures.restarts += u64::from(self.epoch.is_some());
             self.epoch = Some(stamp.epoch);
@@ -234,7 +259,7 @@ impl TrackTally {
     pub(crate) fn figures(&self) -> TrackFigures {
         let lost = self.sequence.missing();
         // A sample's counters say nothing of what was lost after the server; the sequence numbers do.
-        let after = if self.sampled.is_some() { lost } else { self.counters.missing() };
+        let after = if self.sampled.is_some() || self.layers.is_some() { lost } else { self.counters.missing() };
         TrackFigures { lost, missing: self.missing_before + after, ..self.figures }
     }
 }
@@ -242,9 +267,10 @@ impl TrackTally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::stamp::FramePart;
 
     fn stamp(epoch: u32, counter: u64) -> Stamp {
-        Stamp { stream: 1, epoch, content: Content::Video, counter, sent: 0 }
+        Stamp { stream: 1, epoch, content: Content::Video, part: FramePart::default(), counter, sent: 0 }
     }
 
     #[test]
@@ -333,6 +359,18 @@ mod tests {
         track.note_sampled_stamp(&stamp(1, 13), 113);
         track.note_sampled_stamp(&stamp(2, 0), 124);
         assert_eq!((track.figures().missing, track.figures().restarts), (2, 1));
+    }
+
+    #[test]
+    fn what_is_left_out_of_layers_is_not_missing_and_what_comes_twice_is_counted() {
+        let mut track = TrackTally::of_layers();
+        let packets = [(1, 1, 0), (2, 1, 3), (3, 2, 70), (4, 2, 71), (6, 1, 90), (7, 1, 3)];
+        for (extended, epoch, counter) in packets {
+            assert!(track.note_sequence(extended, 1, false));
+            track.note_stamp(&stamp(epoch, counter));
+        }
+        let figures = track.figures();
+        assert_eq!((figures.lost, figures.missing, figures.restarts, figures.duplicated), (1, 1, 0, 1));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use media_core::internals::net::{Outbound, SendBatch, TransportTuple};
 use media_core::internals::rtp::{HeaderFields, RtpHeader, write_header};
 use media_core::internals::srtp::{KeyingMaterial, MAX_TRAILER, SrtpProfile, SrtpReceiver, SrtpSender};
 use media_core::internals::stream::{PacketInfo, Tracks};
+use media_core::layers::PacketLayer;
 use media_core::media::{Codec, Extension, ExtensionMap, Format, MediaSection, SendSsrcs, TrackId};
 
 /// Payloads of video and of audio, in bytes.
@@ -157,6 +158,8 @@ struct Publisher {
     tracks: Tracks,
     payloads: [Vec<u8>; 2],
     now: Instant,
+    /// Of the video of the next frame.
+    layer: PacketLayer,
 }
 
 impl Publisher {
@@ -164,11 +167,19 @@ impl Publisher {
         let mut tracks = Tracks::new(Duration::ZERO);
         tracks.get_or_insert(TrackId::AUDIO);
         tracks.get_or_insert(TrackId::VIDEO);
-        Publisher { tracks, payloads: PAYLOADS.map(|length| vec![0x5a; length]), now: Instant::now() }
+        let payloads = PAYLOADS.map(|length| vec![0x5a; length]);
+        Publisher { tracks, payloads, now: Instant::now(), layer: PacketLayer::ONLY }
     }
 
-    fn publish(&mut self, now: Instant, track: TrackId, count: u64, keyframe: bool) {
-        let encoding = self.tracks.encoding_mut(track, 0).expect("both tracks are there");
+    /// The same with more encodings of video, of which nobody is sent any.
+    fn simulcast() -> Publisher {
+        let mut publisher = Publisher::new();
+        publisher.tracks.get_or_insert(TrackId::VIDEO).make_encodings(3);
+        publisher
+    }
+
+    fn publish(&mut self, now: Instant, (track, encoding): (TrackId, u8), count: u64, keyframe: bool) {
+        let encoding = self.tracks.encoding_mut(track, encoding).expect("both tracks are there");
         let first = encoding.end();
         let (payload_type, payload) = if track == TrackId::AUDIO { (111, 1) } else { (96, 0) };
         for sequence in first..first + count {
@@ -179,6 +190,7 @@ impl Publisher {
                 payload_type,
                 marker: sequence + 1 == first + count,
                 keyframe: keyframe && sequence == first,
+                layer: if track == TrackId::VIDEO { self.layer } else { PacketLayer::ONLY },
             };
             assert!(encoding.admit(info, &[], &self.payloads[payload]));
         }
@@ -189,8 +201,13 @@ impl Publisher {
 fn fan_out(publisher: &mut Publisher, viewers: &mut [Viewer], out: &mut Outbound, keyframe: bool) -> u64 {
     publisher.now += FRAME_TIME;
     let now = publisher.now;
-    publisher.publish(now, TrackId::AUDIO, 1, false);
-    publisher.publish(now, TrackId::VIDEO, FRAME, keyframe);
+    publisher.publish(now, (TrackId::AUDIO, 0), 1, false);
+    publisher.publish(now, (TrackId::VIDEO, 0), FRAME, keyframe);
+    // Smaller encodings have fewer packets.
+    let others = publisher.tracks.get(TrackId::VIDEO).map_or(0, |video| video.encodings().count() as u8 - 1);
+    for (encoding, packets) in (1..=others).zip([3, 1]) {
+        publisher.publish(now, (TrackId::VIDEO, encoding), packets, keyframe);
+    }
     publisher.tracks.begin_pass();
     let pass = FanOutPass { now, tracks: &publisher.tracks, overloaded: false };
     let mut packets = 0;
@@ -223,12 +240,39 @@ fn whole_fan_out(c: &mut Criterion) {
     group.finish();
 }
 
+/// Viewers of streams with layers, beside what viewers of one layer cost: those of one encoding of three, and those of one that
+/// is sent half of the frames.
+fn layered_fan_out(c: &mut Criterion) {
+    let mut group = c.benchmark_group("fan-out with layers, 100 viewers");
+    for (name, is_thinned) in [("one encoding of three", false), ("half of the frames", true)] {
+        let mut publisher = if is_thinned { Publisher::new() } else { Publisher::simulcast() };
+        let mut viewers: Vec<Viewer> = (0..100).map(|index| viewer(index, false)).collect();
+        let mut out = Outbound::disconnected();
+        fan_out(&mut publisher, &mut viewers, &mut out, true);
+        viewers.iter_mut().flat_map(|viewer| viewer.tracks_mut()).for_each(EgressTrack::on_receipt);
+        group.throughput(Throughput::Elements(100 * (FRAME + 1 + u64::from(is_thinned))));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let mut packets = fan_out(&mut publisher, &mut viewers, &mut out, false);
+                if is_thinned {
+                    // Every other frame belongs to a layer that no viewer is sent.
+                    publisher.layer = PacketLayer { present: 0, ..PacketLayer::ONLY };
+                    packets += fan_out(&mut publisher, &mut viewers, &mut out, false);
+                    publisher.layer = PacketLayer::ONLY;
+                }
+                packets
+            });
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1000));
-    targets = headers, srtp, batch, whole_fan_out
+    targets = headers, srtp, batch, whole_fan_out, layered_fan_out
 }
 criterion_main!(benches);

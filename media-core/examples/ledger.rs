@@ -45,6 +45,10 @@ async fn main() -> Result<(), StartError> {
             CoreEvent::FormatInUse { session, track, in_use } => {
                 println!("session {session}: {} is sent as payload type {}", track.kind.as_str(), in_use.payload_type);
             }
+            CoreEvent::Layers { session, track, layers } => {
+                let rates: Vec<u64> = layers.iter().map(|report| report.layer.bitrate).collect();
+                println!("session {session}: {} is sent in layers of {rates:?} bit/s", track.kind.as_str());
+            }
             CoreEvent::PublisherSilence { session, since } => {
                 println!("session {session}: {}", if since.is_some() { "silent" } else { "heard again" });
             }

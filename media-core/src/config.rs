@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::net::MediaDscp;
+
 /// An address at which clients reach the media sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublicAddress {
@@ -71,6 +73,8 @@ pub struct CoreConfig {
     /// Viewers that agreed to feedback of RFC 8888 are sent packets as ECT(1), so that routers with L4S mark them instead of
     /// letting a queue grow (RFC 9331).
     pub l4s: bool,
+    /// How routers are asked to treat the packets of viewers (RFC 8837).
+    pub dscp: MediaDscp,
 }
 
 impl CoreConfig {
@@ -102,6 +106,7 @@ impl Default for CoreConfig {
             cache_bytes: 512 << 20,
             keyframe_request_interval: Duration::from_millis(500),
             l4s: false,
+            dscp: MediaDscp::default(),
         }
     }
 }

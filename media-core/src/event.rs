@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::layers::LayerReport;
 use crate::ledger::{Reason, StageEvent};
 use crate::media::TrackId;
 use crate::rtp::profile::FormatInUse;
@@ -10,6 +11,7 @@ use crate::stats::SessionStats;
 
 /// An event of one session.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are a handful of events a session, and each is moved once")]
 pub enum CoreEvent {
     /// A stage of a session began, progressed, succeeded or failed.
     Stage {
@@ -26,6 +28,15 @@ pub enum CoreEvent {
         track: TrackId,
         /// Payload type and profile.
         in_use: FormatInUse,
+    },
+    /// The layers that a publisher sends of a track: when others are sent than before, and with new figures every few seconds.
+    Layers {
+        /// The publisher's session.
+        session: SessionId,
+        /// The track.
+        track: TrackId,
+        /// All of them, the lowest quality first.
+        layers: Vec<LayerReport>,
     },
     /// A publisher fell silent: nothing authentic came from it for [`PUBLISHER_SILENCE`](crate::PUBLISHER_SILENCE). Or it is
     /// heard again.

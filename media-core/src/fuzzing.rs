@@ -5,6 +5,7 @@
 //! and a directory of samples in `fuzz/corpus/`; a test sees to it that none is forgotten.
 
 mod corpus;
+mod layers;
 mod session;
 
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ use crate::rtp::{ExtensionIter, HeaderFields, RtpHeader, compat, extension, rtx,
 use crate::spec::IceCredentials;
 
 pub use corpus::Corpus;
+pub use layers::{dependency_descriptor, layers, video_layers_allocation};
 pub use session::session;
 
 /// A fuzz target.
@@ -56,11 +58,13 @@ pub const TARGETS: &[Target] = &[
     target("ccfb", ccfb),
     target("ccfb_writer", ccfb_writer),
     target("demux", demux),
+    target("dependency_descriptor", dependency_descriptor),
     target("extensions", extensions),
     target("fmtp", fmtp),
     target("framing", framing),
     target("h264", h264),
     target("h265", h265),
+    target("layers", layers),
     target("receive", receive),
     target("red", red_payload),
     target("reflexive", reflexive),
@@ -70,6 +74,7 @@ pub const TARGETS: &[Target] = &[
     target("stun", stun),
     target("transport_feedback", transport_feedback),
     target("transport_feedback_writer", transport_feedback_writer),
+    target("video_layers_allocation", video_layers_allocation),
     target("vp8", vp8_packet),
     target("vp9", vp9_packet),
 ];
@@ -207,6 +212,9 @@ pub fn vp9_packet(data: &[u8]) {
 
 /// An H.264 payload.
 pub fn h264(data: &[u8]) {
+    if let Some(unit) = crate::rtp::codec::h264::parameter_set(data) {
+        assert!(crate::rtp::codec::h264_size::picture_size(unit).is_none_or(|(width, height)| width > 0 && height > 0));
+    }
     start(Codec::H264, data);
     profile(Codec::H264, data);
     learn(Codec::H264, data);

@@ -13,9 +13,10 @@ use crate::config::{CoreConfig, PublicAddress};
 use crate::dtls::{Certificate, DtlsContext, DtlsError, HandshakePool, PoolHandle};
 use crate::event::CoreEvent;
 use crate::ice::{host_priority, tcp_host_priority};
+use crate::layers::LayerSelection;
 use crate::ledger::Reason;
 use crate::load::{self, Load};
-use crate::media::Role;
+use crate::media::{Role, TrackId};
 use crate::net::{MediaSocket, Protocol, bind_tcp, return_large_blocks};
 use crate::pulse::{CoreThread, Pulse, Vital};
 use crate::shard::{self, HandedOver, ShardInbox, ShardMessage, ShardSender, ShardSetup};
@@ -281,6 +282,11 @@ impl MediaCore {
     /// them. [`CoreEvent::IceRestartOver`] tells how it went.
     pub fn restart_ice(&self, shard: ShardIndex, session: SessionId, restart: IceRestart) {
         self.send(shard, ShardMessage::RestartIce(session, Box::new(restart)));
+    }
+
+    /// Lets a viewer have another layer of a track. It is sent the one before until the other can be decoded.
+    pub fn select_layer(&self, shard: ShardIndex, session: SessionId, track: TrackId, selection: LayerSelection) {
+        self.send(shard, ShardMessage::SelectLayer(session, track, Box::new(selection)));
     }
 
     fn send(&self, shard: ShardIndex, message: ShardMessage) {

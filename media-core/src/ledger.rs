@@ -112,6 +112,8 @@ pub enum Reason {
     SrtpAuthentication,
     /// Packets go on to be received with sequence numbers that SRTP takes for those of packets received before.
     SrtpReplay,
+    /// SRTP keys have protected as many packets as they may.
+    SrtpKeyUsedUp,
     /// SRTP is ready, and no RTP was received.
     NoMedia,
     /// One of the media that were offered is received, and another one never was.
@@ -199,6 +201,9 @@ impl Reason {
             Reason::SrtpReplay => {
                 "The client went back with its sequence numbers under the same SSRC: it has to go on with them, or to take a new SSRC."
             }
+            Reason::SrtpKeyUsedUp => {
+                "Nothing to do: after years the session needs new keys; a client that joins anew gets them."
+            }
             Reason::NoMedia => {
                 "The secure path stands but the encoder sends nothing: look at the publisher's capture and encoder."
             }
@@ -250,6 +255,8 @@ pub enum WarningCode {
     BitrateExceeded,
     /// A peer sends more RTCP than is acted upon, and the surplus is dropped.
     RtcpExceeded,
+    /// A viewer's path does not carry even the lowest layer of video: it is sent audio alone.
+    VideoPaused,
 }
 
 impl WarningCode {
@@ -277,6 +284,9 @@ impl WarningCode {
             WarningCode::TrackMissing => "The publisher has left a track out; it is forwarded again once it is there.",
             WarningCode::BitrateExceeded => {
                 "Packets are missing for all viewers: lower the encoder's bitrate, or raise the limit of publishers."
+            }
+            WarningCode::VideoPaused => {
+                "The viewer's network is too slow for any picture; video goes on by itself once it carries the lowest layer. A publisher that offers a smaller one helps."
             }
             WarningCode::RtcpExceeded => "No honest client sends so much: look at who it is. Nobody else is concerned.",
         }

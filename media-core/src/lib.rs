@@ -69,6 +69,7 @@ pub mod fuzzing;
 mod handle;
 mod ice;
 mod ingest;
+pub mod layers;
 pub mod ledger;
 mod load;
 pub mod media;
@@ -93,7 +94,7 @@ mod token_bucket;
 pub use config::{CoreConfig, PUBLISHER_SILENCE, PublicAddress};
 pub use event::CoreEvent;
 pub use handle::{MediaCore, StartError};
-pub use net::{Protocol, customer};
+pub use net::{Dscp, HeapUse, MediaDscp, NoDscp, Protocol, customer, heap_use, return_free_memory};
 #[cfg(feature = "fault-injection")]
 pub use pulse::Fault;
 pub use pulse::{BEAT, CoreThread, Pulse, Vital};

@@ -207,6 +207,9 @@ pub enum Extension {
     /// Dependency descriptor, AV1 RTP payload specification, appendix A
     #[strum(serialize = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension")]
     DependencyDescriptor,
+    /// Rates and sizes of all layers, webrtc.org video-layers-allocation: for this hop alone
+    #[strum(serialize = "http://www.webrtc.org/experiments/rtp-hdrext/video-layers-allocation00")]
+    VideoLayersAllocation,
 }
 
 impl Extension {
@@ -274,6 +277,9 @@ pub struct MediaSection {
     pub reduced_size_rtcp: bool,
     /// Publisher: SSRCs that the offer declared by `a=ssrc` (RFC 5576 §4.1), as (media, RTX by `a=ssrc-group:FID`).
     pub declared_ssrcs: Vec<(u32, Option<u32>)>,
+    /// Publisher: the encodings that it sends as RTP streams of their own, [`MAX_ENCODINGS`](crate::layers::MAX_ENCODINGS) at
+    /// most; empty without simulcast.
+    pub simulcast: Vec<SimulcastEncoding>,
     /// Viewer: the SSRCs that the server sends with; `None` for publishers.
     pub send_ssrcs: Option<SendSsrcs>,
 }
@@ -282,9 +288,30 @@ impl MediaSection {
     /// A section of which nothing but its formats was agreed: no header extensions, no reduced-size RTCP, no SSRCs.
     pub fn new(mid: impl Into<String>, kind: MediaKind, formats: Vec<Format>) -> MediaSection {
         let (extensions, reduced_size_rtcp) = (ExtensionMap::default(), false);
-        let (declared_ssrcs, send_ssrcs) = (Vec::new(), None);
-        MediaSection { mid: mid.into(), kind, formats, extensions, reduced_size_rtcp, declared_ssrcs, send_ssrcs }
+        let (declared_ssrcs, simulcast, send_ssrcs) = (Vec::new(), Vec::new(), None);
+        let mid = mid.into();
+        MediaSection { mid, kind, formats, extensions, reduced_size_rtcp, declared_ssrcs, simulcast, send_ssrcs }
     }
+}
+
+/// One encoding of a publisher's section that is an RTP stream of its own (RFC 8853). Its place in the offer says nothing of
+/// its quality.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SimulcastEncoding {
+    /// `a=rid` (RFC 8851 §10); `None` where the offer tells encodings apart by `a=ssrc-group:SIM` alone.
+    pub rid: Option<String>,
+    /// SSRC of its media, where the offer declares it.
+    pub ssrc: Option<u32>,
+    /// Payload types that it is restricted to (`pt=`); empty: any of the section.
+    pub payload_types: Vec<u8>,
+    /// `max-width` in pixels.
+    pub max_width: Option<u32>,
+    /// `max-height` in pixels.
+    pub max_height: Option<u32>,
+    /// `max-fps`, pictures a second.
+    pub max_frame_rate: Option<u32>,
+    /// `max-br` in bit/s.
+    pub max_bitrate: Option<u64>,
 }
 
 /// The server's own SSRCs in a viewer's section.

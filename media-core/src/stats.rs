@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 use serde::Serialize;
 use strum::{EnumCount, VariantArray};
 
+use crate::layers::Layer;
 use crate::spec::{SessionId, ShardIndex};
 
 /// Why a datagram was dropped.
@@ -226,6 +227,16 @@ pub struct ShardSnapshot {
     pub sessions: Vec<SessionSnapshot>,
 }
 
+/// The layer of video that a viewer is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SentLayer {
+    /// The layer itself.
+    #[serde(flatten)]
+    pub layer: Layer,
+    /// How often the viewer has gone to another encoding or spatial layer.
+    pub switches: u64,
+}
+
 /// Figures of one session since it began. One flat list of many fields: each is a figure of the admin API under this name.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SessionStats {
@@ -241,6 +252,10 @@ pub struct SessionStats {
     pub rtp_shed: u64,
     /// Estimated available bitrate of the path to the viewer, in bit/s; `None` without feedback of the viewer.
     pub available_outgoing_bitrate: Option<u64>,
+    /// The layer that the viewer is sent of its first video track, where that has any.
+    pub layer: Option<SentLayer>,
+    /// Video pauses for the viewer, as its path does not carry even the lowest layer.
+    pub video_paused: bool,
     /// Queueing delay of packets to the viewer at the bottleneck, in seconds: their delay above the least one.
     pub queueing_delay: Option<f64>,
     /// RTP packets retransmitted after a NACK.

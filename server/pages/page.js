@@ -208,8 +208,11 @@ function keepConnected(pc, session, lost, signal) {
   look();
 }
 
+/** Why a session is over that has a successor. */
+const MOVED = "The server asked to open another session.";
+
 /** Resolves with the reason when the connection or the server's session is over. */
-function untilOver(pc, session, read, connected, signal) {
+function untilOver(pc, session, { read, connected, opened }, succeed, signal) {
   return new Promise((resolve) => {
     let timer = null;
     const done = new AbortController();
@@ -225,6 +228,7 @@ function untilOver(pc, session, read, connected, signal) {
     };
     pc.addEventListener("connectionstatechange", check);
     check();
+    opened?.(session, done.signal, (endpoint) => succeed(endpoint, done.signal).then((successor) => successor && over(MOVED), () => {}));
     keepConnected(pc, session, () => over("The connection was lost."), done.signal);
     const tick = figures(pc, read);
     let beats = 0;
@@ -247,15 +251,31 @@ function untilOver(pc, session, read, connected, signal) {
   });
 }
 
+/** Resolves when a connection is up, with false if it does not get there. */
+function connects(pc, signal) {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (pc.connectionState === "connected") resolve(true);
+      else if (signal.aborted || ["failed", "closed"].includes(pc.connectionState)) resolve(false);
+    };
+    pc.addEventListener("connectionstatechange", look);
+    signal.addEventListener("abort", look, { once: true });
+    look();
+  });
+}
+
 /**
  * Opens sessions one after the other until stopped: `setUp(pc)` says what to send or receive, `read` makes figures,
- * `connected` is called when media may flow. Waits as long as the server asks, else longer each time.
+ * `connected` is called when media may flow, `opened(session, signal, move)` when there is a session; `move(endpoint)` replaces it
+ * by another one without a gap. Waits as long as the server asks, else longer each time.
  */
 export class Keeper {
   #stop = null;
+  /** A session that was opened in the place of one that is still there. */
+  #successor = null;
 
-  constructor({ endpoint, token, setUp, read, connected, fatal, waiting }) {
-    Object.assign(this, { endpoint, token, setUp, read, connected, fatal, waiting });
+  constructor({ endpoint, token, setUp, read, connected, opened, fatal, waiting }) {
+    Object.assign(this, { endpoint, token, setUp, read, connected, opened, fatal, waiting });
     addEventListener("pagehide", () => this.stop());
   }
 
@@ -266,6 +286,42 @@ export class Keeper {
   stop() {
     this.#stop?.abort();
     this.#stop = null;
+  }
+
+  async #open(endpoint, signal, made = () => {}) {
+    const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+    made(pc);
+    try {
+      await this.setUp(pc);
+      const session = await Session.open(pc, endpoint, { token: this.token(), signal });
+      // The page may go while the session opens or lives: nobody else would tell the server.
+      signal.addEventListener("abort", () => session.close(), { once: true });
+      if (signal.aborted) session.close();
+      return { pc, session };
+    } catch (error) {
+      pc.close();
+      throw error;
+    }
+  }
+
+  /** Opens the session after the present one, which goes on meanwhile; until `over` it is tried again as the server says. */
+  async #succeed(endpoint, over, signal) {
+    while (!over.aborted && !this.#successor) {
+      try {
+        const next = await this.#open(endpoint, signal);
+        if ((await connects(next.pc, over)) && !over.aborted) {
+          this.endpoint = endpoint;
+          return (this.#successor = next);
+        }
+        next.session.close();
+        next.pc.close();
+      } catch (error) {
+        await sleep(error.retryAfter ?? LONGEST_RETRY, over);
+        continue;
+      }
+      await sleep(FIRST_RETRY, over);
+    }
+    return null;
   }
 
   async run() {
@@ -279,33 +335,30 @@ export class Keeper {
     while (!signal.aborted) {
       setError(null);
       showStages([]);
-      setState(page.retries ? "reconnecting" : "connecting", page.retries ? "Connecting again" : "Connecting");
-      const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
-      page.pc = pc;
+      const successor = this.#successor;
+      this.#successor = null;
+      if (!successor) setState(page.retries ? "reconnecting" : "connecting", page.retries ? "Connecting again" : "Connecting");
       let delay = null;
       try {
-        await this.setUp(pc);
-        const session = await Session.open(pc, this.endpoint, { token: this.token(), signal });
-        page.session = session;
-        // The page may go while the session opens or lives: nobody else would tell the server.
-        signal.addEventListener("abort", () => session.close(), { once: true });
-        if (signal.aborted) session.close();
-        const why = await untilOver(pc, session, this.read, () => ((retry = FIRST_RETRY), this.connected(pc)), signal);
+        const { pc, session } = successor ?? (await this.#open(this.endpoint, signal, (pc) => (page.pc = pc)));
+        Object.assign(page, { pc, session });
+        const { read, opened } = this;
+        const connected = () => ((retry = FIRST_RETRY), this.connected(pc));
+        const why = await untilOver(pc, session, { read, connected, opened }, (endpoint, over) => this.#succeed(endpoint ?? this.endpoint, over, signal), signal);
         session.close();
+        pc.close();
+        if (this.#successor && !signal.aborted) continue;
         if (!signal.aborted) setError(page.error ? { ...page.error } : new Error(why));
       } catch (error) {
         if (signal.aborted) break;
         const http = error instanceof HttpError;
         setError(error);
         if (http && this.fatal(error)) {
-          pc.close();
           this.stop();
           setState("failed", "Failed");
           return;
         }
         delay = http ? error.retryAfter : null;
-      } finally {
-        pc.close();
       }
       if (signal.aborted) break;
       delay ??= retry;
@@ -314,6 +367,8 @@ export class Keeper {
       this.waiting(delay);
       await sleep(delay, signal);
     }
+    this.#successor?.pc.close();
+    this.#successor = null;
     // A later run may have begun meanwhile: the state is its own then.
     if (this.#stop === null || this.#stop === stop) setState("stopped", "Stopped");
   }

@@ -1,6 +1,6 @@
 // The publish page: capture, send, and show how far the session came.
-// Parameters for automation: auto=1, source=camera|screen|microphone|pattern, codec=VP8|…, bitrate=KBIT, sound=red;
-// in the fragment #token=….
+// Parameters for automation: auto=1, source=camera|screen|microphone|pattern, codec=VP8|…, bitrate=KBIT, sound=red,
+// layers=simulcast|L3T3_KEY|…; in the fragment #token=….
 
 import { root } from "./whip.js";
 import { Keeper, cipherName, codecName, element, page, query, rate, rememberToken, setError, setState, showStages, showStats, streamName } from "./page.js";
@@ -22,6 +22,75 @@ element("codec").append(
 for (const id of ["source", "codec", "bitrate", "sound"]) {
   const given = query.get(id);
   if (given !== null) element(id).value = id === "codec" ? given.toUpperCase() : given;
+}
+
+/** Scalability modes (W3C WebRTC-SVC) that are offered where the browser has them, and what they mean. */
+const SCALABILITY = {
+  L1T2: "2 frame rates",
+  L1T3: "3 frame rates",
+  L2T1: "2 sizes",
+  L3T3: "3 sizes, 3 frame rates",
+  L3T3_KEY: "3 sizes, 3 frame rates, bound at keyframes",
+  S2T1: "2 independent sizes",
+};
+const SIMULCAST = "simulcast";
+
+/** Encodings of simulcast: how much smaller than the capture, and the part of the largest one's bitrate. */
+const ENCODINGS = [
+  { rid: "q", scaleResolutionDownBy: 4, part: 0.08 },
+  { rid: "h", scaleResolutionDownBy: 2, part: 0.28 },
+  { rid: "f", scaleResolutionDownBy: 1, part: 1 },
+];
+
+/** Whether the browser does what it is told of scalability modes: some take no notice. */
+function hasScalability() {
+  const pc = new RTCPeerConnection();
+  try {
+    const { sender } = pc.addTransceiver("video", { sendEncodings: [{ scalabilityMode: "L1T2" }] });
+    return sender.getParameters().encodings?.[0]?.scalabilityMode === "L1T2";
+  } catch {
+    return false;
+  } finally {
+    pc.close();
+  }
+}
+
+/** The scalability modes in which the browser encodes a codec. */
+async function scalabilityModes(codec) {
+  if (!codec || !navigator.mediaCapabilities?.encodingInfo || !hasScalability()) return [];
+  const supported = Object.keys(SCALABILITY).map(async (scalabilityMode) => {
+    const video = { contentType: `video/${codec}`, width: 1280, height: 720, bitrate: 2_500_000, framerate: 30, scalabilityMode };
+    const info = await navigator.mediaCapabilities.encodingInfo({ type: "webrtc", video }).catch(() => null);
+    return info?.supported ? scalabilityMode : null;
+  });
+  return (await Promise.all(supported)).filter(Boolean);
+}
+
+/** What can be chosen depends on the codec; what was chosen stays where it can. */
+async function offerLayers(chosen) {
+  const codec = element("codec").value;
+  const modes = await scalabilityModes(codec);
+  if (codec !== element("codec").value) return;
+  element("layers").replaceChildren(
+    new Option("One size", ""),
+    new Option("Simulcast: 3 sizes, each encoded by itself", SIMULCAST),
+    ...modes.map((mode) => new Option(`${mode}: ${SCALABILITY[mode]}`, mode)),
+  );
+  element("layers").value = chosen === SIMULCAST || modes.includes(chosen) ? chosen : "";
+}
+
+element("codec").addEventListener("change", () => offerLayers(element("layers").value));
+const layersOffered = offerLayers(query.get("layers") ?? "");
+
+/** What the browser is to make of the video. */
+function encodingsOf(layers, codec) {
+  const most = 1000 * Math.max(50, Number(element("bitrate").value) || 2500);
+  if (layers === SIMULCAST) {
+    // Without a mode of their own, several encodings of these codecs are one scalable stream in Chromium.
+    const mode = ["VP9", "AV1"].includes(codec) && hasScalability() ? { scalabilityMode: "L1T1" } : {};
+    return ENCODINGS.map(({ part, ...encoding }) => ({ ...encoding, ...mode, maxBitrate: Math.round(Math.max(50_000, part * most)) }));
+  }
+  return [{ maxBitrate: most, ...(layers && { scalabilityMode: layers }) }];
 }
 
 async function open(source) {
@@ -54,7 +123,7 @@ function preferRedundant(transceiver) {
 async function setUp(pc) {
   for (const track of capture.stream.getTracks()) {
     const video = track.kind === "video";
-    const sendEncodings = video ? [{ maxBitrate: 1000 * Math.max(50, Number(element("bitrate").value) || 2500) }] : undefined;
+    const sendEncodings = video ? encodingsOf(element("layers").value, element("codec").value) : undefined;
     const init = { direction: "sendonly", streams: [capture.stream] };
     const transceiver = pc.addTransceiver(track, sendEncodings ? { ...init, sendEncodings } : init);
     if (!video) {
@@ -69,9 +138,20 @@ async function setUp(pc) {
   }
 }
 
+/** One field of several entries, summed, and the same of a second before. */
+function total(entries, before, field) {
+  const known = entries.filter((entry) => before(entry));
+  if (!known.length) return [undefined, undefined];
+  const sum = (list) => ({ timestamp: list[0].timestamp, [field]: list.reduce((all, entry) => all + entry[field], 0) });
+  return [sum(known), sum(known.map(before))];
+}
+
 function read(entries, before, report) {
-  const outbound = (kind) => entries.find((entry) => entry.type === "outbound-rtp" && entry.kind === kind);
-  const [video, audio] = [outbound("video"), outbound("audio")];
+  const outbound = (kind) => entries.filter((entry) => entry.type === "outbound-rtp" && entry.kind === kind);
+  // Of simulcast's encodings the largest that is sent stands for all.
+  const encodings = outbound("video").sort((a, b) => (b.frameWidth ?? 0) - (a.frameWidth ?? 0));
+  const [[video], [audio]] = [encodings, outbound("audio")];
+  const sum = (name) => encodings.reduce((all, entry) => all + (entry[name] ?? 0), 0);
   const remote = entries.find((entry) => entry.type === "remote-inbound-rtp");
   const pair = entries.find((entry) => entry.type === "candidate-pair" && entry.nominated && entry.state === "succeeded");
   const transport = entries.find((entry) => entry.type === "transport");
@@ -81,7 +161,9 @@ function read(entries, before, report) {
     shown["Video codec"] = codecName(report, video);
     shown.Resolution = video.frameWidth ? `${video.frameWidth} × ${video.frameHeight}` : "–";
     shown["Frame rate"] = video.framesPerSecond === undefined ? "–" : `${video.framesPerSecond} fps`;
-    shown["Video rate"] = rate(video, before(video), "bytesSent");
+    shown["Video rate"] = rate(...total(encodings, before, "bytesSent"), "bytesSent");
+    if (encodings.length > 1) shown.Encodings = encodings.map((entry) => (entry.framesPerSecond ? `${entry.frameHeight}p` : `${entry.rid} off`)).join(", ");
+    if (video.scalabilityMode && video.scalabilityMode !== "L1T1") shown.Scalability = video.scalabilityMode;
     shown["Limited by"] = video.qualityLimitationReason === "none" ? "nothing" : (video.qualityLimitationReason ?? "–");
   }
   if (audio) shown["Audio rate"] = rate(audio, before(audio), "bytesSent");
@@ -91,8 +173,8 @@ function read(entries, before, report) {
     shown,
     framesEncoded: video?.framesEncoded ?? 0,
     keyFramesEncoded: video?.keyFramesEncoded ?? 0,
-    packetsSent: video?.packetsSent ?? 0,
-    pliCount: video?.pliCount ?? 0,
+    packetsSent: sum("packetsSent"),
+    pliCount: sum("pliCount"),
     srtpCipher: transport?.srtpCipher ?? null,
   };
 }
@@ -152,4 +234,4 @@ Object.assign(page, { start, stop: () => keeper.stop() });
 
 showStages([]);
 showStats({ shown: { "Video codec": "–", Resolution: "–", "Frame rate": "–", "Video rate": "–", "Round trip": "–" } });
-if (query.get("auto") === "1") start();
+if (query.get("auto") === "1") layersOffered.then(start);

@@ -2,6 +2,7 @@
 // Parameters for automation: auto=0 to wait for a click; in the fragment #token=….
 
 import { root } from "./whip.js";
+import { follow, showPresent } from "./layers.js";
 import { Keeper, cipherName, codecName, element, page, query, rate, rememberToken, setState, showStages, showStats, streamName } from "./page.js";
 
 const player = element("player");
@@ -17,17 +18,39 @@ async function setUp(pc) {
   const began = performance.now();
   const stream = new MediaStream();
   page.firstFrameMs = null;
-  pc.addEventListener("track", ({ track }) => {
-    stream.addTrack(track);
+  const show = () => {
     if (player.srcObject === stream) return;
     player.srcObject = stream;
     player.play().catch(() => {});
     // Fires for the first decoded frame, in a hidden page too.
     player.addEventListener("loadeddata", () => (page.firstFrameMs = Math.round(performance.now() - began)), { once: true });
+  };
+  pc.addEventListener("track", ({ track }) => {
+    stream.addTrack(track);
+    if (page.state !== "playing") return show();
+    // Another session in the place of one that plays: its picture stays until there is one of this.
+    const isFirst = () => track.kind === "video" || stream.getVideoTracks().length === 0;
+    track.addEventListener("unmute", () => isFirst() && show(), { once: true });
   });
-  for (const kind of ["video", "audio"]) pc.addTransceiver(kind, { direction: "recvonly" });
+  for (const kind of ["video", "audio"]) offerLayers(pc.addTransceiver(kind, { direction: "recvonly" }));
+  if (page.state === "playing") return;
   player.controls = false;
   hint("Connecting");
+}
+
+/** Offers what tells a decoder the layers of a picture apart, which browsers have and do not offer by themselves. */
+function offerLayers(transceiver) {
+  const extensions = transceiver.getHeaderExtensionsToNegotiate?.();
+  const descriptor = extensions?.find(({ uri }) => uri.endsWith("#dependency-descriptor-rtp-header-extension"));
+  if (!descriptor) return;
+  descriptor.direction = "sendrecv";
+  transceiver.setHeaderExtensionsToNegotiate(extensions);
+}
+
+/** Nobody publishes, or somebody does again. */
+function publication(isActive) {
+  if (!isActive) setState("waiting", "The publisher is away");
+  else if (page.state === "waiting") setState("playing", "Playing");
 }
 
 function read(entries, before, report) {
@@ -42,6 +65,7 @@ function read(entries, before, report) {
     shown["Frame rate"] = video.framesPerSecond === undefined ? "–" : `${video.framesPerSecond} fps`;
     shown["Video rate"] = rate(video, before(video), "bytesReceived");
   }
+  showPresent({ width: video?.frameWidth, height: video?.frameHeight, frameRate: video?.framesPerSecond, rate: video ? shown["Video rate"] : "–" });
   if (audio) shown["Audio rate"] = rate(audio, before(audio), "bytesReceived");
   if (main) {
     const all = main.packetsReceived + main.packetsLost;
@@ -66,6 +90,7 @@ const keeper = new Keeper({
   token,
   setUp,
   read,
+  opened: (session, signal, move) => follow(session, signal, move, publication),
   connected: () => page.state !== "playing" && hint(page.warnings.some(({ kind }) => kind === "video") ? "There is no picture" : "Waiting for the first picture"),
   fatal: (error) => {
     element("credentials").hidden = ![401, 403].includes(error.status);

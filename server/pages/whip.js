@@ -18,16 +18,20 @@ export class HttpError extends Error {
   }
 }
 
-/**
- * The STUN and TURN servers that an answer names by Link headers (RFC 9725 §4.6), as RTCPeerConnection takes them. `fetch` joins
- * the headers by commas, which quoted values may hold as well.
- */
-export function iceServers(headers) {
+/** The Link headers of an answer (RFC 8288). `fetch` joins them by commas, which quoted values may hold as well. */
+function linksOf(headers) {
   const links = (headers.get("Link") ?? "").matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^",;\s]*))*)/g);
-  return [...links].flatMap(([, urls, attributes]) => {
+  return [...links].map(([, target, attributes]) => {
     const pairs = [...attributes.matchAll(/;\s*([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^",;\s]*))/g)];
     const values = new Map(pairs.map(([, name, quoted, plain]) => [name.toLowerCase(), quoted?.replace(/\\(.)/g, "$1") ?? plain]));
-    if (!/^(stun|turn)s?:/i.test(urls) || !values.get("rel")?.split(/\s+/).includes("ice-server")) return [];
+    return { target, values, rels: values.get("rel")?.split(/\s+/) ?? [] };
+  });
+}
+
+/** The STUN and TURN servers that an answer names by Link headers (RFC 9725 §4.6), as RTCPeerConnection takes them. */
+export function iceServers(headers) {
+  return linksOf(headers).flatMap(({ target: urls, values, rels }) => {
+    if (!/^(stun|turn)s?:/i.test(urls) || !rels.includes("ice-server")) return [];
     const [username, credential] = [values.get("username"), values.get("credential")];
     return [username === undefined ? { urls } : { urls, username, credential }];
   });
@@ -56,6 +60,14 @@ function withIce(answer, fragment) {
   return lines.join("\r\n");
 }
 
+/** The URLs of the extensions that an answer names (WHEP §4.10), by the last part of their names. */
+function extensionsOf(response) {
+  const named = linksOf(response.headers).flatMap(({ target, rels }) =>
+    rels.filter((rel) => rel.startsWith("urn:ietf:params:whep:ext:core:")).map((rel) => [rel.split(":").at(-1), new URL(target, response.url).href]),
+  );
+  return Object.fromEntries(named);
+}
+
 /** A session on the server, from the answer to its POST until close(). */
 export class Session {
   #headers;
@@ -67,8 +79,9 @@ export class Session {
   #closed = false;
   #remote;
 
-  constructor(url, etag, headers, pc, remote) {
+  constructor(url, etag, headers, pc, remote, extensions) {
     this.url = url;
+    this.extensions = extensions;
     this.#remote = remote;
     this.#etag = etag;
     this.#headers = headers;
@@ -101,7 +114,7 @@ export class Session {
     const location = response.headers.get("Location");
     if (!location) throw new Error("the server named no session URL");
     const remote = await response.text();
-    const opened = new Session(new URL(location, response.url).href, response.headers.get("ETag"), headers, pc, remote);
+    const opened = new Session(new URL(location, response.url).href, response.headers.get("ETag"), headers, pc, remote, extensionsOf(response));
     const servers = iceServers(response.headers);
     try {
       if (servers.length) pc.setConfiguration({ ...pc.getConfiguration(), iceServers: servers });
@@ -219,6 +232,24 @@ export class Session {
       else lines.push("a=end-of-candidates");
     }
     return lines.filter(Boolean).join("\r\n") + "\r\n";
+  }
+
+  /** Makes an event stream of the server's, if it has any, and returns its URL. */
+  async events(kinds, signal) {
+    const url = this.extensions["server-sent-events"];
+    if (!url) return null;
+    const headers = { ...this.#headers, "Content-Type": "application/json" };
+    const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(kinds), signal });
+    const location = response.headers.get("Location");
+    if (response.status !== 201 || !location) throw await HttpError.from(response);
+    return new URL(location, response.url).href;
+  }
+
+  /** Asks for a layer of the video: what is left out is the server's to choose. */
+  async select(wanted) {
+    const headers = { ...this.#headers, "Content-Type": "application/json" };
+    const response = await fetch(this.extensions.layer, { method: "POST", headers, body: JSON.stringify(wanted) });
+    if (!response.ok) throw await HttpError.from(response);
   }
 
   /** The server's ledger of this session, or null once the server knows it no more. */

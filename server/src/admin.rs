@@ -111,7 +111,8 @@ impl Admin {
             }
         }
         let live_streams = registry.streams().iter().filter(|stream| stream.live).count() as u64;
-        Population { sessions, failing, live_streams }
+        let event_streams = registry.event_streams() as u64;
+        Population { sessions, failing, live_streams, event_streams }
     }
 }
 

@@ -390,6 +390,15 @@ impl Connection {
         self.connections.lock().entries.get(&self.id)?.quiet_since
     }
 
+    /// The client took a part of an answer that goes on: as long as it does, the connection is of use, and only as quiet as if a
+    /// request had just ended.
+    pub(crate) fn listened(&self) {
+        let mut open = self.connections.lock();
+        if open.entries.get(&self.id).is_some_and(|entry| entry.quiet_since.is_some()) {
+            open.set_quiet(self.id, Some(Instant::now()));
+        }
+    }
+
     /// The server closes it.
     pub(crate) fn closed(&self, why: Closed) {
         self.connections.metrics.connection_closed(self.listener, why);

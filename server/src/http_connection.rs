@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, Bytes as Chunk};
 use axum::response::Response;
 use axum::{BoxError, Router};
-use http::header::STRICT_TRANSPORT_SECURITY;
+use http::header::{CONTENT_TYPE, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderValue, Request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -220,14 +220,16 @@ where
         }
         let of_body = Arc::downgrade(&in_progress);
         let answer = self.router.call(request.map(|body| Body::new(Awaited { body, request: of_body })));
-        let hsts = self.hsts.clone();
+        let (hsts, connection) = (self.hsts.clone(), Arc::clone(&self.connection));
         Box::pin(async move {
             let mut answer = answer.await;
             if let (Ok(answer), Some(hsts)) = (&mut answer, hsts) {
                 answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
             }
             in_progress.answered();
-            answer
+            answer.map(|answer| {
+                if is_event_stream(&answer) { answer.map(|body| Streamed::body(body, connection)) } else { answer }
+            })
         })
     }
 }
@@ -251,6 +253,45 @@ impl<B: HttpBody + Unpin> HttpBody for Awaited<B> {
             && let Some(request) = self.request.upgrade()
         {
             request.received();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Whether an answer goes on for as long as the client listens (HTML standard §9.2).
+fn is_event_stream(answer: &Response) -> bool {
+    answer.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// The body of such an answer: each part of it that the client has room for keeps the connection from being idle. It still is
+/// quiet, and gives place where others need it.
+struct Streamed {
+    body: Body,
+    connection: Arc<Connection>,
+}
+
+impl Streamed {
+    fn body(body: Body, connection: Arc<Connection>) -> Body {
+        Body::new(Streamed { body, connection })
+    }
+}
+
+impl HttpBody for Streamed {
+    type Data = Chunk;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_some() {
+            self.connection.listened();
         }
         Poll::Ready(frame)
     }

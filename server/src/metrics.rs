@@ -4,6 +4,7 @@
 //! Figures of the shards are copied from their snapshots at a scrape; everything else is counted as it happens.
 
 mod access;
+mod layers;
 mod population;
 mod process;
 mod tcp;
@@ -28,6 +29,7 @@ use signaling::{AccessOutcome, AccessSource, Action, Limit, Observer, Resource};
 use strum::VariantArray;
 
 use self::access::AccessMetrics;
+use self::layers::LayerMetrics;
 pub use self::population::Population;
 use self::population::PopulationGauges;
 use self::process::{LogMetrics, ProcessMetrics};
@@ -156,6 +158,7 @@ struct ShardMetrics {
     srtp_profiles: IntGaugeVec,
     transports: IntGaugeVec,
     tcp: TcpMetrics,
+    layers: LayerMetrics,
     round_trip: GaugeVec,
     reported_loss: GaugeVec,
 }
@@ -310,6 +313,7 @@ impl ShardMetrics {
                 &["shard", "reason"],
             ))?,
             tcp: TcpMetrics::declare(d)?,
+            layers: LayerMetrics::declare(d)?,
             transports: d.add(IntGaugeVec::new(
                 Opts::new("sluice_sessions_by_transport", "Live sessions by the transport protocol of their media."),
                 &["transport"],
@@ -345,7 +349,9 @@ impl ShardMetrics {
                 raise(&self.drops.with_label_values(&[shard, reason.as_str()]), dropped);
             }
         }
-        self.set_sessions(shards.iter().flat_map(|shard| &shard.sessions).map(|session| &session.stats));
+        let sessions = || shards.iter().flat_map(|shard| &shard.sessions).map(|session| &session.stats);
+        self.layers.set(sessions());
+        self.set_sessions(sessions());
     }
 
     fn set_sessions<'a>(&self, sessions: impl Iterator<Item = &'a SessionStats>) {
@@ -486,6 +492,7 @@ impl Metrics {
         let _one_at_a_time = self.scrape.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.population.set(population);
         self.log.set();
+        self.process.set();
         match shards {
             Some(shards) => self.shards.set(shards),
             None => self.snapshot_timeouts.inc(),

@@ -42,6 +42,7 @@ const ASSETS: &[Asset] = &[
     ICON,
     Asset { name: "whip.js", content_type: SCRIPT, text: include_str!("../pages/whip.js") },
     Asset { name: "page.js", content_type: SCRIPT, text: include_str!("../pages/page.js") },
+    Asset { name: "layers.js", content_type: SCRIPT, text: include_str!("../pages/layers.js") },
     Asset { name: "network.js", content_type: SCRIPT, text: include_str!("../pages/network.js") },
     Asset { name: "pattern.js", content_type: SCRIPT, text: include_str!("../pages/pattern.js") },
     Asset { name: "ticker.js", content_type: SCRIPT, text: include_str!("../pages/ticker.js") },
@@ -101,11 +102,14 @@ async fn guard(State(signaling): State<Arc<Signaling>>, mut request: Request, ne
 }
 
 /// Scripts, styles and connections from this server only; the origin of a configured public URL is this server too, and pages
-/// follow redirects to other nodes.
+/// follow redirects to other nodes, and the call to one that takes this one's viewers over.
 fn content_security_policy(config: &SignalingConfig) -> HeaderValue {
-    let public = config.public_base_url.as_deref().and_then(|url| url.parse::<Uri>().ok());
-    let public = public.and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?)));
-    let mut origins: Vec<String> = public.into_iter().chain(config.redirects.origins()).collect();
+    let origin = |url: &Option<String>| {
+        let uri = url.as_deref()?.parse::<Uri>().ok()?;
+        Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?))
+    };
+    let own = [&config.public_base_url, &config.reconnect_url].into_iter().filter_map(origin);
+    let mut origins: Vec<String> = own.chain(config.redirects.origins()).collect();
     origins.sort();
     origins.dedup();
     let origins: String = origins.iter().map(|origin| format!(" {origin}")).collect();

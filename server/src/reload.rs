@@ -22,6 +22,8 @@ use crate::tls::Tls;
 pub const NEED_RESTART: &[&str] = &[
     "admin_listen",
     "cache_memory",
+    "dscp_audio",
+    "dscp_video",
     "handshake_threads",
     "http_listen",
     "http_redirect",

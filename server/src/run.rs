@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use media_core::{MediaCore, Protocol, StartError};
@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::admin::{self, Admin, Told};
 use crate::config::Settings;
@@ -31,8 +32,13 @@ use crate::tls::redirect::{self, Target};
 use crate::tls::{Tls, TlsError, acme};
 use crate::{certificate, follow, listener, pages};
 
+/// From one return of free memory to the next.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(20);
 /// Sessions get this long to receive close_notify; with [`HTTP_STOP_TIME`] a stop takes at most 5 s (OPS-06).
 const CLOSE_TIME: Duration = Duration::from_secs(3);
+
+/// A viewer that was asked to open another session keeps this one for so long (EXT-08).
+const RECONNECT_TIME: Duration = Duration::from_secs(10);
 
 /// How often the sessions that are left are counted while they may end by themselves.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
@@ -162,6 +168,7 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     let registry = tokio::spawn(Arc::clone(signaling.registry()).run(events));
     let mut background = follow_the_world(&core, &metrics, addresses.subscribe(), advertised.clone());
     background.push(tokio::spawn(Arc::clone(&signaling).follow_access()));
+    background.push(tokio::spawn(return_memory()));
     let (again, read_again) = watch::channel(());
     background.push(tokio::spawn(acme::keep(Arc::clone(&tls), read_again, Arc::clone(&metrics))));
 
@@ -213,6 +220,17 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
         servers,
         stop_http,
     })
+}
+
+/// Gives memory that is free back to the system now and then. Some milliseconds at most, on a thread that nobody waits for.
+async fn return_memory() {
+    let mut interval = tokio::time::interval(MEMORY_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        // A panic of it would be one of the C library.
+        let _ = tokio::task::spawn_blocking(media_core::return_free_memory).await;
+    }
 }
 
 /// The sockets of all HTTP listeners.
@@ -333,7 +351,8 @@ async fn listen_admin(listen: &AdminListen) -> Result<(Socket, String), RunError
     }
 }
 
-/// Refuses new sessions, and gives those that are there time to end by themselves.
+/// Refuses new sessions, and gives those that are there time to end by themselves. Viewers are asked to go where there is another
+/// node, one after the other: all at once they would be a join storm.
 async fn drain(signaling: &Signaling, metrics: &Metrics, signal: &'static str, timeout: Duration) {
     let registry = signaling.registry();
     registry.drain();
@@ -341,13 +360,24 @@ async fn drain(signaling: &Signaling, metrics: &Metrics, signal: &'static str, t
     let counts = registry.counts();
     let seconds = timeout.as_secs_f64();
     tracing::info!(signal, publishers = counts.publishers, viewers = counts.viewers, seconds, "shutting down");
+    let began = Instant::now();
     let ended = async {
         let mut look = tokio::time::interval(DRAIN_LOOK);
         while registry.counts() != Counts::default() {
             look.tick().await;
+            if let Some(part) = part_to_send_away(began.elapsed(), timeout) {
+                registry.send_viewers_away(part, signaling.config().reconnect_url.as_deref());
+            }
         }
     };
     let _ = tokio::time::timeout(timeout, ended).await;
+}
+
+/// The part of the viewers that were asked to go by now: the last ones so long before the end that they keep their sessions for
+/// [`RECONNECT_TIME`]. `None` where there is not that much time.
+fn part_to_send_away(elapsed: Duration, timeout: Duration) -> Option<f64> {
+    let window = timeout.checked_sub(RECONNECT_TIME)?;
+    Some(if window.is_zero() { 1.0 } else { elapsed.div_duration_f64(window) })
 }
 
 /// Closes all sessions, and lets the registry write their ends down.

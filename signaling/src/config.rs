@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use media_core::layers::MAX_ENCODINGS;
 use media_core::{CoreConfig, IceMode, SessionLimits};
 use strum::{Display, EnumString};
 
@@ -52,6 +53,10 @@ pub struct SignalingConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// STUN and TURN servers that clients are told of. Default none: the server has an address of its own.
     pub ice_servers: IceServers,
+    /// PATCH takes candidates (WHIP-16). Default on, as RFC 9725 §4.3 recommends it.
+    pub trickle: bool,
+    /// PATCH restarts ICE (WHIP-17). Default on, as RFC 9725 §4.3 recommends it: a client that changes its network stays.
+    pub ice_restart: bool,
     /// Accept a trickle PATCH without If-Match whose credentials are the current ones (TRK-07).
     pub lenient_if_match: bool,
     /// Streams that other nodes serve. Default none.
@@ -73,6 +78,12 @@ pub struct SignalingConfig {
     pub counter_offer: bool,
     /// For how long such an offer waits for its answer. Default 30 s: people may have to allow something meanwhile.
     pub counter_offer_timeout: Duration,
+    /// Viewers are told where they get events of their stream and choose its layers (the core extensions of WHEP). Default on: clients
+    /// that do not know them take no notice.
+    pub whep_extensions: bool,
+    /// The public URL of the node that takes the viewers over, without a slash at its end, where this one is about to stop. `None`: they
+    /// are to ask again where they asked first.
+    pub reconnect_url: Option<String>,
     /// For how long DELETE on a session that ended by itself gets 200 (WHIP-15). Default a minute: a client that notices the end
     /// late still cleans up without an error.
     pub tombstone: Duration,
@@ -82,6 +93,9 @@ pub struct SignalingConfig {
     pub slash_names: bool,
     /// When a publisher's own earlier session gives way to its next POST.
     pub publish_takeover: PublishTakeover,
+    /// Encodings of a publisher's simulcast that are received, from 1 to [`MAX_ENCODINGS`]. Default all of those: a client may end
+    /// if one is refused (OBS does).
+    pub max_layers: usize,
     /// What a publisher may send. Default 50 Mbit/s and 20,000 packets a second: 4K at 60 frames a second takes some 35 Mbit/s,
     /// and a link of 1 Gbit/s carries the viewers of few such streams.
     pub publisher_limits: SessionLimits,
@@ -120,6 +134,11 @@ pub enum UnknownStream {
 }
 
 impl SignalingConfig {
+    /// Whether PATCH takes fragments for anything.
+    pub(crate) fn takes_fragments(&self) -> bool {
+        self.trickle || self.ice_restart
+    }
+
     /// Whether an address is that of a trusted proxy.
     pub fn is_trusted_proxy(&self, ip: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|prefix| prefix.contains(&ip))
@@ -144,6 +163,8 @@ impl Default for SignalingConfig {
             host_names: None,
             trusted_proxies: Vec::new(),
             ice_servers: IceServers::default(),
+            trickle: true,
+            ice_restart: true,
             lenient_if_match: false,
             redirects: Redirects::default(),
             answer_rtcp_mux_only: true,
@@ -153,10 +174,13 @@ impl Default for SignalingConfig {
             strict_sections: false,
             counter_offer: false,
             counter_offer_timeout: Duration::from_secs(30),
+            whep_extensions: true,
+            reconnect_url: None,
             tombstone: Duration::from_secs(60),
             limits: Limits::default(),
             slash_names: false,
             publish_takeover: PublishTakeover::default(),
+            max_layers: MAX_ENCODINGS,
             publisher_limits: SessionLimits { bits_per_second: Some(50_000_000), packets_per_second: Some(20_000) },
             viewer_limits: SessionLimits::default(),
             ice_timeout: CoreConfig::default().ice_timeout,

@@ -81,7 +81,11 @@ pub(crate) async fn layer(State(signaling): State<Arc<Signaling>>, request: Requ
     let exposed = "Location, ETag, Link, Accept-Patch, Accept-Post, Retry-After, WWW-Authenticate, Allow";
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
     if is_options {
-        let methods = "OPTIONS, GET, HEAD, POST, PATCH, DELETE";
+        // Some clients read from it whether they may trickle.
+        let methods = match config.takes_fragments() || config.counter_offer {
+            true => "OPTIONS, GET, HEAD, POST, PATCH, DELETE",
+            false => "OPTIONS, GET, HEAD, POST, DELETE",
+        };
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
         // By name: `*` does not cover Authorization.
         let request_headers = "Authorization, Content-Type, If-Match, Link";

@@ -21,6 +21,7 @@ use openssl::sha::sha256;
 use crate::auth::Grant;
 use crate::client_address::ClientAddress;
 use crate::clock;
+use crate::config::SignalingConfig;
 use crate::establish::{self, Join, Names};
 use crate::extract::authorize_holder;
 use crate::limits::{MAX_COUNTER_OFFERS, MAX_COUNTER_OFFERS_PER_ADDRESS, MAX_OFFER};
@@ -33,12 +34,13 @@ use crate::sdp::{SdpError, answer, counter_offer};
 use crate::state::RouterState;
 use crate::{random, session_resource};
 
-/// While the answer is awaited (CORS-02).
-fn accept_patch() -> (HeaderName, HeaderValue) {
-    (
-        HeaderName::from_static("accept-patch"),
-        HeaderValue::from_static("application/sdp, application/trickle-ice-sdpfrag"),
-    )
+/// While the answer is awaited (CORS-02). It is taken by PATCH even where nothing else is.
+fn accept_patch(config: &SignalingConfig) -> (HeaderName, HeaderValue) {
+    let types = match config.takes_fragments() {
+        true => "application/sdp, application/trickle-ice-sdpfrag",
+        false => SDP.name,
+    };
+    (HeaderName::from_static("accept-patch"), HeaderValue::from_static(types))
 }
 
 /// A viewer whose offer was refused.
@@ -109,7 +111,7 @@ pub(crate) fn make(state: &RouterState, published: &Published, refused: Refused)
     let valid_until = httpdate::fmt_http_date(SystemTime::now() + lifetime);
     let content_type = HeaderValue::from_str(&format!("{}; valid-until=\"{valid_until}\"", SDP.name))
         .map_err(|_| Problem::new(Slug::Internal, "a header value is not ASCII"))?;
-    let headers = (names.headers(state, &stream)?, [(CONTENT_TYPE, content_type), accept_patch()]);
+    let headers = (names.headers(state, &stream)?, [(CONTENT_TYPE, content_type), accept_patch(&config)]);
     tracing::debug!(session = %id, stream, code = error.slug.as_str(), detail = error.detail, "counter-offer made");
     let customer = address.customer();
     let expires = received + lifetime;
@@ -147,7 +149,10 @@ async fn take(state: &RouterState, waiting: Waiting, request: Request) -> Result
     let (parts, body) = request.into_parts();
     let no_store = [(CACHE_CONTROL, "no-store")];
     match parts.method {
-        Method::OPTIONS => Ok(([(ALLOW, session_resource::METHODS)], [accept_patch()]).into_response()),
+        Method::OPTIONS => {
+            let accept_patch = accept_patch(&state.signaling.config());
+            Ok(([(ALLOW, session_resource::METHODS)], [accept_patch]).into_response())
+        }
         Method::GET | Method::HEAD => Ok(StatusCode::NO_CONTENT.into_response()),
         Method::DELETE => {
             admit(state, &waiting.stream, &parts, waiting.names.id, &waiting.grant).await?;
@@ -160,7 +165,7 @@ async fn take(state: &RouterState, waiting: Waiting, request: Request) -> Result
                 return Err(Problem::new(Slug::AnswerMissing, "send the answer to the offer of the 406 first"));
             }
             if !SDP.is_of(&parts.headers) {
-                let (name, value) = accept_patch();
+                let (name, value) = accept_patch(&state.signaling.config());
                 return Err(Problem::new(Slug::UnsupportedMediaType, format!("send {}", SDP.name)).with(name, value));
             }
             let body = read_body(&parts.headers, body, MAX_OFFER).await?;

@@ -7,7 +7,7 @@ use axum::response::{AppendHeaders, IntoResponse, IntoResponseParts, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK, LOCATION};
 use http::{HeaderValue, StatusCode};
 use media_core::ledger::Reason;
-use media_core::media::Role;
+use media_core::media::{MediaKind, Role};
 use media_core::negotiation::random_credentials;
 use media_core::{
     Fingerprint, IceCredentials, IceMode, IceParameters, LocalCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
@@ -17,6 +17,7 @@ use crate::admission::{Entrant, Holder};
 use crate::auth::Grant;
 use crate::client_address::ClientAddress;
 use crate::clock;
+use crate::extensions;
 use crate::ice_generations::{Generation, IceGenerations};
 use crate::limits::MAX_OFFER;
 use crate::problem::{Problem, Slug};
@@ -24,10 +25,10 @@ use crate::random;
 use crate::registry::NewSession;
 use crate::request::{SDP, SDPFRAG, read_body};
 use crate::sdp::answer::{self, Local};
-use crate::sdp::negotiate::{Agreement, IgnoredCandidates};
+use crate::sdp::negotiate::{Agreed, Agreement, IgnoredCandidates};
 use crate::sdp::offer::Offer;
 use crate::service::{Place, Signaling};
-use crate::state::RouterState;
+use crate::state::{RouterState, header_value};
 use crate::takeover::TakeoverRule;
 
 /// A client that may join.
@@ -92,11 +93,13 @@ impl Names {
 
     /// The server's side of a description.
     pub(crate) fn local(&self, signaling: &Signaling) -> Local<'_> {
+        let config = signaling.config();
         Local {
             session_id: self.sdp_id,
             ice: &self.ice,
             ice_mode: self.ice_mode,
-            rtcp_mux_only: signaling.config().answer_rtcp_mux_only,
+            trickle: config.trickle,
+            rtcp_mux_only: config.answer_rtcp_mux_only,
             candidates: &self.candidates,
             fingerprint: &self.certificate,
             stream_id: &self.stream_label,
@@ -104,20 +107,19 @@ impl Names {
         }
     }
 
-    /// What is said of the session beside its description. `Location` is absolute where the public base is known, else an
-    /// absolute path: clients resolve anything shorter wrongly (WHIP-03).
+    /// What is said of the session beside its description.
     pub(crate) fn headers(&self, state: &RouterState, stream: &str) -> Result<impl IntoResponseParts + use<>, Problem> {
-        let header = |value: &str| {
-            HeaderValue::from_str(value).map_err(|_| Problem::new(Slug::Internal, "a header value is not ASCII"))
-        };
         let config = state.signaling.config();
-        let base = config.public_base_url.as_deref().unwrap_or_default().trim_end_matches('/');
+        let path = format!("{stream}/{}", self.secret);
         let headers = [
-            (LOCATION, header(&format!("{base}{}/{stream}/{}", state.prefix(), self.secret))?),
-            (ETAG, header(&self.etag)?),
+            (LOCATION, state.url(&path)?),
+            (ETAG, header_value(&self.etag)?),
             (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         ];
-        let links = config.ice_servers.links(self.id, SystemTime::now());
+        let mut links = config.ice_servers.links(self.id, SystemTime::now());
+        if state.role == Role::Viewer && config.whep_extensions {
+            links.extend(extensions::links(state, &path)?);
+        }
         Ok((headers, AppendHeaders(links.into_iter().map(|link| (LINK, link)))))
     }
 }
@@ -139,8 +141,9 @@ pub(crate) fn open(state: &RouterState, join: Join) -> Result<Response, Problem>
     let place = take_place(signaling, state.role, &join)?;
     let names = Names::new(state, join.id, &join.stream, join.received, signaling.config().ice_mode)?;
     let text = answer::write(&join.agreement, &names.local(signaling));
+    let accept_patch = signaling.config().takes_fragments().then(|| [SDPFRAG.accept()]);
     let headers =
-        (names.headers(state, &join.stream)?, [(CONTENT_TYPE, HeaderValue::from_static(SDP.name)), SDPFRAG.accept()]);
+        (names.headers(state, &join.stream)?, [(CONTENT_TYPE, HeaderValue::from_static(SDP.name))], accept_patch);
     enter(state, join, names, None)?;
     place.keep();
     Ok((StatusCode::CREATED, headers, text).into_response())
@@ -179,7 +182,8 @@ fn enter(state: &RouterState, join: Join, names: Names, answer_digest: Option<[u
     let (max_bitrate, name) = (grant.limits.max_bitrate, stream.clone());
     let sections: Vec<_> = agreement.live().map(|live| live.media.clone()).collect();
     let first = Generation { etag: names.etag, local: names.ice.clone(), remote: agreement.remote.clone() };
-    let head = answer::fragment_head(&agreement, names.ice_mode);
+    let config = signaling.config();
+    let head = answer::fragment_head(&agreement, names.ice_mode, config.trickle);
     let ice = IceGenerations::new(first, head, agreement.remote_candidates.len());
     let new = NewSession {
         id: names.id,
@@ -191,11 +195,12 @@ fn enter(state: &RouterState, join: Join, names: Names, answer_digest: Option<[u
         shard: names.shard,
         ice,
         mids: offer.sections.iter().map(|section| section.mid.clone().unwrap_or_default()).collect(),
+        video_line: agreement.sections.iter().position(is_live_video),
         // Of a viewer nobody asks for them.
         sections: if role == Role::Publisher { sections.clone() } else { Vec::new() },
         created: received,
         answer_digest,
-        detail: detail(&offer, &agreement),
+        detail: detail(&offer, &agreement, config.trickle),
         warnings: agreement.warnings,
     };
     let replaced = signaling.registry.open(clock::now(), new, &TakeoverRule::of(&signaling.config()))?;
@@ -211,7 +216,6 @@ fn enter(state: &RouterState, join: Join, names: Names, answer_digest: Option<[u
     };
     let (id, stream, cname, certificate) = (names.id, names.stream, names.cname, names.certificate);
     let (dtls, refused) = (agreement.dtls, agreement.refused);
-    let config = signaling.config();
     let mut limits = if role == Role::Publisher { config.publisher_limits } else { config.viewer_limits };
     if let Some(most) = max_bitrate.filter(|_| role == Role::Publisher) {
         limits.bits_per_second = Some(limits.bits_per_second.map_or(most, |max| max.min(most)));
@@ -224,27 +228,35 @@ fn enter(state: &RouterState, join: Join, names: Names, answer_digest: Option<[u
     Ok(())
 }
 
-/// The facts of the first stage, for the ledger.
-fn detail(offer: &Offer, agreement: &Agreement) -> String {
+fn is_live_video(section: &Agreed) -> bool {
+    section.live().is_some_and(|live| !live.inactive && live.media.kind == MediaKind::Video)
+}
+
+/// The facts of the first stage, for the ledger. `trickle`: more candidates are taken.
+fn detail(offer: &Offer, agreement: &Agreement, trickle: bool) -> String {
     let mut parts = Vec::new();
     for live in agreement.live() {
         let mut codecs: Vec<&str> = live.media.formats.iter().map(|format| format.codec.encoding_name()).collect();
         codecs.dedup();
         parts.push(format!("{} {}", live.media.kind.as_str(), codecs.join("/")));
     }
-    parts.push(candidates_detail(offer, agreement));
+    parts.push(candidates_detail(agreement, offer.trickle && trickle));
     if offer.surplus > 0 {
-        parts.push(format!("{} fingerprints and SSRCs too many, ignored", offer.surplus));
+        parts.push(format!("{} fingerprints, SSRCs and layers too many, ignored", offer.surplus));
     }
-    let layers: usize = offer.sections.iter().map(|section| section.rids.len()).sum();
-    if layers > 0 {
-        parts.push(format!("simulcast of {layers} layers answered without"));
+    let offered: usize = offer.sections.iter().map(|section| section.simulcast.len()).sum();
+    let received: usize = agreement.live().map(|live| live.media.simulcast.len()).sum();
+    match received {
+        _ if offered == 0 => {}
+        0 => parts.push(format!("simulcast of {offered} layers answered without")),
+        _ if received == offered => parts.push(format!("simulcast of {received} layers")),
+        _ => parts.push(format!("simulcast of {received} of {offered} layers")),
     }
     parts.join("; ")
 }
 
 /// How many candidates the client named, and what became of them (F-08).
-fn candidates_detail(offer: &Offer, agreement: &Agreement) -> String {
+fn candidates_detail(agreement: &Agreement, more_may_come: bool) -> String {
     let mut detail = format!("{} usable client candidates", agreement.remote_candidates.len());
     let IgnoredCandidates { unusable, surplus } = agreement.ignored_candidates;
     for (count, what) in [(unusable, "of no use (TCP, names or other components)"), (surplus, "too many")] {
@@ -252,7 +264,7 @@ fn candidates_detail(offer: &Offer, agreement: &Agreement) -> String {
             detail.push_str(&format!(", {count} {what}"));
         }
     }
-    if offer.trickle {
+    if more_may_come {
         detail.push_str(", more may come");
     }
     detail

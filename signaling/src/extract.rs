@@ -1,11 +1,15 @@
 //! What a path names. An extractor that finds nothing is 404, which comes before every other check (ERR-04).
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, Path};
 use http::request::Parts;
 use media_core::SessionId;
 
 use crate::auth::{Grant, TokenDigest, authorization, bearer};
+use crate::client_address::ClientAddress;
 use crate::clock;
+use crate::events::EventStream;
 use crate::names::is_secret;
 use crate::problem::{Problem, Slug};
 use crate::registry::Found;
@@ -31,6 +35,7 @@ impl FromRequestParts<RouterState> for StreamName {
 /// `{stream}/{secret}`: a session, live or ended a short while ago.
 pub(crate) struct SessionUrl {
     stream: String,
+    secret: String,
     found: Found,
 }
 
@@ -41,17 +46,52 @@ impl FromRequestParts<RouterState> for SessionUrl {
         let Ok(Path((stream, secret))) = Path::<(String, String)>::from_request_parts(parts, state).await else {
             return Err(Problem::no_such_resource());
         };
+        SessionUrl::find(state, stream, secret)
+    }
+}
+
+/// `{stream}/{secret}/sse/{secret}`: an event stream of a session.
+pub(crate) struct EventStreamUrl {
+    pub(crate) session: SessionUrl,
+    /// The unguessable part of its own.
+    pub(crate) secret: String,
+}
+
+impl FromRequestParts<RouterState> for EventStreamUrl {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &RouterState) -> Result<EventStreamUrl, Problem> {
+        let path = Path::<(String, String, String)>::from_request_parts(parts, state).await;
+        let Ok(Path((stream, secret, events))) = path else { return Err(Problem::no_such_resource()) };
+        Ok(EventStreamUrl { session: SessionUrl::find(state, stream, secret)?, secret: events })
+    }
+}
+
+impl EventStreamUrl {
+    /// The event stream, if there still is one.
+    pub(crate) fn stream(&self, state: &RouterState) -> Result<Arc<EventStream>, Problem> {
+        state.demand_extensions()?;
+        let id = self.session.live()?;
+        state.signaling.registry.event_stream(id, &self.secret).ok_or_else(Problem::no_such_events)
+    }
+}
+
+impl SessionUrl {
+    fn find(state: &RouterState, stream: String, secret: String) -> Result<SessionUrl, Problem> {
         let tombstone = state.signaling.config().tombstone;
         match state.signaling.registry.find(clock::now(), (state.role, &stream, &secret), tombstone) {
-            Some(found) => Ok(SessionUrl { stream, found }),
+            Some(found) => Ok(SessionUrl { stream, secret, found }),
             None if is_secret(&secret) => Err(Problem::new(Slug::NotFound, "no such session")),
             // Rather a name with a slash than a session (F-22).
             None => Err(Problem::new(Slug::NotFound, format!("no such session; {}", state.name_rule().in_words()))),
         }
     }
-}
 
-impl SessionUrl {
+    /// Its path below that of the protocol.
+    pub(crate) fn path(&self) -> String {
+        format!("{}/{}", self.stream, self.secret)
+    }
+
     /// The session, live or not.
     pub(crate) fn id(&self) -> SessionId {
         let (Found::Live(id) | Found::Tombstone(id)) = self.found;
@@ -70,6 +110,12 @@ impl SessionUrl {
     pub(crate) async fn authorize(&self, state: &RouterState, parts: &Parts) -> Result<(), Problem> {
         let id = self.id();
         authorize_holder(state, &self.stream, parts, id, state.signaling.registry.grant(id).as_ref()).await
+    }
+
+    /// The same of a request that counts: of those a session takes so many.
+    pub(crate) async fn admit(&self, state: &RouterState, parts: &Parts) -> Result<(), Problem> {
+        self.authorize(state, parts).await?;
+        state.signaling.take_request(ClientAddress::of(&parts.extensions), self.id())
     }
 }
 

@@ -9,13 +9,14 @@ use std::net::IpAddr;
 use http::header::{FORWARDED, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use media_core::fuzzing::{Target, target};
+use media_core::layers::{Layer, LayerReport, MAX_ENCODINGS, OperatingPoint};
 use media_core::media::{Codec, Format, TrackId};
 use media_core::negotiation::MAX_REMOTE_CANDIDATES;
 use media_core::{Fingerprint, FingerprintHash, IceCredentials, IceMode, LocalCandidate, Protocol};
 
 use crate::auth::{self, AccessToken, KeySet, hashed_line};
 use crate::client_address::ClientAddress;
-use crate::registry::{Published, TrackRecord};
+use crate::registry::{KnownLayers, Published, TrackRecord};
 use crate::request::IfMatch;
 use crate::sdp::answer::{self, Local};
 use crate::sdp::counter_offer;
@@ -23,6 +24,7 @@ use crate::sdp::negotiate::{self, Agreed, Agreement, own_candidate};
 use crate::sdp::offer::Offer;
 use crate::sdpfrag::Fragment;
 use crate::site::Site;
+use crate::{events, layer_selection};
 
 /// Every fuzz target.
 pub const TARGETS: &[Target] = &[
@@ -35,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     target("sdpfrag", sdpfrag),
     target("site", site),
     target("webhook_answer", webhook_answer),
+    target("whep_extensions", whep_extensions),
 ];
 
 /// Lines of a token file.
@@ -97,12 +100,16 @@ pub fn if_match(data: &[u8]) {
 /// An offer, as a publisher's and as a viewer's, and the answers to it.
 pub fn offer(data: &[u8]) {
     let Ok(offer) = Offer::parse(data) else { return };
-    if let Ok(agreement) = negotiate::publisher(&offer) {
+    if let Ok(agreement) = negotiate::publisher(&offer, MAX_ENCODINGS) {
+        for encoding in agreement.live().flat_map(|live| &live.media.simulcast) {
+            assert!(encoding.rid.is_some() != encoding.ssrc.is_some(), "{encoding:?}");
+        }
+        assert!(agreement.live().all(|live| live.media.simulcast.len() <= MAX_ENCODINGS));
         check_answer(&offer, &agreement);
     }
     let published = Published { live: true, tracks: every_codec() };
     if let Ok(agreement) = negotiate::viewer(&offer, &published, [1, 2, 3, 4]) {
-        assert!(agreement.live().all(|live| live.media.send_ssrcs.is_some()));
+        assert!(agreement.live().all(|live| live.media.send_ssrcs.is_some() && live.media.simulcast.is_empty()));
         check_answer(&offer, &agreement);
     }
     // As the answer to an offer of the server's own.
@@ -134,6 +141,7 @@ fn check_answer(offer: &Offer, agreement: &Agreement) {
             session_id: 1,
             ice: &IceCredentials { ufrag: "ufrag".to_owned(), pwd: "password-of-24-characters".to_owned() },
             ice_mode: IceMode::Lite,
+            trickle: true,
             rtcp_mux_only: true,
             candidates: &[candidate("[2001:db8::1]:50000"), candidate("192.0.2.1:50000")],
             fingerprint: &Fingerprint { hash: FingerprintHash::Sha256, digest: (0..32).collect() },
@@ -152,15 +160,39 @@ fn check_answer(offer: &Offer, agreement: &Agreement) {
 
 /// Tracks of a publisher that may send everything.
 fn every_codec() -> Vec<TrackRecord> {
-    let track = |id, codecs: &[Codec]| TrackRecord {
-        id,
-        formats: (96..).zip(codecs).map(|(payload_type, codec)| Format::new(payload_type, *codec)).collect(),
-        in_use: None,
+    let track = |id, codecs: &[Codec]| {
+        let formats = (96..).zip(codecs).map(|(payload_type, codec)| Format::new(payload_type, *codec));
+        TrackRecord::new(id, formats.collect())
     };
     vec![
         track(TrackId::AUDIO, &[Codec::Opus, Codec::Red, Codec::G722, Codec::Pcmu, Codec::Pcma]),
         track(TrackId::VIDEO, &[Codec::Vp8, Codec::Vp9, Codec::H264, Codec::H265, Codec::Av1]),
     ]
+}
+
+/// What a viewer asks for by the extensions of WHEP: events by their names, or a layer.
+pub fn whep_extensions(data: &[u8]) {
+    if let Ok(kinds) = events::read_kinds(data) {
+        assert!(kinds == events::EventKinds::all() || serde_json::from_slice::<Vec<String>>(data).is_ok());
+    }
+    let report = |rid: Option<&str>, encoding, spatial| LayerReport {
+        rid: rid.map(str::to_owned),
+        layer: Layer {
+            point: OperatingPoint { encoding, spatial, temporal: 0 },
+            bitrate: 1,
+            width: 0,
+            height: 0,
+            frame_rate: 0.0,
+            keyframe_bytes: 0,
+        },
+    };
+    let reports = vec![report(Some("q"), 0, 0), report(None, 1, 1)];
+    let known = KnownLayers { lines: 2, video_line: Some(1), reports, rids: vec!["h".to_owned()] };
+    if let Ok(Some(selection)) = layer_selection::selection(data, &known) {
+        assert!(selection.rid.as_ref().is_none_or(|rid| known.has_rid(rid)));
+        assert!(selection.max_width != Some(0) && selection.max_height != Some(0));
+        assert!(known.has_layer(None, selection.spatial.map(u32::from), selection.temporal.map(u32::from)));
+    }
 }
 
 /// A trickle fragment, and its candidates.

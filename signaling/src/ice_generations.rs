@@ -63,6 +63,13 @@ impl IceGenerations {
         IceGenerations { former: Vec::new(), current: first, candidate_room, head }
     }
 
+    /// The session is over: credentials and tags are of no use to anybody.
+    pub(crate) fn forget(&mut self) {
+        let nothing = || IceCredentials { ufrag: String::new(), pwd: String::new() };
+        (self.former, self.head) = (Vec::new(), String::new());
+        self.current = Generation { etag: String::new(), local: nothing(), remote: nothing() };
+    }
+
     /// The one that counts.
     pub(crate) fn current(&self) -> &Generation {
         &self.current

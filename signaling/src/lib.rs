@@ -14,12 +14,15 @@ mod cors;
 mod counter_offer;
 mod endpoint;
 mod establish;
+mod events;
+mod extensions;
 mod extract;
 mod forwarded;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod ice_generations;
 mod ice_servers;
+mod layer_selection;
 mod limits;
 mod media_plane;
 mod names;

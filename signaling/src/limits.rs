@@ -179,6 +179,21 @@ pub(crate) const MAX_COUNTER_OFFERS: usize = 4_000;
 /// Of them to one client address: 500 viewers behind one NAT.
 pub(crate) const MAX_COUNTER_OFFERS_PER_ADDRESS: usize = 500;
 
+/// Largest JSON in bytes that a viewer asks by for events or a layer: the longest such text has some 200.
+pub(crate) const MAX_JSON: usize = 4 * 1024;
+
+/// Event streams of one session: one is read, and pages that begin anew may forget another.
+pub(crate) const MAX_EVENT_STREAMS: usize = 4;
+
+/// Events that wait for the reader of an event stream: far more than happen while it comes back.
+pub(crate) const MAX_EVENTS: usize = 64;
+
+/// How often an event stream says that it lives, for what is on the way to the client: proxies give up after 30 s to 60 s.
+pub(crate) const EVENT_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Viewers are told at most this often how many they are.
+pub(crate) const VIEWER_COUNT_INTERVAL: Duration = Duration::from_secs(2);
+
 /// A request body must be complete in this time (HTTP-07).
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -1,8 +1,9 @@
 //! The little that signalling, the control plane, asks of the media plane.
 
 use media_core::MediaCore;
+use media_core::layers::LayerSelection;
 use media_core::ledger::Reason;
-use media_core::media::Role;
+use media_core::media::{Role, TrackId};
 use media_core::{
     Fingerprint, IceRestart, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex, StreamId,
 };
@@ -21,6 +22,8 @@ pub trait MediaPlane: Send + Sync + 'static {
     fn close(&self, shard: ShardIndex, session: SessionId, reason: Reason);
     /// Hands trickled candidates to a session.
     fn add_remote_candidates(&self, shard: ShardIndex, session: SessionId, candidates: Vec<RemoteCandidate>);
+    /// Lets a viewer have another layer of a track: the next one that it can be given without a seam.
+    fn select_layer(&self, shard: ShardIndex, session: SessionId, track: TrackId, selection: LayerSelection);
     /// Restarts a session's ICE with new credentials at both ends.
     fn restart_ice(&self, shard: ShardIndex, session: SessionId, restart: IceRestart);
 }
@@ -48,6 +51,10 @@ impl MediaPlane for MediaCore {
 
     fn add_remote_candidates(&self, shard: ShardIndex, session: SessionId, candidates: Vec<RemoteCandidate>) {
         MediaCore::add_remote_candidates(self, shard, session, candidates);
+    }
+
+    fn select_layer(&self, shard: ShardIndex, session: SessionId, track: TrackId, selection: LayerSelection) {
+        MediaCore::select_layer(self, shard, session, track, selection);
     }
 
     fn restart_ice(&self, shard: ShardIndex, session: SessionId, restart: IceRestart) {

@@ -13,6 +13,9 @@ const SECRET_DIGITS: usize = 32;
 /// Last segment of the URL of a session's ledger.
 const STAGES: &str = "stages";
 
+/// Last segments of the URLs of a viewer's extensions.
+const EXTENSIONS: [&str; 2] = ["sse", "layer"];
+
 /// Which names streams may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NameRule {
@@ -55,13 +58,14 @@ pub(crate) fn is_secret(text: &str) -> bool {
 }
 
 /// Writes the `/` of a stream's name as `%2F`, so that the routes find the name in one segment. What follows the name is a
-/// session's secret, perhaps with `stages`: no name has a part like that.
+/// session's secret, perhaps with `stages` or an extension: no name has a part like that.
 pub(crate) fn join_parts(mut request: Request) -> Request {
     let Some(segments) = request.uri().path().strip_prefix('/').map(|path| path.split('/').collect::<Vec<_>>()) else {
         return request;
     };
     let tail = match segments[..] {
-        [_, .., secret, STAGES] if is_secret(secret) => 2,
+        [_, .., secret, "sse", events] if is_secret(secret) && is_secret(events) => 3,
+        [_, .., secret, last] if is_secret(secret) && (last == STAGES || EXTENSIONS.contains(&last)) => 2,
         [_, .., secret] if is_secret(secret) => 1,
         _ => 0,
     };
@@ -122,6 +126,9 @@ mod tests {
             ("/live%2Fcam1?x=/y", "/live%2Fcam1?x=/y".to_owned()),
             (&format!("/live/cam1/{SECRET}"), format!("/live%2Fcam1/{SECRET}")),
             (&format!("/live/cam1/{SECRET}/stages"), format!("/live%2Fcam1/{SECRET}/stages")),
+            (&format!("/live/cam1/{SECRET}/sse"), format!("/live%2Fcam1/{SECRET}/sse")),
+            (&format!("/live/cam1/{SECRET}/layer"), format!("/live%2Fcam1/{SECRET}/layer")),
+            (&format!("/live/cam1/{SECRET}/sse/{SECRET}"), format!("/live%2Fcam1/{SECRET}/sse/{SECRET}")),
             (&format!("/show/{SECRET}?x"), format!("/show/{SECRET}?x")),
             (&format!("/{SECRET}"), format!("/{SECRET}")),
             (&format!("/{SECRET}/stages"), format!("/{SECRET}%2Fstages")),

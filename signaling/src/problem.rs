@@ -21,6 +21,12 @@ pub enum Slug {
     SdpSyntax,
     /// The trickle fragment does not parse.
     SdpfragSyntax,
+    /// The body is no JSON, or JSON of another shape.
+    JsonSyntax,
+    /// A kind of event that is not to be had.
+    UnknownEvent,
+    /// The video has no such layer, or the section is none of video.
+    UnknownLayer,
     /// No body where one is needed.
     EmptyBody,
     /// No token, or none that is known.
@@ -73,6 +79,10 @@ pub enum Slug {
     SdpFingerprint,
     /// ICE credentials missing or outside their lengths.
     SdpIceCredentials,
+    /// Candidates by PATCH are switched off.
+    TrickleUnsupported,
+    /// ICE restarts are switched off.
+    RestartUnsupported,
     /// If-Match is needed and missing.
     PreconditionRequired,
     /// Requests come faster than they may.
@@ -115,6 +125,9 @@ impl Slug {
             Slug::BadRequest => (S::BAD_REQUEST, "Malformed request"),
             Slug::SdpSyntax => (S::BAD_REQUEST, "The SDP does not parse"),
             Slug::SdpfragSyntax => (S::BAD_REQUEST, "The trickle fragment does not parse"),
+            Slug::JsonSyntax => (S::BAD_REQUEST, "The JSON is not what is needed"),
+            Slug::UnknownEvent => (S::BAD_REQUEST, "There are no such events"),
+            Slug::UnknownLayer => (S::UNPROCESSABLE_ENTITY, "There is no such layer"),
             Slug::EmptyBody => (S::BAD_REQUEST, "The request has no body"),
             Slug::Unauthorized => (S::UNAUTHORIZED, "A valid token is needed"),
             Slug::Forbidden => (S::FORBIDDEN, "The token is of another stream"),
@@ -141,6 +154,8 @@ impl Slug {
             Slug::SdpSetup => (S::UNPROCESSABLE_ENTITY, "The offered DTLS role cannot be served"),
             Slug::SdpFingerprint => (S::UNPROCESSABLE_ENTITY, "The offer has no usable fingerprint"),
             Slug::SdpIceCredentials => (S::UNPROCESSABLE_ENTITY, "No usable ICE credentials"),
+            Slug::TrickleUnsupported => (S::UNPROCESSABLE_ENTITY, "Candidates are not taken by PATCH"),
+            Slug::RestartUnsupported => (S::UNPROCESSABLE_ENTITY, "ICE restarts are not served"),
             Slug::PreconditionRequired => (S::PRECONDITION_REQUIRED, "If-Match is needed for this request"),
             Slug::TooManyRequests => (S::TOO_MANY_REQUESTS, "Requests come too fast"),
             Slug::TooManySessions => (S::TOO_MANY_REQUESTS, "The client has as many sessions as it may"),
@@ -170,7 +185,11 @@ impl Slug {
             | Slug::SdpIceCredentials
             | Slug::AnswerMissing
             | Slug::AlreadyAnswered => "sdp",
-            Slug::SdpfragSyntax | Slug::PreconditionFailed | Slug::PreconditionRequired => "ice",
+            Slug::SdpfragSyntax
+            | Slug::TrickleUnsupported
+            | Slug::RestartUnsupported
+            | Slug::PreconditionFailed
+            | Slug::PreconditionRequired => "ice",
             _ => "http",
         }
     }
@@ -239,6 +258,11 @@ impl Problem {
     /// 404 of a session that was there.
     pub(crate) fn session_over() -> Problem {
         Problem::new(Slug::NotFound, "the session is over")
+    }
+
+    /// 404 of an event stream that was there, or never was.
+    pub(crate) fn no_such_events() -> Problem {
+        Problem::new(Slug::NotFound, "no such event stream")
     }
 
     /// Adds `WWW-Authenticate: Bearer` with its error code, if any (RFC 6750 §3).

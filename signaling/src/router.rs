@@ -20,7 +20,7 @@ use crate::problem::{Problem, Slug};
 use crate::service::Signaling;
 use crate::site::Site;
 use crate::state::RouterState;
-use crate::{cors, counter_offer, endpoint, names, session_resource, trickle, whep, whip};
+use crate::{cors, counter_offer, endpoint, events, layer_selection, names, session_resource, trickle, whep, whip};
 
 /// `/whip/{stream}` and `/whep/{stream}`, sessions below them. Merge it with other routers: outside `/whip` and `/whep` it
 /// has no fallback.
@@ -53,15 +53,30 @@ fn routes(state: RouterState, endpoint: MethodRouter<RouterState>) -> Router {
     let stages = any(session_resource::stages_method_not_allowed)
         .options(session_resource::stages_options)
         .get(session_resource::stages);
+    let event_streams = any(events::create_method_not_allowed).options(events::create_options).post(events::create);
+    let event_stream = any(events::method_not_allowed)
+        .options(events::options)
+        .get(events::get)
+        .head(events::head)
+        .delete(events::delete);
+    let layer = any(layer_selection::method_not_allowed).options(layer_selection::options).post(layer_selection::post);
     let (endpoint_resource, session_resource) = match state.role {
         Role::Publisher => (Resource::WhipEndpoint, Resource::WhipSession),
         Role::Viewer => (Resource::WhepEndpoint, Resource::WhepSession),
     };
     let finish = |resource| from_fn_with_state((state.clone(), resource), finish);
-    Router::new()
+    let routes = Router::new()
         .route("/{stream}", endpoint.layer(finish(endpoint_resource)))
         .route("/{stream}/{secret}", session.layer(finish(session_resource)))
-        .route("/{stream}/{secret}/stages", stages.layer(finish(session_resource)))
+        .route("/{stream}/{secret}/stages", stages.layer(finish(session_resource)));
+    let routes = match state.role {
+        Role::Publisher => routes,
+        Role::Viewer => routes
+            .route("/{stream}/{secret}/layer", layer.layer(finish(session_resource)))
+            .route("/{stream}/{secret}/sse", event_streams.layer(finish(session_resource)))
+            .route("/{stream}/{secret}/sse/{events}", event_stream.layer(finish(session_resource))),
+    };
+    routes
         .fallback(any(unknown).layer(finish(Resource::Unknown)))
         .layer(from_fn_with_state(Arc::clone(&state.signaling), cors::layer))
         .with_state(state)

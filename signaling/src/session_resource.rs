@@ -8,18 +8,26 @@ use http::header::{ALLOW, CACHE_CONTROL};
 use http::request::Parts;
 use media_core::ledger::Reason;
 
-use crate::client_address::ClientAddress;
+use crate::config::SignalingConfig;
 use crate::extract::SessionUrl;
 use crate::problem::{Problem, Slug};
 use crate::request::SDPFRAG;
 use crate::state::RouterState;
 
+/// While PATCH is of some use.
 pub(crate) const METHODS: &str = "OPTIONS, GET, HEAD, PATCH, DELETE";
+const METHODS_WITHOUT_PATCH: &str = "OPTIONS, GET, HEAD, DELETE";
 const STAGES_METHODS: &str = "OPTIONS, GET, HEAD";
 
 /// OPTIONS, with or without the headers of a preflight.
-pub(crate) async fn options(_: SessionUrl) -> Response {
-    ([(ALLOW, METHODS)], [SDPFRAG.accept()]).into_response()
+pub(crate) async fn options(State(state): State<RouterState>, _: SessionUrl) -> Response {
+    let config = state.signaling.config();
+    (config.takes_fragments().then(|| [SDPFRAG.accept()]), [(ALLOW, methods(&config))]).into_response()
+}
+
+/// Those of a session: without trickle and ICE restarts there is nothing to PATCH (WHIP-16).
+pub(crate) fn methods(config: &SignalingConfig) -> &'static str {
+    if config.takes_fragments() { METHODS } else { METHODS_WITHOUT_PATCH }
 }
 
 /// GET and HEAD: whether it lives.
@@ -33,15 +41,14 @@ pub(crate) async fn delete(
     session: SessionUrl,
     parts: Parts,
 ) -> Result<StatusCode, Problem> {
-    session.authorize(&state, &parts).await?;
-    state.signaling.take_request(ClientAddress::of(&parts.extensions), session.id())?;
+    session.admit(&state, &parts).await?;
     state.signaling.close(session.id(), Reason::Deleted);
     Ok(StatusCode::OK)
 }
 
 /// Every method but these and PATCH.
-pub(crate) async fn method_not_allowed(_: SessionUrl) -> Problem {
-    Problem::method_not_allowed(METHODS)
+pub(crate) async fn method_not_allowed(State(state): State<RouterState>, _: SessionUrl) -> Problem {
+    Problem::method_not_allowed(methods(&state.signaling.config()))
 }
 
 /// OPTIONS of the ledger.

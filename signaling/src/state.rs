@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use http::request::Parts;
 use media_core::SessionId;
 use media_core::media::Role;
@@ -29,6 +30,22 @@ impl RouterState {
         }
     }
 
+    /// The URL of a path below that: absolute where the public base is known, else an absolute path, as clients resolve anything
+    /// shorter wrongly (WHIP-03).
+    pub(crate) fn url(&self, path: &str) -> Result<HeaderValue, Problem> {
+        let config = self.signaling.config();
+        let base = config.public_base_url.as_deref().unwrap_or_default().trim_end_matches('/');
+        header_value(&format!("{base}{}/{path}", self.prefix()))
+    }
+
+    /// Refuses what is part of WHEP's extensions where they are switched off.
+    pub(crate) fn demand_extensions(&self) -> Result<(), Problem> {
+        match self.signaling.config().whep_extensions {
+            true => Ok(()),
+            false => Err(Problem::no_such_resource()),
+        }
+    }
+
     /// Which names streams may have.
     pub(crate) fn name_rule(&self) -> NameRule {
         NameRule { slashes: self.signaling.config().slash_names }
@@ -53,6 +70,11 @@ impl RouterState {
         let shows_token = authorization(parts, &self.signaling.config()).is_some();
         is_open || (shows_token && self.authorize(stream, parts, session).await.is_ok())
     }
+}
+
+/// A text as the value of a header.
+pub(crate) fn header_value(text: &str) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_str(text).map_err(|_| Problem::new(Slug::Internal, "a header value is not ASCII"))
 }
 
 impl Signaling {

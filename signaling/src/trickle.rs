@@ -7,8 +7,8 @@ use http::{HeaderValue, StatusCode};
 use media_core::negotiation::{MAX_REMOTE_CANDIDATES, random_credentials};
 use media_core::{IceCredentials, IceRestart, RemoteCandidate};
 
-use crate::client_address::ClientAddress;
 use crate::clock;
+use crate::config::SignalingConfig;
 use crate::extract::SessionUrl;
 use crate::ice_generations::{Generation, Meaning, Precondition};
 use crate::limits::MAX_FRAGMENT;
@@ -21,6 +21,7 @@ use crate::sdp::answer;
 use crate::sdp::negotiate::{IgnoredCandidates, ice_credentials, own_candidate};
 use crate::sdpfrag::Fragment;
 use crate::service::Signaling;
+use crate::session_resource;
 use crate::state::RouterState;
 
 /// What a PATCH came to.
@@ -44,14 +45,17 @@ pub(crate) async fn patch(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
+    let config = state.signaling.config();
+    if !config.takes_fragments() {
+        return Err(Problem::method_not_allowed(session_resource::methods(&config)));
+    }
     let id = session.live()?;
-    session.authorize(&state, &parts).await?;
-    state.signaling.take_request(ClientAddress::of(&parts.extensions), id)?;
+    session.admit(&state, &parts).await?;
     SDPFRAG.demand(&parts.headers)?;
     let body = read_body(&parts.headers, body, MAX_FRAGMENT).await?;
 
     let signaling = &state.signaling;
-    let forgives = signaling.config().lenient_if_match;
+    let forgives = config.lenient_if_match;
     let fields: Vec<&HeaderValue> = parts.headers.get_all(IF_MATCH).iter().collect();
     let precondition = |session: &SessionRecord| session.new.ice.precondition(&fields, forgives);
     let judged = signaling.registry.with_live(id, |session| precondition(session));
@@ -60,7 +64,7 @@ pub(crate) async fn patch(
     // Another PATCH may have come first: all that counts is judged and done in one step (TRK-14).
     let done = signaling.registry.with_live(id, |session| {
         let judged = precondition(session)?;
-        apply(signaling, session, judged, &fragment)
+        apply(signaling, &config, session, judged, &fragment)
     });
     let (outcome, ignored) = done.ok_or_else(Problem::session_over)?.map_err(|fault| match fault {
         Fault::Problem(problem) => problem,
@@ -94,11 +98,20 @@ fn read_fragment(body: &[u8], precondition: Precondition) -> Result<Fragment, Pr
 /// Does what the fragment asks for.
 fn apply(
     signaling: &Signaling,
+    config: &SignalingConfig,
     session: &mut SessionRecord,
     precondition: Precondition,
     fragment: &Fragment,
 ) -> Result<(Outcome, IgnoredCandidates), Fault> {
     match session.new.ice.meaning(precondition, fragment)? {
+        Meaning::Restart(_) if !config.ice_restart => {
+            let detail = "this server restarts no ICE session: open a new session";
+            Err(Problem::new(Slug::RestartUnsupported, detail).into())
+        }
+        Meaning::Trickle if !config.trickle => {
+            let detail = "this server takes the candidates of the offer alone, and those that checks come from";
+            Err(Problem::new(Slug::TrickleUnsupported, detail).into())
+        }
         Meaning::Restart(remote) => restart(signaling, session, remote, fragment),
         Meaning::Repeated(generation) => {
             let outcome = restarted(signaling, session, generation)?;

@@ -1,6 +1,7 @@
 //! Sessions and streams as the admin API shows them. Addresses of clients appear; secrets never do.
 
 use media_core::SessionId;
+use media_core::layers::LayerReport;
 use media_core::ledger::{Ledger, Stage, StageRecord, StageState, Warning};
 use media_core::media::{Codec, MediaKind, Role};
 use media_core::stats::SessionStats;
@@ -188,6 +189,8 @@ pub struct TrackView {
     pub described_profile: Option<String>,
     /// Codecs of its answer, each once, in order.
     pub offered: Vec<&'static str>,
+    /// The layers that are received of it, the lowest quality first; audio has none.
+    pub layers: Vec<LayerReport>,
 }
 
 fn codec_name<S: serde::Serializer>(codec: &Option<Codec>, serializer: S) -> Result<S::Ok, S::Error> {

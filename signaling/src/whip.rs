@@ -30,6 +30,6 @@ pub(crate) async fn post(
     }
     let received = clock::now();
     let offer = establish::read_offer(Request::from_parts(parts, body)).await?;
-    let agreement = negotiate::publisher(&offer)?;
+    let agreement = negotiate::publisher(&offer, state.signaling.config().max_layers)?;
     establish::open(&state, Join { id, stream, grant, address, received, offer, agreement })
 }

@@ -2,12 +2,14 @@
 
 mod attack;
 mod conformance;
+mod layers;
 mod soak;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use loadtest::Scalability;
 use loadtest::client::{ClientOptions, ClockFaults, PublisherOptions, Verify};
 use loadtest::floor::{FloorArgs, Srtp};
 use loadtest::relay::RelayArgs;
@@ -18,13 +20,15 @@ use media_core::media::Codec;
 
 use attack::AttackArgs;
 use conformance::ConformanceArgs;
+use layers::LayersArgs;
 use soak::SoakArgs;
 
 const STATUS: &str = "\
 Exit status:
   0  the test passed: of `run` every payload arrived once and whole at every viewer, of `storm` all viewers joined and the
-     standing ones lost nothing, of `narrow` the others received everything, of `knee` a step was good, of `soak` nothing
-     failed and nothing was left behind, of `attack` every bound held
+     standing ones lost nothing, of `narrow` the others received everything, of `layers` each viewer was at the
+     right layer for long enough, of `knee` a step was good, of `soak` nothing failed and nothing was left behind, of `attack`
+     every bound held
   1  it did not pass
   2  it could not start, or a report could not be written
   3  it did not pass, but the load test or its machine was a bottleneck: it says nothing about the server
@@ -33,6 +37,7 @@ Examples:
   sluice-loadtest run --whip http://HOST:8080/whip/s{i} --whep http://HOST:8080/whep/s{i} --publishers 2 --viewers 100
   sluice-loadtest storm --whip URL --whep URL --viewers 10 --joins 500 --server-pid PID --html storm.html
   sluice-loadtest narrow --whip URL --whep URL --viewers 100 --narrow 1 --loss 5
+  sluice-loadtest layers --whip URL --whep URL --simulcast 3 --bitrate 2500 --links 3000:34,600:33,250:33
   sluice-loadtest knee --whip URL --whep URL --viewers 100 --step 100 --video h264 --bitrate 2500 --server-pid PID
   sluice-loadtest soak --whip URL --whep URL --seconds 600 --server-pid PID --sessions-url URL
   sluice-loadtest attack --whip http://127.0.0.1:8080/whip/s{i} --whep http://127.0.0.1:8080/whep/s{i} --datagrams 100000
@@ -69,6 +74,10 @@ pub(crate) enum Command {
     /// A few viewers on paths that do not carry the stream, and what they do to the others.
     #[command(after_help = STATUS)]
     Narrow(NarrowArgs),
+    /// Viewers on links of different rates watch a stream with layers. Tells which layer each saw for how long, and how long it
+    /// took to the right one.
+    #[command(after_help = STATUS)]
+    Layers(LayersArgs),
     /// More and more viewers until the server no longer keeps up. Tells the last step at which it did.
     #[command(after_help = STATUS)]
     Knee(KneeArgs),
@@ -95,6 +104,7 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Video {
     Vp8,
+    Vp9,
     H264,
     None,
 }
@@ -119,6 +129,7 @@ impl Video {
     fn codec(self) -> Option<Codec> {
         match self {
             Video::Vp8 => Some(Codec::Vp8),
+            Video::Vp9 => Some(Codec::Vp9),
             Video::H264 => Some(Codec::H264),
             Video::None => None,
         }
@@ -159,6 +170,13 @@ struct Media {
     /// Video codec to publish; several are dealt out to the publishers in turn
     #[arg(long, value_enum, default_value = "vp8", value_delimiter = ',')]
     video: Vec<Video>,
+    /// Publish so many encodings of the video beside each other, under rids: the last with --bitrate, and each other one with half
+    /// the width and height of the next
+    #[arg(long, default_value_t = 0, value_name = "ENCODINGS", value_parser = clap::value_parser!(u8).range(0..=4))]
+    simulcast: u8,
+    /// Publish each encoding in spatial (VP9) and temporal (VP8, VP9) layers: L1T2, L1T3, L2T1, L3T3, L3T3_KEY and the like
+    #[arg(long, value_name = "MODE")]
+    svc: Option<Scalability>,
     /// Publish Opus, 50 packets a second
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     audio: bool,
@@ -458,6 +476,16 @@ impl Common {
 }
 
 impl Media {
+    /// Codecs without a descriptor of layers in their payload have none.
+    fn check_layers(&self, video: Option<Codec>) -> Result<(), RunError> {
+        let Some(mode) = self.svc else { return Ok(()) };
+        match video {
+            Some(Codec::Vp9) => Ok(()),
+            Some(Codec::Vp8) if mode.spatial == 1 => Ok(()),
+            _ => Err(RunError::Plan("--svc is for vp9, and without spatial layers for vp8")),
+        }
+    }
+
     /// The kinds of streams; with several values of one option, the first publisher gets the first of each, and so on.
     fn mix(&self, publishers: usize) -> Result<Vec<PublisherOptions>, RunError> {
         if !(1.0..=100.0).contains(&self.keyframe_factor) {
@@ -475,12 +503,15 @@ impl Media {
         (0..publishers.max(1))
             .map(|index| {
                 let video = self.video[index % self.video.len()].codec();
+                self.check_layers(video)?;
                 if video.is_none() && !self.audio {
                     return Err(RunError::Plan("there is neither audio nor video to publish"));
                 }
                 Ok(PublisherOptions {
                     video,
                     audio: self.audio,
+                    simulcast: self.simulcast,
+                    svc: self.svc,
                     bitrate: self.bitrate[index % self.bitrate.len()],
                     packet_size: self.packet_size[index % self.packet_size.len()].into(),
                     fps: self.fps,

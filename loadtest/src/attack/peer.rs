@@ -86,8 +86,8 @@ pub(super) fn offer(
     let ssrcs = [pair()?, pair()?];
     let sends = |index: usize| (role == Role::Publisher).then_some(ssrcs[index]);
     let sections = [
-        OfferedSection { codecs: vec![Codec::Opus], sends: sends(0) },
-        OfferedSection { codecs: vec![Codec::Vp8], sends: sends(1) },
+        OfferedSection { codecs: vec![Codec::Opus], sends: sends(0), rids: Vec::new() },
+        OfferedSection { codecs: vec![Codec::Vp8], sends: sends(1), rids: Vec::new() },
     ];
     let offer = Offer {
         ice: local,

@@ -142,7 +142,7 @@ pub(super) fn socket(ip: IpAddr) -> Result<UdpSocket, AttackError> {
 /// An HTTP client at this address.
 pub(super) fn client(from: IpAddr) -> Result<reqwest::Client, AttackError> {
     let from = (!from.is_unspecified()).then_some(from);
-    let builder = reqwest::Client::builder().local_address(from).timeout(Duration::from_secs(10));
+    let builder = reqwest::Client::builder().http1_only().local_address(from).timeout(Duration::from_secs(10));
     builder.build().map_err(|error| AttackError::Client(ClientError::Http(error.to_string())))
 }
 

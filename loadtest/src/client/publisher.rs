@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use media_core::internals::ice::random_credentials;
-use media_core::media::Codec;
+use media_core::media::{Codec, MediaKind};
 
 use super::encoder::Encoder;
 use super::error::ClientError;
@@ -17,7 +17,7 @@ use super::options::ClientOptions;
 use super::publisher_media::{Controls, PublisherMedia, Track};
 use super::publisher_options::PublisherOptions;
 use super::random::random_u32;
-use super::rtp_sender::{RtpSender, SendFormat};
+use super::rtp_sender::{Rid, RtpSender, SendFormat};
 use super::running::{Negotiated, Running};
 use super::signaling::Endpoint;
 use crate::media::stamp::stream_number;
@@ -47,7 +47,8 @@ impl Publisher {
         let mut ssrcs = Vec::new();
         for codec in media.audio.then_some(Codec::Opus).into_iter().chain(media.video) {
             let pair = Ssrcs { media: random_u32()?, rtx: random_u32()? };
-            sections.push(OfferedSection { codecs: vec![codec], sends: Some(pair) });
+            let rids = if codec.kind() == MediaKind::Video { media.rids() } else { Vec::new() };
+            sections.push(OfferedSection { codecs: vec![codec], sends: Some(pair), rids });
             ssrcs.push((codec, pair));
         }
         let fingerprint = identity.announced(&options);
@@ -65,15 +66,17 @@ impl Publisher {
         let (answer, resource) = endpoint.offer(offer.to_sdp()).await?;
 
         let stream = stream_number(endpoint.stream());
-        let tracks: Result<Vec<Track>, ClientError> =
-            ssrcs.into_iter().map(|(codec, ssrcs)| track(codec, ssrcs, &answer, stream, &media)).collect();
+        let mut sent = Vec::new();
+        for (codec, ssrcs) in ssrcs {
+            sent.extend(tracks(codec, ssrcs, &answer, stream, &media)?);
+        }
         let figures = Arc::new(Mutex::new(PublisherFigures::default()));
         let controls = Arc::new(Controls {
             keyframes: AtomicBool::new(media.keyframes),
             paused: AtomicBool::new(false),
             profile: AtomicU32::new(media.profile),
         });
-        let sent = PublisherMedia::new(begun, tracks?, media, Arc::clone(&controls), Arc::clone(&figures));
+        let sent = PublisherMedia::new(begun, sent, media, Arc::clone(&controls), Arc::clone(&figures));
         let running =
             Running::start(Negotiated { resource, answer, local, begun }, identity, options, Inbound::new(sent))?;
         Ok(Publisher { running, figures, controls })
@@ -134,23 +137,39 @@ impl Deref for Publisher {
     }
 }
 
-/// The track of a codec, as the server accepted it.
-fn track(
+/// The track of a codec, as the server accepted it: one, or one for each encoding that it receives.
+fn tracks(
     codec: Codec,
     ssrcs: Ssrcs,
     answer: &Answer,
     stream: u32,
     media: &PublisherOptions,
-) -> Result<Track, ClientError> {
+) -> Result<Vec<Track>, ClientError> {
     let accepted = answer.live(codec.kind()).and_then(|section| {
         let types = section.codecs.iter().find(|(other, _)| *other == codec)?.1;
         Some((section, types))
     });
     let (section, types) = accepted.ok_or_else(|| ClientError::Answer(format!("the server does not take {codec}")))?;
     let mid = section.mid_extension.map(|id| (id, section.mid.clone()));
-    let first_timestamp = media.first_timestamp.map_or_else(random_u32, Ok)?;
-    Ok(Track {
-        encoder: Encoder::new(codec, first_timestamp, media),
-        sender: RtpSender::new(SendFormat { ssrcs, types, mid }, stream, media.first_sequence)?,
-    })
+    let track = |encoding, ssrcs, rid| {
+        let first_timestamp = media.first_timestamp.map_or_else(random_u32, Ok)?;
+        let format = SendFormat { ssrcs, types, mid: mid.clone(), rid };
+        Ok(Track {
+            encoder: Encoder::new(codec, encoding, first_timestamp, media),
+            sender: RtpSender::new(format, stream, media.first_sequence)?,
+        })
+    };
+    let rids = if codec.kind() == MediaKind::Video { media.rids() } else { Vec::new() };
+    if rids.is_empty() {
+        return Ok(vec![track(0, ssrcs, None)?]);
+    }
+    let Some(id) = section.rid_extension.filter(|_| section.rids == rids) else {
+        let (ours, theirs) = (rids.join(";"), section.rids.join(";"));
+        return Err(ClientError::Answer(format!("of the layers {ours} the server takes `{theirs}`")));
+    };
+    let encodings = (0..).zip(rids).map(|(encoding, name)| {
+        let ssrcs = Ssrcs { media: random_u32()?, rtx: random_u32()? };
+        track(encoding, ssrcs, Some(Rid { name, id, repaired_id: section.repaired_rid_extension }))
+    });
+    encodings.collect()
 }

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use media_core::internals::rtcp::{MAX_RTCP_LEN, NtpTime, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
+use media_core::internals::rtcp::{
+    MAX_RTCP_LEN, NtpTime, ReportBlock, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo,
+};
 
 use super::encoder::Encoder;
 use super::figures::PublisherFigures;
@@ -67,6 +69,24 @@ impl PublisherMedia {
         self.media.faults.stalled_until(now.saturating_duration_since(self.connected)).map(|end| self.connected + end)
     }
 
+    /// A keyframe of the encoding whose SSRC is asked; of all tracks where there is one encoding, whichever SSRC a server names.
+    fn request_keyframe(&mut self, now: Instant, ssrc: u32) {
+        if self.media.imitates != Imitation::Browser {
+            return;
+        }
+        let of_all = !self.media.has_layers();
+        for track in self.tracks.iter_mut().filter(|track| of_all || track.sender.ssrc() == ssrc) {
+            track.encoder.request_keyframe(now);
+        }
+    }
+
+    fn note_reports(&mut self, blocks: impl Iterator<Item = ReportBlock>) {
+        for block in blocks {
+            let track = self.tracks.iter_mut().find(|track| track.sender.ssrc() == block.ssrc);
+            track.into_iter().for_each(|track| track.sender.note_report());
+        }
+    }
+
     fn report(&mut self, out: &mut PacketSender) {
         let mut buffer = [0; MAX_RTCP_LEN];
         let useless = self.media.imitates == Imitation::Obs && !std::mem::replace(&mut self.reported, true);
@@ -105,18 +125,20 @@ impl MediaHandler for PublisherMedia {
     fn rtp(&mut self, _: Instant, _: &mut [u8]) {}
 
     fn rtcp(&mut self, now: Instant, packet: &[u8], out: &mut PacketSender) {
-        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = Arc::clone(&self.figures);
+        let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
         for message in RtcpPackets::new(packet).flatten() {
             match message {
-                RtcpPacket::Pli(_) | RtcpPacket::Fir(_) => {
+                RtcpPacket::Pli(pli) => {
                     figures.keyframe_requests += 1;
-                    if self.media.imitates != Imitation::Browser {
-                        continue;
-                    }
-                    for track in &mut self.tracks {
-                        track.encoder.request_keyframe(now);
-                    }
+                    self.request_keyframe(now, pli.media_ssrc);
                 }
+                RtcpPacket::Fir(fir) => {
+                    figures.keyframe_requests += 1;
+                    fir.entries().for_each(|entry| self.request_keyframe(now, entry.ssrc));
+                }
+                RtcpPacket::ReceiverReport(report) => self.note_reports(report.blocks()),
+                RtcpPacket::SenderReport(report) => self.note_reports(report.blocks()),
                 RtcpPacket::Nack(nack) if self.media.imitates != Imitation::Ffmpeg => {
                     let track = self.tracks.iter_mut().find(|track| track.sender.ssrc() == nack.media_ssrc);
                     if let Some(track) = track {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use media_core::media::Codec;
 
 use super::media_clock::ClockFaults;
+use crate::media::scalability::{LadderStep, MAX_LAYERS, Scalability, ladder};
 use crate::media::stamp::STAMP_LEN;
 use crate::sdp::{CONSTRAINED_BASELINE, Imitation};
 
@@ -16,10 +17,15 @@ const _: () = assert!(STAMP_LEN < AUDIO_BYTES);
 /// What a publisher sends.
 #[derive(Clone, Debug)]
 pub struct PublisherOptions {
-    /// VP8 or H264; `None` for no video.
+    /// VP8, VP9 or H264; `None` for no video.
     pub video: Option<Codec>,
     /// Opus, 50 packets a second.
     pub audio: bool,
+    /// Encodings of the video that are sent beside each other under rids, of which the last has [`PublisherOptions::bitrate`] and
+    /// each other one half the width and height of the next; 0 for no simulcast.
+    pub simulcast: u8,
+    /// Layers inside each encoding of the video.
+    pub svc: Option<Scalability>,
     /// Video, in kbit/s of payload.
     pub bitrate: u32,
     /// Video frames a second, at least 1.
@@ -56,6 +62,8 @@ impl Default for PublisherOptions {
         PublisherOptions {
             video: Some(Codec::Vp8),
             audio: true,
+            simulcast: 0,
+            svc: None,
             bitrate: 1000,
             fps: 30,
             packet_size: 1100,
@@ -75,6 +83,34 @@ impl Default for PublisherOptions {
 }
 
 impl PublisherOptions {
+    /// Encodings of the video, at least one.
+    pub(crate) fn encodings(&self) -> u8 {
+        self.simulcast.clamp(1, MAX_LAYERS)
+    }
+
+    /// There is something that a server can choose from.
+    pub(crate) fn has_layers(&self) -> bool {
+        self.simulcast > 0 || self.svc.is_some()
+    }
+
+    /// The points of the video at which a viewer can be, by bit rate; one without layers.
+    pub(crate) fn ladder(&self) -> Vec<LadderStep> {
+        let mode = self.svc.unwrap_or(Scalability::ONLY);
+        ladder(self.bitrate.into(), self.fps.into(), self.encodings(), mode)
+    }
+
+    /// The rids of its encodings, as browsers' pages name them, and OBS.
+    pub(crate) fn rids(&self) -> Vec<String> {
+        let names: &[&str] = match self.simulcast {
+            0 => &[],
+            1 => &["f"],
+            2 => &["h", "f"],
+            3 => &["q", "h", "f"],
+            _ => &["e", "q", "h", "f"],
+        };
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     /// Bytes of an interframe and of a keyframe.
     pub(crate) fn frame_sizes(&self) -> (usize, usize) {
         let fps = f64::from(self.fps.max(1));

@@ -9,6 +9,7 @@ use media_core::media::MediaKind;
 
 use super::figures::ViewerFigures;
 use super::options::Verify;
+use super::pictures::{PictureTally, Pictures};
 use crate::media::stamp::{Content, Stamp};
 use crate::tally::TrackTally;
 
@@ -51,6 +52,8 @@ pub(super) struct ReceivedStream {
     pub(super) payload_type: Option<u8>,
     extender: SequenceExtender,
     pub(super) track: TrackTally,
+    /// What a decoder could show, of video with layers.
+    pub(super) pictures: Option<PictureTally>,
     pub(super) clock_rate: f64,
     transit: Option<f64>,
     jitter: f64,
@@ -69,13 +72,15 @@ pub(super) struct ReceivedStream {
 }
 
 impl ReceivedStream {
-    fn new(ssrc: u32, kind: MediaKind) -> ReceivedStream {
+    fn new(ssrc: u32, kind: MediaKind, has_layers: bool) -> ReceivedStream {
+        let has_layers = has_layers && kind == MediaKind::Video;
         ReceivedStream {
             ssrc,
             kind,
             payload_type: None,
             extender: SequenceExtender::new(),
-            track: TrackTally::default(),
+            track: if has_layers { TrackTally::of_layers() } else { TrackTally::default() },
+            pictures: has_layers.then(PictureTally::default),
             clock_rate: if kind == MediaKind::Video { 90_000.0 } else { 48_000.0 },
             transit: None,
             jitter: 0.0,
@@ -197,13 +202,19 @@ impl Received {
         figures
     }
 
+    /// What could be shown of video with layers.
+    pub(super) fn pictures(&self) -> Pictures {
+        let tallies = self.streams.iter().filter_map(|stream| stream.pictures.as_ref());
+        tallies.map(PictureTally::pictures).next().unwrap_or_default()
+    }
+
     /// The stream of an SSRC, a new one if need be; `None` if it is of another kind, or there are too many.
-    pub(super) fn stream(&mut self, ssrc: u32, kind: MediaKind) -> Option<&mut ReceivedStream> {
+    pub(super) fn stream(&mut self, ssrc: u32, kind: MediaKind, has_layers: bool) -> Option<&mut ReceivedStream> {
         let index = match self.streams.iter().position(|stream| stream.ssrc == ssrc) {
             Some(index) => index,
             None if self.streams.len() >= MAX_STREAMS => return None,
             None => {
-                self.streams.push(ReceivedStream::new(ssrc, kind));
+                self.streams.push(ReceivedStream::new(ssrc, kind, has_layers));
                 self.streams.len() - 1
             }
         };

@@ -12,7 +12,7 @@ use super::figures::PublisherFigures;
 use super::inbound::PacketSender;
 use super::random::random_u32;
 use crate::clock;
-use crate::media::stamp::{Content, Stamp};
+use crate::media::stamp::{Content, FramePart, Stamp};
 use crate::sdp::{PayloadTypes, Ssrcs};
 
 /// Sent packets that a NACK can still get.
@@ -27,6 +27,17 @@ pub(super) struct SendFormat {
     pub(super) types: PayloadTypes,
     /// Id and value of `sdes:mid`, if the extension was accepted.
     pub(super) mid: Option<(u8, String)>,
+    /// Of an encoding of a simulcast.
+    pub(super) rid: Option<Rid>,
+}
+
+/// How an encoding's packets are named (RFC 8852).
+pub(super) struct Rid {
+    pub(super) name: String,
+    /// Id of `sdes:rtp-stream-id`.
+    pub(super) id: u8,
+    /// Id of `sdes:repaired-rtp-stream-id`, if it was accepted.
+    pub(super) repaired_id: Option<u8>,
 }
 
 /// The packets of one track.
@@ -40,6 +51,8 @@ pub(super) struct RtpSender {
     history: Vec<Vec<u8>>,
     packets: u32,
     octets: u32,
+    /// The server has reported on its SSRC, and so knows whose it is.
+    is_known: bool,
 }
 
 impl RtpSender {
@@ -48,7 +61,14 @@ impl RtpSender {
         let random = random_u32()?;
         Ok(RtpSender {
             format,
-            stamp: Stamp { stream, epoch: random_u32()?, content: Content::Audio, counter: 0, sent: 0 },
+            stamp: Stamp {
+                stream,
+                epoch: random_u32()?,
+                content: Content::Audio,
+                part: FramePart::default(),
+                counter: 0,
+                sent: 0,
+            },
             // SRTP wants to start in the lower half (RFC 3711 §3.3.1).
             sequence: first_sequence.unwrap_or((random & 0x7fff) as u16),
             rtx_sequence: (random >> 16 & 0x7fff) as u16,
@@ -57,6 +77,7 @@ impl RtpSender {
             history: vec![Vec::new(); HISTORY],
             packets: 0,
             octets: 0,
+            is_known: false,
         })
     }
 
@@ -68,6 +89,23 @@ impl RtpSender {
     /// Packets and payload octets sent, for sender reports.
     pub(super) fn sent(&self) -> (u32, u32) {
         (self.packets, self.octets)
+    }
+
+    /// The server has reported on these packets: as browsers do, their header names their encoding no more.
+    pub(super) fn note_report(&mut self) {
+        self.is_known = true;
+    }
+
+    /// The extension elements of media packets, or of retransmissions; those of a simulcast name its section and encoding until they
+    /// are known.
+    fn elements(&self, is_retransmission: bool) -> [Option<(u8, &[u8])>; 2] {
+        let mid = self.format.mid.as_ref().map(|(id, mid)| (*id, mid.as_bytes()));
+        let Some(rid) = &self.format.rid else { return [mid, None] };
+        let id = if is_retransmission { rid.repaired_id } else { Some(rid.id) };
+        match self.is_known && !is_retransmission {
+            true => [None, None],
+            false => [mid, id.map(|id| (id, rid.name.as_bytes()))],
+        }
     }
 
     /// Puts a payload into the queue.
@@ -89,10 +127,10 @@ impl RtpSender {
     pub(super) fn send(&mut self, now: Instant, out: &mut PacketSender, figures: &mut PublisherFigures) {
         self.next_burst = now + PACE;
         for _ in 0..BURST {
-            let Some(EncodedPayload { mut payload, content, marker, timestamp }) = self.queue.pop_front() else {
+            let Some(EncodedPayload { mut payload, content, part, marker, timestamp }) = self.queue.pop_front() else {
                 return;
             };
-            self.stamp = Stamp { content, sent: clock::nanos(), ..self.stamp };
+            self.stamp = Stamp { content, part, sent: clock::nanos(), ..self.stamp };
             self.stamp.seal(&mut payload.bytes[payload.body..]);
             self.stamp.counter += 1;
             let fields = HeaderFields {
@@ -105,7 +143,7 @@ impl RtpSender {
             };
             let slot = usize::from(self.sequence) % HISTORY;
             let mut packet = std::mem::take(&mut self.history[slot]);
-            if write_packet(&mut packet, &fields, &self.format.mid, &payload.bytes) {
+            if write_packet(&mut packet, &fields, self.elements(false), &payload.bytes) {
                 out.rtp(&packet);
                 figures.packets += 1;
                 self.packets = self.packets.wrapping_add(1);
@@ -138,7 +176,7 @@ impl RtpSender {
         };
         let mut retransmission = Vec::new();
         let written = rtx::write_payload(&mut bytes, sequence, payload).is_some()
-            && write_packet(&mut retransmission, &fields, &self.format.mid, &bytes);
+            && write_packet(&mut retransmission, &fields, self.elements(true), &bytes);
         if written {
             self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
             out.rtp(&retransmission);
@@ -148,11 +186,15 @@ impl RtpSender {
 }
 
 /// Writes a whole packet into `packet`; false if its header cannot be expressed.
-fn write_packet(packet: &mut Vec<u8>, fields: &HeaderFields, mid: &Option<(u8, String)>, payload: &[u8]) -> bool {
+fn write_packet(
+    packet: &mut Vec<u8>,
+    fields: &HeaderFields,
+    elements: [Option<(u8, &[u8])>; 2],
+    payload: &[u8],
+) -> bool {
     packet.clear();
-    packet.resize(64 + payload.len(), 0);
-    let extension = mid.as_ref().map(|(id, mid)| (*id, mid.as_bytes()));
-    let Some(len) = write_header(packet, fields, extension) else {
+    packet.resize(96 + payload.len(), 0);
+    let Some(len) = write_header(packet, fields, elements.into_iter().flatten()) else {
         packet.clear();
         return false;
     };

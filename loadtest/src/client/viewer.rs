@@ -13,6 +13,7 @@ use super::identity::Identity;
 use super::inbound::{Inbound, SharedInbound, lock};
 use super::latency::{SharedHistogram, latency_histogram};
 use super::options::ClientOptions;
+use super::pictures::Pictures;
 use super::running::{Negotiated, Running};
 use super::signaling::Endpoint;
 use super::transport_feedback::FeedbackSender;
@@ -36,6 +37,9 @@ pub struct ViewerOptions {
     pub transport_cc: bool,
     /// Name of the stream whose stamps it expects; the last segment of the URL if `None`.
     pub expected_stream: Option<String>,
+    /// The stream's video has layers: every packet says which one it is of, and what is left out is not missing. It is known for
+    /// all that is verified.
+    pub has_layers: bool,
     /// Where latencies go, once its start is over.
     pub latency: SharedHistogram,
 }
@@ -49,6 +53,7 @@ impl Default for ViewerOptions {
             nack: true,
             transport_cc: false,
             expected_stream: None,
+            has_layers: false,
             latency: latency_histogram(),
         }
     }
@@ -76,10 +81,10 @@ impl Viewer {
         let local = random_credentials();
         let mut sections = Vec::new();
         if media.audio {
-            sections.push(OfferedSection { codecs: vec![Codec::Opus], sends: None });
+            sections.push(OfferedSection { codecs: vec![Codec::Opus], sends: None, rids: Vec::new() });
         }
         if !media.video.is_empty() {
-            sections.push(OfferedSection { codecs: media.video.clone(), sends: None });
+            sections.push(OfferedSection { codecs: media.video.clone(), sends: None, rids: Vec::new() });
         }
         let fingerprint = identity.announced(&options);
         let (setup, imitates) = (options.setup, Imitation::Browser);
@@ -100,7 +105,7 @@ impl Viewer {
         let extension = answer.sections.iter().find_map(|section| section.transport_cc_extension);
         let feedback = extension.filter(|_| transport_cc).map(|extension| FeedbackSender::new(begun, extension));
         let sections = answer.sections.iter().filter(|section| !section.rejected).cloned().collect();
-        let expected = Expected { sections, stream, verify: options.verify };
+        let expected = Expected { sections, stream, verify: options.verify, has_layers: media.has_layers };
         let inbound = Inbound::new(ViewerMedia::new(origin, expected, media.nack, feedback, media.latency));
         let running =
             Running::start(Negotiated { resource, answer, local, begun }, identity, options, Arc::clone(&inbound))?;
@@ -110,6 +115,11 @@ impl Viewer {
     /// The figures so far.
     pub fn figures(&self) -> ViewerFigures {
         lock(&self.inbound).media.figures()
+    }
+
+    /// What it could have shown so far, of a stream with layers.
+    pub fn pictures(&self) -> Pictures {
+        lock(&self.inbound).media.pictures()
     }
 
     /// Asks for a keyframe as soon as the next packet comes.
@@ -147,6 +157,11 @@ impl Deref for Viewer {
 pub struct ViewerWatch(SharedInbound<ViewerMedia>);
 
 impl ViewerWatch {
+    /// What it could have shown so far, of a stream with layers.
+    pub fn pictures(&self) -> Pictures {
+        lock(&self.0).media.pictures()
+    }
+
     /// The figures so far.
     pub fn figures(&self) -> ViewerFigures {
         lock(&self.0).media.figures()

@@ -13,6 +13,7 @@ use super::figures::ViewerFigures;
 use super::inbound::{MediaHandler, PacketSender};
 use super::latency::SharedHistogram;
 use super::options::Verify;
+use super::pictures::Pictures;
 use super::received_stream::{NACK_DELAY, Placed, Received, ReceivedStream};
 use super::transport_feedback::FeedbackSender;
 use crate::media::frames;
@@ -29,6 +30,8 @@ pub(super) struct Expected {
     /// Number of the stream in its stamps.
     pub(super) stream: u32,
     pub(super) verify: Verify,
+    /// Its video has layers, of which the server chooses.
+    pub(super) has_layers: bool,
 }
 
 /// What a payload type stands for.
@@ -102,6 +105,11 @@ impl ViewerMedia {
     /// The figures so far.
     pub(super) fn figures(&self) -> ViewerFigures {
         self.received.figures()
+    }
+
+    /// What could be shown so far of video with layers.
+    pub(super) fn pictures(&self) -> Pictures {
+        self.received.pictures()
     }
 
     /// Sends a PLI with the next packet that comes.
@@ -182,7 +190,8 @@ impl ViewerMedia {
         let Ok(header) = RtpHeader::parse(packet) else { return Some(()) };
         let (codec, recovered) = (format.codec, format.repairs.is_some());
         let arrival = self.origin.1 + now.saturating_duration_since(self.origin.0).as_nanos() as u64;
-        let stream = self.received.stream(header.ssrc, codec.kind())?;
+        let since = self.since(now);
+        let stream = self.received.stream(header.ssrc, codec.kind(), self.expected.has_layers)?;
         let payload = header.payload(packet);
         let placed = stream.note_sequence(header.sequence_number, payload.len(), recovered);
         if !placed.is_new || payload.is_empty() {
@@ -195,8 +204,10 @@ impl ViewerMedia {
         match frames::open(codec, payload) {
             Ok(stamp) if stamp.stream == self.expected.stream => {
                 let first_keyframe = stream.note_stamp(&stamp, self.expected.verify, placed.extended);
+                if let Some(pictures) = &mut stream.pictures {
+                    pictures.note(since, &stamp);
+                }
                 if first_keyframe {
-                    let since = self.since(now);
                     self.received.figures.first_keyframe.get_or_insert(since);
                 }
                 if placed.before.is_none() {

@@ -7,7 +7,7 @@ use media_core::IceCredentials;
 use media_core::internals::ice::random_credentials;
 use media_core::media::Codec;
 use reqwest::header::HeaderMap;
-use reqwest::{Method, RequestBuilder, Url};
+use reqwest::{Method, RequestBuilder, Url, Version};
 
 use super::description::Description;
 use super::probe::{Probe, Role};
@@ -165,9 +165,42 @@ impl<'p> Case<'p> {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Result<Reply, Miss> {
+        self.send_by(&self.probe.http, with_token, method, url, headers, body).await
+    }
+
+    /// The same over HTTP/2, if the server has it.
+    pub(super) async fn send_by_http2(
+        &self,
+        method: &str,
+        url: &Url,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Reply, Miss> {
+        let in_clear_text = url.scheme() != "https";
+        let http = self.probe.http2(in_clear_text)?;
+        if !in_clear_text {
+            let reply = self.send_by(&http, true, method, url, headers, body).await?;
+            return match reply.version {
+                Version::HTTP_2 => Ok(reply),
+                _ => Err(Miss::NotApplicable("ALPN chose HTTP/1.1".into())),
+            };
+        }
+        let sent = self.send_by(&http, true, method, url, headers, body).await;
+        sent.map_err(|_| Miss::NotApplicable("there is no HTTP/2 in clear text".into()))
+    }
+
+    async fn send_by(
+        &self,
+        http: &reqwest::Client,
+        with_token: bool,
+        method: &str,
+        url: &Url,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Reply, Miss> {
         let method = Method::from_bytes(method.as_bytes()).map_err(|error| Miss::Skip(error.to_string()))?;
         for attempt in 0.. {
-            let mut request = self.probe.http.request(method.clone(), url.clone());
+            let mut request = http.request(method.clone(), url.clone());
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
@@ -197,10 +230,11 @@ impl<'p> Case<'p> {
             Miss::Fail(format!("{method} {} got no HTTP reply: {error} {cause}", url.path()))
         };
         let response = request.send().await.map_err(failed)?;
-        let (status, headers, url) = (response.status(), response.headers().clone(), response.url().clone());
+        let (status, version) = (response.status(), response.version());
+        let (headers, url) = (response.headers().clone(), response.url().clone());
         let body = response.bytes().await.map_err(failed)?;
         let body = String::from_utf8_lossy(&body).into_owned();
-        Ok(Reply { url, status, headers, body })
+        Ok(Reply { url, status, version, headers, body })
     }
 
     /// A session that came about is ended with the row, whether it was wanted or not.
@@ -229,8 +263,8 @@ impl<'p> Case<'p> {
             Role::Viewer => vec![Codec::Vp8, Codec::H264],
         };
         let sections = [
-            OfferedSection { codecs: vec![Codec::Opus], sends: sends(0) },
-            OfferedSection { codecs: video, sends: sends(1) },
+            OfferedSection { codecs: vec![Codec::Opus], sends: sends(0), rids: Vec::new() },
+            OfferedSection { codecs: video, sends: sends(1), rids: Vec::new() },
         ];
         let offer = Offer {
             ice: &local,

@@ -82,13 +82,15 @@ pub(crate) struct Probe {
 impl Probe {
     pub(super) fn new(options: Options) -> Result<Probe, String> {
         let identity = Identity::new(&ClientOptions::default()).map_err(|error| error.to_string())?;
-        let http = reqwest::Client::builder()
-            .redirect(Policy::none())
-            .timeout(HTTP_TIMEOUT)
-            .danger_accept_invalid_certs(options.insecure)
-            .build()
-            .map_err(|error| error.to_string())?;
+        let http = builder(&options).http1_only().build().map_err(|error| error.to_string())?;
         Ok(Probe { options, http, identity, standing: Mutex::new(None) })
+    }
+
+    /// A client that asks for HTTP/2 by ALPN, or uses it in clear text without asking.
+    pub(super) fn http2(&self, in_clear_text: bool) -> Result<reqwest::Client, Miss> {
+        let builder = builder(&self.options);
+        let builder = if in_clear_text { builder.http2_prior_knowledge() } else { builder };
+        builder.build().map_err(|error| Miss::Skip(error.to_string()))
     }
 
     /// The WHEP endpoint of a stream that is being published: by this program if it can, else by whoever does.
@@ -121,4 +123,9 @@ impl Probe {
             let _ = publisher.stop().await;
         }
     }
+}
+
+fn builder(options: &Options) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder().redirect(Policy::none()).timeout(HTTP_TIMEOUT);
+    builder.danger_accept_invalid_certs(options.insecure)
 }

@@ -1,7 +1,7 @@
 //! A server's reply to one request.
 
 use reqwest::header::HeaderMap;
-use reqwest::{StatusCode, Url};
+use reqwest::{StatusCode, Url, Version};
 
 /// Characters of a body that are shown as evidence.
 const SHOWN: usize = 120;
@@ -11,6 +11,7 @@ const SHOWN: usize = 120;
 pub(crate) struct Reply {
     pub(super) url: Url,
     pub(super) status: StatusCode,
+    pub(super) version: Version,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
 }

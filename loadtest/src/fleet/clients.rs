@@ -9,6 +9,7 @@ use media_core::media::Codec;
 use tokio::task::JoinHandle;
 
 use super::figures::FleetFigures;
+use super::links::Links;
 use super::narrow::NarrowPaths;
 use super::viewer::{FleetViewer, LeftViewer};
 use super::workers::Workers;
@@ -40,6 +41,8 @@ pub(crate) struct Fleet<'a> {
     pub(crate) figures: FleetFigures,
     /// The paths of the viewers on narrow paths, while there are such.
     pub(crate) narrow_paths: Option<NarrowPaths>,
+    /// The links of the viewers of each class, while there are such.
+    pub(crate) links: Vec<Links>,
     /// Publishers that are started from now on send this video codec instead.
     pub(crate) returns_with: Option<Codec>,
     /// How often each publisher was started or connected: if that changes between a join's begin and its end, the stream was away.
@@ -55,6 +58,7 @@ impl<'a> Fleet<'a> {
         let start = |error: String| RunError::Start(error);
         // Clients are strangers to each other: no connection serves two of them, and none is left when all are gone.
         let http = reqwest::Client::builder()
+            .http1_only()
             .pool_max_idle_per_host(0)
             .connect_timeout(Duration::from_secs(10))
             .timeout(Duration::from_secs(30))
@@ -88,6 +92,7 @@ impl<'a> Fleet<'a> {
             viewers: Vec::new(),
             figures: FleetFigures::default(),
             narrow_paths: None,
+            links: Vec::new(),
             returns_with: None,
             changes: BTreeMap::new(),
         })
@@ -151,24 +156,35 @@ impl<'a> Fleet<'a> {
         if let Some(paths) = self.narrow_paths.as_ref().filter(|_| group == Group::Narrow) {
             endpoint.url = paths.detour(&endpoint.url);
         }
+        let is_linked = matches!(group, Group::Linked(_));
+        if let Group::Linked(class) = group
+            && let Some(links) = self.links.get(class)
+        {
+            endpoint.url = links.detour(&endpoint.url);
+        }
         let threads = self.latencies.len();
         let place = index % threads;
         let (thread, latency) = match group {
             Group::Standing => (place, &self.latencies[place]),
             Group::Joining => (threads + place, &self.elsewhere),
-            Group::Narrow => (place, &self.elsewhere),
+            Group::Narrow | Group::Linked(_) => (place, &self.elsewhere),
         };
-        let PublisherOptions { audio, video, .. } = *self.campaign.media(stream);
+        let published = self.campaign.media(stream);
+        let PublisherOptions { audio, video, .. } = *published;
         // Without feedback a server cannot know that a path is narrow.
-        let (latency, transport_cc) = (latency.clone(), plan.transport_cc || group == Group::Narrow);
-        let mut media = ViewerOptions { latency, audio, transport_cc, ..ViewerOptions::default() };
-        if video.is_none() {
-            media.video.clear();
+        let (latency, transport_cc) = (latency.clone(), plan.transport_cc || group == Group::Narrow || is_linked);
+        let has_layers = published.has_layers();
+        let mut media = ViewerOptions { latency, audio, transport_cc, has_layers, ..ViewerOptions::default() };
+        match video {
+            None => media.video.clear(),
+            Some(codec) if !media.video.contains(&codec) => media.video.insert(0, codec),
+            Some(_) => {}
         }
         let reception = Some(self.receptions[thread].handle());
         let mut client = ClientOptions { reception, ..plan.client.clone() };
-        if self.campaign.scenario.compares() && group == Group::Standing {
-            // A phase is short, and a few viewers' latencies are all there is to judge it by.
+        if self.campaign.scenario.compares() && group == Group::Standing || is_linked {
+            // A phase is short, and a few viewers' latencies are all there is to judge it by; and which layer a packet is of stands
+            // in its payload.
             client = ClientOptions { verify: Verify::All, ..client };
         }
         let (identity, roster) = (self.identity.clone(), Arc::clone(&self.roster));

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::viewer::LeftViewer;
 use crate::client::{ClientError, PublisherFigures, ViewerFigures};
 use crate::measure::join::Join;
+use crate::measure::layers::Seen;
 use crate::measure::roster::Group;
 use crate::tally::TrackFigures;
 
@@ -16,6 +17,8 @@ pub(crate) struct FleetFigures {
     pub(crate) viewers: Vec<ViewerFigures>,
     /// What the viewers on narrow paths received.
     pub(crate) narrow: TrackFigures,
+    /// What each viewer of a class of links saw.
+    pub(crate) seen: Vec<Seen>,
     pub(crate) joins: Vec<(Group, Join)>,
     pub(crate) publishers_connected: usize,
     pub(crate) viewers_connected: usize,
@@ -30,7 +33,7 @@ pub(crate) struct FleetFigures {
 impl FleetFigures {
     /// A viewer has left a test that began at `begun`.
     pub(super) fn add_viewer(&mut self, begun: Instant, left: LeftViewer) {
-        let LeftViewer { begun: joined, group, figures, failure, deleted, .. } = left;
+        let LeftViewer { begun: joined, group, stayed, figures, pictures, failure, deleted, .. } = left;
         match failure {
             Some(ClientError::ClosedByServer) if self.tolerates_ends => self.ended_by_server += 1,
             failure => self.errors.extend(failure.into_iter().chain(deleted)),
@@ -43,6 +46,9 @@ impl FleetFigures {
             first_keyframe_ms: ms(figures.first_keyframe),
         };
         self.joins.push((group, join));
+        if let Group::Linked(class) = group {
+            self.seen.push(Seen { class, stayed: stayed.as_secs_f64(), pictures });
+        }
         if group == Group::Narrow {
             self.narrow.add(&figures.total());
         } else {

@@ -2,6 +2,7 @@
 
 pub(crate) mod clients;
 pub(crate) mod figures;
+pub(crate) mod links;
 pub(crate) mod narrow;
 pub(crate) mod viewer;
 mod workers;

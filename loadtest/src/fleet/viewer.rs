@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::{ClientError, Viewer, ViewerFigures};
+use crate::client::{ClientError, Pictures, Viewer, ViewerFigures};
 use crate::measure::roster::Group;
 
 /// How often a viewer that is to leave with its first packet looks for it, and how long.
@@ -34,16 +34,17 @@ impl FleetViewer {
     /// Sends no more, neither DELETE nor close_notify.
     pub(super) fn vanish(self) -> LeftViewer {
         let FleetViewer { id, begun, group, viewer } = self;
-        let (failure, figures) = (viewer.failure(), viewer.figures());
-        LeftViewer { id, begun, group, figures, failure, deleted: None }
+        let (failure, figures, pictures) = (viewer.failure(), viewer.figures(), viewer.pictures());
+        LeftViewer { id, begun, group, stayed: begun.elapsed(), figures, pictures, failure, deleted: None }
     }
 
     pub(super) async fn leave(self) -> LeftViewer {
         let FleetViewer { id, begun, group, viewer } = self;
-        let (failure, watch) = (viewer.failure(), viewer.watch());
+        let (failure, watch, stayed) = (viewer.failure(), viewer.watch(), begun.elapsed());
         let deleted = viewer.stop().await.err();
         // What a viewer saw counts also if its DELETE went wrong.
-        LeftViewer { id, begun, group, figures: watch.figures(), failure, deleted }
+        let (figures, pictures) = (watch.figures(), watch.pictures());
+        LeftViewer { id, begun, group, stayed, figures, pictures, failure, deleted }
     }
 }
 
@@ -52,7 +53,11 @@ pub(crate) struct LeftViewer {
     pub(super) id: u64,
     pub(super) begun: Instant,
     pub(super) group: Group,
+    /// Until it began to leave.
+    pub(super) stayed: Duration,
     pub(super) figures: ViewerFigures,
+    /// What it saw of layers.
+    pub(super) pictures: Pictures,
     pub(super) failure: Option<ClientError>,
     pub(super) deleted: Option<ClientError>,
 }

@@ -97,22 +97,33 @@ pub struct MemoryTrend {
     pub to_bytes: f64,
     /// What it grew by: 0.01 is 1 %.
     pub growth: f64,
+    /// In the same windows what was in use of the server's heap, by its own account, in bytes.
+    pub heap_in_use: Option<(f64, f64)>,
 }
 
 impl MemoryTrend {
-    /// Between `from` and `until`, in seconds since the test's begin; `None` if there is not time for two windows.
-    pub(crate) fn of(series: &[Sample], from: f64, until: f64, window: f64) -> Option<MemoryTrend> {
+    /// Between `from` and `until`, in seconds since the test's begin; `None` if there is not time for two windows. `heap`: what was
+    /// in use of it, in bytes, and when.
+    pub(crate) fn of(
+        series: &[Sample],
+        heap: &[(f64, u64)],
+        (from, until): (f64, f64),
+        window: f64,
+    ) -> Option<MemoryTrend> {
         if until < from + 2.0 * window {
             return None;
         }
-        let mean = |begin: f64| {
-            let inside = series.iter().filter(|sample| sample.at >= begin && sample.at < begin + window);
-            let values: Vec<u64> = inside.filter_map(|sample| sample.server_resident_bytes).collect();
+        let resident: Vec<(f64, u64)> =
+            series.iter().filter_map(|sample| Some((sample.at, sample.server_resident_bytes?))).collect();
+        let mean = |samples: &[(f64, u64)], begin: f64| {
+            let inside = samples.iter().filter(|(at, _)| (begin..begin + window).contains(at));
+            let values: Vec<u64> = inside.map(|&(_, bytes)| bytes).collect();
             (!values.is_empty()).then(|| values.iter().sum::<u64>() as f64 / values.len() as f64)
         };
-        let (from_bytes, to_bytes) = (mean(from)?, mean(until - window)?);
+        let both = |samples: &[(f64, u64)]| mean(samples, from).zip(mean(samples, until - window));
+        let (from_bytes, to_bytes) = both(&resident)?;
         let growth = to_bytes / from_bytes.max(1.0) - 1.0;
-        Some(MemoryTrend { seconds: until - window - from, from_bytes, to_bytes, growth })
+        Some(MemoryTrend { seconds: until - window - from, from_bytes, to_bytes, growth, heap_in_use: both(heap) })
     }
 }
 
@@ -231,10 +242,13 @@ mod tests {
         // It settles within ten seconds at 1,000, and grows by 1 every four seconds from then on.
         let memory = |at: u32| if at < 10 { 500 } else { 1_000 + u64::from(at - 10) / 4 };
         let series: Vec<Sample> = (0..200).map(|at| sample(at.into(), memory(at))).collect();
-        assert_eq!(MemoryTrend::of(&series, 10.0, 29.0, 10.0), None, "no time for two windows");
-        let short = MemoryTrend::of(&series, 10.0, 80.0, 10.0).unwrap();
+        assert_eq!(MemoryTrend::of(&series, &[], (10.0, 29.0), 10.0), None, "no time for two windows");
+        let short = MemoryTrend::of(&series, &[], (10.0, 80.0), 10.0).unwrap();
         assert!((short.growth - 0.015).abs() < 0.001 && short.seconds == 60.0, "{short:?}");
-        let long = MemoryTrend::of(&series, 10.0, 200.0, 10.0).unwrap();
+        let heap = [(5.0, 1), (10.0, 5), (75.0, 7), (80.0, 9)];
+        let trend = MemoryTrend::of(&series, &heap, (10.0, 80.0), 10.0).unwrap();
+        assert_eq!((short.heap_in_use, trend.heap_in_use), (None, Some((5.0, 7.0))));
+        let long = MemoryTrend::of(&series, &[], (10.0, 200.0), 10.0).unwrap();
         assert!(long.growth > 0.04, "{long:?}");
         let of = |memory| Leaks { memory: Some(memory), ..leaks(Footprint::default(), Footprint::default()) };
         assert_eq!((of(short).found(), of(long).found().len()), (Vec::new(), 1));

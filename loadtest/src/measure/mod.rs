@@ -2,6 +2,7 @@
 
 pub(crate) mod figures;
 pub(crate) mod join;
+pub(crate) mod layers;
 pub(crate) mod leak;
 pub(crate) mod monitor;
 pub(crate) mod percentiles;

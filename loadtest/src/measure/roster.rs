@@ -15,6 +15,8 @@ pub(crate) enum Group {
     Joining,
     /// Those on narrow paths.
     Narrow,
+    /// Those of a class of links, by its number.
+    Linked(usize),
 }
 
 /// Sums over clients that never fall, also when clients leave.

@@ -34,6 +34,11 @@ impl Scrape {
     pub(crate) fn resident_bytes(&self) -> Option<u64> {
         self.sum("process_resident_memory_bytes").map(|bytes| bytes as u64)
     }
+
+    /// What is in use of its heap, in bytes.
+    pub(crate) fn heap_in_use(&self) -> Option<u64> {
+        self.sum("sluice_heap_bytes{state=\"in_use\"}").map(|bytes| bytes as u64)
+    }
 }
 
 #[cfg(test)]
@@ -47,5 +52,12 @@ mod tests {
         let scrape = Scrape(text.to_owned());
         assert_eq!((scrape.sum("a"), scrape.sum("ab"), scrape.sum("b")), (Some(5.0), Some(7.0), None));
         assert_eq!((scrape.cpu_seconds(), scrape.resident_bytes()), (Some(1.5), None));
+    }
+
+    #[test]
+    fn of_the_heap_what_is_in_use_counts() {
+        let text = "sluice_heap_bytes{state=\"free\"} 7\nsluice_heap_bytes{state=\"in_use\"} 5\n";
+        assert_eq!(Scrape(text.to_owned()).heap_in_use(), Some(5));
+        assert_eq!(Scrape(String::new()).heap_in_use(), None);
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! The stamp is last so that it is found whatever the codec puts first.
 
+use super::scalability::LayerId;
+
 /// Bytes of a stamp.
-pub(crate) const STAMP_LEN: usize = 33;
+pub(crate) const STAMP_LEN: usize = 44;
 
 const MAGIC: [u8; 4] = *b"SLte";
 const CHECKSUM_LEN: usize = 4;
@@ -19,6 +21,21 @@ pub(crate) enum Content {
     KeyframeStart,
 }
 
+/// Which frame a packet of video is a part of, and what that frame refers to: enough to know what a decoder could show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FramePart {
+    /// The frame's layer.
+    pub(crate) layer: LayerId,
+    /// Its picture, counted from 0 in each encoding.
+    pub(crate) picture: u32,
+    /// The picture whose frame of the same spatial layer it refers to; none of a keyframe.
+    pub(crate) reference: Option<u32>,
+    /// It refers to the frame of the next lower spatial layer of its picture.
+    pub(crate) inter_layer: bool,
+    /// Packets of the frame.
+    pub(crate) packets: u16,
+}
+
 /// The stamp of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -28,7 +45,9 @@ pub(crate) struct Stamp {
     pub(crate) epoch: u32,
     /// What the packet is part of.
     pub(crate) content: Content,
-    /// Counts the packets of one track, from 0.
+    /// What of a picture the packet is.
+    pub(crate) part: FramePart,
+    /// Counts the packets of one RTP stream, from 0.
     pub(crate) counter: u64,
     /// [`crate::clock::nanos`] when it was sent.
     pub(crate) sent: u64,
@@ -61,8 +80,14 @@ impl Stamp {
         stamp[12] = content;
         stamp[13..21].copy_from_slice(&self.counter.to_be_bytes());
         stamp[21..29].copy_from_slice(&self.sent.to_be_bytes());
+        let FramePart { layer, picture, reference, inter_layer, packets } = self.part;
+        let refers = u8::from(reference.is_some()) << 6 | u8::from(inter_layer) << 7;
+        stamp[29] = layer.encoding & 3 | (layer.spatial & 3) << 2 | (layer.temporal & 3) << 4 | refers;
+        stamp[30..34].copy_from_slice(&picture.to_be_bytes());
+        stamp[34..38].copy_from_slice(&reference.unwrap_or_default().to_be_bytes());
+        stamp[38..40].copy_from_slice(&packets.to_be_bytes());
         let checksum = checksum(before, &stamp[..STAMP_LEN - CHECKSUM_LEN]);
-        stamp[29..].copy_from_slice(&checksum.to_be_bytes());
+        stamp[40..].copy_from_slice(&checksum.to_be_bytes());
     }
 
     /// Reads the stamp at the end of `body` and verifies the checksum.
@@ -85,6 +110,13 @@ impl Stamp {
                 0 => Content::Audio,
                 1 => Content::Video,
                 _ => Content::KeyframeStart,
+            },
+            part: FramePart {
+                layer: LayerId { encoding: stamp[29] & 3, spatial: stamp[29] >> 2 & 3, temporal: stamp[29] >> 4 & 3 },
+                picture: u32::from_be_bytes(part(stamp, 30)),
+                reference: (stamp[29] & 0x40 != 0).then(|| u32::from_be_bytes(part(stamp, 34))),
+                inter_layer: stamp[29] & 0x80 != 0,
+                packets: u16::from_be_bytes(part(stamp, 38)),
             },
             counter: u64::from_be_bytes(part(stamp, 13)),
             sent: u64::from_be_bytes(part(stamp, 21)),
@@ -112,8 +144,20 @@ fn checksum(before: &[u8], stamp: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    const STAMP: Stamp =
-        Stamp { stream: 7, epoch: 9, content: Content::KeyframeStart, counter: 1 << 40, sent: 123_456 };
+    const STAMP: Stamp = Stamp {
+        stream: 7,
+        epoch: 9,
+        content: Content::KeyframeStart,
+        part: FramePart {
+            layer: LayerId { encoding: 2, spatial: 1, temporal: 3 },
+            picture: 1 << 30,
+            reference: Some(7),
+            inter_layer: true,
+            packets: 300,
+        },
+        counter: 1 << 40,
+        sent: 123_456,
+    };
 
     #[test]
     fn a_stamp_is_read_back() {

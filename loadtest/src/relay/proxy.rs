@@ -1,5 +1,6 @@
 //! The HTTP side: a reverse proxy in front of the server, and the resources of the relay itself.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -40,8 +41,10 @@ pub(super) struct Proxy {
 
 impl Proxy {
     pub(super) fn new(target: Url, shared: Arc<RelayState>) -> Result<Proxy, RelayError> {
-        // Redirections are the client's, and the target is to be reached straight.
-        let http = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()?;
+        // Redirections are the client's, and the target is to be reached straight. No connection outlives its request: one that the
+        // server closes just then, for having been idle, takes the next request with it.
+        let http = Client::builder().http1_only().redirect(reqwest::redirect::Policy::none()).no_proxy();
+        let http = http.pool_max_idle_per_host(0).build()?;
         Ok(Proxy { http, target, shared })
     }
 
@@ -195,7 +198,10 @@ impl From<LinkError> for Refusal {
 }
 
 fn unanswered(error: reqwest::Error) -> Refusal {
-    Refusal(StatusCode::BAD_GATEWAY, format!("no answer of the server: {error}"))
+    // What happened is in the sources alone.
+    let causes = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
+    let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    Refusal(StatusCode::BAD_GATEWAY, format!("no answer of the server: {causes}"))
 }
 
 async fn forward(State(proxy): State<Proxy>, request: Request) -> Result<Response, Refusal> {

@@ -73,7 +73,13 @@ fn describe(media: &PublisherOptions) -> String {
             true => format!("one keyframe and then parameter sets without one every {gop} s"),
             false => format!("a keyframe of {keyframe_factor} frames every {gop} s"),
         };
-        format!("{codec} {bitrate} kbit/s, {fps} frames/s, payloads up to {packet_size} bytes, {keyframes}")
+        let layers = match (media.simulcast, media.svc) {
+            (0, None) => String::new(),
+            (0, Some(mode)) => format!(" {mode}"),
+            (encodings, None) => format!(" in {encodings} encodings"),
+            (encodings, Some(mode)) => format!(" in {encodings} encodings of {mode}"),
+        };
+        format!("{codec}{layers} {bitrate} kbit/s, {fps} frames/s, payloads up to {packet_size} bytes, {keyframes}")
     });
     let audio = media.audio.then(|| format!("{} 50 packets/s", Codec::Opus));
     let faults = Some(media.faults.to_string()).filter(|faults| !faults.is_empty());

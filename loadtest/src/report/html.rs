@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::attack::{ATTACK_HEADER, attack_row};
 use super::outcome::Outcome;
-use super::plot::{Curve, Plot};
+use super::plot::{CURVES, Curve, Plot};
 use super::summary::{PHASE_HEADER, Report, TIMES_HEADER, phase_row};
 use crate::measure::figures::Sample;
 use crate::measure::join::Join;
@@ -12,9 +12,9 @@ use crate::measure::join::Join;
 /// The attributes in brackets are the plots' colours.
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1c2330; --paper: #fff; --faint: #8a93a3; --line: #dde1e8; --band: #f1f4f8;
-  --c0: #1f6feb; --c1: #d9480f; --c2: #2b8a3e; }
+  --c0: #1f6feb; --c1: #d9480f; --c2: #2b8a3e; --c3: #862e9c; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --paper: #14181f; --faint: #8a93a3; --line: #333b47;
-  --band: #1b212b; --c0: #6ea8fe; --c1: #ff9457; --c2: #69db7c; } }
+  --band: #1b212b; --c0: #6ea8fe; --c1: #ff9457; --c2: #69db7c; --c3: #da77f2; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1000px; margin: 2rem auto;
   padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
@@ -26,8 +26,9 @@ div.wide { overflow-x: auto; } ul { padding-left: 1.2rem; margin: .5rem 0; }
 figure { margin: 1rem 0; } figcaption { font-weight: 600; margin-bottom: .25rem; }
 figcaption span { font-weight: 400; margin-left: .9rem; } figcaption span::before { content: '\u{25cf} '; }
 svg { width: 100%; height: auto; } svg text { font-family: system-ui, sans-serif; }
-span.c0 { color: var(--c0); } span.c1 { color: var(--c1); } span.c2 { color: var(--c2); }
+span.c0 { color: var(--c0); } span.c1 { color: var(--c1); } span.c2 { color: var(--c2); } span.c3 { color: var(--c3); }
 svg [stroke='#1F6FEB'] { stroke: var(--c0); } svg [stroke='#D9480F'] { stroke: var(--c1); } svg [stroke='#2B8A3E'] { stroke: var(--c2); }
+svg [stroke='#862E9C'] { stroke: var(--c3); } svg [fill='#862E9C'] { fill: var(--c3); }
 svg [fill='#1F6FEB'] { fill: var(--c0); } svg [fill='#D9480F'] { fill: var(--c1); } svg [fill='#2B8A3E'] { fill: var(--c2); }
 svg [stroke='#DDE1E8'] { stroke: var(--line); } svg [fill='#F1F4F8'] { fill: var(--band); }
 ";
@@ -78,6 +79,11 @@ impl Report {
                         h2 { "Attacks" }
                         (table(&ATTACK_HEADER, figures.attacks.iter().map(attack_row)))
                     }
+                    @if let Outcome::Layers(figures) = &self.outcome {
+                        h2 { "Layers" }
+                        (table(&figures.header().iter().map(String::as_str).collect::<Vec<_>>(), figures.rows().into_iter()))
+                        @for plot in figures.plots() { (figure(&plot)) }
+                    }
                     h2 { "Packets" }
                     (table(&["", "audio", "video", "all"], packets))
                     h2 { "Configuration" }
@@ -106,12 +112,12 @@ impl Report {
         .collect()
     }
 
-    fn plots(&self) -> Vec<Plot<'static>> {
+    fn plots(&self) -> Vec<Plot> {
         let bands: Vec<(f64, f64, String)> =
             self.phases.iter().map(|phase| (phase.from, phase.from + phase.seconds, phase.name.clone())).collect();
-        let over_time = |title, y, curves| Plot { title, x: "s", y, curves, bands: bands.clone() };
-        let series = |name, value: fn(&Sample) -> Option<f64>| Curve {
-            name,
+        let over_time = |title: &str, y, curves| Plot { title: title.into(), x: "s", y, curves, bands: bands.clone() };
+        let series = |name: &str, value: fn(&Sample) -> Option<f64>| Curve {
+            name: name.into(),
             points: self.series.iter().map(|sample| (sample.at, value(sample))).collect(),
             scattered: false,
         };
@@ -133,13 +139,13 @@ impl Report {
                 "Joins",
                 "ms",
                 self.join_curves(|name, value, joins| Curve {
-                    name,
+                    name: name.into(),
                     points: joins.iter().map(|join| (join.at, value(join))).collect(),
                     scattered: true,
                 }),
             ),
             Plot {
-                title: "Join times, share of the viewers",
+                title: "Join times, share of the viewers".into(),
                 x: "ms",
                 y: "% of viewers",
                 curves: self
@@ -149,7 +155,7 @@ impl Report {
         ]
     }
 
-    fn join_curves(&self, curve: fn(&'static str, JoinTime, &[Join]) -> Curve<'static>) -> Vec<Curve<'static>> {
+    fn join_curves(&self, curve: fn(&'static str, JoinTime, &[Join]) -> Curve) -> Vec<Curve> {
         vec![
             curve("POST to connected", |join| join.connected_ms, &self.joins),
             curve("POST to first RTP", |join| join.first_rtp_ms, &self.joins),
@@ -161,11 +167,11 @@ impl Report {
 type JoinTime = fn(&Join) -> Option<f64>;
 
 /// The share of the values that are no greater than x.
-fn distribution(name: &str, mut values: Vec<f64>) -> Curve<'_> {
+fn distribution(name: &str, mut values: Vec<f64>) -> Curve {
     values.sort_by(f64::total_cmp);
     let count = values.len() as f64;
     let points = values.into_iter().enumerate().map(|(index, value)| (value, Some((index + 1) as f64 / count * 100.0)));
-    Curve { name, points: points.collect(), scattered: false }
+    Curve { name: name.into(), points: points.collect(), scattered: false }
 }
 
 fn verdict(good: bool, text: &str) -> Markup {
@@ -173,13 +179,13 @@ fn verdict(good: bool, text: &str) -> Markup {
 }
 
 /// A plot with its legend, or nothing if there is nothing to show.
-fn figure(plot: &Plot<'_>) -> Markup {
+fn figure(plot: &Plot) -> Markup {
     html! {
         @if let Some(svg) = plot.to_svg() {
             figure {
                 figcaption {
                     (plot.title)
-                    @for (index, curve) in plot.curves.iter().enumerate() { " " span class={ "c" (index) } { (curve.name) } }
+                    @for (index, curve) in plot.curves.iter().enumerate() { " " span class={ "c" (index % CURVES.len()) } { (curve.name) } }
                 }
                 (PreEscaped(svg))
             }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::attack::AttackFigures;
+use super::layers::LayersFigures;
 use crate::fleet::narrow::NarrowFigures;
 use crate::garbage::GarbageFigures;
 use crate::measure::figures::Phase;
@@ -83,6 +84,8 @@ pub enum Outcome {
     Storm(StormFigures),
     /// See [`crate::run::Scenario::Narrow`]; `None` if there could be no narrow paths.
     Narrow(Option<NarrowFigures>),
+    /// See [`crate::run::Scenario::Layers`].
+    Layers(Box<LayersFigures>),
     /// See [`crate::run::Scenario::Knee`].
     Knee(Box<KneeFigures>),
     /// See [`crate::run::Scenario::Soak`].
@@ -178,12 +181,16 @@ fn soak_lines(leaks: &Leaks) -> Vec<String> {
         .join(" "),
     ];
     lines.extend(leaks.memory.map(|memory| {
+        let heap = memory
+            .heap_in_use
+            .map(|(from, to)| format!("; in use of its heap {:.1} and {:.1} MB", from / 1e6, to / 1e6));
         format!(
-            "memory: {:.1} MB, and {:.1} MB {:.1} minutes later ({:+.2} %)",
+            "memory: {:.1} MB, and {:.1} MB {:.1} minutes later ({:+.2} %){}",
             memory.from_bytes / 1e6,
             memory.to_bytes / 1e6,
             memory.seconds / 60.0,
-            memory.growth * 100.0
+            memory.growth * 100.0,
+            heap.unwrap_or_default()
         )
     }));
     lines.extend(leaks.attacks.iter().flat_map(|attacks| {
@@ -210,6 +217,7 @@ impl Outcome {
             Outcome::Run(garbage) => garbage.iter().map(garbage_line).collect(),
             Outcome::Storm(storm) => vec![storm.line()],
             Outcome::Narrow(narrow) => narrow.iter().map(narrow_line).collect(),
+            Outcome::Layers(layers) => layers.lines(),
             Outcome::Knee(knee) => knee.lines(),
             Outcome::Soak(leaks) => soak_lines(leaks),
             Outcome::Attack(figures) => figures.lines(),
@@ -223,7 +231,7 @@ impl Outcome {
             Outcome::Narrow(_) => "one-way latency beside narrow paths",
             Outcome::Knee(_) => "one-way latency, last good step",
             Outcome::Attack(_) => "one-way latency in the last attack",
-            Outcome::Run(_) | Outcome::Soak(_) => "one-way latency",
+            Outcome::Run(_) | Outcome::Soak(_) | Outcome::Layers(_) => "one-way latency",
         }
     }
 
@@ -232,7 +240,7 @@ impl Outcome {
         match self {
             Outcome::Storm(_) | Outcome::Narrow(_) => phases.get(1),
             Outcome::Knee(figures) => figures.last_good.as_ref(),
-            Outcome::Run(_) | Outcome::Soak(_) | Outcome::Attack(_) => phases.last(),
+            Outcome::Run(_) | Outcome::Soak(_) | Outcome::Attack(_) | Outcome::Layers(_) => phases.last(),
         }
     }
 }

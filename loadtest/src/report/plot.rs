@@ -14,8 +14,8 @@ const TICKS: usize = 6;
 const LEFT: u32 = 60;
 
 /// The colours as SVG attributes. The page's style names them too, and replaces them in the dark.
-pub(super) const CURVES: [RGBColor; 3] =
-    [RGBColor(0x1f, 0x6f, 0xeb), RGBColor(0xd9, 0x48, 0x0f), RGBColor(0x2b, 0x8a, 0x3e)];
+pub(super) const CURVES: [RGBColor; 4] =
+    [RGBColor(0x1f, 0x6f, 0xeb), RGBColor(0xd9, 0x48, 0x0f), RGBColor(0x2b, 0x8a, 0x3e), RGBColor(0x86, 0x2e, 0x9c)];
 const FAINT: RGBColor = RGBColor(0x8a, 0x93, 0xa3);
 const GRID: RGBColor = RGBColor(0xdd, 0xe1, 0xe8);
 const BAND: RGBColor = RGBColor(0xf1, 0xf4, 0xf8);
@@ -23,16 +23,16 @@ const BAND: RGBColor = RGBColor(0xf1, 0xf4, 0xf8);
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// One curve.
-pub(super) struct Curve<'a> {
+pub(super) struct Curve {
     /// For the legend.
-    pub(super) name: &'a str,
+    pub(super) name: String,
     /// x and y; a missing y leaves a gap.
     pub(super) points: Vec<(f64, Option<f64>)>,
     /// Points instead of a line.
     pub(super) scattered: bool,
 }
 
-impl Curve<'_> {
+impl Curve {
     /// Runs of points without a gap.
     fn runs(&self) -> Vec<Vec<(f64, f64)>> {
         let runs = self.points.split(|(_, y)| y.is_none_or(|y| !y.is_finite()));
@@ -42,16 +42,16 @@ impl Curve<'_> {
 }
 
 /// A plot with its axes, both from 0.
-pub(super) struct Plot<'a> {
-    pub(super) title: &'a str,
-    pub(super) x: &'a str,
-    pub(super) y: &'a str,
-    pub(super) curves: Vec<Curve<'a>>,
+pub(super) struct Plot {
+    pub(super) title: String,
+    pub(super) x: &'static str,
+    pub(super) y: &'static str,
+    pub(super) curves: Vec<Curve>,
     /// Parts of the x axis with names: begin, end.
     pub(super) bands: Vec<(f64, f64, String)>,
 }
 
-impl Plot<'_> {
+impl Plot {
     /// The plot, or nothing if there is nothing to show.
     pub(super) fn to_svg(&self) -> Option<String> {
         let points = || self.curves.iter().flat_map(Curve::runs).flatten();
@@ -65,7 +65,7 @@ impl Plot<'_> {
         Some(svg)
     }
 
-    fn draw(&self, svg: &mut String, x_max: f64, y_max: f64) -> Result<(), Box<dyn Error + '_>> {
+    fn draw(&self, svg: &mut String, x_max: f64, y_max: f64) -> Result<(), Box<dyn Error>> {
         let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
             .margin(6)
@@ -142,8 +142,8 @@ mod tests {
     fn axes_have_round_numbers() {
         let labels = [0.2 * 3.0, 4000.0, 15_000.0, 2_500_000.0, 0.0].map(|value| label(&value));
         assert_eq!(labels, ["0.6", "4000", "15k", "2.5M", "0"]);
-        let curve = Curve { name: "a", points: vec![(0.0, Some(137.0)), (10.0, Some(3.0))], scattered: true };
-        let plot = Plot { title: "t", x: "s", y: "ms", curves: vec![curve], bands: Vec::new() };
+        let curve = Curve { name: "a".into(), points: vec![(0.0, Some(137.0)), (10.0, Some(3.0))], scattered: true };
+        let plot = Plot { title: "t".into(), x: "s", y: "ms", curves: vec![curve], bands: Vec::new() };
         let svg = plot.to_svg().unwrap();
         for number in ["0", "50", "100", "2", "4", "10"] {
             assert!(svg.contains(&format!(">\n{number}\n<")), "{number}: {svg}");
@@ -153,12 +153,13 @@ mod tests {
     #[test]
     fn a_gap_stays_a_gap_and_names_are_escaped() {
         let points = vec![(0.0, Some(1.0)), (1.0, None), (2.0, Some(2.0)), (3.0, Some(1.0))];
-        let curve = Curve { name: "<b>", points, scattered: false };
+        let curve = Curve { name: "<b>".into(), points, scattered: false };
         assert_eq!(curve.runs(), [vec![(0.0, 1.0)], vec![(2.0, 2.0), (3.0, 1.0)]]);
-        let plot = Plot { title: "t", x: "s", y: "ms", curves: vec![curve], bands: vec![(0.0, 1.0, "a<b".into())] };
+        let plot =
+            Plot { title: "t".into(), x: "s", y: "ms", curves: vec![curve], bands: vec![(0.0, 1.0, "a<b".into())] };
         let svg = plot.to_svg().unwrap();
         assert!(svg.contains("a&lt;b") && svg.contains("<polyline") && !svg.contains("NaN"), "{svg}");
-        let empty = Plot { title: "t", x: "s", y: "ms", curves: Vec::new(), bands: Vec::new() };
+        let empty = Plot { title: "t".into(), x: "s", y: "ms", curves: Vec::new(), bands: Vec::new() };
         assert_eq!(empty.to_svg(), None);
     }
 }

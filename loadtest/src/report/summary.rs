@@ -268,14 +268,23 @@ impl Verdict {
         let wanted = match outcome {
             Outcome::Storm(figures) => plan.viewers + figures.joins_wanted,
             Outcome::Run(_) | Outcome::Narrow(_) => plan.viewers,
+            Outcome::Layers(figures) => {
+                let linked: usize = figures.classes.iter().map(|class| class.link.viewers).sum();
+                if figures.ratio.is_some() { 3 * linked } else { linked }
+            }
             Outcome::Knee(_) | Outcome::Soak(_) | Outcome::Attack(_) => fleet.viewers_connected,
         };
         let complete = fleet.errors.is_empty() && fleet.viewers_connected == wanted;
-        let integrity = complete && intact == wanted && fleet.publishers_connected >= plan.publishers;
+        // Links that carry less than the stream lose some of it, and what they delay is repaired and comes twice.
+        let is_whole = |viewer: &ViewerFigures| viewer.total().corrupt + viewer.unexpected == 0;
+        let impaired = matches!(outcome, Outcome::Layers(_));
+        let whole = if impaired { fleet.viewers.iter().all(is_whole) } else { intact == wanted };
+        let integrity = complete && whole && fleet.publishers_connected >= plan.publishers;
         let corrupt = || fleet.narrow.corrupt > 0 || fleet.viewers.iter().any(|viewer| viewer.total().corrupt > 0);
         let passed = match outcome {
             Outcome::Run(_) | Outcome::Narrow(_) => integrity,
             Outcome::Storm(figures) => complete && figures.standing_lost == 0,
+            Outcome::Layers(figures) => integrity && figures.failure().is_none(),
             Outcome::Knee(figures) => figures.last_good.is_some(),
             Outcome::Attack(figures) => complete && figures.broken().is_empty(),
             Outcome::Soak(leaks) => fleet.errors.is_empty() && leaks.found().is_empty() && !corrupt(),

@@ -45,6 +45,16 @@ impl Report {
             }
             text += &format!("{attacks}\n\n");
         }
+        if let Outcome::Layers(figures) = &self.outcome {
+            let mut layers = Table::new();
+            layers.load_preset(presets::NOTHING).set_header(figures.header());
+            for row in figures.rows() {
+                let mut cells = row.into_iter();
+                let name = Cell::new(cells.next().unwrap_or_default());
+                layers.add_row(std::iter::once(name).chain(cells.map(number)));
+            }
+            text += &format!("{layers}\n\n");
+        }
         text + &self.findings().join("\n")
     }
 }

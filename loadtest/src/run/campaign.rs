@@ -1,6 +1,7 @@
 //! How a campaign is carried out.
 
 use super::attack::attack;
+use super::layers::layers;
 use super::scenarios::{knee, narrow, steady, storm};
 use super::soak::soak;
 use super::stage::Stage;
@@ -40,6 +41,7 @@ impl Campaign {
             Scenario::Knee { step, max_viewers, max_loss, max_p99_ms } => {
                 knee(&mut stage, step, max_viewers, max_loss, max_p99_ms).await
             }
+            Scenario::Layers(options) => layers(&mut stage, &options).await,
             Scenario::Soak(options) => match soak(&mut stage, &options).await {
                 Ok(outcome) => outcome,
                 Err(error) => return stage.given_up(error).await,

@@ -2,6 +2,7 @@
 
 mod attack;
 mod campaign;
+mod layers;
 mod pace;
 mod rotation;
 mod scenarios;
@@ -9,6 +10,6 @@ mod soak;
 mod stage;
 
 pub use crate::attack::{Attack, AttackCounts, AttackOptions};
-pub use crate::plan::{Campaign, Plan, Progress, RunError, Scenario, SoakOptions};
+pub use crate::plan::{Campaign, LayersOptions, Plan, Progress, RunError, Scenario, SoakOptions};
 pub use campaign::run;
 pub use rotation::{RotationFigures, ScrapeFigures};

@@ -86,30 +86,50 @@ impl ScrapeFigures {
     }
 }
 
+/// What scrapes brought.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scraped {
+    pub(super) figures: ScrapeFigures,
+    /// Bytes of the heap that were in use, if the server says so, and when, in seconds since the test's begin.
+    pub(super) heap: Vec<(f64, u64)>,
+}
+
+impl Scraped {
+    fn note(&mut self, at: f64, took: Duration, scrape: Option<&Scrape>) {
+        self.figures.note(scrape.is_some(), took);
+        self.heap.extend(scrape.and_then(Scrape::heap_in_use).map(|bytes| (at, bytes)));
+    }
+}
+
 /// Scrapes once a second until it ends.
 pub(super) struct Scrapes {
-    figures: Arc<Mutex<ScrapeFigures>>,
+    scraped: Arc<Mutex<Scraped>>,
     task: JoinHandle<()>,
 }
 
 impl Scrapes {
-    pub(super) fn start(admin: String) -> Scrapes {
-        let figures = Arc::<Mutex<ScrapeFigures>>::default();
-        let noted = Arc::clone(&figures);
+    /// Of an admin listener, in a test that began at this moment.
+    pub(super) fn start(admin: String, test: Instant) -> Scrapes {
+        let scraped = Arc::<Mutex<Scraped>>::default();
+        let noted = Arc::clone(&scraped);
         let task = tokio::spawn(async move {
             loop {
                 let begun = Instant::now();
-                let answered = Scrape::read(&admin).await.is_some();
+                let scrape = Scrape::read(&admin).await;
                 let took = begun.elapsed();
-                noted.lock().unwrap_or_else(PoisonError::into_inner).note(answered, took);
+                noted.lock().unwrap_or_else(PoisonError::into_inner).note(
+                    begun.duration_since(test).as_secs_f64(),
+                    took,
+                    scrape.as_ref(),
+                );
                 tokio::time::sleep(SCRAPE_INTERVAL.saturating_sub(took)).await;
             }
         });
-        Scrapes { figures, task }
+        Scrapes { scraped, task }
     }
 
-    pub(super) fn end(self) -> ScrapeFigures {
+    pub(super) fn end(self) -> Scraped {
         self.task.abort();
-        *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scraped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -60,7 +60,7 @@ pub(super) async fn soak(stage: &mut Stage<'_>, options: &SoakOptions) -> Result
         .as_ref()
         .zip(target)
         .map(|(attack, target)| Rotation::start(attack.attacks.clone(), attack.each, target));
-    let scrapes = admin.map(|admin| Scrapes::start(admin.to_owned()));
+    let scrapes = admin.map(|admin| Scrapes::start(admin.to_owned(), stage.fleet.begun()));
     let turns = options.attack.as_ref().map_or(0.0, |attack| attack.each.as_secs_f64() * attack.attacks.len() as f64);
     let window = turns.max(MEMORY_WINDOW);
     stage.monitor.begin("churn");
@@ -68,12 +68,14 @@ pub(super) async fn soak(stage: &mut Stage<'_>, options: &SoakOptions) -> Result
     let churn = Churn::new(stage, options, victims).run(stage).await;
     let until = stage.fleet.begun().elapsed().as_secs_f64();
     stage.phases.extend(stage.monitor.end());
-    let memory = MemoryTrend::of(&stage.monitor.series(), from + options.flat_after.as_secs_f64(), until, window);
     let attacks = match rotation {
         Some(rotation) => Some(rotation.end().await),
         None => None,
     };
-    let scrapes = scrapes.map(Scrapes::end);
+    let scraped = scrapes.map(Scrapes::end);
+    let heap = scraped.as_ref().map_or(&[][..], |scraped| &scraped.heap);
+    let flat = (from + options.flat_after.as_secs_f64(), until);
+    let memory = MemoryTrend::of(&stage.monitor.series(), heap, flat, window);
     stage.leave().await;
     stage.pass("settling", options.settle).await;
     let after = Footprint::read(pid, sessions_url, admin).await;
@@ -89,7 +91,7 @@ pub(super) async fn soak(stage: &mut Stage<'_>, options: &SoakOptions) -> Result
         refused_in_restarts: figures.refused_in_restarts,
         memory,
         attacks,
-        scrapes,
+        scrapes: scraped.map(|scraped| scraped.figures),
     })))
 }
 
@@ -106,6 +108,8 @@ struct Churn {
     next_restart: Option<Instant>,
     /// Viewers that were started.
     viewers: usize,
+    /// Of them those that are not there yet.
+    joining: usize,
     /// Publishers that restarted.
     restarts: usize,
     /// Shares of those that leave, and of those that join.
@@ -149,6 +153,7 @@ impl Churn {
             restart: soak.restart,
             next_restart: soak.restart.map(|interval| begun + interval),
             viewers: stage.plan.viewers,
+            joining: 0,
             restarts: 0,
             shares: (soak.vanish, soak.impaired),
             vanished: 0,
@@ -167,7 +172,9 @@ impl Churn {
             let wait = self.joins.next().unwrap_or_default().min(duration.saturating_sub(self.begun.elapsed()));
             stage.sleep(wait).await;
             while let Some(event) = self.in_progress.try_join_next() {
-                take(stage, event.unwrap_or(Event::Lost));
+                let event = event.unwrap_or(Event::Lost);
+                self.joining -= usize::from(matches!(event, Event::Joined { .. }));
+                take(stage, event);
             }
             if self.in_progress.len() >= MAX_IN_PROGRESS {
                 continue;
@@ -194,9 +201,10 @@ impl Churn {
         }
     }
 
-    /// The oldest viewer leaves, and another joins.
+    /// The oldest viewer leaves, and another joins. Nobody leaves where some are missing: their joins were refused, as while a
+    /// publisher restarts, or the server ended them.
     fn replace_viewer(&mut self, stage: &mut Stage<'_>) {
-        if !stage.fleet.viewers.is_empty() {
+        if !stage.fleet.viewers.is_empty() && stage.fleet.viewers.len() + self.joining >= stage.plan.viewers {
             let oldest = stage.fleet.viewers.remove(0);
             let vanishes = self.random.random_bool(self.shares.0);
             self.vanished += u64::from(vanishes);
@@ -219,6 +227,7 @@ impl Churn {
                 Event::Joined { stream, changes, started }
             });
             self.viewers += 1;
+            self.joining += 1;
         }
     }
 

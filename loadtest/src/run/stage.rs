@@ -141,6 +141,16 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Lets `count` viewers of one stream join.
+    pub(super) async fn join_stream(&mut self, count: usize, stream: usize, group: Group) {
+        let mut pace = Pace::new(self.plan.rate);
+        let start = |fleet: &Fleet<'_>, index, _| fleet.start_viewer(index, stream, group);
+        for task in self.start_all(count, &mut pace, start).await {
+            let started = task.await.unwrap_or(Err(ClientError::Stopped));
+            self.fleet.viewer_started(started);
+        }
+    }
+
     /// Lets `count` viewers join, each until its first packet.
     pub(super) async fn visits(&mut self, count: usize, pace: &mut Pace) {
         let start = |fleet: &Fleet<'_>, index, stream| fleet.start_visit(index, stream);

@@ -35,6 +35,12 @@ pub struct AnsweredSection {
     pub mid_extension: Option<u8>,
     /// Id of the transport-wide sequence number, if accepted.
     pub transport_cc_extension: Option<u8>,
+    /// Id of `sdes:rtp-stream-id`, if accepted.
+    pub rid_extension: Option<u8>,
+    /// Id of `sdes:repaired-rtp-stream-id`, if accepted.
+    pub repaired_rid_extension: Option<u8>,
+    /// The encodings of `a=simulcast:recv`, without the marks of those that are paused.
+    pub rids: Vec<String>,
     /// `a=ssrc-group:FID`: media and RTX.
     pub ssrcs: Option<Ssrcs>,
 }
@@ -125,7 +131,7 @@ fn parse_section(media: &sdp::MediaDescription) -> Option<AnsweredSection> {
     for number in &media.media_name.formats {
         let rtpmap = values("rtpmap").find_map(|value| value.strip_prefix(number.as_str())?.strip_prefix(' '));
         let name = rtpmap.and_then(|map| map.split('/').next()).unwrap_or_default();
-        let codec = [Codec::Opus, Codec::Vp8, Codec::H264]
+        let codec = [Codec::Opus, Codec::Vp8, Codec::Vp9, Codec::H264]
             .into_iter()
             .find(|codec| codec.encoding_name().eq_ignore_ascii_case(name));
         let (Some(codec), Ok(media)) = (codec, number.parse()) else { continue };
@@ -147,6 +153,9 @@ fn parse_section(media: &sdp::MediaDescription) -> Option<AnsweredSection> {
         let mut words = value.strip_prefix("FID ")?.split(' ');
         Some(Ssrcs { media: words.next()?.parse().ok()?, rtx: words.next()?.parse().ok()? })
     });
+    let list = values("simulcast").find_map(|value| value.trim().strip_prefix("recv "));
+    let rids = list.into_iter().flat_map(|list| list.split(';')).map(|rid| rid.trim_start_matches('~').to_owned());
+    let rids = rids.collect();
     let inactive = media.attributes.iter().any(|attribute| attribute.key == "inactive");
     Some(AnsweredSection {
         kind,
@@ -155,6 +164,9 @@ fn parse_section(media: &sdp::MediaDescription) -> Option<AnsweredSection> {
         codecs,
         mid_extension: id_of(Extension::Mid),
         transport_cc_extension: id_of(Extension::TransportCc),
+        rid_extension: id_of(Extension::RtpStreamId),
+        repaired_rid_extension: id_of(Extension::RepairedRtpStreamId),
+        rids,
         ssrcs,
     })
 }
@@ -188,6 +200,12 @@ mod tests {
         assert_eq!((video.mid.as_str(), video.mid_extension), ("1", Some(4)));
         assert_eq!(video.transport_cc_extension, None);
         assert_eq!(video.ssrcs, Some(Ssrcs { media: 11, rtx: 12 }));
+        assert!(video.rids.is_empty() && video.rid_extension.is_none());
+        let layers =
+            "a=mid:1\r\na=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\na=simulcast:recv q;~h\r\n";
+        let layered = Answer::parse(&text.replace("a=mid:1\r\n", layers)).unwrap();
+        let video = layered.live(MediaKind::Video).unwrap();
+        assert_eq!((video.rids.join(" "), video.rid_extension), ("q h".to_owned(), Some(10)));
         let rejected = text.replace("m=video 9", "m=video 0");
         assert!(Answer::parse(&rejected).unwrap().live(MediaKind::Video).is_none());
         for missing in ["a=setup:passive\r\n", fingerprint.as_str(), "a=ice-pwd:0123456789012345678901\r\n"] {

@@ -31,6 +31,7 @@ fn payload_types(codec: Codec) -> Option<PayloadTypes> {
     match codec {
         Codec::Opus => Some(PayloadTypes { media: 111, rtx: None }),
         Codec::Vp8 => Some(PayloadTypes { media: 96, rtx: Some(97) }),
+        Codec::Vp9 => Some(PayloadTypes { media: 118, rtx: Some(119) }),
         Codec::H264 => Some(PayloadTypes { media: 102, rtx: Some(103) }),
         _ => None,
     }
@@ -46,6 +47,10 @@ struct OfferedFormat<'a> {
 
 /// Id of `sdes:mid` in the offers.
 const MID_EXTENSION: u8 = 4;
+
+/// Ids of `sdes:rtp-stream-id` and `sdes:repaired-rtp-stream-id` in the offers.
+const RID_EXTENSION: u8 = 10;
+const REPAIRED_RID_EXTENSION: u8 = 11;
 
 /// Id of the transport-wide sequence number in the offers.
 const TRANSPORT_CC_EXTENSION: u8 = 3;
@@ -69,6 +74,8 @@ pub struct OfferedSection {
     pub codecs: Vec<Codec>,
     /// Set if the client sends, `None` if it receives.
     pub sends: Option<Ssrcs>,
+    /// The encodings of a simulcast (RFC 8853), whose SSRCs stand in no offer; none without it.
+    pub rids: Vec<String>,
 }
 
 /// What an offer says besides its sections.
@@ -144,6 +151,10 @@ impl Offer<'_> {
         if self.transport_cc {
             text.push(format_args!("a=extmap:{TRANSPORT_CC_EXTENSION} {}", Extension::TransportCc.uri()));
         }
+        if !section.rids.is_empty() {
+            text.push(format_args!("a=extmap:{RID_EXTENSION} {}", Extension::RtpStreamId.uri()));
+            text.push(format_args!("a=extmap:{REPAIRED_RID_EXTENSION} {}", Extension::RepairedRtpStreamId.uri()));
+        }
         text.push(if section.sends.is_some() { "a=sendonly" } else { "a=recvonly" });
         if section.sends.is_some() {
             text.push(format_args!("a=msid:loadtest {}", kind.as_str()));
@@ -155,7 +166,10 @@ impl Offer<'_> {
         for format in &formats {
             self.write_format(format, text);
         }
-        if let Some(ssrcs) = section.sends {
+        if !section.rids.is_empty() {
+            section.rids.iter().for_each(|rid| text.push(format_args!("a=rid:{rid} send")));
+            text.push(format_args!("a=simulcast:send {}", section.rids.join(";")));
+        } else if let Some(ssrcs) = section.sends {
             let with_rtx = formats.iter().any(|format| format.types.rtx.is_some());
             if with_rtx {
                 text.push(format_args!("a=ssrc-group:FID {} {}", ssrcs.media, ssrcs.rtx));
@@ -224,8 +238,8 @@ mod tests {
         let ice = IceCredentials { ufrag: "ufrag".into(), pwd: "password".into() };
         let fingerprint = Fingerprint { hash: FingerprintHash::Sha256, digest: vec![1; 32] };
         let sections = [
-            OfferedSection { codecs: vec![Codec::Opus], sends: Some(Ssrcs { media: 1, rtx: 2 }) },
-            OfferedSection { codecs: vec![Codec::Vp8, Codec::H264], sends: None },
+            OfferedSection { codecs: vec![Codec::Opus], sends: Some(Ssrcs { media: 1, rtx: 2 }), rids: Vec::new() },
+            OfferedSection { codecs: vec![Codec::Vp8, Codec::H264], sends: None, rids: Vec::new() },
         ];
         let mut offer = Offer {
             ice: &ice,
@@ -255,6 +269,14 @@ mod tests {
             assert!(text.contains(&format!("{line}\r\n")), "{line}");
         }
         assert!(!text.contains("FID"), "Opus has no RTX");
+        let layered = [OfferedSection {
+            codecs: vec![Codec::Vp8],
+            sends: Some(Ssrcs { media: 1, rtx: 2 }),
+            rids: vec!["q".into(), "f".into()],
+        }];
+        let text = Offer { sections: &layered, ..offer.clone() }.to_sdp();
+        assert!(text.contains("a=rid:q send\r\na=rid:f send\r\na=simulcast:send q;f\r\n") && !text.contains("a=ssrc"));
+        assert!(text.contains("a=extmap:11 urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id\r\n"));
         let undescribed = [String::new()];
         offer = Offer { shift: 8, profiles: &undescribed, ..offer };
         let text = offer.to_sdp();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use loadtest::sdp::Answer;
@@ -54,6 +54,7 @@ pub(super) enum Fault {
     AnswersAfterEnd,
     AnotherCertificate,
     SilentAfterHello,
+    ForgetsOverHttp2,
 }
 
 struct Session {
@@ -260,10 +261,13 @@ fn answer_text(shared: &Shared, offer: &str, local: &IceCredentials, direction: 
 async fn session(
     State(shared): State<Arc<Shared>>,
     Path((_, _, id)): Path<(String, String, usize)>,
-    method: Method,
+    (method, version): (Method, Version),
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    if shared.fault == Fault::ForgetsOverHttp2 && version == Version::HTTP_2 {
+        return problem(&shared, StatusCode::NOT_FOUND);
+    }
     if let Some(reply) = common(&shared, &method, &headers, "OPTIONS, GET, PATCH, DELETE") {
         return reply;
     }

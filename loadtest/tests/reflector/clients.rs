@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use loadtest::LayerId;
 use loadtest::client::{ClientError, ClientOptions, Identity, PublisherOptions, Verify, Viewer, ViewerOptions};
 use media_core::internals::srtp::SrtpProfile;
 use media_core::ledger::{Reason, Stage};
@@ -34,6 +35,38 @@ async fn viewers_get_everything_once_and_whole() {
         assert!(figures.keyframes >= 1 && figures.refused == 0, "{figures:?}");
         assert!(server.reflector.sessions.lock().unwrap().is_empty(), "DELETE ends sessions");
     }
+}
+
+#[tokio::test]
+async fn a_viewer_knows_what_it_could_show_of_layers() {
+    for (video, mode) in [(Codec::Vp8, "L1T3"), (Codec::Vp9, "L3T3_KEY")] {
+        let server = Server::start().await;
+        let svc = Some(mode.parse().unwrap());
+        let media = PublisherOptions { video: Some(video), svc, ..PublisherOptions::default() };
+        let publisher = server.publisher(media, short()).await.unwrap();
+        let watched = ViewerOptions { video: vec![video], has_layers: true, ..ViewerOptions::default() };
+        let viewer = server.viewer(watched, ClientOptions { verify: Verify::All, ..short() }).await.unwrap();
+        let begun = Instant::now();
+        while viewer.pictures().shown < 40 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{mode}: {:?}", viewer.pictures());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (figures, pictures) = (viewer.figures(), viewer.pictures());
+        let spatial = if video == Codec::Vp9 { 2 } else { 0 };
+        let highest = LayerId { encoding: 0, spatial, temporal: 2 };
+        assert_eq!(pictures.changes.last().map(|(_, layer)| *layer), Some(highest), "{mode}");
+        assert!(figures.is_intact(), "{mode}: {figures:?}");
+        viewer.stop().await.unwrap();
+        publisher.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_of_layers_does_not_start_where_they_are_not_taken() {
+    let server = Server::start().await;
+    let media = PublisherOptions { simulcast: 3, ..PublisherOptions::default() };
+    let error = server.publisher(media, short()).await.err().unwrap();
+    assert!(matches!(&error, ClientError::Answer(what) if what.contains("q;h;f")), "{error}");
 }
 
 #[tokio::test]

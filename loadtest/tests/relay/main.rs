@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use loadtest::relay::{Direction, LinkOptions, Relay, RelayCounts, RelayOptions};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -419,6 +420,35 @@ async fn what_the_relay_cannot_hand_on_it_refuses() {
     let options = RelayOptions { target: format!("http://{gone}"), ..RelayOptions::default() };
     let relay = Relay::start(options).unwrap();
     assert_eq!(http.get(relay.url()).send().await.unwrap().status(), 502);
+}
+
+/// A server that closes a connection with its second request, as one does that has just found it idle for too long.
+async fn one_answer_a_connection() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let length = connection.read(&mut request).await.unwrap();
+                assert!(request[..length].ends_with(b"\r\n\r\n"));
+                connection.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                let _ = connection.read(&mut request).await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closes_takes_no_request_with_it() {
+    let options = RelayOptions { target: one_answer_a_connection().await, ..RelayOptions::default() };
+    let relay = Relay::start(options).unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for _ in 0..2 {
+        assert_eq!(http.post(relay.url()).send().await.unwrap().status(), 204);
+    }
 }
 
 #[tokio::test]

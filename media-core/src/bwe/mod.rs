@@ -224,6 +224,8 @@ pub struct SendSideEstimator {
     epoch: Instant,
     demand: f64,
     estimate: f64,
+    /// The same, if no queue were to be drained.
+    carries: f64,
     /// The viewer tells of each packet when it arrived.
     tells_arrivals: bool,
     history: SentHistory,
@@ -254,6 +256,7 @@ impl SendSideEstimator {
             epoch: now,
             demand: max,
             estimate: start,
+            carries: start,
             tells_arrivals,
             history: SentHistory::default(),
             numbers: None,
@@ -271,15 +274,26 @@ impl SendSideEstimator {
         }
     }
 
-    /// Bits per second that the path is believed to carry.
+    /// Bits per second that may be sent.
     pub fn estimate(&self) -> u64 {
         self.estimate as u64
+    }
+
+    /// Bits per second that the path is believed to carry. While a queue stands at the bottleneck the estimate is less, so that
+    /// it drains.
+    pub fn carries(&self) -> u64 {
+        self.carries as u64
     }
 
     /// The most that would be of use, in bits per second: say, the rate of the stream's best layer with its
     /// retransmissions. Nothing is probed above it. At first it is the upper limit.
     pub fn set_demand(&mut self, bits_per_second: u64) {
         self.demand = self.control.clamp(bits_per_second as f64);
+    }
+
+    /// There is a better layer that needs more than the estimate: whether the path carries it is tried more often.
+    pub fn set_eager(&mut self, is_eager: bool) {
+        self.prober.set_eager(is_eager);
     }
 
     /// Counts a packet that is sent to the viewer (media of all SSRCs, retransmissions, padding) and hands out its
@@ -526,8 +540,9 @@ impl SendSideEstimator {
         self.remb = self.remb.filter(|(at, _)| now.saturating_duration_since(*at) < REMB_LIFETIME);
         let remb = self.remb.map_or(f64::INFINITY, |(_, remb)| remb);
         let cap = self.loss.cap().unwrap_or(f64::INFINITY);
-        let delay_based = self.control.rate() * drain_factor(self.delay.queue());
-        let estimate = self.control.clamp(delay_based.min(cap).min(remb));
+        self.carries = self.control.clamp(self.control.rate().min(cap).min(remb));
+        let drained = self.control.rate() * drain_factor(self.delay.queue());
+        let estimate = self.control.clamp(drained.min(self.carries));
         if estimate < 0.97 * self.estimate {
             self.prober.on_decrease(now, self.estimate, estimate);
         }

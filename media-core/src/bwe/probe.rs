@@ -32,6 +32,8 @@ const CONTINUE: f64 = 0.7;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Time between attempts to climb.
 const PERIOD: Duration = Duration::from_secs(5);
+/// The same where a layer waits to be climbed.
+const EAGER_PERIOD: Duration = Duration::from_secs(2);
 /// After a cluster during which the path paused.
 const RETRY: Duration = Duration::from_secs(1);
 /// A drop that is over is probed after this time.
@@ -195,6 +197,7 @@ pub(super) struct Prober {
     awaited: [Option<(Instant, Cluster)>; CLUSTERS],
     next_id: u8,
     next_attempt: Option<Instant>,
+    is_eager: bool,
     drop: Option<Drop>,
 }
 
@@ -207,8 +210,14 @@ impl Prober {
             awaited: [None; CLUSTERS],
             next_id: 1,
             next_attempt: None,
+            is_eager: false,
             drop: None,
         }
+    }
+
+    /// Tries to climb more often, or no longer so.
+    pub(super) fn set_eager(&mut self, is_eager: bool) {
+        self.is_eager = is_eager;
     }
 
     /// A cluster is being sent.
@@ -300,7 +309,7 @@ impl Prober {
             let rate = self.next_rate(now, estimate, ceiling?)?;
             self.active = Some(Cluster::new(self.next_id, rate, at));
             self.next_id = self.next_id.checked_add(1).unwrap_or(1);
-            self.next_attempt = Some(now + PERIOD);
+            self.next_attempt = Some(now + if self.is_eager { EAGER_PERIOD } else { PERIOD });
         }
         let cluster = self.active?;
         let bytes = cluster.due(at).min(cluster.rate * MAX_PART / 8e6);

@@ -8,6 +8,8 @@ use crate::ecn::Ecn;
 use crate::rtcp::{CongestionControlFeedback, TransportFeedback};
 use crate::spec::SessionLimits;
 
+use super::selection::Path;
+
 /// Bounds of an estimate in bit/s.
 const MIN_ESTIMATE: u64 = 50_000;
 const MAX_ESTIMATE: u64 = 100_000_000;
@@ -18,6 +20,8 @@ const HEADROOM: f64 = 1.5;
 /// The path carries the stream if the estimate is this part of its rate: keyframes may leave faster than at the
 /// estimate. Else nothing does, so that what is too much waits here, where it can be dropped, and not in the path.
 const CARRIES: f64 = 1.1;
+/// Probes go beyond what the best layer needs by this factor, so that it is climbed with a margin.
+const BEYOND_WANTED: f64 = 1.25;
 /// A viewer that has agreed to tell of arrivals and does not is not paced, and its packets are not sent as ECN-capable: some
 /// network may drop those.
 const FEEDBACK_BY: Duration = Duration::from_secs(2);
@@ -50,9 +54,15 @@ pub struct Congestion {
     /// What the pacer follows, in bit/s.
     pace: u64,
     carries_stream: bool,
+    /// If what it is sent is chosen by the estimate: what that needs at least, in bit/s.
+    least_of_layers: Option<u64>,
     /// The most that the viewer is sent, in bit/s.
     max: u64,
     packets_per_second: Option<u64>,
+    /// The best that the viewer may be sent, in bit/s, if that is more than it is sent.
+    wanted: u64,
+    /// Loss of its last receiver report, 0 to 1, and how many reports there were.
+    reported: (f64, u64),
 }
 
 const _: () = assert!(std::mem::offset_of!(Congestion, pacer) <= 64);
@@ -107,9 +117,42 @@ impl Congestion {
             retransmissions: RetransmissionBudget::new(now, start),
             pace,
             carries_stream: true,
+            least_of_layers: None,
             max: MAX_ESTIMATE,
             packets_per_second: None,
+            wanted: 0,
+            reported: (0.0, 0),
         }
+    }
+
+    /// Bits per second that the path is believed to carry.
+    pub fn estimate(&self) -> u64 {
+        self.estimator.estimate()
+    }
+
+    /// What is known of the path.
+    pub(super) fn path(&self, now: Instant) -> Path {
+        let awaits_feedback = now.saturating_duration_since(self.begun) < FEEDBACK_BY;
+        match (self.tells_arrivals(), self.has_feedback) {
+            (true, has_feedback) if has_feedback || awaits_feedback => Path::Probed(self.estimate()),
+            (_, true) => Path::Estimated(self.estimate()),
+            // Nothing is known but its limit.
+            _ if self.is_limited => Path::Probed(self.max),
+            _ => Path::Unknown { lost: self.reported.0, reports: self.reported.1 },
+        }
+    }
+
+    /// Learns the best that the viewer may be sent, in bit/s: probes are for that. `least`, if what it is sent is chosen by the
+    /// estimate, is what that needs at least. A queue then drains by the choice alone: if the pacer held back what was chosen, a
+    /// keyframe would have to wait for the end of the queue before it could stand there itself. If it held back the least, frames
+    /// would be dropped as late, and keyframes be needed that are larger still.
+    pub(super) fn set_wanted(&mut self, bits_per_second: u64, least: Option<u64>) {
+        (self.wanted, self.least_of_layers) = (bits_per_second, least);
+    }
+
+    /// Bits per second that the path carries. While a queue is to drain, the estimate is less.
+    pub(super) fn carries(&self) -> u64 {
+        self.estimator.carries()
     }
 
     /// Bounds what the viewer is sent, before anything was.
@@ -195,6 +238,11 @@ impl Congestion {
         self.pacer.may_send(now)
     }
 
+    /// How long it takes to send so many bytes, as far as is known.
+    pub(super) fn takes(&self, bytes: usize) -> Duration {
+        Duration::from_secs_f64(bytes as f64 * 8.0 / self.pace.max(1) as f64)
+    }
+
     /// True if a retransmission of so many bytes is within its budget; counts it.
     pub(super) fn allow_retransmission(&mut self, now: Instant, bytes: usize) -> bool {
         self.retransmissions.take(now, bytes.max(LEAST_RETRANSMISSION))
@@ -234,6 +282,7 @@ impl Congestion {
     /// Takes the loss, 0 to 1, and the round-trip time of a receiver report.
     pub fn on_receiver_report(&mut self, now: Instant, lost: f64, round_trip: Option<Duration>, media: u64) {
         self.count();
+        self.reported = (lost, self.reported.1 + 1);
         self.estimator.on_receiver_report(now, lost, round_trip);
         self.follow(now, media);
     }
@@ -242,7 +291,9 @@ impl Congestion {
     /// whom padding can be sent are probed.
     pub fn poll(&mut self, now: Instant, media: u64, can_probe: bool) -> bool {
         self.count();
-        self.estimator.set_demand((media as f64 * 2.0 * HEADROOM) as u64);
+        let wanted = (self.wanted as f64 * BEYOND_WANTED) as u64;
+        self.estimator.set_eager(wanted > self.estimate());
+        self.estimator.set_demand(wanted.max((media as f64 * 2.0 * HEADROOM) as u64));
         self.estimator.poll(now);
         self.ect1 &= self.has_feedback || now.saturating_duration_since(self.begun) < FEEDBACK_BY;
         self.follow(now, media);
@@ -288,7 +339,11 @@ impl Congestion {
         self.carries_stream = carried as f64 >= CARRIES * media as f64;
         // Where a queue of a millisecond is marked, packets are not to come faster than they leave.
         let may_burst = self.carries_stream && !self.ect1;
-        let pace = if may_burst { (carried as f64 * PACING_FACTOR) as u64 } else { carried };
+        let pace = match self.least_of_layers {
+            _ if may_burst => (carried as f64 * PACING_FACTOR) as u64,
+            Some(least) => self.carries().max(least).min(self.max).max(carried),
+            None => carried,
+        };
         self.least_bytes = self.packets_per_second.map_or(0, |packets| (pace / 8 / packets.max(1)) as usize);
         if pace != self.pace {
             self.pace = pace;

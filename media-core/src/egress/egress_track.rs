@@ -10,7 +10,9 @@ use crate::rtp::sequence::timestamp_is_newer;
 use crate::stream::{CachedPacket, Encoding, PacketInfo, Tracks};
 
 use super::congestion::ArrivalFeedback;
+use super::fast_start::Compression;
 use super::late_drop::Overdue;
+use super::moves::Moves;
 use super::reader::Reader;
 use super::rewriter::Rewriter;
 use super::rtp_sender::{RtpSender, SendContext, WriteError};
@@ -23,6 +25,7 @@ pub struct EgressTrack {
     pub(super) reader: Reader,
     pub(super) sender: RtpSender,
     pub(super) rewriter: Rewriter,
+    pub(super) moves: Moves,
 }
 
 const _: () = assert!(
@@ -39,12 +42,24 @@ impl EgressTrack {
         if track.kind == MediaKind::Video {
             reader.await_keyframe();
         }
-        Some(EgressTrack { reader, sender, rewriter: Rewriter::new(section, random as u16) })
+        let rewriter = Rewriter::new(section, random as u16);
+        Some(EgressTrack { reader, sender, rewriter, moves: Moves::default() })
     }
 
     /// The track of the stream that it is sent.
     pub fn id(&self) -> TrackId {
         self.reader.track()
+    }
+
+    /// The position of the encoding that it is sent, or waits for.
+    pub fn encoding_index(&self) -> u8 {
+        self.reader.encoding()
+    }
+
+    /// The encodings that it is sent or waits for, one bit each.
+    pub fn encodings_wanted(&self) -> u8 {
+        let target = self.moves.target().map_or(0, |target| 1 << target.encoding);
+        1 << self.encoding_index() | target
     }
 
     /// The encoding that it is sent, once the stream has the track.
@@ -74,6 +89,11 @@ impl EgressTrack {
         self.rewriter.payload_type(payload_type).is_some()
     }
 
+    /// False for a viewer to which only the lowest spatial layer of what is published can be sent.
+    pub(super) fn takes_spatial_layers(&self) -> bool {
+        self.rewriter.takes_spatial_layers()
+    }
+
     /// The formats that the viewer agreed to.
     pub fn formats(&self) -> &[Format] {
         self.rewriter.formats()
@@ -89,26 +109,48 @@ impl EgressTrack {
         encoding.start(now).is_some_and(|keyframe| self.start_at(now, encoding, &keyframe))
     }
 
+    /// Joins the encoding at which it stands. One that waits for another encoding takes this one if that has the next keyframe.
+    pub(super) fn begin(&mut self, now: Instant, tracks: &Tracks) {
+        let Some(encoding) = self.encoding(tracks) else { return };
+        if self.is_moving() {
+            self.reader.skip_to_end(encoding);
+        } else {
+            self.join(now, encoding);
+        }
+    }
+
     /// Starts at a keyframe in the cache, after which everything is there.
     fn start_at(&mut self, now: Instant, encoding: &Encoding, keyframe: &PacketInfo) -> bool {
-        let Some(newest) = encoding.newest() else { return false };
-        let compression = self.rewriter.clock_rate(keyframe.payload_type).map(|clock_rate| {
-            // The time since the newest packet counts: else all that follows would seem early.
-            let age = now.saturating_duration_since(newest.arrived).as_secs_f64();
-            let live = newest.timestamp.wrapping_add((age * f64::from(clock_rate)) as u32);
-            // Past what it was sent already, if it restarts.
-            let next = self.rewriter.next_timestamp().filter(|&next| timestamp_is_newer(next, live));
-            self.reader.fast_start(now, keyframe, clock_rate, next.unwrap_or(live))
-        });
+        if encoding.newest().is_none() {
+            return false;
+        }
+        let compression = self.catch_up_from(now, encoding, keyframe);
         self.rewriter.restart_at(self.reader.position(), compression);
+        self.moves.on_keyframe();
         true
+    }
+
+    /// Goes to a keyframe and reads faster than real time from there; how timestamps are to be compressed for that.
+    pub(super) fn catch_up_from(
+        &mut self,
+        now: Instant,
+        encoding: &Encoding,
+        keyframe: &PacketInfo,
+    ) -> Option<Compression> {
+        let (newest, clock_rate) = (encoding.newest()?, self.rewriter.clock_rate(keyframe.payload_type)?);
+        // The time since the newest packet counts: else all that follows would seem early.
+        let age = now.saturating_duration_since(newest.arrived).as_secs_f64();
+        let live = newest.timestamp.wrapping_add((age * f64::from(clock_rate)) as u32);
+        // Past what it was sent already, if it restarts.
+        let next = self.rewriter.next_timestamp().filter(|&next| timestamp_is_newer(next, live));
+        Some(self.reader.fast_start(now, keyframe, clock_rate, next.unwrap_or(live)))
     }
 
     /// Where the viewer waits for a keyframe: goes to it, or over what the present pass has before it. False if the viewer
     /// goes on waiting.
     #[cold]
     pub(super) fn seek_keyframe(&mut self, now: Instant, encoding: &Encoding) -> bool {
-        let keyframe = self.reader.awaited_keyframe(now, encoding);
+        let keyframe = self.reader.awaited_keyframe(now, encoding).filter(|_| !self.moves.is_paused());
         let keyframe = keyframe.filter(|keyframe| self.rewriter.payload_type(keyframe.payload_type).is_some());
         match keyframe {
             Some(keyframe) if keyframe.sequence >= self.reader.position() => {
@@ -116,6 +158,7 @@ impl EgressTrack {
                     self.rewriter.withhold(keyframe.sequence - 1);
                 }
                 self.reader.begin_at(keyframe.sequence);
+                self.moves.on_keyframe();
                 true
             }
             Some(keyframe) => self.start_at(now, encoding, &keyframe),
@@ -171,9 +214,10 @@ impl EgressTrack {
         self.rewriter.has_formats()
     }
 
-    /// True if it waits for a keyframe of a publisher whose formats it knows.
-    pub fn lacks_keyframe(&self) -> bool {
-        self.reader.awaits_keyframe() && self.rewriter.has_formats()
+    /// The encoding of which it waits for a keyframe, of a publisher whose formats it knows: that to which it is going, if it is.
+    pub fn lacks_keyframe(&self) -> Option<u8> {
+        let lacks = self.reader.awaits_keyframe() && self.rewriter.has_formats() && !self.moves.is_paused();
+        lacks.then(|| self.moves.target().map_or(self.encoding_index(), |target| target.encoding))
     }
 
     /// The viewer reported receipt: from the next packet on it needs no MID.
@@ -203,7 +247,9 @@ impl EgressTrack {
 
     /// What waited too long and is to be dropped.
     pub(super) fn overdue(&mut self, now: Instant, encoding: &Encoding, path_keeps_up: bool) -> Option<Overdue> {
-        self.reader.overdue(now, encoding, self.rewriter.last_timestamp(), path_keeps_up)
+        // A keyframe is needed in any case where the path breaks, and the rest of a large frame would stand in front of it.
+        let in_frame = self.rewriter.last_timestamp().filter(|_| !self.has_to_leave_picture());
+        self.reader.overdue(now, encoding, in_frame, path_keeps_up)
     }
 
     /// True if the next packet belongs to the frame whose packets were sent last.
@@ -233,12 +279,44 @@ impl EgressTrack {
     pub(super) fn forward(
         &mut self,
         packet: &CachedPacket<'_>,
+        encoding: &Encoding,
         context: &mut SendContext<'_>,
         out: &mut [u8],
     ) -> Result<usize, WriteError> {
+        if self.reader.is_moving() {
+            self.follow_layers(packet, encoding);
+        }
+        if !self.reader.needs(packet) {
+            self.leave_out(packet);
+            return Err(WriteError::NotForThisViewer);
+        }
         let placed = self.rewriter.place(packet).ok_or(WriteError::NotForThisViewer)?;
         let length = self.sender.send(&self.rewriter, packet, placed, context, out)?;
-        self.rewriter.on_sent(packet);
+        self.rewriter.on_sent(packet, &placed);
+        Ok(length)
+    }
+
+    /// A packet that comes next is not needed at the viewer's point.
+    fn leave_out(&mut self, packet: &CachedPacket<'_>) {
+        self.rewriter.leave_out(packet);
+        self.moves.leave_out(packet);
+    }
+
+    /// Writes a packet for the first time that was received out of order, and which the viewer has passed already. If it needs
+    /// the packet no more, but its number waits for it, padding takes its place.
+    #[cold]
+    pub(super) fn forward_late(
+        &mut self,
+        packet: &CachedPacket<'_>,
+        context: &mut SendContext<'_>,
+        out: &mut [u8],
+    ) -> Result<usize, WriteError> {
+        let (placed, is_needed) = self.rewriter.place_late(packet).ok_or(WriteError::NotForThisViewer)?;
+        let length = match is_needed {
+            true => self.sender.send(&self.rewriter, packet, placed, context, out)?,
+            false => self.sender.fill(placed, context, out)?,
+        };
+        self.rewriter.on_sent_late(packet, &placed);
         Ok(length)
     }
 

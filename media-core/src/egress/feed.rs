@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::{ClockPoint, WallClock};
+use crate::layers::{MAX_ENCODINGS, PacketLayer};
 use crate::media::TrackId;
 use crate::spec::{ShardIndex, StreamId};
-use crate::stream::{CachedPacket, PacketInfo, Tracks};
+use crate::stream::{CachedPacket, DescribedLayers, PacketInfo, Tracks};
 
 use super::reader::Reader;
 
@@ -37,8 +38,10 @@ pub struct FeedTrack {
     pub id: TrackId,
     /// Which wall-clock time belongs to its RTP timestamps.
     pub clock: Option<ClockPoint>,
-    /// The publisher does not answer keyframe requests.
-    pub keyframe_requests_ignored: bool,
+    /// The encodings of which the publisher does not answer keyframe requests, one bit each.
+    pub keyframe_requests_ignored: u8,
+    /// What its stream says of its layers, by encoding.
+    pub described: [DescribedLayers; MAX_ENCODINGS],
 }
 
 struct FeedPacket {
@@ -47,6 +50,7 @@ struct FeedPacket {
     payload_type: u8,
     marker: bool,
     keyframe: bool,
+    layer: PacketLayer,
     timestamp: u32,
     sequence: u64,
     /// When it was received, since the Unix epoch.
@@ -75,20 +79,22 @@ impl Feed {
         self.tracks.extend(tracks.iter().map(|track| FeedTrack {
             id: track.id,
             clock: track.clock,
-            keyframe_requests_ignored: track.keyframe_requests.are_ignored(),
+            keyframe_requests_ignored: track.requests_ignored(),
+            described: track.described(),
         }));
         self.packets.clear();
         self.bytes.clear();
     }
 
     fn push(&mut self, wall: &WallClock, (track, encoding): (TrackId, u8), packet: &CachedPacket<'_>) {
-        let PacketInfo { sequence, timestamp, arrived, payload_type, marker, keyframe } = packet.info;
+        let PacketInfo { sequence, timestamp, arrived, payload_type, marker, keyframe, layer } = packet.info;
         self.packets.push(FeedPacket {
             track,
             encoding,
             payload_type,
             marker,
             keyframe,
+            layer,
             timestamp,
             sequence,
             arrived: wall.unix(arrived),
@@ -102,12 +108,12 @@ impl Feed {
     pub fn packets<'a>(&'a self, wall: &'a WallClock) -> impl Iterator<Item = (TrackId, u8, CachedPacket<'a>)> {
         let mut rest = &self.bytes[..];
         self.packets.iter().map(move |packet| {
-            let &FeedPacket { sequence, timestamp, payload_type, marker, keyframe, .. } = packet;
+            let &FeedPacket { sequence, timestamp, payload_type, marker, keyframe, layer, .. } = packet;
             let (extensions, after) = rest.split_at(packet.lengths.0);
             let (payload, after) = after.split_at(packet.lengths.1);
             rest = after;
             let arrived = wall.instant(packet.arrived);
-            let info = PacketInfo { sequence, timestamp, arrived, payload_type, marker, keyframe };
+            let info = PacketInfo { sequence, timestamp, arrived, payload_type, marker, keyframe, layer };
             (packet.track, packet.encoding, CachedPacket { info, extensions, payload })
         })
     }
@@ -146,13 +152,18 @@ impl FeedPool {
     }
 
     /// A feed that nobody else has: the oldest, unless a shard lags. Then a new one is made, and memory beyond the bound is
-    /// freed.
+    /// freed; the rest of it once the shard keeps up again.
     fn take(&mut self) -> Arc<Feed> {
         if self.sent.is_empty() {
             self.sent.extend(std::iter::repeat_with(Arc::default).take(SPARE_FEEDS));
         }
         let Some(mut feed) = self.sent.pop_front() else { return Arc::default() };
         if Arc::get_mut(&mut feed).is_some() {
+            // No shard lags any more: what was made while one did goes, one with each that is sent.
+            if self.sent.len() >= SPARE_FEEDS && self.sent.front_mut().is_some_and(|next| Arc::get_mut(next).is_some())
+            {
+                self.sent.pop_front();
+            }
             return feed;
         }
         if self.sent.len() < MAX_SPARE_FEEDS {
@@ -234,7 +245,15 @@ mod tests {
 
     fn info(sequence: u64, keyframe: bool) -> PacketInfo {
         let timestamp = sequence as u32 * 3_000;
-        PacketInfo { sequence, timestamp, arrived: Instant::now(), payload_type: 96, marker: true, keyframe }
+        PacketInfo {
+            sequence,
+            timestamp,
+            arrived: Instant::now(),
+            payload_type: 96,
+            marker: true,
+            keyframe,
+            layer: PacketLayer::ONLY,
+        }
     }
 
     fn admit(tracks: &mut Tracks, track: TrackId, info: PacketInfo, extensions: &[u8], payload: &[u8]) {
@@ -318,5 +337,10 @@ mod tests {
         for _ in 0..3 * MAX_SPARE_FEEDS {
             assert!(send(&mut kept) <= MAX_SPARE_FEEDS + 1);
         }
+        // Once it keeps up, their memory goes.
+        kept.clear();
+        let lengths: Vec<usize> = (0..MAX_SPARE_FEEDS).map(|_| send(&mut Vec::new())).collect();
+        assert!(lengths.is_sorted_by(|before, after| before >= after), "{lengths:?}");
+        assert_eq!(lengths.last(), Some(&SPARE_FEEDS));
     }
 }

@@ -12,7 +12,7 @@ use crate::stream::{Encoding, PacketInfo};
 const MAX_WAIT: Duration = Duration::from_millis(200);
 /// After a keyframe that took long it may be older, and also where path and shard keep up, so that it was the machine that
 /// paused; up to this.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Audio is dropped last.
 const MAX_AUDIO_WAIT: Duration = Duration::from_secs(1);
 
@@ -98,7 +98,7 @@ impl LateDrop {
         if self.keyframe_wait.0 != keyframe {
             self.keyframe_wait = (keyframe, Duration::ZERO);
         }
-        if waiting.encoding.info(keyframe).is_some_and(|first| first.timestamp == next.timestamp) {
+        if waiting.encoding.is_of_latest_keyframe(next.timestamp) {
             self.keyframe_wait.1 = waiting.wait(next);
         }
         let (_, waited) = self.keyframe_wait;

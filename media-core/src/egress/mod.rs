@@ -12,18 +12,22 @@ mod egress_track;
 mod fast_start;
 mod feed;
 mod late_drop;
+mod moves;
 mod reader;
 mod retransmissions;
 mod rewriter;
 mod rtp_sender;
+mod selection;
 mod sequence_map;
 mod viewer;
+mod viewer_layers;
 
 pub use congestion::Congestion;
 pub use egress_track::EgressTrack;
 pub use feed::{Feed, FeedPool, Feeder};
 pub use reader::Reader;
 pub use viewer::{FanOutPass, Resent, SentCounters, Served, Viewer};
+pub use viewer_layers::Chosen;
 
 use crate::srtp::MAX_TRAILER;
 

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::layers::{OperatingPoint, PointSet};
 use crate::media::{MediaKind, TrackId};
 use crate::stream::{CachedPacket, Encoding, PacketInfo};
 
 use super::fast_start::{Compression, FastStart};
-use super::late_drop::{LateDrop, Overdue};
+use super::late_drop::{LONGEST_WAIT, LateDrop, Overdue};
 
 /// For so long after its fast start a viewer that requests a keyframe has probably lost the one that it was given.
 const STARTING: Duration = Duration::from_secs(2);
@@ -25,10 +26,14 @@ pub struct Reader {
     start: Box<Start>,
     track: TrackId,
     encoding: u8,
+    /// The point at which the packets are needed: the others are passed over.
+    points: PointSet,
     /// Packets wait that were not due the last time.
     is_lagging: bool,
     /// No packet is of use before a keyframe.
     awaits_keyframe: bool,
+    /// The viewer is to go to other layers.
+    is_moving: bool,
     /// `start` has a fast start.
     is_fast_starting: bool,
 }
@@ -54,8 +59,10 @@ impl Reader {
             start: Box::default(),
             track,
             encoding,
+            points: OperatingPoint::all_of(encoding).bit(),
             is_lagging: false,
             awaits_keyframe: false,
+            is_moving: false,
             is_fast_starting: false,
         }
     }
@@ -68,6 +75,41 @@ impl Reader {
     /// The encoding that it reads, counted from 0.
     pub fn encoding(&self) -> u8 {
         self.encoding
+    }
+
+    /// True if a packet is needed at the point that it reads for.
+    #[inline]
+    pub(super) fn needs(&self, packet: &CachedPacket<'_>) -> bool {
+        packet.info.layer.present & self.points != 0
+    }
+
+    /// True if the viewer is to go to other layers.
+    #[inline]
+    pub(super) fn is_moving(&self) -> bool {
+        self.is_moving
+    }
+
+    /// The viewer is to go to other layers, or has got there.
+    pub(super) fn set_moving(&mut self, is_moving: bool) {
+        self.is_moving = is_moving;
+    }
+
+    /// Reads for another point of its encoding.
+    pub(super) fn set_point(&mut self, point: OperatingPoint) {
+        self.points = point.bit();
+    }
+
+    /// Goes to a keyframe of another encoding, or of the same one, to hand out what follows at a point.
+    pub(super) fn enter(&mut self, point: OperatingPoint, keyframe: u64) {
+        (self.encoding, self.is_fast_starting, self.start.fast_start) = (point.encoding, false, None);
+        self.set_point(point);
+        self.begin_at(keyframe);
+    }
+
+    /// No packet is of use before a keyframe that is received from now on.
+    pub(super) fn await_next_keyframe(&mut self) {
+        self.awaits_keyframe = true;
+        self.start.awaited_from = self.position;
     }
 
     /// The next sequence number to look at.
@@ -83,6 +125,20 @@ impl Reader {
     /// True if packets wait that were not due the last time.
     pub fn is_lagging(&self) -> bool {
         self.is_lagging
+    }
+
+    /// Packets wait for something else than their time.
+    pub(super) fn wait(&mut self) {
+        self.is_lagging = true;
+    }
+
+    /// How long the next packet has waited for the pacer, unless it does so for a keyframe of the last second, which takes its time.
+    pub(super) fn backlog(&self, now: Instant, encoding: &Encoding) -> Duration {
+        let keyframe = encoding.latest_keyframe().and_then(|keyframe| encoding.info(keyframe));
+        let is_late = keyframe.is_none_or(|keyframe| now.saturating_duration_since(keyframe.arrived) > LONGEST_WAIT);
+        let is_held = self.is_lagging && is_late && !self.awaits_keyframe && !self.is_fast_starting;
+        let next = encoding.info(self.position).filter(|_| is_held);
+        next.map_or(Duration::ZERO, |next| now.saturating_duration_since(next.arrived))
     }
 
     /// No packet is of use before the next keyframe.
@@ -185,7 +241,8 @@ impl Reader {
         if is_video { late_drop.video(&waiting, in_frame, path_keeps_up) } else { late_drop.audio(&waiting) }
     }
 
-    /// The next packet before `end`; `None` if there is none that is due. `may_pass` holds back a packet that is.
+    /// The next packet before `end`; `None` if there is none that is due. `may_pass` holds back a packet that is. One that is not
+    /// needed is handed out in any case, to be passed over.
     #[inline]
     pub(super) fn next<'a>(
         &mut self,
@@ -197,7 +254,7 @@ impl Reader {
         while self.position < end {
             let packet = encoding.in_order(self.position);
             if let Some(packet) = &packet {
-                self.is_lagging = !may_pass() || !self.is_due(now, packet);
+                self.is_lagging = self.needs(packet) && (!may_pass() || !self.is_due(now, packet));
                 if self.is_lagging {
                     return None;
                 }

@@ -2,15 +2,19 @@
 //!
 //! The stream's time line already goes on over publisher restarts, so that a viewer mostly adds a constant.
 
+use crate::layers::OperatingPoint;
 use crate::media::{Codec, Extension, ExtensionMap, Format, MediaKind, MediaSection};
 use crate::rtp::compat::{Sent, carrier, compatible};
+use crate::rtp::layers::{
+    ActiveTargets, DescriptorOffsets, DescriptorPosition, MAX_DESCRIPTOR, rewrite_descriptor, rewrite_payload,
+};
 use crate::rtp::profile::FormatInUse;
 use crate::rtp::red::{self, Redundancy};
 use crate::rtp::{HeaderFields, rtx, write_header};
 use crate::stream::{CachedPacket, stored_extensions};
 
 use super::fast_start::Compression;
-use super::sequence_map::{Found, SequenceMap};
+use super::sequence_map::{Assigned, Changes, Found, SequenceMap, Shape};
 
 /// The payload type tables' mark for "not negotiated".
 const NONE: u8 = 0xff;
@@ -18,19 +22,43 @@ const NONE: u8 = 0xff;
 /// A packet's place towards the viewer.
 #[derive(Clone, Copy)]
 pub(super) struct Placed {
-    timestamp: u32,
+    pub(super) timestamp: u32,
     pub(super) sequence_number: u16,
     pub(super) payload_type: u8,
+    shape: Shape,
+    offsets: DescriptorOffsets,
+}
+
+impl Placed {
+    /// The marker: also at the end of the highest spatial layer that the viewer is sent (RTP-08).
+    #[inline]
+    fn marker(&self, packet: &CachedPacket<'_>) -> bool {
+        let layer = packet.info.layer;
+        packet.info.marker || (layer.frame_end && layer.spatial == self.shape.point.spatial)
+    }
+
+    /// The header of the packet as media, from this SSRC.
+    #[inline]
+    fn fields(&self, packet: &CachedPacket<'_>, ssrc: u32) -> HeaderFields {
+        HeaderFields {
+            marker: self.marker(packet),
+            padding: false,
+            payload_type: self.payload_type,
+            sequence_number: self.sequence_number,
+            timestamp: self.timestamp,
+            ssrc,
+        }
+    }
 }
 
 /// Rewrites the packets of one section. What every packet needs stands in front.
 #[repr(C)]
 pub(super) struct Rewriter {
     map: SequenceMap,
-    /// Packets from this one on carry no MID: the viewer has reported receipt (EXT-H03).
-    mid_until: u64,
     /// The stream's timestamp of the packet that was sent last.
     last_timestamp: u32,
+    /// That packet was the last one of its frame.
+    ended_frame: bool,
     /// The publisher's payload type of RED, and what becomes of it here.
     red: Option<(u8, Redundancy)>,
     /// Publisher's payload type → the viewer's.
@@ -41,6 +69,10 @@ pub(super) struct Rewriter {
     rtx_payload_types: [u8; 128],
     formats: Vec<Format>,
     mid: Box<[u8]>,
+    /// The stream's timestamp of the frame that was left out last.
+    last_left_out: Option<u32>,
+    /// The viewer can tell the spatial layers of what is published apart.
+    takes_spatial_layers: bool,
 }
 
 impl Rewriter {
@@ -54,8 +86,8 @@ impl Rewriter {
         }
         Rewriter {
             map: SequenceMap::new(number),
-            mid_until: u64::MAX,
             last_timestamp: 0,
+            ended_frame: false,
             red: None,
             payload_types: [NONE; 128],
             extensions: section.extensions,
@@ -63,6 +95,8 @@ impl Rewriter {
             rtx_payload_types,
             formats: section.formats.clone(),
             mid: section.mid.as_bytes().into(),
+            last_left_out: None,
+            takes_spatial_layers: true,
         }
     }
 
@@ -87,10 +121,20 @@ impl Rewriter {
                 }
             }
         }
+        let format =
+            in_use.and_then(|in_use| publisher.iter().find(|theirs| theirs.payload_type == in_use.payload_type));
+        let is_av1 = format.is_some_and(|format| format.codec == Codec::Av1);
+        self.takes_spatial_layers = !is_av1 || self.extensions.id(Extension::DependencyDescriptor).is_some();
         if (payload_types, red) != (self.payload_types, self.red) {
             // What was sent cannot be made again bit for bit (SRTP-09).
             self.map.begin_new_run();
         }
+    }
+
+    /// False for a viewer that would take the frames of one picture for several pictures: only the dependency descriptor says
+    /// which spatial layer of AV1 a packet belongs to.
+    pub(super) fn takes_spatial_layers(&self) -> bool {
+        self.takes_spatial_layers
     }
 
     /// The formats that the viewer agreed to.
@@ -137,20 +181,91 @@ impl Rewriter {
         self.map.has_started().then(|| self.map.timestamp(self.last_timestamp).wrapping_add(1))
     }
 
+    /// The packet that was sent last, by number.
+    pub(super) fn last_sent(&self) -> Option<Found> {
+        self.map.last_sent()
+    }
+
     /// The viewer's timestamp of the packet that was sent last.
     pub(super) fn last_sent_timestamp(&self) -> u32 {
         self.map.timestamp(self.last_timestamp)
     }
 
+    /// True if the frame of the packet that was sent last is not complete yet.
+    pub(super) fn is_in_frame(&self) -> bool {
+        self.map.has_started() && !self.ended_frame
+    }
+
+    /// The layers that the viewer is sent.
+    pub(super) fn point(&self) -> OperatingPoint {
+        self.map.shape().point
+    }
+
+    /// From the next packet on it is sent other layers of the encoding, and told of these decode targets.
+    pub(super) fn move_to(&mut self, point: OperatingPoint, targets: Option<ActiveTargets>) {
+        self.map.move_to(point);
+        let changes = self.map.changes();
+        self.map.change(Changes { offsets: changes.offsets.with_targets(targets), ..changes });
+    }
+
+    /// The viewer goes on with this packet of another encoding, with these timestamps. `last` is the packet that it was sent
+    /// last, if the cache still has it.
+    pub(super) fn switch_to(
+        &mut self,
+        packet: &CachedPacket<'_>,
+        last: Option<&CachedPacket<'_>>,
+        (point, targets): (OperatingPoint, Option<ActiveTargets>),
+        compression: Option<Compression>,
+    ) {
+        let present = self.map.changes().offsets;
+        let follows = last.and_then(|last| {
+            // Frames that were left out since have moved the present offsets.
+            let offsets = self.map.last_sent().map_or(present, |sent| sent.assigned.changes.offsets);
+            let sent = self.position_of(last)?.shifted(&offsets);
+            Some(DescriptorOffsets::after_switch(sent, self.position_of(packet)?))
+        });
+        let offsets = follows.unwrap_or(present).with_targets(targets);
+        self.map.switch_to(packet.info.sequence, point, Changes { compression, offsets });
+        // Frames of the same time count anew, in this encoding.
+        self.last_left_out = None;
+    }
+
+    /// The running numbers of a packet's descriptors.
+    fn position_of(&self, packet: &CachedPacket<'_>) -> Option<DescriptorPosition> {
+        let codec = self.codec(self.payload_type(packet.info.payload_type)?)?;
+        Some(DescriptorPosition::of(codec, packet.payload, packet.extension(Extension::DependencyDescriptor)))
+    }
+
+    /// The codec of one of the viewer's payload types.
+    fn codec(&self, payload_type: u8) -> Option<Codec> {
+        self.formats.iter().find(|format| format.payload_type == payload_type).map(|format| format.codec)
+    }
+
+    /// A packet is not needed at the viewer's point.
+    pub(super) fn leave_out(&mut self, packet: &CachedPacket<'_>) {
+        self.map.thin(packet.info.sequence);
+        let timestamp = packet.info.timestamp;
+        if self.last_left_out.replace(timestamp) == Some(timestamp) || !self.map.has_started() {
+            return;
+        }
+        let codec = self.payload_type(packet.info.payload_type).and_then(|payload_type| self.codec(payload_type));
+        if let Some(codec) = codec {
+            let changes = self.map.changes();
+            self.map.change(Changes { offsets: changes.offsets.after_dropped_frame(codec), ..changes });
+        }
+    }
+
     /// The viewer goes on with this packet, which may lie before those that it was sent, and with these timestamps.
     pub(super) fn restart_at(&mut self, sequence: u64, compression: Option<Compression>) {
         self.map.restart_at(sequence, compression);
+        // Frames that come once more count once more.
+        self.last_left_out = None;
     }
 
     /// The viewer reported receipt: from the next packet on it needs no MID.
     pub(super) fn on_receipt(&mut self) {
-        if self.mid_until == u64::MAX && self.map.has_started() {
-            self.mid_until = self.map.end();
+        if self.map.has_started() {
+            self.map.omit_mid();
         }
     }
 
@@ -168,14 +283,31 @@ impl Rewriter {
         };
         self.map.expire_compression(packet.info.sequence, packet.info.timestamp);
         let sequence_number = self.map.place(packet.info.sequence)?;
-        Some(Placed { timestamp: self.map.timestamp(packet.info.timestamp), sequence_number, payload_type })
+        let timestamp = self.map.timestamp(packet.info.timestamp);
+        let (shape, offsets) = (self.map.shape(), self.map.offsets());
+        Some(Placed { timestamp, sequence_number, payload_type, shape, offsets })
     }
 
     /// A packet went out.
     #[inline]
-    pub(super) fn on_sent(&mut self, packet: &CachedPacket<'_>) {
+    pub(super) fn on_sent(&mut self, packet: &CachedPacket<'_>, placed: &Placed) {
         self.map.sent(packet.info.sequence);
         self.last_timestamp = packet.info.timestamp;
+        self.ended_frame = placed.marker(packet);
+    }
+
+    /// The place of a packet that was received out of order, and which the viewer has passed already; `None` if it has none.
+    /// With it whether the viewer needs the packet: if not, only its place is to be filled.
+    pub(super) fn place_late(&self, packet: &CachedPacket<'_>) -> Option<(Placed, bool)> {
+        let payload_type = self.payload_type(packet.info.payload_type)?;
+        let assigned = self.map.place_late(packet.info.sequence)?;
+        let is_needed = packet.info.layer.present & assigned.shape.point.bit() != 0;
+        Some((placed(packet, payload_type, &assigned), is_needed))
+    }
+
+    /// A packet went out that was received out of order.
+    pub(super) fn on_sent_late(&mut self, packet: &CachedPacket<'_>, placed: &Placed) {
+        self.map.sent_late(packet.info.sequence, placed.sequence_number);
     }
 
     /// The packet that the viewer names, if the record of what was sent has it.
@@ -183,10 +315,12 @@ impl Rewriter {
         self.map.find(sequence_number)
     }
 
-    /// The place of a packet that was sent before; `None` if the viewer has no format for it any more.
+    /// The place of a packet that was sent before; `None` if the viewer has no format for it any more, or was sent padding in
+    /// its place.
     pub(super) fn place_again(&self, packet: &CachedPacket<'_>, found: &Found) -> Option<Placed> {
         let payload_type = self.payload_type(packet.info.payload_type)?;
-        Some(Placed { timestamp: found.timestamp(packet.info.timestamp), sequence_number: found.number, payload_type })
+        let is_needed = packet.info.layer.present & found.assigned.shape.point.bit() != 0;
+        is_needed.then(|| placed(packet, payload_type, &found.assigned))
     }
 
     /// Writes header and payload of a media packet; returns the length.
@@ -199,15 +333,11 @@ impl Rewriter {
         ssrc: u32,
         transport_wide: Option<(u8, [u8; 2])>,
     ) -> Option<usize> {
-        let fields = HeaderFields {
-            marker: packet.info.marker,
-            padding: false,
-            payload_type: placed.payload_type,
-            sequence_number: placed.sequence_number,
-            timestamp: placed.timestamp,
-            ssrc,
-        };
-        let header = write_header(out, &fields, self.elements(packet, &transport_wide))?;
+        if !placed.offsets.is_identity() {
+            return self.write_changed(out, packet, placed, ssrc, transport_wide);
+        }
+        let fields = placed.fields(packet, ssrc);
+        let header = write_header(out, &fields, self.elements(packet, (&placed, None), &transport_wide))?;
         let body = &mut out[header..];
         let length = match self.red {
             Some((red, redundancy)) if red == packet.info.payload_type => {
@@ -221,6 +351,32 @@ impl Rewriter {
         Some(header + length)
     }
 
+    /// The same for a packet with other numbers in its descriptors.
+    #[inline(never)]
+    fn write_changed(
+        &self,
+        out: &mut [u8],
+        packet: &CachedPacket<'_>,
+        placed: Placed,
+        ssrc: u32,
+        transport_wide: Option<(u8, [u8; 2])>,
+    ) -> Option<usize> {
+        let fields = placed.fields(packet, ssrc);
+        let mut room = [0; MAX_DESCRIPTOR];
+        let descriptor = changed_descriptor(packet, &placed, &mut room);
+        let header = write_header(out, &fields, self.elements(packet, (&placed, descriptor), &transport_wide))?;
+        let body = out.get_mut(header..header + packet.payload.len())?;
+        body.copy_from_slice(packet.payload);
+        self.change_payload(body, &placed);
+        Some(header + packet.payload.len())
+    }
+
+    fn change_payload(&self, payload: &mut [u8], placed: &Placed) {
+        if let Some(codec) = self.codec(placed.payload_type) {
+            rewrite_payload(codec, payload, &placed.offsets);
+        }
+    }
+
     /// Writes a packet that was sent before as a retransmission (RFC 4588); `rtx` are SSRC, payload type and number of that
     /// stream.
     pub(super) fn write_rtx(
@@ -232,30 +388,34 @@ impl Rewriter {
         transport_wide: Option<(u8, [u8; 2])>,
     ) -> Option<usize> {
         let (ssrc, payload_type, sequence_number) = rtx;
-        let fields = HeaderFields {
-            marker: packet.info.marker,
-            padding: false,
-            payload_type,
-            sequence_number,
-            timestamp: placed.timestamp,
-            ssrc,
-        };
-        let header = write_header(out, &fields, self.elements(packet, &transport_wide))?;
-        let body = rtx::write_payload(&mut out[header..], placed.sequence_number, packet.payload)?;
-        Some(header + body)
+        let fields = HeaderFields { payload_type, sequence_number, ..placed.fields(packet, ssrc) };
+        let mut room = [0; MAX_DESCRIPTOR];
+        let descriptor = changed_descriptor(packet, &placed, &mut room);
+        let header = write_header(out, &fields, self.elements(packet, (&placed, descriptor), &transport_wide))?;
+        let length = rtx::write_payload(&mut out[header..], placed.sequence_number, packet.payload)?;
+        if !placed.offsets.is_identity() {
+            let payload = header + length - packet.payload.len();
+            self.change_payload(&mut out[payload..header + length], &placed);
+        }
+        Some(header + length)
     }
 
     fn elements<'a>(
         &'a self,
         packet: &CachedPacket<'a>,
+        (placed, descriptor): (&Placed, Option<&'a [u8]>),
         transport_wide: &'a Option<(u8, [u8; 2])>,
     ) -> impl Iterator<Item = (u8, &'a [u8])> + Clone {
-        let with_mid = (packet.info.keyframe && self.is_video) || packet.info.sequence < self.mid_until;
+        let with_mid = (packet.info.keyframe && self.is_video) || placed.shape.with_mid;
         let mid = if with_mid { self.mid_element() } else { None };
         let wide = transport_wide.as_ref().map(|(id, number)| (*id, &number[..]));
         let map = &self.extensions;
         let forwarded = stored_extensions(packet.extensions);
-        mid.into_iter().chain(wide).chain(forwarded.filter_map(|(extension, data)| Some((map.id(extension)?, data))))
+        let forwarded = forwarded.filter_map(move |(extension, data)| {
+            let changed = descriptor.filter(|_| extension == Extension::DependencyDescriptor);
+            Some((map.id(extension)?, changed.unwrap_or(data)))
+        });
+        mid.into_iter().chain(wide).chain(forwarded)
     }
 
     /// Cold, so that the compiler does not read the MID, far from the rest, for packets without it.
@@ -263,4 +423,24 @@ impl Rewriter {
     fn mid_element(&self) -> Option<(u8, &[u8])> {
         Some((self.extensions.id(Extension::Mid)?, &self.mid))
     }
+}
+
+fn placed(packet: &CachedPacket<'_>, payload_type: u8, assigned: &Assigned) -> Placed {
+    Placed {
+        timestamp: assigned.timestamp(packet.info.timestamp),
+        sequence_number: assigned.number,
+        payload_type,
+        shape: assigned.shape,
+        offsets: assigned.changes.offsets,
+    }
+}
+
+/// A packet's dependency descriptor as the viewer gets it, if it has one and that changes.
+fn changed_descriptor<'a>(
+    packet: &CachedPacket<'_>,
+    placed: &Placed,
+    room: &'a mut [u8; MAX_DESCRIPTOR],
+) -> Option<&'a [u8]> {
+    let descriptor = packet.extension(Extension::DependencyDescriptor).filter(|_| !placed.offsets.is_identity())?;
+    Some(rewrite_descriptor(descriptor, &placed.offsets, room))
 }

@@ -143,6 +143,27 @@ impl RtpSender {
         Ok(length)
     }
 
+    /// Fills the place of a packet that the viewer does without with padding under its number (RFC 3550 §5.1), so that the
+    /// viewer does not wait for it.
+    pub(super) fn fill(
+        &mut self,
+        placed: Placed,
+        context: &mut SendContext<'_>,
+        out: &mut [u8],
+    ) -> Result<usize, WriteError> {
+        let fields = HeaderFields {
+            marker: false,
+            padding: true,
+            payload_type: placed.payload_type,
+            sequence_number: placed.sequence_number,
+            timestamp: placed.timestamp,
+            ssrc: self.ssrc,
+        };
+        let length = self.write_padding(&fields, 1, context, out)?;
+        self.packets = self.packets.wrapping_add(1);
+        Ok(length)
+    }
+
     /// True if padding can be sent: by RTX, whose numbers are nobody else's.
     pub(super) fn can_pad(&self, rewriter: &Rewriter) -> bool {
         self.arrival_feedback() != ArrivalFeedback::None && rewriter.rtx_payload_type(self.last_payload_type).is_some()
@@ -164,17 +185,27 @@ impl RtpSender {
             timestamp: rewriter.last_sent_timestamp(),
             ssrc: self.rtx_ssrc,
         };
-        let number = self.number(context, usize::from(padding), (self.rtx_ssrc, self.rtx_sequence));
+        let length = self.write_padding(&fields, padding, context, out)?;
+        self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
+        Ok(length)
+    }
+
+    fn write_padding(
+        &self,
+        fields: &HeaderFields,
+        padding: u8,
+        context: &mut SendContext<'_>,
+        out: &mut [u8],
+    ) -> Result<usize, WriteError> {
+        let number = self.number(context, usize::from(padding), (fields.ssrc, fields.sequence_number));
         let elements = number.as_ref().map(|(id, number)| (*id, &number[..]));
-        let header = write_header(out, &fields, elements).ok_or(WriteError::Refused)?;
+        let header = write_header(out, fields, elements).ok_or(WriteError::Refused)?;
         let length = header + usize::from(padding);
         let body = out.get_mut(header..length).ok_or(WriteError::Refused)?;
         body.fill(0);
         // RFC 3550 §5.1: the last byte counts the padding, itself included.
         *body.last_mut().ok_or(WriteError::Refused)? = padding;
-        let length = context.srtp.protect_rtp(out, length).map_err(|_| WriteError::Refused)?;
-        self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
-        Ok(length)
+        context.srtp.protect_rtp(out, length).map_err(|_| WriteError::Refused)
     }
 
     /// Counts a packet that is sent; its transport-wide number, if it carries one, with the element's id.

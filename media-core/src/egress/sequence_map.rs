@@ -1,59 +1,130 @@
 //! The record of which of the stream's packets a viewer was sent under which sequence number.
 //!
 //! The viewer's numbers grow without a gap but for packets that are lost or late before they reach the server. Where packets
-//! are dropped on purpose, and where the viewer restarts from the cache, a new run begins, and the numbers go on by one.
+//! are not sent on purpose, where the viewer moves to other layers, and where it restarts from the cache, a new run begins,
+//! and the numbers go on by one.
 //!
-//! No number stands for two packets (SRTP-09): a new run begins past all numbers that were given out, and no packet of an
-//! earlier run is sent for the first time any more. What a packet of a run looks like is fixed for the run: whatever changes
-//! it begins a new one.
+//! No number stands for two packets (SRTP-09): a new run begins past all numbers that were given out. Inside an encoding a
+//! packet that is dropped gives up its own number and no other: one that was lost before it keeps the number that it had in
+//! its run, so that it can still come. What a packet of a run looks like is fixed for the run: whatever changes it begins a
+//! new one.
 
 use std::collections::VecDeque;
+
+use crate::layers::OperatingPoint;
+use crate::rtp::layers::DescriptorOffsets;
 
 use super::fast_start::Compression;
 
 /// After a longer gap the numbers go on without it, and what lies further back is not sent any more: a receiver could take a
 /// step of half the circle for one in the other direction, and so could our own SRTP, which would then use an index twice
 /// (SRTP-08, SRTP-09).
-const MAX_GAP: u64 = 1 << 14;
-/// Earlier runs that are kept for retransmissions; NACKs rarely reach further back than a second.
-const MAX_EARLIER: usize = 16;
+const MAX_GAP: u16 = 1 << 14;
+/// Earlier runs that are kept for retransmissions. NACKs rarely reach further back than a second or two, in which a stream of
+/// 60 frames a second that is thinned to half of them has so many.
+const MAX_EARLIER: usize = 128;
+/// Viewers that are sent everything have few.
+const FEW_EARLIER: usize = 8;
 
-/// Packets with consecutive numbers in the stream and towards the viewer.
+/// How the packets of a run are changed, besides their numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// How timestamps are compressed.
+    pub(super) compression: Option<Compression>,
+    /// What is added to the numbers of payload and dependency descriptors.
+    pub(super) offsets: DescriptorOffsets,
+}
+
+impl Changes {
+    fn is_none(&self) -> bool {
+        *self == Changes::default()
+    }
+}
+
+/// The layers of a run's packets, and whether they carry the MID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) point: OperatingPoint,
+    pub(super) with_mid: bool,
+}
+
+/// What separates a run from the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Boundary {
+    /// A packet that is not sent, or another look of what follows: packets of both are sent as they come.
+    Thinned,
+    /// Another encoding, with numbers of its own: none of the one before is sent for the first time any more.
+    Switched,
+    /// The numbers of one side may stand for other packets on the other, or what was sent cannot be made again: no packet of an
+    /// earlier run is sent for the first time, or bit for bit as it was.
+    Discontinuity,
+}
+
+/// Packets with consecutive numbers in an encoding and towards the viewer.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    /// The stream's number of the first packet.
+    /// The encoding's number of the first packet.
     first: u64,
-    /// One past the stream's highest number that was sent.
+    /// One past the last that has a number.
     end: u64,
+    changes: Changes,
     /// The viewer's number of `first`.
     number: u16,
-    /// How timestamps were compressed.
-    compression: Option<Compression>,
+    shape: Shape,
+    begins: Boundary,
 }
 
 impl Run {
     fn number_of(&self, sequence: u64) -> u16 {
         self.number.wrapping_add(sequence.wrapping_sub(self.first) as u16)
     }
+
+    /// The encoding's number of the packet that has this number, which lies at most [`MAX_GAP`] back.
+    fn sequence_of(&self, number: u16) -> Option<u64> {
+        let back = u64::from(self.number_of(self.end).wrapping_sub(1).wrapping_sub(number));
+        (back < self.end - self.first).then(|| self.end - 1 - back)
+    }
+}
+
+/// A packet's number towards the viewer, and what it looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Assigned {
+    pub(super) number: u16,
+    pub(super) shape: Shape,
+    pub(super) changes: Changes,
+}
+
+impl Assigned {
+    fn of(run: &Run, number: u16) -> Assigned {
+        Assigned { number, shape: run.shape, changes: run.changes }
+    }
+
+    /// The viewer's timestamp for one of the stream's.
+    pub(super) fn timestamp(&self, timestamp: u32) -> u32 {
+        self.changes.compression.map_or(timestamp, |compression| compression.timestamp(timestamp))
+    }
 }
 
 /// Where a number that a viewer names was given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The stream's number of the packet.
+    /// The encoding's number of the packet.
     pub(super) sequence: u64,
-    /// The viewer's number of it.
-    pub(super) number: u16,
-    /// Written once more with the present settings, the packet is the same to the last bit: it belongs to the present run.
+    /// As it was sent.
+    pub(super) assigned: Assigned,
+    /// Written once more with the present settings, the packet is the same to the last bit.
     pub(super) is_reproducible: bool,
-    /// How timestamps were compressed when it was sent.
-    compression: Option<Compression>,
 }
 
 impl Found {
-    /// The viewer's timestamp for one of the stream's, as it was when the packet was sent.
-    pub(super) fn timestamp(&self, timestamp: u32) -> u32 {
-        self.compression.map_or(timestamp, |compression| compression.timestamp(timestamp))
+    /// The encoding of the packet.
+    pub(super) fn encoding(&self) -> u8 {
+        self.assigned.shape.point.encoding
+    }
+
+    #[cfg(test)]
+    fn timestamp(&self, timestamp: u32) -> u32 {
+        self.assigned.timestamp(timestamp)
     }
 }
 
@@ -62,8 +133,10 @@ struct EarlierRuns(VecDeque<Run>);
 
 impl EarlierRuns {
     fn push(&mut self, run: Run) {
-        if self.0.len() == MAX_EARLIER {
-            self.0.pop_front();
+        match self.0.len() {
+            MAX_EARLIER => drop(self.0.pop_front()),
+            FEW_EARLIER if self.0.capacity() < MAX_EARLIER => self.0.reserve_exact(MAX_EARLIER - FEW_EARLIER),
+            _ => {}
         }
         self.0.push_back(run);
     }
@@ -72,44 +145,64 @@ impl EarlierRuns {
 /// The record, the present run in front.
 #[repr(C)]
 pub(super) struct SequenceMap {
-    /// The stream's number of the first packet of the present run, which began if `started`.
+    /// The encoding's number of the first packet of the present run, which began if `started`.
     first: u64,
-    /// One past the stream's highest number that was sent.
+    /// One past the encoding's highest number that was sent, or dropped.
     end: u64,
+    /// How packets of the present run are changed. Of most viewers they are not.
+    changes: Option<Box<Changes>>,
     /// Made with the first of them: most viewers have none.
     earlier: Option<Box<EarlierRuns>>,
-    /// How timestamps of the present run are compressed.
-    compression: Option<Compression>,
     /// The viewer's number of `first`.
     number: u16,
+    /// The highest of the viewer's numbers that was sent.
+    last: u16,
+    shape: Shape,
     started: bool,
     /// Packets were withheld since `end`: the next one begins a new run.
     discontinuity: bool,
+    begins: Boundary,
 }
 
 impl SequenceMap {
     /// An empty record; the first packet gets `number`. Below 2^15, loss of the first packets cannot mislead the receiver's
     /// rollover count (SRTP-07).
     pub(super) fn new(number: u16) -> SequenceMap {
+        let number = number & 0x7fff;
         SequenceMap {
             first: 0,
             end: 0,
+            changes: None,
             earlier: None,
-            compression: None,
-            number: number & 0x7fff,
+            number,
+            last: number.wrapping_sub(1),
+            shape: Shape { point: OperatingPoint::all_of(0), with_mid: true },
             started: false,
             discontinuity: false,
+            begins: Boundary::Discontinuity,
         }
     }
 
     /// True once a packet was given a number.
+    #[inline]
     pub(super) fn has_started(&self) -> bool {
         self.started
     }
 
-    /// One past the stream's highest number that was sent.
-    pub(super) fn end(&self) -> u64 {
-        self.end
+    /// The layers of the present run.
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// What is added to the numbers of descriptors of the present run's packets.
+    #[inline]
+    pub(super) fn offsets(&self) -> DescriptorOffsets {
+        self.changes.as_deref().map_or(DescriptorOffsets::IDENTITY, |changes| changes.offsets)
+    }
+
+    /// How packets of the present run are changed.
+    pub(super) fn changes(&self) -> Changes {
+        self.changes.as_deref().copied().unwrap_or_default()
     }
 
     /// A packet is not sent on purpose: the next one closes its gap (RTP-05).
@@ -117,267 +210,233 @@ impl SequenceMap {
         self.discontinuity |= sequence >= self.end;
     }
 
-    /// The number under which a packet may be sent for the first time; `None` if its place has passed.
-    /// [`SequenceMap::sent`] follows.
+    /// A packet is not needed at the viewer's point: the next one has its number, and those before that have not come keep
+    /// theirs.
+    pub(super) fn thin(&mut self, sequence: u64) {
+        if !self.started || self.discontinuity || sequence < self.end {
+            return;
+        }
+        if sequence - self.end > u64::from(MAX_GAP) {
+            return self.withhold(sequence);
+        }
+        self.cut(sequence, (sequence + 1, self.number_of(sequence)), Boundary::Thinned);
+    }
+
+    /// The number under which the next packet is sent; `None` if its place has passed. [`SequenceMap::sent`] follows.
     #[inline]
     pub(super) fn place(&mut self, sequence: u64) -> Option<u16> {
-        let goes_on = self.started && !self.discontinuity;
-        let is_near = sequence <= self.end + MAX_GAP && sequence + MAX_GAP >= self.end;
-        if !goes_on || sequence < self.first || !is_near {
-            self.place_in_new_run(sequence)?;
+        let number = self.number_of(sequence);
+        let goes_on = self.started && !self.discontinuity && sequence >= self.first;
+        let distance = sequence.wrapping_sub(self.end).wrapping_add(u64::from(MAX_GAP));
+        if goes_on && distance <= 2 * u64::from(MAX_GAP) && self.is_near(number) {
+            return Some(number);
         }
-        Some(self.number_of(sequence))
+        self.place_in_new_run(sequence)
+    }
+
+    /// True if SRTP takes the number for what it is.
+    #[inline]
+    fn is_near(&self, number: u16) -> bool {
+        number.wrapping_sub(self.last).wrapping_add(MAX_GAP) <= 2 * MAX_GAP + 1
     }
 
     #[cold]
-    fn place_in_new_run(&mut self, sequence: u64) -> Option<()> {
+    fn place_in_new_run(&mut self, sequence: u64) -> Option<u16> {
         // One received out of order from before the present run, from before packets that were withheld, or from too far back:
         // the numbers past it are taken.
         if self.started && sequence < self.end {
             return None;
         }
-        self.begin_run(sequence, self.compression);
-        Some(())
+        let changes = self.changes();
+        self.begin_run(sequence, changes);
+        Some(self.number)
+    }
+
+    /// The number of a packet that was received out of order, and which the viewer has passed already; `None` if it has none.
+    /// [`SequenceMap::sent_late`] follows.
+    pub(super) fn place_late(&self, sequence: u64) -> Option<Assigned> {
+        if !self.started || self.discontinuity {
+            return None;
+        }
+        // Nothing was sent yet that came behind it.
+        if sequence >= self.end {
+            let number = self.number_of(sequence);
+            let assigned = Assigned { number, shape: self.shape, changes: self.changes() };
+            return (sequence - self.end <= u64::from(MAX_GAP) && self.is_near(number)).then_some(assigned);
+        }
+        let mut begins = Boundary::Thinned;
+        for run in self.runs() {
+            if begins != Boundary::Thinned {
+                return None;
+            }
+            if (run.first..run.end).contains(&sequence) {
+                let number = run.number_of(sequence);
+                return self.is_near(number).then(|| Assigned::of(&run, number));
+            }
+            begins = run.begins;
+        }
+        None
     }
 
     /// The viewer's timestamp for one of the stream's.
     #[inline]
     pub(super) fn timestamp(&self, timestamp: u32) -> u32 {
-        self.compression.map_or(timestamp, |compression| compression.timestamp(timestamp))
+        let compression = self.changes.as_deref().and_then(|changes| changes.compression);
+        compression.map_or(timestamp, |compression| compression.timestamp(timestamp))
     }
 
     /// Ends a compression that is long over, when this packet is next.
     #[inline]
     pub(super) fn expire_compression(&mut self, sequence: u64, timestamp: u32) {
-        if let Some(compression) = self.compression
+        if let Some(changes) = self.changes.as_deref()
             && sequence >= self.end
-            && compression.is_over(timestamp)
+            && changes.compression.is_some_and(|compression| compression.is_over(timestamp))
         {
-            self.begin_next_run(None);
+            let changes = Changes { compression: None, ..*changes };
+            self.begin_next_run(changes, Boundary::Discontinuity);
         }
     }
 
     /// A packet went out under the number that it was given.
     #[inline]
     pub(super) fn sent(&mut self, sequence: u64) {
+        if sequence >= self.end {
+            self.end = sequence + 1;
+            self.last = self.number_of(sequence);
+        }
+    }
+
+    /// A packet went out that was received out of order.
+    pub(super) fn sent_late(&mut self, sequence: u64, number: u16) {
         self.end = self.end.max(sequence + 1);
+        if number.wrapping_sub(self.last) <= MAX_GAP {
+            self.last = number;
+        }
     }
 
     /// The viewer goes on with this packet, which may lie before those that it was sent, under new numbers, and with these
     /// timestamps.
     pub(super) fn restart_at(&mut self, sequence: u64, compression: Option<Compression>) {
+        let changes = Changes { compression, ..self.changes() };
         if self.started {
-            self.begin_run(sequence, compression);
+            self.begin_run(sequence, changes);
         } else {
-            self.compression = compression;
+            self.set_changes(changes);
+        }
+    }
+
+    /// The viewer goes on with this packet of another encoding.
+    pub(super) fn switch_to(&mut self, sequence: u64, point: OperatingPoint, changes: Changes) {
+        if self.started {
+            self.cut(self.end, (sequence, self.last.wrapping_add(1)), Boundary::Switched);
+        }
+        self.discontinuity = false;
+        self.shape.point = point;
+        self.set_changes(changes);
+    }
+
+    /// From the next packet on the viewer is sent other layers of the encoding.
+    pub(super) fn move_to(&mut self, point: OperatingPoint) {
+        self.reshape(Shape { point, ..self.shape });
+    }
+
+    /// From the next packet on none carries the MID.
+    pub(super) fn omit_mid(&mut self) {
+        self.reshape(Shape { with_mid: false, ..self.shape });
+    }
+
+    fn reshape(&mut self, shape: Shape) {
+        if shape != self.shape {
+            self.begin_next_run(self.changes(), Boundary::Thinned);
+            self.shape = shape;
+        }
+    }
+
+    /// The next packets are changed in another way.
+    pub(super) fn change(&mut self, changes: Changes) {
+        if changes != self.changes() {
+            self.begin_next_run(changes, Boundary::Thinned);
         }
     }
 
     /// Packets from here on are written in another way: those that were sent can be repaired by RTX alone.
     pub(super) fn begin_new_run(&mut self) {
-        if self.started {
-            self.begin_next_run(self.compression);
-        }
+        self.begin_next_run(self.changes(), Boundary::Discontinuity);
     }
 
     /// Begins a run with the packets that were not sent yet.
     #[cold]
-    fn begin_next_run(&mut self, compression: Option<Compression>) {
-        if !self.started {
-            self.compression = compression;
-            return;
+    fn begin_next_run(&mut self, changes: Changes, begins: Boundary) {
+        if self.started {
+            self.cut(self.end, (self.end, self.number_of(self.end)), begins);
         }
-        let discontinuity = self.discontinuity;
-        self.begin_run(self.end, compression);
-        self.discontinuity = discontinuity;
+        self.set_changes(changes);
     }
 
-    /// The packet that was sent under a number, if the record still has it. The numbers of all runs follow on each
-    /// other.
+    /// The packet that was sent under a number, if the record still has it.
     pub(super) fn find(&self, number: u16) -> Option<Found> {
-        if !self.started {
+        if !self.started || self.last.wrapping_sub(number) > MAX_GAP {
             return None;
         }
-        let present = Run { first: self.first, end: self.end, number: self.number, compression: self.compression };
-        let last_number = present.number_of(self.end).wrapping_sub(1);
-        let mut back = u64::from(last_number.wrapping_sub(number));
-        if back > MAX_GAP {
-            return None;
-        }
-        let earlier = self.earlier.iter().flat_map(|runs| runs.0.iter().rev());
-        for (age, run) in std::iter::once(&present).chain(earlier).enumerate() {
-            let length = run.end - run.first;
-            if back < length {
-                let sequence = run.end - 1 - back;
-                return Some(Found { sequence, number, is_reproducible: age == 0, compression: run.compression });
+        let mut is_reproducible = true;
+        for run in self.runs() {
+            if let Some(sequence) = run.sequence_of(number) {
+                return Some(Found { sequence, assigned: Assigned::of(&run, number), is_reproducible });
             }
-            back -= length;
+            is_reproducible &= run.begins != Boundary::Discontinuity;
         }
         None
     }
 
+    /// The packet with the highest number that was sent.
+    pub(super) fn last_sent(&self) -> Option<Found> {
+        self.find(self.last)
+    }
+
+    /// The present run and those before it.
+    fn runs(&self) -> impl Iterator<Item = Run> {
+        let &SequenceMap { first, end, number, shape, begins, .. } = self;
+        let present = Run { first, end, changes: self.changes(), number, shape, begins };
+        std::iter::once(present).chain(self.earlier.iter().flat_map(|runs| runs.0.iter().rev().copied()))
+    }
+
+    #[inline]
     fn number_of(&self, sequence: u64) -> u16 {
         self.number.wrapping_add(sequence.wrapping_sub(self.first) as u16)
     }
 
-    fn begin_run(&mut self, sequence: u64, compression: Option<Compression>) {
+    fn begin_run(&mut self, sequence: u64, changes: Changes) {
         if self.started {
-            let number = self.number_of(self.end);
-            if self.end > self.first {
-                let run = Run { first: self.first, end: self.end, number: self.number, compression: self.compression };
-                let none = || Box::new(EarlierRuns(VecDeque::with_capacity(MAX_EARLIER)));
-                self.earlier.get_or_insert_with(none).push(run);
-            }
-            self.number = number;
+            self.cut(self.end, (sequence, self.last.wrapping_add(1)), Boundary::Discontinuity);
         }
-        (self.first, self.end, self.compression) = (sequence, sequence, compression);
+        (self.first, self.end) = (sequence, sequence);
         self.started = true;
         self.discontinuity = false;
+        self.set_changes(changes);
+    }
+
+    /// Ends the present run before `end` and begins the next one, given by its first packet and number.
+    fn cut(&mut self, end: u64, (first, number): (u64, u16), begins: Boundary) {
+        if end > self.first {
+            let SequenceMap { first, number, shape, .. } = *self;
+            let run = Run { first, end, changes: self.changes(), number, shape, begins: self.begins };
+            let none = || Box::new(EarlierRuns(VecDeque::with_capacity(FEW_EARLIER)));
+            self.earlier.get_or_insert_with(none).push(run);
+            self.begins = begins;
+        } else {
+            self.begins = self.begins.max(begins);
+        }
+        (self.first, self.end, self.number) = (first, first, number);
+    }
+
+    fn set_changes(&mut self, changes: Changes) {
+        match &mut self.changes {
+            present if changes.is_none() => *present = None,
+            Some(present) => **present = changes,
+            None => self.changes = Some(Box::new(changes)),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
-
-    use std::time::{Duration, Instant};
-
-    use super::*;
-    use crate::egress::fast_start::FastStart;
-
-    /// Sends a packet for the first time; its number.
-    fn send(map: &mut SequenceMap, sequence: u64) -> Option<u16> {
-        let number = map.place(sequence)?;
-        map.sent(sequence);
-        Some(number)
-    }
-
-    fn found(map: &SequenceMap, number: u16) -> Option<(u64, bool)> {
-        map.find(number).map(|found| (found.sequence, found.is_reproducible))
-    }
-
-    // RTP-05
-    #[test]
-    fn lost_packets_leave_a_gap_and_withheld_ones_none() {
-        let mut map = SequenceMap::new(10);
-        assert_eq!(found(&map, 10), None);
-        assert_eq!([100, 102, 101].map(|sequence| send(&mut map, sequence)), [Some(10), Some(12), Some(11)]);
-        map.withhold(103);
-        map.withhold(104);
-        assert_eq!(send(&mut map, 105), Some(13));
-        // Received out of order, from before the discontinuity.
-        assert_eq!([99, 103].map(|sequence| send(&mut map, sequence)), [None, None]);
-        assert_eq!(send(&mut map, 106), Some(14));
-    }
-
-    // RTCP-08, SRTP-09
-    #[test]
-    fn numbers_of_earlier_runs_are_found_and_only_the_present_one_is_reproducible() {
-        let mut map = SequenceMap::new(0x7fff);
-        for sequence in 0..10 {
-            send(&mut map, sequence);
-        }
-        map.withhold(10);
-        send(&mut map, 20);
-        send(&mut map, 22);
-        // A restart from a cached keyframe sends packets a second time.
-        map.restart_at(8, None);
-        for sequence in 8..30 {
-            send(&mut map, sequence);
-        }
-        let number = |offset: u16| 0x7fff_u16.wrapping_add(offset);
-        let expected = [(0, Some((0, false))), (9, Some((9, false))), (10, Some((20, false))), (12, Some((22, false)))];
-        for (offset, expected) in expected {
-            assert_eq!(found(&map, number(offset)), expected, "{offset}");
-        }
-        for offset in 13..35 {
-            assert_eq!(found(&map, number(offset)), Some((u64::from(offset) - 5, true)));
-        }
-        assert_eq!(found(&map, number(35)), None, "not given out");
-        assert_eq!(found(&map, number(0).wrapping_sub(1)), None, "before the first");
-    }
-
-    #[test]
-    fn the_oldest_runs_are_forgotten() {
-        let mut map = SequenceMap::new(0);
-        for run in 0..40 {
-            send(&mut map, 10 * run);
-            map.withhold(10 * run + 1);
-        }
-        assert_eq!(found(&map, 39), Some((390, true)));
-        assert_eq!(found(&map, 39 - 16), Some((230, false)));
-        assert_eq!(found(&map, 39 - 17), None);
-    }
-
-    // M1, SRTP-08: to SRTP it would lie ahead.
-    #[test]
-    fn what_is_too_far_back_is_neither_sent_nor_found() {
-        let mut map = SequenceMap::new(0);
-        for sequence in [0, 1, 10_000, 17_000] {
-            assert_eq!(send(&mut map, sequence), Some(sequence as u16));
-        }
-        assert_eq!((found(&map, 1), found(&map, 10_000)), (None, Some((10_000, true))));
-        assert_eq!((send(&mut map, 2), send(&mut map, 10_001)), (None, Some(10_001)));
-    }
-
-    // M1, SRTP-09
-    #[test]
-    fn timestamps_of_a_run_stay_what_they_were_when_a_fast_start_is_long_over() {
-        let start = FastStart::new(Instant::now(), 90_000, 0, 900_000, Duration::from_secs(10));
-        let mut map = SequenceMap::new(0);
-        map.restart_at(5, Some(start.compression));
-        let mut timestamps = Vec::new();
-        for (sequence, timestamp) in [(5, 0), (6, 90_000), (7, 180_000)] {
-            map.expire_compression(sequence, timestamp);
-            timestamps.push((send(&mut map, sequence).unwrap(), timestamp, map.timestamp(timestamp)));
-        }
-        let far = 900_000 + 90_000 * 200;
-        // Received out of order, it is no reason; in order, it is, and it has no other number for that.
-        map.expire_compression(6, far);
-        assert_eq!(map.timestamp(0), 900_000);
-        map.expire_compression(9, far);
-        assert_eq!((send(&mut map, 9), map.timestamp(far), map.timestamp(0)), (Some(4), far, 0));
-        for (number, original, sent) in timestamps {
-            let found = map.find(number).unwrap();
-            assert_eq!((found.timestamp(original), found.is_reproducible), (sent, false));
-        }
-    }
-
-    // SRTP-08, SRTP-09
-    #[test]
-    fn no_number_stands_for_two_packets_over_drops_gaps_and_restarts() {
-        for seed in 0..20 {
-            let mut random = StdRng::seed_from_u64(seed);
-            let mut map = SequenceMap::new(random.random());
-            let (mut sequence, mut extended, mut last) = (0_u64, 0_u64, None::<u16>);
-            let mut given = std::collections::HashMap::new();
-            for step in 0..20_000_u64 {
-                match random.random_range(0..100) {
-                    0..3 => {
-                        map.withhold(sequence);
-                        sequence += random.random_range(1..100_000);
-                    }
-                    3..5 => sequence += random.random_range(1..100_000),
-                    5 => {
-                        sequence = sequence.saturating_sub(random.random_range(0..500));
-                        map.restart_at(sequence, None);
-                    }
-                    _ => {}
-                }
-                let wanted = sequence - u64::from(random.random_ratio(1, 20)).min(sequence);
-                sequence += 1;
-                let Some(number) = map.place(wanted) else { continue };
-                let is_new = wanted >= map.end();
-                map.sent(wanted);
-                // What SRTP makes of it (RFC 3711 §3.3.1).
-                let delta = i64::from(number.wrapping_sub(last.unwrap_or(number)) as i16);
-                extended = extended.wrapping_add_signed(delta);
-                last = Some(number);
-                // One received out of order may come a second time here: the same packet under the same number.
-                let other = given.insert(extended, (wanted, step));
-                assert!(other.is_none_or(|(known, _)| known == wanted && !is_new), "{seed}, {step}");
-            }
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::media::{MediaKind, TrackId};
-use crate::net::{Outbound, Protocol, TransportTuple};
+use crate::net::{MediaDscp, Outbound, Protocol, TrafficClass, TransportTuple};
 use crate::srtp::SrtpSender;
 use crate::stream::{CachedPacket, Encoding, Tracks};
 
@@ -11,14 +11,18 @@ use super::PACKET_ROOM;
 use super::congestion::{ArrivalFeedback, Congestion};
 use super::egress_track::EgressTrack;
 use super::late_drop::Overdue;
+use super::moves::RestOfFrame;
 use super::retransmissions::Verdict;
 use super::rtp_sender::{SendContext, WriteError};
+use super::viewer_layers::ViewerLayers;
 
 /// The least time between two retransmissions of one packet to one viewer; the round-trip time if that is longer.
 const RETRANSMISSION_INTERVAL: Duration = Duration::from_millis(20);
 /// The round trip as measured includes what the viewer took to report: it asks again up to so much sooner, or a quarter of
 /// the time. If that were refused, the next request would come a whole round trip later.
 const ROUND_TRIP_TOLERANCE: Duration = Duration::from_millis(20);
+/// Where the path breaks, a frame that was begun is finished if that takes the path so long at most.
+const REST_OF_FRAME: Duration = Duration::from_millis(200);
 /// Bytes of padding in a packet of a probe.
 const PADDING: usize = 224;
 
@@ -46,8 +50,8 @@ pub struct Served {
     pub dropped: u64,
     /// There is more for it that is not due yet.
     pub is_lagging: bool,
-    /// The track that cannot go on without a keyframe.
-    pub needs_keyframe: Option<TrackId>,
+    /// The track that cannot go on without a keyframe, and the position of its encoding.
+    pub needs_keyframe: Option<(TrackId, u8)>,
 }
 
 /// A viewer that is ready for media. What every fan-out pass needs stands together.
@@ -59,10 +63,14 @@ pub struct Viewer {
     srtp: SrtpSender,
     /// What its path carries.
     congestion: Box<Congestion>,
+    /// How routers are asked to treat its packets.
+    dscp: MediaDscp,
     /// What was sent so far.
     sent: SentCounters,
     /// Round-trip time that its last receiver report showed.
     round_trip_time: Option<Duration>,
+    /// Which layers it is sent.
+    pub(super) layers: Box<ViewerLayers>,
 }
 
 /// RTP packets and bytes sent to one viewer, retransmissions included, and packets that were dropped.
@@ -99,6 +107,7 @@ struct PacketWriter<'a> {
     tuple: TransportTuple,
     context: SendContext<'a>,
     out: &'a mut Outbound,
+    dscp: MediaDscp,
     sent: &'a mut SentCounters,
     served: Served,
 }
@@ -106,7 +115,11 @@ struct PacketWriter<'a> {
 impl PacketWriter<'_> {
     /// Sends what the present pass has for one track.
     #[inline]
-    fn serve(&mut self, track: &mut EgressTrack, encoding: &Encoding, overloaded: bool, is_paced: bool) {
+    fn serve(&mut self, track: &mut EgressTrack, tracks: &Tracks, overloaded: bool, is_paced: bool) {
+        if track.is_moving() {
+            self.change_encoding(track, tracks);
+        }
+        let Some(encoding) = track.encoding(tracks) else { return };
         let now = self.context.now;
         if let Some(given_up) = track.given_up(encoding) {
             self.drop_overdue(track, &given_up);
@@ -115,7 +128,7 @@ impl PacketWriter<'_> {
             return;
         }
         for packet in track.reader.out_of_order(encoding) {
-            self.forward(track, &packet);
+            self.forward_late(track, &packet);
         }
         let overdue = if overloaded || track.reader.is_lagging() {
             let path_keeps_up =
@@ -125,14 +138,14 @@ impl PacketWriter<'_> {
             None
         };
         let is_paced = is_paced && track.id().kind == MediaKind::Video;
-        let end = encoding.pass_end();
+        let end = if track.is_moving() { track.end_of_pass(now, encoding) } else { encoding.pass_end() };
         let overdue = overdue.filter(|overdue| overdue.from < end);
         self.forward_until(track, encoding, overdue.map_or(end, |overdue| overdue.from), is_paced);
         if let Some(overdue) = overdue.filter(|overdue| overdue.from == track.reader.position()) {
             self.drop_overdue(track, &overdue);
             self.forward_until(track, encoding, end, is_paced);
         }
-        if track.reader.position() >= end {
+        if track.reader.position() >= encoding.pass_end() {
             track.reader.catch_up();
         }
         self.served.is_lagging |= track.reader.is_lagging();
@@ -148,8 +161,27 @@ impl PacketWriter<'_> {
             let is_begun = is_paced && tuple.protocol == Protocol::Tcp && track.is_in_frame(encoding);
             let may_pass = || !is_paced || may_send(now, congestion, out, (tuple, is_begun));
             let Some(packet) = track.reader.next(now, encoding, end, may_pass) else { return };
-            self.forward(track, &packet);
+            self.forward(track, encoding, &packet);
         }
+    }
+
+    /// Goes to the encoding to which the viewer is to move, if that has a keyframe to begin with. The frame that was begun is
+    /// finished, unless what is left of it would stand in front of the keyframe for long. A keyframe is, in any case: a viewer whose
+    /// path changes all the time would see none.
+    #[cold]
+    fn change_encoding(&mut self, track: &mut EgressTrack, tracks: &Tracks) {
+        let now = self.context.now;
+        let Some(entry) = track.entry(now, tracks) else { return };
+        if let Some(encoding) = track.encoding(tracks)
+            && let Some(RestOfFrame { end, bytes, of_keyframe }) = track.rest_of_frame(encoding)
+            && (of_keyframe || !track.has_to_leave_picture() || self.context.congestion.takes(bytes) <= REST_OF_FRAME)
+        {
+            self.forward_until(track, encoding, end, false);
+            if track.waits_for_rest_of_frame(now, &entry) {
+                return;
+            }
+        }
+        track.enter(now, tracks, &entry);
     }
 
     #[cold]
@@ -157,15 +189,20 @@ impl PacketWriter<'_> {
         let packets = overdue.until - overdue.from;
         self.served.dropped += packets;
         self.sent.dropped += packets;
-        if overdue.needs_keyframe {
-            self.served.needs_keyframe = Some(track.id());
-        }
         track.skip(overdue);
+        if overdue.needs_keyframe {
+            self.served.needs_keyframe = track.lacks_keyframe().map(|encoding| (track.id(), encoding));
+        }
     }
 
     #[inline]
-    fn forward(&mut self, track: &mut EgressTrack, packet: &CachedPacket<'_>) {
-        let written = self.write(|context, out| track.forward(packet, context, out));
+    fn forward(&mut self, track: &mut EgressTrack, encoding: &Encoding, packet: &CachedPacket<'_>) {
+        let written = self.write(track.id().kind, |context, out| track.forward(packet, encoding, context, out));
+        self.served.packets += u64::from(written);
+    }
+
+    fn forward_late(&mut self, track: &mut EgressTrack, packet: &CachedPacket<'_>) {
+        let written = self.write(track.id().kind, |context, out| track.forward_late(packet, context, out));
         self.served.packets += u64::from(written);
     }
 
@@ -174,7 +211,7 @@ impl PacketWriter<'_> {
         let mut due = self.context.congestion.take_probe(self.context.now);
         while due > 0 {
             let padding = due.min(PADDING);
-            if !self.write(|context, out| video.pad(padding as u8, context, out)) {
+            if !self.write(MediaKind::Video, |context, out| video.pad(padding as u8, context, out)) {
                 break;
             }
             self.served.padding += 1;
@@ -185,10 +222,15 @@ impl PacketWriter<'_> {
 
     /// Lets `fill` write one packet; true if it did.
     #[inline]
-    fn write(&mut self, fill: impl FnOnce(&mut SendContext<'_>, &mut [u8]) -> Result<usize, WriteError>) -> bool {
+    fn write(
+        &mut self,
+        kind: MediaKind,
+        fill: impl FnOnce(&mut SendContext<'_>, &mut [u8]) -> Result<usize, WriteError>,
+    ) -> bool {
         match fill(&mut self.context, self.out.reserve(PACKET_ROOM)) {
             Ok(length) => {
-                self.out.commit_marked(self.tuple, length, self.context.congestion.ecn());
+                let class = TrafficClass::new(self.dscp.of(kind), self.context.congestion.ecn());
+                self.out.commit_marked(self.tuple, length, class);
                 self.sent.add(length);
                 true
             }
@@ -210,8 +252,19 @@ impl Viewer {
         let mut feedbacks = tracks.iter().map(EgressTrack::arrival_feedback);
         let feedback = feedbacks.find(|&feedback| feedback != ArrivalFeedback::None).unwrap_or(ArrivalFeedback::None);
         let congestion = Box::new(Congestion::new(now, feedback, media));
-        let sent = SentCounters::default();
-        Viewer { tracks: tracks.into_boxed_slice(), srtp, congestion, sent, round_trip_time: None }
+        let (sent, dscp) = (SentCounters::default(), MediaDscp::default());
+        let layers = Box::new(ViewerLayers::new(tracks.len(), media));
+        Viewer { tracks: tracks.into_boxed_slice(), srtp, congestion, dscp, sent, round_trip_time: None, layers }
+    }
+
+    /// Asks routers to treat its packets so (RFC 8837).
+    pub fn set_dscp(&mut self, dscp: MediaDscp) {
+        self.dscp = dscp;
+    }
+
+    /// How routers are asked to treat its packets.
+    pub fn dscp(&self) -> MediaDscp {
+        self.dscp
     }
 
     /// Its tracks, audio first.
@@ -222,6 +275,16 @@ impl Viewer {
     /// Its tracks, audio first.
     pub fn tracks_mut(&mut self) -> &mut [EgressTrack] {
         &mut self.tracks
+    }
+
+    /// Its keys.
+    pub fn srtp(&self) -> &SrtpSender {
+        &self.srtp
+    }
+
+    /// One of its tracks, and its layers.
+    pub(super) fn track_and_layers(&mut self, index: usize) -> (&mut EgressTrack, &mut ViewerLayers) {
+        (&mut self.tracks[index], &mut self.layers)
     }
 
     /// Its keys and its tracks.
@@ -264,11 +327,10 @@ impl Viewer {
     pub fn serve(&mut self, pass: &FanOutPass<'_>, tuple: TransportTuple, out: &mut Outbound) -> Served {
         let is_paced = tuple.protocol == Protocol::Tcp || self.congestion.is_paced(pass.now);
         let context = SendContext { now: pass.now, srtp: &mut self.srtp, congestion: &mut self.congestion };
-        let mut writer = PacketWriter { tuple, context, out, sent: &mut self.sent, served: Served::default() };
+        let (dscp, sent) = (self.dscp, &mut self.sent);
+        let mut writer = PacketWriter { tuple, context, out, dscp, sent, served: Served::default() };
         for track in &mut self.tracks {
-            if let Some(encoding) = track.encoding(pass.tracks) {
-                writer.serve(track, encoding, pass.overloaded, is_paced);
-            }
+            writer.serve(track, pass.tracks, pass.overloaded, is_paced);
         }
         if let Some(video) = self.tracks.iter_mut().find(|track| is_padded(track)) {
             writer.probe(video);
@@ -288,8 +350,9 @@ impl Viewer {
         let round_trip = self.round_trip_time.unwrap_or_default();
         let interval = (round_trip - ROUND_TRIP_TOLERANCE.min(round_trip / 4)).max(RETRANSMISSION_INTERVAL);
         let Some(track) = self.tracks.iter_mut().find(|track| track.ssrc() == ssrc) else { return Resent::No };
-        let Some(encoding) = track.encoding(tracks) else { return Resent::No };
+        let dscp = self.dscp.of(track.id().kind);
         let Some(found) = track.find(sequence_number) else { return Resent::No };
+        let Some(encoding) = tracks.encoding(track.id(), found.encoding()) else { return Resent::No };
         let Some(packet) = encoding.packet(found.sequence) else { return Resent::No };
         let congestion = &mut *self.congestion;
         let within_budget = || congestion.allow_retransmission(now, packet.payload.len());
@@ -303,7 +366,7 @@ impl Viewer {
         let mut context = SendContext { now, srtp: &mut self.srtp, congestion };
         let room = out.reserve(PACKET_ROOM);
         let Ok(length) = track.forward_again(&packet, &found, &mut context, room) else { return Resent::No };
-        out.commit_marked(tuple, length, self.congestion.ecn());
+        out.commit_marked(tuple, length, TrafficClass::new(dscp, self.congestion.ecn()));
         self.sent.add(length);
         Resent::Yes
     }

@@ -400,3 +400,20 @@ pub fn session(data: &[u8]) {
     world.simulation.advance(Duration::from_secs(120));
     assert_eq!(world.simulation.sessions(), 0, "silence ends every session");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // SRTP-12
+    #[test]
+    fn sessions_end_before_their_keys_have_protected_all_that_they_may() {
+        let mut world = World::new(0, 0);
+        world.simulation.advance(Duration::from_secs(1));
+        assert_eq!(world.simulation.open_sessions(), 2);
+        world.simulation.wear_keys();
+        world.simulation.advance(Duration::from_secs(1));
+        assert_eq!(world.simulation.open_sessions(), 0);
+        assert_eq!(world.simulation.last_reason().unwrap().to_string(), "srtp-key-used-up");
+    }
+}

@@ -15,8 +15,8 @@ const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
 const MANY_PACKETS: usize = 8;
 /// Else it goes out so often.
 const SLOW_INTERVAL: Duration = Duration::from_millis(100);
-/// RTP streams that are reported: media and RTX of two sections, and their successors.
-pub(super) const MAX_STREAMS: usize = 8;
+/// RTP streams that are reported: media and RTX of audio and of four encodings, and their successors.
+pub(super) const MAX_STREAMS: usize = 16;
 /// Packets of one stream that one report may span; at the interval above this is 20,000 packets a second.
 const MAX_SPAN: usize = 1024;
 

@@ -17,6 +17,8 @@ pub(super) struct Frames {
     sets: Vec<Option<ParameterSets>>,
     /// What the stream says of its profile, by format.
     profiles: Vec<Option<Profile>>,
+    /// Width and height of the pictures, as the last sequence parameter set says them.
+    size: Option<(u16, u16)>,
     /// The sender's RTP time of the last sequence parameter set in the stream.
     sets_at: Option<u32>,
     /// The latest keyframe: RTP time and sequence number of its first packet, on the time line.
@@ -59,7 +61,16 @@ impl Frames {
     pub(super) fn new(formats: &[Format]) -> Frames {
         let sets = formats.iter().map(ParameterSets::of).collect();
         let profiles = formats.iter().map(described_profile).collect();
-        Frames { sets, profiles, sets_at: None, keyframe: None, recovery: None, steps_back: 0, orientation: None }
+        Frames {
+            sets,
+            profiles,
+            size: None,
+            sets_at: None,
+            keyframe: None,
+            recovery: None,
+            steps_back: 0,
+            orientation: None,
+        }
     }
 
     /// Another RTP stream: parameter sets and orientation of the one before do not apply to it.
@@ -78,6 +89,8 @@ impl Frames {
         };
         if sets.learn(payload) {
             self.sets_at = Some(timestamp);
+            let unit = codec::h264::parameter_set(payload).filter(|_| codec == Codec::H264);
+            self.size = unit.and_then(codec::h264_size::picture_size).or(self.size);
             self.profiles[format] = Profile::of_payload(codec, payload).or(self.profiles[format]);
         }
         let has_sets = || sets.complete().next().is_some();
@@ -99,6 +112,11 @@ impl Frames {
     /// What the stream of a format says of its profile, once it did.
     pub(super) fn profile(&self, format: usize) -> Option<Profile> {
         self.profiles.get(format).copied().flatten()
+    }
+
+    /// Width and height of the pictures in pixels, if parameter sets say them.
+    pub(super) fn size(&self) -> Option<(u16, u16)> {
+        self.size
     }
 
     /// A packet that begins a keyframe has this place. Returns whether it is the keyframe's first one so far, and whether the

@@ -1,7 +1,8 @@
 //! The receiving side of a publisher: its RTP streams, their sequence numbers and losses, and the reports that go back.
 //!
-//! A packet finds its m-section ([`SectionReceiver`]) by MID, SSRC or payload type, is counted in the section's
-//! [`ReceiveStream`](receive_stream::ReceiveStream), and goes into an encoding of the section's track.
+//! A packet finds its m-section ([`SectionReceiver`]) by MID, SSRC or payload type, and in that its
+//! [`EncodingReceiver`](encoding_receiver::EncodingReceiver), by rid or SSRC where there are several. It is counted in the
+//! [`ReceiveStream`] of that, and goes into the same encoding of the section's track.
 
 #![deny(clippy::disallowed_types)]
 
@@ -9,6 +10,7 @@ pub mod arrival;
 mod ccfb_log;
 mod clock;
 mod congestion_feedback;
+mod encoding_receiver;
 mod frames;
 mod receive_stream;
 mod section;
@@ -20,7 +22,8 @@ use smallvec::SmallVec;
 
 use crate::clock::ClockPoint;
 use crate::ecn::Ecn;
-use crate::media::{Format, MediaKind, MediaSection, TrackId};
+use crate::layers::MAX_ENCODINGS;
+use crate::media::{MediaKind, MediaSection, TrackId};
 use crate::rtcp::ccfb::StreamReport;
 use crate::rtcp::{ReportBlock, SenderReport};
 use crate::rtp::RtpHeader;
@@ -30,14 +33,15 @@ use crate::stats::DropReason;
 use crate::stream::{KeyframeRequest, Tracks};
 use crate::token_bucket::TokenBucket;
 
-use clock::IngestClock;
+use clock::{IngestClock, Reported};
 use congestion_feedback::CongestionFeedback;
+use encoding_receiver::EncodingReceiver;
 use receive_stream::ReceiveStream;
 use section::{IncomingPacket, PayloadUse, SectionReceiver};
 use ssrcs::KnownSsrcs;
 
 pub(crate) use congestion_feedback::has_ccfb;
-pub use section::Reception;
+pub use encoding_receiver::Reception;
 
 /// Reports of formats in use: so many at once, and so many a second.
 const FORMAT_REPORT_BURST: f64 = 8.0;
@@ -61,7 +65,9 @@ pub enum Accepted {
     Forward {
         /// Its track.
         track: TrackId,
-        /// The stream's sequence number.
+        /// The encoding of that, by its position.
+        encoding: u8,
+        /// The encoding's sequence number.
         sequence: u64,
         /// The first packet of a keyframe.
         keyframe: bool,
@@ -75,6 +81,8 @@ pub enum Accepted {
     AwaitingKeyframe {
         /// Its track.
         track: TrackId,
+        /// The encoding of that, by its position.
+        encoding: u8,
     },
 }
 
@@ -100,14 +108,14 @@ impl Ingest {
     pub fn new(now: Instant, sections: &[MediaSection], tracks: &mut Tracks) -> Ingest {
         let mut receivers: Vec<_> = TrackId::of_sections(sections)
             .map(|(track, section)| {
-                tracks.get_or_insert(track);
+                tracks.get_or_insert(track).make_encodings(section.simulcast.len());
                 SectionReceiver::new(track, section.clone())
             })
             .collect();
-        receivers.sort_by_key(|section| section.track);
+        receivers.sort_by_key(SectionReceiver::track);
         Ingest {
+            known_ssrcs: KnownSsrcs::declared(now, &receivers),
             sections: receivers,
-            known_ssrcs: KnownSsrcs::declared(now, sections),
             congestion_feedback: CongestionFeedback::new(now, sections),
             timing: Timing { clock: IngestClock::default(), round_trip: RoundTrip::new() },
             format_reports: TokenBucket::new(FORMAT_REPORTS_PER_SECOND, FORMAT_REPORT_BURST),
@@ -120,9 +128,9 @@ impl Ingest {
         self.congestion_feedback.limit(now, &sections, bits_per_second);
     }
 
-    /// What is published: the tracks with the formats of their sections.
-    pub fn tracks(&self) -> impl Iterator<Item = (TrackId, &[Format])> {
-        self.sections.iter().map(|section| (section.track, section.formats()))
+    /// What is published: the tracks with what was negotiated for their sections.
+    pub fn tracks(&self) -> impl Iterator<Item = (TrackId, &MediaSection)> {
+        self.sections.iter().map(|section| (section.track(), section.negotiated()))
     }
 
     /// Which wall-clock time belongs to the RTP timestamps of a track.
@@ -143,14 +151,14 @@ impl Ingest {
         let header = RtpHeader::parse(packet).map_err(|_| DropReason::MalformedRtp)?;
         let known = self.known_ssrcs.find(now, &header, packet, &self.sections)?;
         let mut sections = self.sections.iter_mut();
-        let section = sections.find(|section| section.track == known.track).ok_or(DropReason::UnknownRtpStream)?;
+        let section = sections.find(|section| section.track() == known.track).ok_or(DropReason::UnknownRtpStream)?;
         self.congestion_feedback.on_packet((now, ecn), section.negotiated(), &header, packet);
         let payload = header.payload(packet);
         let incoming = |format| IncomingPacket { now, unix, format, header: &header, packet, payload };
         match section.payload_use(header.payload_type) {
             PayloadUse::Unknown => Err(DropReason::UnknownRtpStream),
             PayloadUse::Media(format) => section.on_media(&incoming(format), known, tracks, &mut self.timing),
-            PayloadUse::Rtx(format) => section.on_retransmission(&incoming(format), tracks, &mut self.timing),
+            PayloadUse::Rtx(format) => section.on_retransmission(&incoming(format), known, tracks, &mut self.timing),
         }
     }
 
@@ -160,7 +168,7 @@ impl Ingest {
         if !self.sections.iter().any(SectionReceiver::has_format_change) || !self.format_reports.take(now) {
             return SmallVec::new();
         }
-        self.sections.iter_mut().filter_map(|section| Some((section.track, section.take_format_change()?))).collect()
+        self.sections.iter_mut().filter_map(|section| Some((section.track(), section.take_format_change()?))).collect()
     }
 
     /// Takes a sender report of one of the RTP streams. Our reports name its time even where it is not believed.
@@ -174,40 +182,51 @@ impl Ingest {
         report: &SenderReport<'_>,
         tracks: &Tracks,
     ) -> Result<(), DropReason> {
-        for section in &mut self.sections {
-            let Some(stream) = section.stream.as_mut().filter(|stream| stream.ssrc == report.sender_ssrc) else {
-                continue;
-            };
-            stream.stats.on_sender_report(now, report.info.ntp);
-            let Some(encoding) = tracks.encoding(section.track, stream.encoding) else { continue };
-            let timeline = &encoding.timeline;
-            let (Some(offset), Some((newest, arrival))) = (timeline.timestamp_offset(), timeline.newest()) else {
-                continue;
-            };
-            let clock_rate = timeline.clock_rate();
-            let unix_of_arrival = unix.saturating_sub(now.saturating_duration_since(arrival));
-            let latest = ClockPoint { unix: unix_of_arrival, rtp: newest, clock_rate };
-            let rtp = report.info.rtp_timestamp.wrapping_add(offset);
-            let reported = ClockPoint { unix, rtp, clock_rate };
-            if !self.timing.clock.on_sender_report(section.track, &report.info, reported, latest) {
-                return Err(DropReason::ImplausibleSenderReport);
-            }
+        let mut streams = streams_mut(&mut self.sections);
+        let Some((name, stream)) = streams.find(|(_, stream)| stream.ssrc == report.sender_ssrc) else { return Ok(()) };
+        stream.stats.on_sender_report(now, report.info.ntp);
+        let Some(timeline) = tracks.encoding(name.0, name.1).map(|encoding| &encoding.timeline) else { return Ok(()) };
+        let (Some(offset), Some((newest, arrival))) = (timeline.timestamp_offset(), timeline.newest()) else {
+            return Ok(());
+        };
+        let clock_rate = timeline.clock_rate();
+        let unix_of_arrival = unix.saturating_sub(now.saturating_duration_since(arrival));
+        let latest = ClockPoint { unix: unix_of_arrival, rtp: newest, clock_rate };
+        let rtp = report.info.rtp_timestamp.wrapping_add(offset);
+        let point = ClockPoint { unix, rtp, clock_rate };
+        let (info, aligned) = (&report.info, timeline.aligned());
+        if !self.timing.clock.on_sender_report(&Reported { encoding: name, info, point, latest, aligned }) {
+            return Err(DropReason::ImplausibleSenderReport);
         }
+        drop(streams);
+        self.align(name.0, tracks);
         Ok(())
+    }
+
+    /// Brings the encodings of a track into line, as far as their sender reports say how.
+    fn align(&mut self, track: TrackId, tracks: &Tracks) {
+        let (Some(track), Some(section)) =
+            (tracks.get(track), self.sections.iter_mut().find(|section| section.track() == track))
+        else {
+            return;
+        };
+        let clock = &self.timing.clock;
+        for (index, encoding) in (0..).zip(section.encodings_mut()) {
+            let Some(timeline) = track.encoding(index).map(|encoding| &encoding.timeline) else { continue };
+            let offset = |index| track.encoding(index)?.timeline.timestamp_offset();
+            encoding.set_misaligned(clock.misaligned((track.id, index), timeline.clock_rate(), offset));
+        }
     }
 
     /// The publisher sent BYE for an RTP stream: the next packet may be of another one.
     pub fn on_bye(&mut self, ssrc: u32) {
-        for section in &mut self.sections {
-            if section.stream.as_ref().is_some_and(|stream| stream.ssrc == ssrc) {
-                section.end_stream();
-            }
-        }
+        let encodings = self.sections.iter_mut().flat_map(SectionReceiver::encodings_mut);
+        encodings.filter(|encoding| encoding.receives(ssrc)).for_each(EncodingReceiver::end_stream);
     }
 
     /// One report block for each RTP stream that sends.
     pub fn report_blocks(&mut self, now: Instant, mut write: impl FnMut(ReportBlock)) {
-        for stream in self.sections.iter_mut().filter_map(|section| section.stream.as_mut()) {
+        for (_, stream) in streams_mut(&mut self.sections) {
             if let Some(block) = stream.stats.report(now) {
                 write(block);
             }
@@ -221,7 +240,7 @@ impl Ingest {
 
     /// The sequence numbers to request again, by SSRC.
     pub fn poll_nack(&mut self, now: Instant, mut write: impl FnMut(u32, &[u16])) {
-        for stream in self.sections.iter_mut().filter_map(|section| section.stream.as_mut()) {
+        for (_, stream) in streams_mut(&mut self.sections) {
             let Some(nack) = &mut stream.nack else { continue };
             let due = nack.poll(now, &mut self.timing.round_trip);
             if !due.is_empty() {
@@ -230,12 +249,12 @@ impl Ingest {
         }
     }
 
-    /// The video tracks that lost packets beyond repair since the last call, so that only a keyframe helps; to be called
+    /// The encodings of video that lost packets beyond repair since the last call, so that only a keyframe helps; to be called
     /// after every [`Ingest::poll_nack`].
-    pub fn take_keyframes_needed(&mut self) -> impl Iterator<Item = TrackId> {
-        self.sections.iter_mut().filter_map(|section| {
-            let nack = section.stream.as_mut()?.nack.as_mut()?;
-            (nack.take_keyframe_needed() && section.track.kind == MediaKind::Video).then_some(section.track)
+    pub fn take_keyframes_needed(&mut self) -> impl Iterator<Item = (TrackId, u8)> {
+        streams_mut(&mut self.sections).filter_map(|(name, stream)| {
+            let needed = stream.nack.as_mut()?.take_keyframe_needed();
+            (needed && name.0.kind == MediaKind::Video).then_some(name)
         })
     }
 
@@ -290,11 +309,12 @@ impl Ingest {
         self.sections.iter().any(SectionReceiver::has_b_frames)
     }
 
-    /// How to request a keyframe of a video track: its media SSRC, and PLI or FIR as negotiated; `None` if neither was.
-    pub fn keyframe_request(&self, track: TrackId) -> Option<KeyframeRequest> {
+    /// How to request a keyframe of an encoding of video: its media SSRC, and PLI or FIR as negotiated; `None` if neither was,
+    /// or if nothing is received of it.
+    pub fn keyframe_request(&self, track: TrackId, encoding: u8) -> Option<KeyframeRequest> {
         let section = self.section(track).filter(|_| track.kind == MediaKind::Video)?;
-        let ssrc = section.stream.as_ref()?.ssrc;
-        let feedback = section.format()?.feedback;
+        let ssrc = section.encodings().get(usize::from(encoding))?.stream.as_ref()?.ssrc;
+        let feedback = section.format(encoding)?.feedback;
         if feedback.pli {
             Some(KeyframeRequest::Pli { ssrc })
         } else if feedback.fir {
@@ -304,15 +324,20 @@ impl Ingest {
         }
     }
 
+    /// True if a keyframe of some encoding of a track can be requested.
+    pub fn takes_keyframe_requests(&self, track: TrackId) -> bool {
+        (0..MAX_ENCODINGS as u8).any(|encoding| self.keyframe_request(track, encoding).is_some())
+    }
+
     /// When media of each track were received.
     pub fn receptions(&self) -> impl Iterator<Item = (TrackId, Reception)> {
-        self.sections.iter().map(|section| (section.track, section.reception))
+        self.sections.iter().map(|section| (section.track(), section.reception()))
     }
 
     /// Whether a payload type is one of audio or video, as far as the sections agree.
     pub fn kind_of(&self, payload_type: u8) -> Option<MediaKind> {
         let users = self.sections.iter().filter(|section| section.payload_use(payload_type) != PayloadUse::Unknown);
-        let mut kinds = users.map(|section| section.track.kind);
+        let mut kinds = users.map(|section| section.track().kind);
         let kind = kinds.next()?;
         kinds.all(|other| other == kind).then_some(kind)
     }
@@ -323,13 +348,22 @@ impl Ingest {
     }
 
     fn section(&self, track: TrackId) -> Option<&SectionReceiver> {
-        self.sections.iter().find(|section| section.track == track)
+        self.sections.iter().find(|section| section.track() == track)
     }
 
     /// The RTP streams that are being received.
     fn streams(&self) -> impl Iterator<Item = &ReceiveStream> {
-        self.sections.iter().filter_map(|section| section.stream.as_ref())
+        self.sections.iter().flat_map(SectionReceiver::encodings).filter_map(|encoding| encoding.stream.as_ref())
     }
+}
+
+/// The RTP streams that are being received, with track and position of the encodings that they fill.
+fn streams_mut(sections: &mut [SectionReceiver]) -> impl Iterator<Item = ((TrackId, u8), &mut ReceiveStream)> {
+    sections.iter_mut().flat_map(|section| {
+        let track = section.track();
+        let encodings = (0..).zip(section.encodings_mut());
+        encodings.filter_map(move |(index, encoding)| Some(((track, index), encoding.stream.as_mut()?)))
+    })
 }
 
 #[cfg(test)]

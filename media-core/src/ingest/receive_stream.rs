@@ -9,14 +9,9 @@ use crate::rtp::receive::ReceiveStats;
 use crate::rtp::rtt::RoundTrip;
 use crate::rtp::sequence::SequenceExtender;
 
-/// The encoding of a stream's packets: a section without simulcast has one.
-const ONLY_ENCODING: u8 = 0;
-
 /// One RTP stream, by its media SSRC.
 pub(super) struct ReceiveStream {
     pub(super) ssrc: u32,
-    /// The encoding of the track that its packets make.
-    pub(super) encoding: u8,
     pub(super) stats: ReceiveStats,
     /// If NACK was negotiated.
     pub(super) nack: Option<NackGenerator>,
@@ -38,7 +33,6 @@ impl ReceiveStream {
     pub(super) fn new(now: Instant, ssrc: u32, has_nack: bool) -> ReceiveStream {
         ReceiveStream {
             ssrc,
-            encoding: ONLY_ENCODING,
             stats: ReceiveStats::new(ssrc),
             nack: has_nack.then(NackGenerator::new),
             extender: SequenceExtender::new(),
@@ -49,6 +43,12 @@ impl ReceiveStream {
     /// Time since the last media packet.
     pub(super) fn silence(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last_packet)
+    }
+
+    /// True if the packet with this number was requested and has not come since.
+    pub(super) fn has_requested(&self, sequence_number: u16) -> bool {
+        let extended = self.extender.peek(sequence_number);
+        self.nack.as_ref().is_some_and(|nack| nack.has_requested(extended))
     }
 
     /// Counts a packet of a media format.

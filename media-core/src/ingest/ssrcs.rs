@@ -1,15 +1,15 @@
-//! The SSRCs of a publisher, and which section each of them belongs to (RTP-02).
+//! The SSRCs of a publisher, and which section and encoding each of them belongs to (RTP-02).
 
 use std::time::{Duration, Instant};
 
-use crate::media::{MediaSection, TrackId};
+use crate::media::TrackId;
 use crate::rtp::RtpHeader;
 use crate::srtp::MAX_INBOUND_SSRCS;
 use crate::stats::DropReason;
 
 use super::section::{PayloadUse, SectionReceiver};
 
-/// SSRCs of one publisher that are told apart, as many as SRTP lets in; media and RTX of two sections are four.
+/// SSRCs of one publisher that are told apart, as many as SRTP lets in; media and RTX of audio and four encodings are ten.
 pub(super) const MAX_SSRCS: usize = MAX_INBOUND_SSRCS;
 
 /// The SSRCs that were declared or received, oldest first.
@@ -20,6 +20,8 @@ pub(super) struct KnownSsrc {
     ssrc: u32,
     /// The track of its section.
     pub(super) track: TrackId,
+    /// The encoding that it belongs to, as media or RTX, once that is known: a rid comes with the first packets only.
+    pub(super) encoding: Option<u8>,
     /// Its section received it before: a MID alone does not bring it back, else two SSRCs that both send would replace each
     /// other with every packet.
     pub(super) was_adopted: bool,
@@ -47,6 +49,11 @@ pub(super) struct Heard {
 }
 
 impl KnownSsrc {
+    fn new(now: Instant, ssrc: u32, section: &SectionReceiver) -> KnownSsrc {
+        let (track, encoding) = (section.track(), section.encoding_of(ssrc));
+        KnownSsrc { ssrc, track, encoding, was_adopted: false, last_packet: now, last_media: None }
+    }
+
     /// Notes a packet of media; nothing received for `silence` is silence.
     pub(super) fn hear(&mut self, now: Instant, sequence_number: u16, silence: Duration) -> Heard {
         let is_recent = |at: Instant| now.saturating_duration_since(at) < silence;
@@ -61,13 +68,13 @@ impl KnownSsrc {
 
 impl KnownSsrcs {
     /// Those that the sections declare.
-    pub(super) fn declared(now: Instant, sections: &[MediaSection]) -> KnownSsrcs {
+    pub(super) fn declared(now: Instant, sections: &[SectionReceiver]) -> KnownSsrcs {
         let mut known = Vec::with_capacity(MAX_SSRCS);
-        for (track, section) in TrackId::of_sections(sections) {
-            let ssrcs = section.declared_ssrcs.iter().flat_map(|&(media, rtx)| std::iter::once(media).chain(rtx));
+        for section in sections {
+            let declared = section.negotiated().declared_ssrcs.iter();
+            let ssrcs = declared.flat_map(|&(media, rtx)| std::iter::once(media).chain(rtx));
             let room = MAX_SSRCS - known.len();
-            let fresh = |ssrc| KnownSsrc { ssrc, track, was_adopted: false, last_media: None, last_packet: now };
-            known.extend(ssrcs.take(room).map(fresh));
+            known.extend(ssrcs.take(room).map(|ssrc| KnownSsrc::new(now, ssrc, section)));
         }
         KnownSsrcs(known)
     }
@@ -87,17 +94,11 @@ impl KnownSsrcs {
         let index = match self.0.iter().position(|known| known.ssrc == header.ssrc) {
             Some(index) => index,
             None => {
-                let track = track_of(header, packet, sections).ok_or(DropReason::UnknownRtpStream)?;
+                let section = section_of(header, packet, sections).ok_or(DropReason::UnknownRtpStream)?;
                 if self.0.len() == MAX_SSRCS {
                     self.remove_idle();
                 }
-                self.0.push(KnownSsrc {
-                    ssrc: header.ssrc,
-                    track,
-                    was_adopted: false,
-                    last_packet: now,
-                    last_media: None,
-                });
+                self.0.push(KnownSsrc::new(now, header.ssrc, section));
                 self.0.len() - 1
             }
         };
@@ -120,13 +121,10 @@ impl KnownSsrcs {
 }
 
 /// By MID, else by payload type.
-fn track_of(header: &RtpHeader, packet: &[u8], sections: &[SectionReceiver]) -> Option<TrackId> {
+fn section_of<'a>(header: &RtpHeader, packet: &[u8], sections: &'a [SectionReceiver]) -> Option<&'a SectionReceiver> {
     if let Some(named) = sections.iter().find(|section| section.is_named_by(header, packet)) {
-        return Some(named.track);
+        return Some(named);
     }
     let mut users = sections.iter().filter(|section| section.payload_use(header.payload_type) != PayloadUse::Unknown);
-    match (users.next(), users.next()) {
-        (Some(section), None) => Some(section.track),
-        _ => None,
-    }
+    users.next().filter(|_| users.next().is_none())
 }

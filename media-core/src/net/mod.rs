@@ -18,8 +18,9 @@ mod send;
 mod slots;
 mod socket;
 mod tcp;
+mod traffic_class;
 
-pub use buffers::return_large_blocks;
+pub use buffers::{HeapUse, heap_use, return_free_memory, return_large_blocks};
 pub use customer::customer;
 pub use gro::{Run, RunBatch, count_overflows, set_run_receiving, stamp_arrivals};
 pub use outbound::Outbound;
@@ -29,6 +30,7 @@ pub use send::{SendBatch, SendReport};
 pub use socket::{MediaSocket, bind_tcp};
 pub(crate) use tcp::Event as TcpEvent;
 pub use tcp::{IDLE, QUEUE, ROOM, TcpConnections};
+pub use traffic_class::{Dscp, MediaDscp, NoDscp, TrafficClass};
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -5,8 +5,7 @@
 use std::ops::AddAssign;
 use std::rc::Rc;
 
-use super::{MediaSocket, Protocol, SendBatch, SendReport, TcpConnections, TransportTuple};
-use crate::ecn::Ecn;
+use super::{MediaSocket, Protocol, SendBatch, SendReport, TcpConnections, TrafficClass, TransportTuple};
 
 /// The send batch and its socket. What does not fit into the batch makes it leave at once.
 pub struct Outbound {
@@ -97,11 +96,11 @@ impl Outbound {
         self.total += SendReport::of_packet(packet.len(), is_taken);
     }
 
-    /// The same with an ECN field, which a connection has none of for a packet.
+    /// The same with a traffic class, which a connection has none of for a packet.
     #[inline]
-    pub fn commit_marked(&mut self, tuple: TransportTuple, length: usize, ecn: Ecn) {
+    pub fn commit_marked(&mut self, tuple: TransportTuple, length: usize, class: TrafficClass) {
         match tuple.protocol {
-            Protocol::Udp => self.batch.commit_marked(tuple, length, ecn),
+            Protocol::Udp => self.batch.commit_marked(tuple, length, class),
             Protocol::Tcp => self.commit_framed(tuple, length),
         }
     }

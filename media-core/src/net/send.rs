@@ -8,10 +8,9 @@ use std::os::fd::RawFd;
 use std::ptr;
 use std::time::Instant;
 
-use super::TransportTuple;
 use super::address::{RawAddress, pktinfo_v6};
 use super::segmentation::Segmentation;
-use crate::ecn::Ecn;
+use super::{TrafficClass, TransportTuple};
 use crate::srtp::ALIGNMENT;
 
 /// Bytes of the buffer, at least 40 datagrams: more would delay the first of them, and fall out of the processor's cache
@@ -26,7 +25,7 @@ const MAX_SEGMENTS: usize = 64;
 const MAX_SEGMENT: usize = 1452;
 /// Largest UDP payload of one message, segments together.
 const MAX_MESSAGE: usize = 65_507;
-/// Room for the control messages of UDP_SEGMENT, of the packet info and of the ECN field.
+/// Room for the control messages of UDP_SEGMENT, of the packet info and of the traffic class.
 const CONTROL: usize = 96;
 
 /// One message: datagrams of equal size (the last may be shorter) to one peer.
@@ -38,7 +37,7 @@ struct Run {
     /// Size of each datagram but the last.
     segment: usize,
     count: usize,
-    ecn: Ecn,
+    class: TrafficClass,
 }
 
 /// The result of sending a batch.
@@ -120,12 +119,12 @@ impl SendBatch {
     /// Takes the first `length` bytes of [`SendBatch::spare`], or all if there are fewer, as one datagram to `tuple`. An
     /// empty datagram is none.
     pub fn commit(&mut self, tuple: TransportTuple, length: usize) {
-        self.commit_marked(tuple, length, Ecn::NotEct);
+        self.commit_marked(tuple, length, TrafficClass::DEFAULT);
     }
 
-    /// The same with an ECN field.
+    /// The same with a traffic class.
     #[inline]
-    pub fn commit_marked(&mut self, tuple: TransportTuple, length: usize, ecn: Ecn) {
+    pub fn commit_marked(&mut self, tuple: TransportTuple, length: usize, class: TrafficClass) {
         let offset = self.next();
         let length = length.min(self.buffer.len() - offset);
         if length == 0 {
@@ -134,7 +133,7 @@ impl SendBatch {
         if !self.segmentation.is_paused()
             && let Some(run) = self.runs.last_mut()
             && run.tuple == tuple
-            && run.ecn == ecn
+            && run.class == class
             // A shorter datagram has closed the run.
             && run.length == run.segment * run.count
             && length <= run.segment
@@ -152,7 +151,7 @@ impl SendBatch {
             return;
         }
         self.used = offset + length;
-        self.runs.push(Run { tuple, offset, length, segment: length, count: 1, ecn });
+        self.runs.push(Run { tuple, offset, length, segment: length, count: 1, class });
     }
 
     /// Messages that the waiting datagrams make: neighbours to one peer share one.
@@ -311,13 +310,13 @@ fn write_control(header: &mut libc::msghdr, run: &Run, ipv6_socket: bool) -> usi
                 length += put(message, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
             }
         }
-        if run.ecn != Ecn::NotEct {
+        if run.class != TrafficClass::DEFAULT {
             // What counts is the family of the packet: a socket of IPv6 sends IPv4, too.
             let (level, name) = match run.tuple.remote {
                 SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
                 SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
             };
-            length += put(message.byte_add(length), level, name, libc::c_int::from(run.ecn.bits()));
+            length += put(message.byte_add(length), level, name, libc::c_int::from(run.class.byte()));
         }
         length
     }
@@ -351,6 +350,7 @@ const _: () = {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ecn::Ecn;
     use crate::net::{MediaSocket, ReceiveBatch};
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
@@ -533,7 +533,7 @@ mod tests {
             let mut send = |ecns: &[Ecn]| {
                 for (index, &ecn) in ecns.iter().enumerate() {
                     batch.spare()[..100].fill(index as u8);
-                    batch.commit_marked(tuple, 100, ecn);
+                    batch.commit_marked(tuple, 100, ecn.into());
                 }
                 assert_eq!(sender.send(&mut batch).sent, ecns.len() as u64);
             };

@@ -103,6 +103,12 @@ impl NackGenerator {
         None
     }
 
+    /// True if the packet was requested and has not come since.
+    pub fn has_requested(&self, sequence: u64) -> bool {
+        let found = self.missing.binary_search_by_key(&sequence, |missing| missing.sequence);
+        found.is_ok_and(|index| self.missing[index].requested.is_some())
+    }
+
     /// Notes that a keyframe begins with this packet.
     pub fn on_keyframe(&mut self, sequence: u64) {
         self.keyframe = self.keyframe.max(Some(sequence));

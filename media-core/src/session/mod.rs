@@ -21,11 +21,12 @@ use tokio::sync::mpsc;
 
 use crate::config::CoreConfig;
 use crate::dtls::DtlsContext;
-use crate::egress::{FanOutPass, Served, Viewer};
+use crate::egress::{Chosen, FanOutPass, Served, Viewer};
 use crate::ice::AgentTransmit;
 use crate::ingest::Ingest;
-use crate::ledger::{Reason, Stage};
-use crate::media::{MediaSection, Role};
+use crate::layers::LayerSelection;
+use crate::ledger::{Reason, Stage, WarningCode};
+use crate::media::{MediaKind, MediaSection, Role, TrackId};
 use crate::net::{Outbound, TransportTuple};
 use crate::spec::{DtlsParameters, SessionId, SessionLimits, SessionSpec};
 use crate::srtp::SrtpSender;
@@ -59,9 +60,15 @@ pub(crate) struct Session {
     pub(crate) inbound: Inbound,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) stats: SessionStats,
+    /// What a viewer wants of its tracks.
+    selections: SmallVec<[(TrackId, LayerSelection); 1]>,
 }
 
 /// What a peer does once SRTP keys are installed.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most sessions are viewers, and a fan-out pass reads them without a detour"
+)]
 pub(crate) enum Media {
     /// There are no keys yet.
     Pending,
@@ -69,6 +76,17 @@ pub(crate) enum Media {
     Publisher(Box<Publisher>),
     /// It watches.
     Viewer(Watching),
+}
+
+impl Media {
+    /// The keys of what is sent to it.
+    fn srtp(&self) -> Option<&SrtpSender> {
+        match self {
+            Media::Pending => None,
+            Media::Publisher(publisher) => Some(&publisher.srtp),
+            Media::Viewer(watching) => Some(watching.viewer.srtp()),
+        }
+    }
 }
 
 /// A connected publisher.
@@ -138,6 +156,7 @@ impl Session {
             inbound: Inbound::new(spec.role, spec.limits),
             lifecycle: Lifecycle::new(now, spec.role, config),
             stats: SessionStats::default(),
+            selections: SmallVec::new(),
             negotiated: Negotiated {
                 reduced_size_rtcp: spec.sections.iter().all(|section| section.reduced_size_rtcp),
                 sections: spec.sections,
@@ -172,12 +191,24 @@ impl Session {
         self.media = Media::Publisher(Box::new(Publisher { ingest, srtp, reports }));
     }
 
-    /// The keys are installed: it watches a stream of `media` bit/s.
-    pub(crate) fn begin_watching(&mut self, now: Instant, mut viewer: Viewer, media: u64, config: &CoreConfig) {
+    /// The keys are installed: it watches. Encodings, by track and position, that need a keyframe so that it can begin.
+    pub(crate) fn begin_watching(
+        &mut self,
+        now: Instant,
+        mut viewer: Viewer,
+        tracks: &Tracks,
+        config: &CoreConfig,
+    ) -> SmallVec<[(TrackId, u8); 2]> {
+        let media = viewer.media();
         viewer.congestion_mut().limit(now, self.negotiated.limits, media);
+        viewer.set_dscp(config.dscp);
         if config.l4s {
             viewer.congestion_mut().set_ect1(now, media);
         }
+        for (track, selection) in self.selections.drain(..) {
+            viewer.select_layer(track, selection);
+        }
+        let needed = viewer.start(now, tracks);
         self.lifecycle.begin_watching(config);
         self.media = Media::Viewer(Watching {
             viewer,
@@ -186,6 +217,43 @@ impl Session {
             reference_times: ReferenceTimes::default(),
             next_report: now,
         });
+        needed
+    }
+
+    /// What a viewer wants of a track from now on. Before it is connected it is remembered.
+    pub(crate) fn select_layer(&mut self, track: TrackId, selection: LayerSelection) {
+        match &mut self.media {
+            Media::Viewer(watching) => watching.viewer.select_layer(track, selection),
+            Media::Publisher(_) => {}
+            Media::Pending => {
+                let is_received = |(known, _): (TrackId, &MediaSection)| known == track;
+                if TrackId::of_sections(&self.negotiated.sections).any(is_received) {
+                    self.selections.retain(|(known, _)| *known != track);
+                    self.selections.push((track, selection));
+                }
+            }
+        }
+    }
+
+    /// Chooses a viewer's layers. Encodings, by track and position, that need a keyframe for that, as far as it may request
+    /// some; with them whether there is something to be sent.
+    pub(crate) fn choose_layers(&mut self, now: Instant, tracks: &Tracks) -> Chosen {
+        let Media::Viewer(watching) = &mut self.media else { return Chosen::default() };
+        let was_paused = watching.viewer.is_video_paused();
+        let mut chosen = watching.viewer.choose_layers(now, tracks);
+        chosen.keyframes.retain(|_| watching.keyframe_requests.allow(now));
+        let key = (WarningCode::VideoPaused, Some(MediaKind::Video));
+        match (was_paused, watching.viewer.is_video_paused()) {
+            (false, true) => {
+                let estimate = watching.viewer.congestion().estimate() / 1_000;
+                let detail =
+                    format!("the path carries {estimate} kbit/s as estimated, and the lowest layer needs more");
+                self.lifecycle.warn(now, Stage::Media, key, detail);
+            }
+            (true, false) => self.lifecycle.clear(now, Stage::Media, key),
+            _ => {}
+        }
+        chosen
     }
 
     /// Judges its stages. `Some` means: end it for this reason. `published` are the tracks of the stream's publisher.
@@ -200,6 +268,9 @@ impl Session {
             Some(detail) => lifecycle.warn(now, Stage::Media, (code, None), detail),
             None => lifecycle.clear(now, Stage::Media, (code, None)),
         });
+        if self.media.srtp().is_some_and(SrtpSender::is_used_up) {
+            return Some(Reason::SrtpKeyUsedUp);
+        }
         let media = match &self.media {
             Media::Pending => MediaFacts::Pending,
             Media::Publisher(publisher) => MediaFacts::Publisher(Published {
@@ -223,6 +294,16 @@ impl Session {
             media,
         };
         self.lifecycle.poll(now, &facts)
+    }
+
+    /// As if the keys of what is sent to it had no more than the reserve left.
+    #[cfg(test)]
+    pub(crate) fn wear_keys(&mut self) {
+        match &mut self.media {
+            Media::Pending => {}
+            Media::Publisher(publisher) => publisher.srtp.leave(1, 1),
+            Media::Viewer(watching) => watching.viewer.srtp_and_tracks().0.leave(1, 1),
+        }
     }
 
     /// The receiving side of a connected publisher.
@@ -263,6 +344,8 @@ impl Session {
             rtp_sent_bytes: sent.bytes,
             rtp_shed: sent.dropped,
             available_outgoing_bitrate: estimate.map(|estimate| estimate.available_outgoing_bitrate),
+            layer: watching.viewer.sent_layer(),
+            video_paused: watching.viewer.is_video_paused(),
             queueing_delay: estimate.map(|estimate| estimate.queueing_delay.as_secs_f64()),
             ..self.stats.clone()
         }
@@ -272,7 +355,7 @@ impl Session {
 impl Publisher {
     fn received(&self) -> SmallVec<[ReceivedMedium; 2]> {
         let received = self.ingest.receptions().map(|(track, reception)| {
-            let takes_requests = self.ingest.keyframe_request(track).is_some();
+            let takes_requests = self.ingest.takes_keyframe_requests(track);
             ReceivedMedium { track, reception, takes_requests }
         });
         received.collect()

@@ -32,15 +32,15 @@ pub(crate) struct RtcpContext<'a> {
 pub(crate) struct KeyframesNeeded {
     /// The viewer restarted from the cached keyframe: it has packets to be sent.
     pub(crate) restarted: bool,
-    /// Tracks whose publisher is to be asked for a keyframe.
-    pub(crate) tracks: SmallVec<[TrackId; 2]>,
+    /// Encodings of which the publisher is to be asked for a keyframe.
+    pub(crate) encodings: SmallVec<[(TrackId, u8); 2]>,
 }
 
 impl KeyframesNeeded {
-    /// Once for each track, however many messages ask.
-    fn add(&mut self, track: TrackId) {
-        if !self.tracks.contains(&track) {
-            self.tracks.push(track);
+    /// Once for each encoding, however many messages ask.
+    fn add(&mut self, track: TrackId, encoding: u8) {
+        if !self.encodings.contains(&(track, encoding)) {
+            self.encodings.push((track, encoding));
         }
     }
 }
@@ -110,7 +110,7 @@ impl Session {
     fn on_viewer_rtcp(&mut self, packet: &RtcpPacket<'_>, context: &mut RtcpContext<'_>, needed: &mut KeyframesNeeded) {
         let accepts_reference_times = self.negotiated.accepts_reference_times();
         let (Media::Viewer(watching), Some(tuple)) = (&mut self.media, self.selected) else { return };
-        let (now, media) = (context.now, context.tracks.bitrate());
+        let (now, media) = (context.now, watching.viewer.media());
         match packet {
             RtcpPacket::ReceiverReport(report) => {
                 watching.on_report_blocks(report.blocks(), context, &mut self.lifecycle, &mut self.stats);
@@ -151,6 +151,13 @@ impl Session {
                 }
             }
             _ => {}
+        }
+        if let Media::Viewer(watching) = &self.media
+            && watching.viewer.is_overtaxed()
+        {
+            let chosen = self.choose_layers(now, context.tracks);
+            chosen.keyframes.into_iter().for_each(|(track, encoding)| needed.add(track, encoding));
+            needed.restarted |= chosen.has_moved;
         }
     }
 }
@@ -207,18 +214,17 @@ impl Watching {
     fn answer_keyframe_request(&mut self, track: TrackId, context: &mut RtcpContext<'_>, needed: &mut KeyframesNeeded) {
         let now = context.now;
         let Some(egress) = self.viewer.tracks_mut().iter_mut().find(|egress| egress.id() == track) else { return };
-        let (Some(stream_track), Some(encoding)) = (context.tracks.get(track), egress.encoding(context.tracks)) else {
-            return needed.add(track);
-        };
+        let index = egress.encoding_index();
+        let Some(encoding) = egress.encoding(context.tracks) else { return needed.add(track, index) };
         let is_starting = egress.is_starting(now);
         let restart = || egress.restart(now, encoding);
-        match stream_track.keyframe_requests.answer(now, &mut self.keyframe_requests, is_starting, restart) {
+        match encoding.keyframe_requests.answer(now, &mut self.keyframe_requests, is_starting, restart) {
             KeyframeAnswer::RateLimited => {}
             KeyframeAnswer::FromCache => needed.restarted = true,
-            KeyframeAnswer::FromPublisher => needed.add(track),
+            KeyframeAnswer::FromPublisher => needed.add(track, index),
             KeyframeAnswer::Unavailable => {
                 context.counters.keyframes_unavailable += 1;
-                needed.add(track);
+                needed.add(track, index);
             }
         }
     }
@@ -273,7 +279,7 @@ impl Watching {
         }
         if packets > 0 {
             let (lost, round_trip) = (lost / packets as f64, self.viewer.round_trip_time());
-            let media = context.tracks.bitrate();
+            let media = self.viewer.media();
             self.viewer.congestion_mut().on_receiver_report(context.now, lost, round_trip, media);
         }
     }

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use crate::ecn::Ecn;
 use crate::egress::PACKET_ROOM;
 use crate::ingest::Ingest;
 use crate::media::TrackId;
-use crate::net::{Outbound, TransportTuple};
+use crate::net::{Outbound, TrafficClass, TransportTuple};
 use crate::rtcp::ccfb::CcfbFields;
 use crate::rtcp::fir::FirEntry;
 use crate::rtcp::ntp::compact_duration;
@@ -44,9 +45,9 @@ impl PublisherReports {
 }
 
 impl Session {
-    /// Sends a publisher what is due: receiver reports, NACKs, congestion feedback. Tracks that need a keyframe,
+    /// Sends a publisher what is due: receiver reports, NACKs, congestion feedback. Encodings that need a keyframe,
     /// as they lost packets beyond repair.
-    pub(crate) fn send_feedback(&mut self, context: &mut RtcpContext<'_>) -> SmallVec<[TrackId; 2]> {
+    pub(crate) fn send_feedback(&mut self, context: &mut RtcpContext<'_>) -> SmallVec<[(TrackId, u8); 2]> {
         let (Media::Publisher(publisher), Some(tuple)) = (&mut self.media, self.selected) else {
             return SmallVec::new();
         };
@@ -93,6 +94,7 @@ impl Session {
         if context.now < watching.next_report {
             return;
         }
+        let dscp = watching.viewer.dscp();
         let (srtp, tracks) = watching.viewer.srtp_and_tracks();
         let mut rtcp =
             RtcpSender { tuple, srtp, out: &mut *context.out, counters: &mut *context.counters, leading_report: None };
@@ -101,7 +103,9 @@ impl Session {
             let Some(info) = track.sender_info(context.unix, clock) else { continue };
             watching.next_report = context.now + REPORT_INTERVAL;
             let ssrc = track.ssrc();
-            rtcp.write(|writer| {
+            // As the media that the report is about (RFC 8837 §5).
+            let class = TrafficClass::new(dscp.of(track.id().kind), Ecn::NotEct);
+            rtcp.write(class, |writer| {
                 // A report, a CNAME and two answers always fit.
                 let _ = writer.sender_report(ssrc, &info, &[]);
                 let _ = writer.sdes_cname(ssrc, &self.negotiated.cname);
@@ -144,11 +148,11 @@ struct RtcpSender<'a> {
 
 impl RtcpSender<'_> {
     fn receiver_report(&mut self, now: Instant, unix: Duration, ingest: &mut Ingest, cname: &str) {
-        let mut blocks = SmallVec::<[_; 2]>::new();
+        let mut blocks = SmallVec::<[_; 8]>::new();
         ingest.report_blocks(now, |block| blocks.push(block));
         let ntp = ingest.wants_round_trip().then(|| NtpTime::from_unix(unix));
-        self.write(|writer| {
-            // A block for each section, a CNAME and a time always fit.
+        self.write(TrafficClass::DEFAULT, |writer| {
+            // A block for each encoding, a CNAME and a time always fit.
             let _ = writer.receiver_report(FEEDBACK_SSRC, &blocks);
             let _ = writer.sdes_cname(FEEDBACK_SSRC, cname);
             // Not negotiated: libwebrtc answers to everybody, and who does not know it passes over it (RFC 3550 §6.1).
@@ -205,7 +209,7 @@ impl RtcpSender<'_> {
     /// Writes one datagram of feedback messages.
     fn feedback(&mut self, fill: impl FnOnce(&mut RtcpWriter<'_>)) {
         let leading_report = self.leading_report;
-        self.write(|writer| {
+        self.write(TrafficClass::DEFAULT, |writer| {
             if let Some(cname) = leading_report {
                 // Both fit into an empty datagram.
                 let _ = writer.receiver_report(FEEDBACK_SSRC, &[]);
@@ -216,7 +220,7 @@ impl RtcpSender<'_> {
     }
 
     /// Writes one datagram and encrypts it; an empty one is not sent.
-    fn write(&mut self, fill: impl FnOnce(&mut RtcpWriter<'_>)) {
+    fn write(&mut self, class: TrafficClass, fill: impl FnOnce(&mut RtcpWriter<'_>)) {
         let room = self.out.reserve(PACKET_ROOM);
         let mut writer = RtcpWriter::new(room);
         fill(&mut writer);
@@ -225,7 +229,7 @@ impl RtcpSender<'_> {
             return;
         }
         match self.srtp.protect_rtcp(room, length) {
-            Ok(length) => self.out.commit(self.tuple, length),
+            Ok(length) => self.out.commit_marked(self.tuple, length, class),
             Err(_) => self.counters.send_dropped += 1,
         }
     }

@@ -10,7 +10,7 @@ use crate::egress::{EgressTrack, Viewer};
 use crate::event::CoreEvent;
 use crate::ingest::{Ingest, has_ccfb};
 use crate::ledger::{Reason, Stage, WarningCode};
-use crate::media::{Format, Role, TrackId};
+use crate::media::{Role, TrackId};
 use crate::session::{Media, Session};
 use crate::spec::{SessionId, SessionSpec, ShardIndex};
 use crate::srtp::SrtpSender;
@@ -188,10 +188,7 @@ impl Shard {
         let tracks = &mut self.streams.slab[stream_key].tracks;
         self.wants_ecn |= has_ccfb(&session.negotiated.sections);
         let ingest = Ingest::new(now, &session.negotiated.sections, tracks);
-        let track =
-            |(id, formats): (TrackId, &[Format])| PublishedTrack { id, formats: formats.to_vec(), in_use: None };
-        let published = ingest.tracks().map(track);
-        let published = published.collect();
+        let published = ingest.tracks().map(|(id, section)| PublishedTrack::new(id, section)).collect();
         session.begin_publishing(now, ingest, srtp, &self.config);
         if let Some(old) = self.streams.slab[stream_key].publisher {
             self.end(now, old, Reason::Replaced);
@@ -209,23 +206,19 @@ impl Shard {
         let sections = TrackId::of_sections(&session.negotiated.sections);
         let mut tracks: Vec<EgressTrack> =
             sections.filter_map(|(track, section)| EgressTrack::new(track, section, random_u32())).collect();
-        let mut waits_for_keyframe = Vec::new();
         for track in &mut tracks {
             let published = stream.published.iter().flatten().find(|published| published.id == track.id());
             if let Some(published) = published {
                 track.set_publisher_formats(&published.formats, published.in_use);
             }
-            let has_joined = track.encoding(&stream.tracks).is_some_and(|encoding| track.join(now, encoding));
-            if !has_joined && track.awaits_keyframe() {
-                waits_for_keyframe.push(track.id());
-            }
         }
-        let media = stream.tracks.bitrate();
-        session.begin_watching(now, Viewer::new(now, srtp, tracks, media), media, &self.config);
+        let media = stream.tracks.least_bitrate();
+        let viewer = Viewer::new(now, srtp, tracks, media);
+        let waits_for_keyframe = session.begin_watching(now, viewer, &stream.tracks, &self.config);
         stream.viewers.push(key);
         self.streams.enqueue(now, stream_key);
-        for track in waits_for_keyframe {
-            self.request_keyframe(now, stream_key, track);
+        for encoding in waits_for_keyframe {
+            self.request_keyframe(now, stream_key, encoding);
         }
     }
 

@@ -91,8 +91,8 @@ impl PassState {
 struct Progress {
     /// Every viewer was served.
     is_complete: bool,
-    /// Tracks that some viewer cannot go on with without a keyframe.
-    needs_keyframe: SmallVec<[TrackId; 2]>,
+    /// Encodings that some viewer cannot go on with without a keyframe.
+    needs_keyframe: SmallVec<[(TrackId, u8); 2]>,
 }
 
 impl Shard {
@@ -110,8 +110,8 @@ impl Shard {
             if progress.is_complete {
                 self.end_pass(key);
             }
-            for track in progress.needs_keyframe {
-                self.request_keyframe(now, key, track);
+            for encoding in progress.needs_keyframe {
+                self.request_keyframe(now, key, encoding);
             }
             if !progress.is_complete || work >= SLICE {
                 break;
@@ -160,11 +160,11 @@ impl Shard {
                 self.counters.rtp_congested += served.dropped;
             }
             // One viewer on a bad path must not cost the others' video its quality.
-            if let Some(track) = served.needs_keyframe
+            if let Some(encoding) = served.needs_keyframe
                 && (overloaded || session.allows_keyframe_request(now))
-                && !needs_keyframe.contains(&track)
+                && !needs_keyframe.contains(&encoding)
             {
-                needs_keyframe.push(track);
+                needs_keyframe.push(encoding);
             }
             pass.is_lagging |= served.is_lagging;
             pass.next += 1;

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::CoreConfig;
 use crate::dtls::DtlsContext;
 use crate::egress::Feed;
+use crate::layers::LayerSelection;
 use crate::ledger::Reason;
 use crate::media::TrackId;
 use crate::rtp::profile::FormatInUse;
@@ -35,6 +36,8 @@ pub(crate) enum ShardMessage {
     HandedOver(Box<HandedOver>),
     /// ICE restarts with new credentials.
     RestartIce(SessionId, Box<IceRestart>),
+    /// What a viewer wants of a track.
+    SelectLayer(SessionId, TrackId, Box<LayerSelection>),
     /// Send a copy of the figures.
     Snapshot(oneshot::Sender<ShardSnapshot>),
     /// From now on these timeouts count for new sessions, and `publisher_wait` for all.
@@ -52,8 +55,10 @@ pub(crate) enum ShardMessage {
     Join(StreamId, ShardIndex),
     /// To the home shard: this shard has no viewers any more.
     Leave(StreamId, ShardIndex),
-    /// To the home shard: a viewer cannot decode this track without a keyframe.
-    KeyframeRequest(StreamId, TrackId),
+    /// To the home shard: a viewer cannot decode this encoding of a track, by its position, without a keyframe.
+    KeyframeRequest(StreamId, TrackId, u8),
+    /// To the home shard: which encodings of its tracks the viewers of a shard are sent or wait for, one bit each.
+    Watched(StreamId, ShardIndex, Vec<(TrackId, u8)>),
     /// From the home shard: the publisher's tracks; `None` when it is gone.
     Publisher(StreamId, Option<Vec<PublishedTrack>>),
     /// From the home shard: what the publisher sends of its tracks.
@@ -136,7 +141,7 @@ mod tests {
             assert!(sender.feed(feed()));
         }
         assert!(!sender.feed(feed()));
-        sender.send(ShardMessage::KeyframeRequest(StreamId(1), TrackId::VIDEO));
+        sender.send(ShardMessage::KeyframeRequest(StreamId(1), TrackId::VIDEO, 0));
         assert!(matches!(inbox.try_recv(), Some(ShardMessage::Feed(_))));
         assert!(sender.feed(feed()));
         let rest: Vec<ShardMessage> = std::iter::from_fn(|| inbox.try_recv()).collect();

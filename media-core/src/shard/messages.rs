@@ -45,6 +45,11 @@ impl Shard {
             }
             ShardMessage::HandedOver(connection) => self.on_handed_over(now, *connection),
             ShardMessage::RestartIce(session, restart) => self.restart_ice(now, session, *restart),
+            ShardMessage::SelectLayer(session, track, selection) => {
+                if let Some(key) = self.sessions.find(session) {
+                    self.sessions.slab[key].select_layer(track, *selection);
+                }
+            }
             ShardMessage::Snapshot(reply) => {
                 // Nobody waits any more: the scrape was given up.
                 let _ = reply.send(self.snapshot());
@@ -66,12 +71,18 @@ impl Shard {
             ShardMessage::Leave(id, shard) => {
                 if let Some(key) = self.streams.find(id) {
                     self.streams.slab[key].feeder.remove(shard);
+                    self.streams.slab[key].watched.set(shard, std::iter::empty());
                     self.streams.remove_if_unused(key);
                 }
             }
-            ShardMessage::KeyframeRequest(id, track) => {
+            ShardMessage::KeyframeRequest(id, track, encoding) => {
                 if let Some(key) = self.streams.find(id) {
-                    self.request_keyframe(now, key, track);
+                    self.request_keyframe(now, key, (track, encoding));
+                }
+            }
+            ShardMessage::Watched(id, shard, encodings) => {
+                if let Some(key) = self.streams.find(id) {
+                    self.streams.slab[key].watched.set(shard, encodings.into_iter());
                 }
             }
             ShardMessage::Publisher(id, published) => {
@@ -131,10 +142,11 @@ impl Shard {
         for fed in &feed.tracks {
             let track = stream.tracks.get_or_insert(fed.id);
             track.clock = fed.clock;
-            track.keyframe_requests.set_ignored(fed.keyframe_requests_ignored);
+            track.set_requests_ignored(fed.keyframe_requests_ignored);
+            track.set_described(&fed.described);
         }
         for (track, encoding, packet) in feed.packets(&self.wall) {
-            if let Some(encoding) = stream.tracks.encoding_mut(track, encoding) {
+            if let Some(encoding) = stream.tracks.get_or_insert(track).get_or_insert_encoding(encoding) {
                 encoding.admit(packet.info, packet.extensions, packet.payload);
             }
         }

@@ -21,6 +21,7 @@ pub(crate) mod simulation;
 mod stream;
 mod tcp;
 mod tick;
+mod watched;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -377,21 +378,21 @@ impl Shard {
         let Some(ingest) = session.ingest_mut() else { return Err(DropReason::UnknownRtpStream) };
         let mut is_keyframe = false;
         match ingest.on_rtp(&Arrival { now, unix: self.wall.unix(now), ecn }, &data[..length], tracks)? {
-            Accepted::Forward { track, keyframe, decodable, .. } => {
+            Accepted::Forward { track, encoding, keyframe, decodable, .. } => {
                 is_keyframe = keyframe && track.kind == MediaKind::Video;
                 if is_keyframe {
                     session.stats.keyframes += 1;
-                    if let Some(track) = tracks.get_mut(track) {
-                        track.keyframe_requests.on_keyframe();
+                    if let Some(encoding) = tracks.encoding_mut(track, encoding) {
+                        encoding.keyframe_requests.on_keyframe();
                     }
                 }
                 session.lifecycle.on_media(now, track, decodable);
                 self.streams.enqueue(now, session.stream);
             }
-            Accepted::AwaitingKeyframe { track } => {
+            Accepted::AwaitingKeyframe { track, encoding } => {
                 session.lifecycle.on_media(now, track, false);
                 if let Some(track) = tracks.get_mut(track) {
-                    track.keyframe_requests.request();
+                    track.lacks_keyframe(encoding);
                 }
             }
             Accepted::Consumed => {}
@@ -434,8 +435,8 @@ impl Shard {
         if needed.restarted {
             self.streams.enqueue(now, stream);
         }
-        for track in needed.tracks {
-            self.request_keyframe(now, stream, track);
+        for encoding in needed.encodings {
+            self.request_keyframe(now, stream, encoding);
         }
         result
     }

@@ -108,10 +108,13 @@ impl Shard {
         for key in keys {
             let stream = &mut self.streams.slab[key];
             stream.feeder.remove(shard);
+            stream.watched.set(shard, std::iter::empty());
             if stream.home == shard {
                 let link = &self.links[shard];
                 link.send(ShardMessage::Join(stream.id, self.index));
                 link.send(ShardMessage::Standings(stream.id, stream.tracks.standings().collect()));
+                let watched = stream.watched.of(self.index).collect();
+                link.send(ShardMessage::Watched(stream.id, self.index, watched));
                 if stream.published.is_some() {
                     self.set_publisher(now, key, None);
                 }
@@ -126,7 +129,7 @@ impl Shard {
         self.finish_passes(key);
         let stream = &mut self.streams.slab[key];
         for (track, index, standing) in standings {
-            let Some(encoding) = stream.tracks.get_or_insert(*track).encoding_mut(*index) else { continue };
+            let Some(encoding) = stream.tracks.get_or_insert(*track).get_or_insert_encoding(*index) else { continue };
             if !encoding.resume(standing) {
                 continue;
             }

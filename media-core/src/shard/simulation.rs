@@ -40,6 +40,9 @@ pub(crate) struct Simulation {
     /// Keeps the channel of full agents open.
     _agents: mpsc::Receiver<AgentTransmit>,
     open: HashSet<SessionId>,
+    /// Why the last session ended that has.
+    #[cfg(test)]
+    last_reason: Option<Reason>,
 }
 
 thread_local! {
@@ -85,7 +88,18 @@ impl Simulation {
             ice_outputs: Vec::new(),
             virtual_now: Some(now),
         };
-        Simulation { shard, now, pool, dtls, events, next_tick: now + TICK, _agents: agents, open: HashSet::new() }
+        Simulation {
+            shard,
+            now,
+            pool,
+            dtls,
+            events,
+            next_tick: now + TICK,
+            _agents: agents,
+            open: HashSet::new(),
+            #[cfg(test)]
+            last_reason: None,
+        }
     }
 
     /// Opens a session whose stream lives here.
@@ -150,9 +164,21 @@ impl Simulation {
         sent.map(|(tuple, datagram)| (tuple.remote, datagram)).collect()
     }
 
+    /// As if the keys of all sessions were used up.
+    #[cfg(test)]
+    pub(crate) fn wear_keys(&mut self) {
+        self.shard.sessions.slab.iter_mut().for_each(|(_, session)| session.wear_keys());
+    }
+
     /// Sessions that have not ended, as their events tell.
     pub(crate) fn open_sessions(&self) -> usize {
         self.open.len()
+    }
+
+    /// Why the last session ended that has.
+    #[cfg(test)]
+    pub(crate) fn last_reason(&self) -> Option<Reason> {
+        self.last_reason
     }
 
     /// Sessions of the shard itself.
@@ -176,8 +202,13 @@ impl Simulation {
             self.shard.fan_out();
         }
         while let Ok(event) = self.events.try_recv() {
-            if let CoreEvent::Ended { session, .. } = event {
+            if let CoreEvent::Ended { session, reason, .. } = event {
                 assert!(self.open.remove(&session), "a session ends once");
+                assert_ne!(reason, Reason::Internal, "whatever peers send");
+                #[cfg(test)]
+                {
+                    self.last_reason = Some(reason);
+                }
             }
         }
     }

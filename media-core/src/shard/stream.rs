@@ -12,6 +12,7 @@ use crate::spec::{ShardIndex, StreamId};
 use crate::stream::{CacheBudget, DeferredRequests, PublishedTrack, Tracks};
 
 use super::fan_out::PassState;
+use super::watched::Watched;
 
 /// Streams for which lists have room from the start.
 const ROOM: usize = 64;
@@ -34,6 +35,10 @@ pub(super) struct Stream {
     pub(super) viewers: Vec<usize>,
     /// On the home shard: the other shards with viewers.
     pub(super) feeder: Feeder,
+    /// Which encodings the viewers of each shard are sent or wait for; elsewhere than on the home shard, those of this shard.
+    pub(super) watched: Watched,
+    /// When control is told next what its layers carry.
+    pub(super) next_layer_report: Instant,
     /// Sessions of this shard, connected or not.
     pub(super) sessions: usize,
     pub(super) without_publisher_since: Option<Instant>,
@@ -51,6 +56,8 @@ impl Stream {
             publisher: None,
             viewers: Vec::new(),
             feeder: Feeder::default(),
+            watched: Watched::default(),
+            next_layer_report: now,
             sessions: 0,
             without_publisher_since: Some(now),
             pass: PassState::default(),
@@ -174,6 +181,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::layers::PacketLayer;
     use crate::media::TrackId;
     use crate::stream::PacketInfo;
 
@@ -187,7 +195,15 @@ mod tests {
         let encoding = stream.tracks.get_or_insert(TrackId::VIDEO).encoding_mut(0).unwrap();
         for sequence in 0..2 * packets {
             let (timestamp, keyframe) = (sequence as u32 * 3_000, sequence % packets == 0);
-            let info = PacketInfo { sequence, timestamp, arrived, payload_type: 96, marker: true, keyframe };
+            let info = PacketInfo {
+                sequence,
+                timestamp,
+                arrived,
+                payload_type: 96,
+                marker: true,
+                keyframe,
+                layer: PacketLayer::ONLY,
+            };
             assert!(encoding.admit(info, &[], &[0; 1_000]));
         }
     }

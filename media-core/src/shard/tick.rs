@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::event::CoreEvent;
+use crate::layers::MAX_ENCODINGS;
 use crate::ledger::Reason;
 use crate::media::{Role, TrackId};
 use crate::pulse::BEAT;
@@ -16,6 +17,8 @@ use super::mailbox::ShardMessage;
 
 /// Timeouts and reports are looked at at this grain, and the shard gives its sign of life.
 const SLOW_TICK: Duration = BEAT;
+/// Control is told this often what layers carry.
+const LAYER_REPORTS: Duration = Duration::from_secs(2);
 /// A shard that goes on dropping packets says so this often.
 const OVERLOAD_REPORT: Duration = Duration::from_secs(10);
 
@@ -33,11 +36,11 @@ impl Shard {
             let key = self.streams.publishing[index];
             self.tick_publisher(now, key);
         }
-        for (id, track) in self.streams.keyframe_requests.take() {
+        for (id, track, encoding) in self.streams.keyframe_requests.take() {
             let Some(key) = self.streams.find(id) else { continue };
             match self.streams.slab[key].home {
-                home if home == self.index => self.request_keyframe(now, key, track),
-                home => self.links[home].send(ShardMessage::KeyframeRequest(id, track)),
+                home if home == self.index => self.request_keyframe(now, key, (track, encoding)),
+                home => self.links[home].send(ShardMessage::KeyframeRequest(id, track, encoding)),
             }
         }
         if now < self.next_slow_tick {
@@ -48,6 +51,8 @@ impl Shard {
         self.load.meter.poll(now, &self.load.shared);
         self.report_overload(now);
         self.tick_viewers(now);
+        self.update_watched(now);
+        self.report_layers(now);
         self.streams.save_memory();
         self.sessions.expire(now);
         self.tick_connections(now);
@@ -78,22 +83,25 @@ impl Shard {
             out: &mut self.outbound,
             counters: &mut self.counters,
         };
-        for track in session.send_feedback(&mut context) {
+        for (track, encoding) in session.send_feedback(&mut context) {
             if let Some(track) = stream.tracks.get_mut(track) {
-                track.keyframe_requests.request();
+                track.lacks_keyframe(encoding);
             }
         }
         self.poll_keyframe_requests(now, key);
     }
 
-    /// A viewer of the stream cannot decode a track without a keyframe; the home shard asks the publisher.
-    pub(super) fn request_keyframe(&mut self, now: Instant, key: usize, track: TrackId) {
+    /// A viewer of the stream cannot decode an encoding, by track and position, without a keyframe; the home shard asks the
+    /// publisher.
+    pub(super) fn request_keyframe(&mut self, now: Instant, key: usize, (track, encoding): (TrackId, u8)) {
         let stream = &mut self.streams.slab[key];
         if stream.home != self.index {
-            self.streams.keyframe_requests.add(stream.id, track);
+            self.streams.keyframe_requests.add(stream.id, track, encoding);
             return;
         }
-        stream.tracks.get_or_insert(track).keyframe_requests.request();
+        if let Some(encoding) = stream.tracks.get_or_insert(track).get_or_insert_encoding(encoding) {
+            encoding.keyframe_requests.request();
+        }
         self.poll_keyframe_requests(now, key);
     }
 
@@ -108,10 +116,14 @@ impl Shard {
         }
         let Some(ingest) = session.ingest_mut() else { return };
         let due = |track: &mut Track| {
-            let request = ingest.keyframe_request(track.id)?;
-            track.poll_keyframe_request(now).then_some(request)
+            let id = track.id;
+            let due = track.encodings_mut().filter_map(|(index, encoding)| {
+                let request = ingest.keyframe_request(id, index)?;
+                encoding.poll_keyframe_request(now).then_some(request)
+            });
+            due.collect::<SmallVec<[_; MAX_ENCODINGS]>>()
         };
-        let requests: SmallVec<[_; 2]> = stream.tracks.iter_mut().filter_map(due).collect();
+        let requests: SmallVec<[_; MAX_ENCODINGS]> = stream.tracks.iter_mut().flat_map(due).collect();
         let mut context = RtcpContext {
             now,
             unix: self.wall.unix(now),
@@ -129,19 +141,24 @@ impl Shard {
         let unix = self.wall.unix(now);
         for (key, stream) in &mut self.streams.slab {
             stream.tracks.measure(now);
-            let media = stream.tracks.bitrate();
             let mut probes = false;
             for &viewer in &stream.viewers {
                 let session = &mut self.sessions.slab[viewer];
+                let chosen = session.choose_layers(now, &stream.tracks);
+                probes |= chosen.has_moved;
+                for (track, encoding) in chosen.keyframes {
+                    self.streams.keyframe_requests.add(stream.id, track, encoding);
+                }
                 let Media::Viewer(watching) = &mut session.media else { continue };
-                let can_pad = watching.viewer.can_pad();
+                let (can_pad, media) = (watching.viewer.can_pad(), watching.viewer.media());
                 probes |= watching.viewer.congestion_mut().poll(now, media, can_pad);
                 // The keyframe that it waits for may have been lost on the way.
-                for track in watching.viewer.tracks().iter().filter(|track| track.lacks_keyframe()) {
-                    if !self.streams.keyframe_requests.contains(stream.id, track.id())
+                let lacking = watching.viewer.tracks().iter();
+                for (id, encoding) in lacking.filter_map(|track| Some((track.id(), track.lacks_keyframe()?))) {
+                    if !self.streams.keyframe_requests.contains(stream.id, id, encoding)
                         && watching.keyframe_requests.allow(now)
                     {
-                        self.streams.keyframe_requests.add(stream.id, track.id());
+                        self.streams.keyframe_requests.add(stream.id, id, encoding);
                     }
                 }
                 session.send_sender_reports(&mut RtcpContext {
@@ -195,6 +212,47 @@ impl Shard {
         if has_changed {
             for &shard in stream.feeder.shards() {
                 self.links[shard].send(ShardMessage::Sources(stream.id, stream.tracks.sources().collect()));
+            }
+        }
+    }
+
+    /// Finds out which encodings of simulcast streams are watched; the home shard is told what this one's viewers do.
+    fn update_watched(&mut self, now: Instant) {
+        let index = self.index;
+        for (_, stream) in self.streams.slab.iter_mut().filter(|(_, stream)| stream.tracks.have_simulcast()) {
+            let viewers = stream.viewers.iter().filter_map(|&viewer| match &self.sessions.slab[viewer].media {
+                Media::Viewer(watching) => Some(watching.viewer.tracks()),
+                _ => None,
+            });
+            let wanted = viewers.flatten().map(|track| (track.id(), track.encodings_wanted()));
+            let has_changed = stream.watched.set(index, wanted);
+            if has_changed && stream.home != index {
+                let watched = stream.watched.of(index).collect();
+                self.links[stream.home].send(ShardMessage::Watched(stream.id, index, watched));
+            }
+            let may_copy = !stream.pass.is_queued();
+            for track in stream.tracks.iter_mut() {
+                track.set_watched(now, stream.watched.all(track.id), may_copy);
+            }
+        }
+    }
+
+    /// Tells control which layers publishers send: when that has changed, and now and then with new figures.
+    fn report_layers(&mut self, now: Instant) {
+        for &key in &self.streams.publishing {
+            let stream = &mut self.streams.slab[key];
+            let Some(publisher) = stream.publisher else { continue };
+            let session = self.sessions.slab[publisher].id;
+            let is_due = now >= stream.next_layer_report;
+            if is_due {
+                stream.next_layer_report = now + LAYER_REPORTS;
+            }
+            for track in stream.tracks.iter_mut() {
+                if track.take_layers_changed() || is_due && !track.layers().is_empty() {
+                    let (track, layers) = (track.id, track.layer_reports());
+                    // Control has stopped listening only when the server ends.
+                    let _ = self.events.send(CoreEvent::Layers { session, track, layers });
+                }
             }
         }
     }

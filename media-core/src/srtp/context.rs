@@ -11,6 +11,13 @@ use super::{SrtpError, SrtpProfile, ffi, library};
 /// and the SRTCP index; the trailer that really appears is [`SrtpProfile::tag_len`], and 4 more for RTCP.
 pub const MAX_TRAILER: usize = ffi::MAX_TRAILER_LEN as usize + 4;
 
+/// RTP and RTCP packets that one master key may protect, those of all SSRCs together (RFC 3711 §9.2).
+const RTP_OF_KEY: u64 = 1 << 48;
+const RTCP_OF_KEY: u64 = 1 << 31;
+
+/// A key with no more packets left than these is used up: what is sent until the session has ended passes still.
+const RESERVE: u64 = 1 << 16;
+
 /// Packets that may arrive late and still be new. High-rate video with retransmission needs more than the 64 of
 /// RFC 3711 §3.3.2. For RTCP libsrtp has a fixed window of 128.
 pub const REPLAY_WINDOW: usize = 1024;
@@ -279,12 +286,27 @@ impl SrtpReceiver {
 /// first.
 pub struct SrtpSender {
     session: Session,
+    /// RTP packets that its key may still protect.
+    rtp_left: u64,
+    /// RTCP packets, likewise.
+    rtcp_left: u64,
 }
 
 impl SrtpSender {
     pub(super) fn new(profile: SrtpProfile, master: &MasterKey, repeats: bool) -> Result<SrtpSender, SrtpError> {
         let session = Session::new(profile, master, ffi::ANY_OUTBOUND, repeats)?;
-        Ok(SrtpSender { session })
+        Ok(SrtpSender { session, rtp_left: RTP_OF_KEY, rtcp_left: RTCP_OF_KEY })
+    }
+
+    /// True once its key has protected nearly as many packets as it may: no other follows it, so that the session has to end.
+    pub fn is_used_up(&self) -> bool {
+        self.rtp_left <= RESERVE || self.rtcp_left <= RESERVE
+    }
+
+    /// As if its key had protected all but so many packets.
+    #[cfg(test)]
+    pub(crate) fn leave(&mut self, rtp: u64, rtcp: u64) {
+        (self.rtp_left, self.rtcp_left) = (rtp, rtcp);
     }
 
     /// Turns the RTP packet in the first `len` bytes of `buf` into SRTP in place and returns the new length, longer by
@@ -292,12 +314,13 @@ impl SrtpSender {
     ///
     /// # Errors
     /// [`SrtpError::NoRoom`] without that room, [`SrtpError::TooShort`] if the bytes are no RTP packet,
-    /// [`SrtpError::Replay`] if the sequence number is older than the window, [`SrtpError::KeyExpired`].
+    /// [`SrtpError::Replay`] if the sequence number is older than the window, [`SrtpError::KeyExpired`] after 2^48 packets.
     pub fn protect_rtp(&mut self, buf: &mut [u8], len: usize) -> Result<usize, SrtpError> {
         room_for_trailer(buf, len)?;
         if len < RTP_HEADER {
             return Err(SrtpError::TooShort);
         }
+        self.rtp_left = self.rtp_left.checked_sub(1).ok_or(SrtpError::KeyExpired)?;
         self.session.transform(ffi::srtp_protect, buf, len)
     }
 
@@ -305,12 +328,13 @@ impl SrtpSender {
     /// longer by [`SrtpProfile::tag_len`] and 4. `buf` must have [`MAX_TRAILER`] bytes after the packet.
     ///
     /// # Errors
-    /// As [`SrtpSender::protect_rtp`]; [`SrtpError::KeyExpired`] after 2^31 packets of one SSRC.
+    /// As [`SrtpSender::protect_rtp`]; [`SrtpError::KeyExpired`] after 2^31 packets.
     pub fn protect_rtcp(&mut self, buf: &mut [u8], len: usize) -> Result<usize, SrtpError> {
         room_for_trailer(buf, len)?;
         if len < RTCP_HEADER {
             return Err(SrtpError::TooShort);
         }
+        self.rtcp_left = self.rtcp_left.checked_sub(1).ok_or(SrtpError::KeyExpired)?;
         self.session.transform(ffi::srtp_protect_rtcp, buf, len)
     }
 }

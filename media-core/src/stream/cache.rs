@@ -5,9 +5,11 @@
 
 use std::time::Instant;
 
-use crate::media::MediaKind;
+use crate::layers::PacketLayer;
+use crate::media::{Extension, MediaKind};
 
 use super::cache_budget::CacheBudget;
+use super::extensions::stored_extensions;
 
 /// What is known of a cached packet besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct PacketInfo {
     /// The packet makes its frame one at which a decoder can start. Parameter sets may stand in front of it, in packets of
     /// their own.
     pub keyframe: bool,
+    /// Which layer of its encoding it belongs to.
+    pub layer: PacketLayer,
 }
 
 /// A packet in the cache.
@@ -36,6 +40,13 @@ pub struct CachedPacket<'a> {
     pub extensions: &'a [u8],
     /// The RTP payload without padding.
     pub payload: &'a [u8],
+}
+
+impl<'a> CachedPacket<'a> {
+    /// The data of its first element of a header extension.
+    pub fn extension(&self, extension: Extension) -> Option<&'a [u8]> {
+        stored_extensions(self.extensions).find(|(found, _)| *found == extension).map(|(_, data)| data)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -69,6 +80,8 @@ pub(super) struct PacketCache {
     budget: CacheBudget,
     /// The first packet that is to be kept as long as the bounds allow: its number and position.
     kept: Option<(u64, u64)>,
+    /// Nobody reads it: it takes no more than `least`.
+    is_small: bool,
 }
 
 impl PacketCache {
@@ -94,7 +107,29 @@ impl PacketCache {
             max: Size { bytes: bytes * growth, packets: packets * growth.div_ceil(2) },
             budget,
             kept: None,
+            is_small: false,
         }
+    }
+
+    /// It takes no more memory than it needs at least, or as much as it may. What it has already it keeps.
+    pub(super) fn set_small(&mut self, is_small: bool) {
+        if std::mem::replace(&mut self.is_small, is_small) && !is_small {
+            // What was overwritten meanwhile is nothing to grow for.
+            self.kept = self.kept.filter(|&(first, _)| self.slot(first).is_some());
+        }
+    }
+
+    /// True if it is to be small.
+    pub(super) fn is_small(&self) -> bool {
+        self.is_small
+    }
+
+    /// True if the packets from `from` to before `end` have room in the smallest cache.
+    pub(super) fn fits_least(&self, from: u64, end: u64) -> bool {
+        let Size { bytes, packets } = self.least;
+        let lengths = (from..end).filter_map(|sequence| self.get(sequence));
+        let length = |packet: CachedPacket<'_>| packet.extensions.len() + packet.payload.len();
+        end - from <= packets as u64 && lengths.map(length).sum::<usize>() <= bytes / 2
     }
 
     /// Stores a packet. Returns false if it is there already, is older than what the cache spans, or does not fit.
@@ -124,7 +159,7 @@ impl PacketCache {
     /// Makes the rings.
     #[cold]
     fn begin(&mut self) {
-        let fits = self.budget.take(memory(self.first));
+        let fits = !self.is_small && self.budget.take(memory(self.first));
         if !fits {
             self.budget.take_least(memory(self.least));
         }
@@ -242,6 +277,9 @@ impl PacketCache {
 
     /// Grows if this packet would overwrite one that is to be kept.
     fn make_room(&mut self, sequence: u64, length: usize) {
+        if self.is_small {
+            return;
+        }
         // One that began while memory was short.
         if self.ring.len() < self.first.bytes && self.written as usize + length > self.ring.len() {
             self.grow_ring();
@@ -324,7 +362,15 @@ mod tests {
 
     fn info(sequence: u64) -> PacketInfo {
         let timestamp = sequence as u32 * 3000;
-        PacketInfo { sequence, timestamp, arrived: Instant::now(), payload_type: 96, marker: false, keyframe: false }
+        PacketInfo {
+            sequence,
+            timestamp,
+            arrived: Instant::now(),
+            payload_type: 96,
+            marker: false,
+            keyframe: false,
+            layer: PacketLayer::ONLY,
+        }
     }
 
     // RTP-12

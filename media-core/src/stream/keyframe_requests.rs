@@ -73,7 +73,7 @@ pub enum KeyframeAnswer {
     Unavailable,
 }
 
-/// Merges the requests of all viewers of a track.
+/// Merges the requests of all viewers for one encoding.
 #[derive(Debug)]
 pub struct KeyframeRequests {
     interval: Duration,
@@ -106,6 +106,11 @@ impl KeyframeRequests {
     pub fn on_keyframe(&mut self) {
         self.pending = false;
         self.unanswered = 0;
+    }
+
+    /// Nobody needs it any more.
+    pub fn cancel(&mut self) {
+        self.pending = false;
     }
 
     /// Another publisher, of which nothing is known but whether PLI or FIR was negotiated.
@@ -172,25 +177,25 @@ impl KeyframeRequests {
 /// viewers ask; and those of viewers that have waited for a keyframe for a while.
 #[derive(Debug, Default)]
 pub struct DeferredRequests {
-    tracks: Vec<(StreamId, TrackId)>,
+    encodings: Vec<(StreamId, TrackId, u8)>,
 }
 
 impl DeferredRequests {
-    /// A viewer of this shard cannot decode without a keyframe.
-    pub fn add(&mut self, stream: StreamId, track: TrackId) {
-        if !self.contains(stream, track) {
-            self.tracks.push((stream, track));
+    /// A viewer of this shard cannot decode an encoding without a keyframe.
+    pub fn add(&mut self, stream: StreamId, track: TrackId, encoding: u8) {
+        if !self.contains(stream, track, encoding) {
+            self.encodings.push((stream, track, encoding));
         }
     }
 
     /// True if the request waits already.
-    pub fn contains(&self, stream: StreamId, track: TrackId) -> bool {
-        self.tracks.contains(&(stream, track))
+    pub fn contains(&self, stream: StreamId, track: TrackId, encoding: u8) -> bool {
+        self.encodings.contains(&(stream, track, encoding))
     }
 
     /// Takes all of them.
-    pub fn take(&mut self) -> Vec<(StreamId, TrackId)> {
-        std::mem::take(&mut self.tracks)
+    pub fn take(&mut self) -> Vec<(StreamId, TrackId, u8)> {
+        std::mem::take(&mut self.encodings)
     }
 }
 

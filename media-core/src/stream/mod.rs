@@ -10,6 +10,7 @@ mod cache_budget;
 mod encoding;
 mod extensions;
 mod keyframe_requests;
+mod layer_rates;
 mod rtp_clock;
 mod stored_numbers;
 mod timeline;
@@ -17,7 +18,7 @@ mod track;
 
 pub use cache::{CachedPacket, PacketInfo};
 pub use cache_budget::CacheBudget;
-pub use encoding::{Encoding, Standing};
+pub use encoding::{DescribedLayers, Encoding, Standing};
 pub use extensions::{MAX_EXTENSIONS, StoredExtensions, stored_extensions};
 pub use keyframe_requests::{DeferredRequests, KeyframeAnswer, KeyframeRequest, KeyframeRequests, RequestLimit};
 pub use rtp_clock::ClockSteps;

@@ -150,6 +150,26 @@ impl RtpClock {
         self.last.map(|(_, timestamp)| timestamp.wrapping_add((self.late - self.on_time) as u32))
     }
 
+    /// RTP time of a frame that arrives now and is on time.
+    pub(super) fn present_at(&self, now: Instant) -> Option<u32> {
+        let (arrived, _) = self.last?;
+        let passed = now.saturating_duration_since(arrived).as_secs_f64() * f64::from(self.clock_rate);
+        Some(self.present()?.wrapping_add(passed as u64 as u32))
+    }
+
+    /// The frame before and all that follow are to be moved by so many ticks, which brings them into line with the track's
+    /// other encodings and says nothing of the clock. `advance` is that of the sender's timestamps with this frame: no frame
+    /// is moved before the one in front of it. By how many they are moved now.
+    #[cold]
+    pub(super) fn align(&mut self, ticks: i64, advance: i32) -> i64 {
+        let ticks = ticks.max((1 - i64::from(advance)).min(0));
+        self.late -= ticks;
+        self.on_time -= ticks;
+        self.window.least = self.window.least.saturating_sub(ticks);
+        self.last = self.last.map(|(arrived, timestamp)| (arrived, timestamp.wrapping_add(ticks as u32)));
+        ticks
+    }
+
     /// A frame in the order of sequence numbers, by its timestamp on the time line; `duration` is that of the audio from the
     /// frame before on, in ticks, if it is known. Returns by how many ticks this timestamp, and all that follow, are to be
     /// moved.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::ClockPoint;
 use crate::media::MediaKind;
-use crate::rtp::sequence::timestamp_distance;
+use crate::rtp::sequence::{timestamp_distance, timestamp_is_newer};
 
 use super::encoding::Standing;
 use super::rtp_clock::{ClockSteps, RtpClock};
@@ -27,6 +27,10 @@ pub struct Timeline {
     clock_rate: u32,
     clock: RtpClock,
     segment: Option<Segment>,
+    /// The timestamp of the next segment's first packet, as the track's other encodings have it.
+    next_timestamp: Option<u32>,
+    /// Ticks by which the present segment is to be moved.
+    misaligned: i64,
     /// Highest sequence number given out.
     last_sequence: Option<u64>,
     /// Timestamp of that packet, and when it was received.
@@ -41,6 +45,8 @@ struct Segment {
     first: u64,
     base: u64,
     timestamp_offset: u32,
+    /// Of that, what brought it into line with the track's other encodings after its begin.
+    aligned: u32,
     /// Where that offset changed, ascending.
     time_bases: VecDeque<TimeBase>,
     /// The sender's RTP time of the newest packet.
@@ -86,7 +92,16 @@ impl Timeline {
     /// A time line without packets; `clock_rate` in Hz.
     pub fn new(kind: MediaKind, clock_rate: u32) -> Timeline {
         let clock = RtpClock::new(kind, clock_rate);
-        Timeline { clock_rate, clock, segment: None, last_sequence: None, last_timestamp: 0, last_arrival: None }
+        Timeline {
+            clock_rate,
+            clock,
+            segment: None,
+            next_timestamp: None,
+            misaligned: 0,
+            last_sequence: None,
+            last_timestamp: 0,
+            last_arrival: None,
+        }
     }
 
     /// Goes on after these numbers of another shard, which knows them from before this one lost its own.
@@ -98,6 +113,24 @@ impl Timeline {
     /// The next packet is of another RTP stream (other SSRC, restart), or of another clock.
     pub fn end_segment(&mut self) {
         self.segment = None;
+    }
+
+    /// What is on time now has this timestamp; with it, when the newest packet arrived. `None` if nothing was received.
+    pub fn present(&self, now: Instant) -> Option<(u32, Instant)> {
+        let (timestamp, arrival) = self.newest()?;
+        let present = if self.segment.is_some() { self.clock.present_at(now) } else { None };
+        let passed = ticks_between(arrival, now, self.clock_rate);
+        Some((present.unwrap_or(timestamp.wrapping_add(passed)), arrival))
+    }
+
+    /// The next packet begins a segment, at this timestamp.
+    pub fn begin_at(&mut self, timestamp: Option<u32>) {
+        self.next_timestamp = timestamp;
+    }
+
+    /// The timestamps of the present segment are found to be so many ticks too low. From the next frame on they are right.
+    pub fn set_misaligned(&mut self, ticks: i64) {
+        self.misaligned = ticks;
     }
 
     /// True until the first packet of the next RTP stream is placed.
@@ -123,6 +156,11 @@ impl Timeline {
     /// What to add to a timestamp of the present RTP stream.
     pub fn timestamp_offset(&self) -> Option<u32> {
         self.segment.as_ref().map(|segment| segment.timestamp_offset)
+    }
+
+    /// Of the offset, what brought it into line with the track's other encodings: no step of the sender's clock.
+    pub fn aligned(&self) -> u32 {
+        self.segment.as_ref().map_or(0, |segment| segment.aligned)
     }
 
     /// Which wall-clock time belongs to its timestamps, by the arrival of the fastest frames; `unix` is when the newest frame
@@ -167,7 +205,13 @@ impl Timeline {
             // What was lost in front of it lasted as long.
             let packets = extended - segment.highest;
             let duration = duration.and_then(|each| each.checked_mul(packets.try_into().ok()?));
-            let shift = self.clock.on_frame(now, timestamp.wrapping_add(segment.timestamp_offset), duration, steps);
+            let mut shift = self.clock.on_frame(now, timestamp.wrapping_add(segment.timestamp_offset), duration, steps);
+            if self.misaligned != 0 && shift == 0 {
+                let moved = self.clock.align(self.misaligned, timestamp_distance(timestamp, segment.newest_time));
+                self.misaligned -= moved;
+                segment.aligned = segment.aligned.wrapping_add(moved as u32);
+                shift = moved;
+            }
             if shift != 0 {
                 segment.move_time(extended, timestamp, shift as u32);
             }
@@ -202,20 +246,25 @@ impl Timeline {
     }
 
     fn begin(&mut self, now: Instant, extended: u64, timestamp: u32) {
-        let (base, timestamp_offset) = match (self.last_sequence, self.last_arrival) {
+        let aligned = self.next_timestamp.take();
+        self.misaligned = 0;
+        let (base, first) = match (self.last_sequence, self.last_arrival) {
             (Some(last), Some(arrival)) => {
                 // RTP time advances by the time that passed, and by at least one tick (RTP-06).
-                let elapsed = now.saturating_duration_since(arrival).as_secs_f64() * f64::from(self.clock_rate);
-                let next = self.last_timestamp.wrapping_add((elapsed as u64).max(1) as u32);
-                (last + 1, next.wrapping_sub(timestamp))
+                let elapsed = ticks_between(arrival, now, self.clock_rate).max(1);
+                let least = self.last_timestamp.wrapping_add(1);
+                let aligned = aligned.map(|other| if timestamp_is_newer(least, other) { least } else { other });
+                (last + 1, aligned.unwrap_or(self.last_timestamp.wrapping_add(elapsed)))
             }
-            _ => (0, 0),
+            _ => (0, aligned.unwrap_or(timestamp)),
         };
+        let timestamp_offset = first.wrapping_sub(timestamp);
         self.clock.begin(now, timestamp.wrapping_add(timestamp_offset), self.clock_rate);
         self.segment = Some(Segment {
             first: extended,
             base,
             timestamp_offset,
+            aligned: 0,
             time_bases: VecDeque::with_capacity(MAX_TIME_BASES),
             newest_time: timestamp,
             shifts: VecDeque::with_capacity(MAX_SHIFTS),
@@ -224,6 +273,11 @@ impl Timeline {
             newest: extended,
         });
     }
+}
+
+/// Ticks of a clock between two moments.
+fn ticks_between(earlier: Instant, later: Instant, clock_rate: u32) -> u32 {
+    (later.saturating_duration_since(earlier).as_secs_f64() * f64::from(clock_rate)) as u64 as u32
 }
 
 impl Segment {

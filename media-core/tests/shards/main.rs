@@ -11,6 +11,7 @@ mod feedback;
 mod floods;
 mod forwarding;
 mod hostile;
+mod layers;
 mod lifecycle;
 mod proof;
 mod supervision;

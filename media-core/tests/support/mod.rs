@@ -172,6 +172,7 @@ impl Server {
                     false
                 }
                 CoreEvent::FormatInUse { .. }
+                | CoreEvent::Layers { .. }
                 | CoreEvent::PublisherSilence { .. }
                 | CoreEvent::IceRestartOver { .. } => false,
             })

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use media_core::{CoreConfig, SessionLimits};
+use media_core::layers::MAX_ENCODINGS;
+use media_core::{CoreConfig, MediaDscp, SessionLimits};
 use signaling::{AllowedOrigins, Limits, Redirects, SignalingConfig};
 
 use super::access::{self, Sources};
@@ -145,6 +146,10 @@ fn check_ranges(settings: &Settings) -> Result<(), Contradiction> {
         let value = settings.reserved_percent;
         return refuse(format!("reserved_percent: bad value {value}\n  allowed: 0 to 100"));
     }
+    if !(1..=MAX_ENCODINGS).contains(&settings.max_layers) {
+        let value = settings.max_layers;
+        return refuse(format!("max_layers: bad value {value}\n  allowed: 1 to {MAX_ENCODINGS}"));
+    }
     let is_here = |redirect: &&Redirect| settings.public_url.0.as_deref() == Some(redirect.0.base());
     if let Some(redirect) = settings.redirect.iter().find(is_here) {
         return refuse(format!("redirect: {redirect} leads to this server itself, by public_url"));
@@ -253,6 +258,7 @@ fn core_config(
         publisher_wait: settings.publisher_wait.0,
         keyframe_request_interval: settings.keyframe_request_interval.0,
         l4s: settings.l4s,
+        dscp: MediaDscp { audio: settings.dscp_audio.0, video: settings.dscp_video.0 },
     };
     Ok((core, addresses, reading))
 }
@@ -286,12 +292,17 @@ fn signaling_config(settings: &Settings, sources: Sources) -> Result<SignalingCo
         strict_sections: settings.strict_sections,
         counter_offer: settings.counter_offer,
         counter_offer_timeout: settings.counter_offer_timeout.0,
+        whep_extensions: settings.whep_extensions,
+        reconnect_url: settings.reconnect_url.0.clone(),
         tombstone: settings.tombstone.0,
         limits: limits(settings),
         ice_servers: ice_servers::ice_servers(settings)?,
+        trickle: settings.trickle,
+        ice_restart: settings.ice_restart,
         lenient_if_match: settings.lenient_if_match,
         slash_names: settings.slash_names,
         publish_takeover: settings.publish_takeover.0,
+        max_layers: settings.max_layers,
         publisher_limits: session_limits(settings.publisher_bitrate, settings.publisher_packet_rate),
         viewer_limits: session_limits(settings.viewer_bitrate, settings.viewer_packet_rate),
         ice_timeout: settings.ice_timeout.0,

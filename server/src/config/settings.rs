@@ -14,7 +14,7 @@ use super::public_host::PublicHost;
 use super::values::{
     self, AccessToken, Away, BaseUrl, Grace, Ice, LogFilter, LogFormat, Origin, Seconds, ServiceUrl, Takeover,
 };
-use super::whep_values::{Redirect, RedirectCode, UnknownStatus};
+use super::whep_values::{CodePoint, Redirect, RedirectCode, UnknownStatus};
 
 /// What is fixed about one setting, for help texts, errors and the reference file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +248,13 @@ settings! {
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
     }
     "Signalling" {
+        /// PATCH takes candidates that the client finds after its offer. Off: 422, and answers do not offer it; clients whose offer
+        /// has no candidates still connect.
+        trickle: bool = SignalingConfig::default().trickle, "SLUICE_TRICKLE", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// PATCH restarts ICE, so that a client that changes its network keeps its session. Off: 422; with `trickle` off as well 405.
+        ice_restart: bool = SignalingConfig::default().ice_restart, "SLUICE_ICE_RESTART", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
         /// Accept a trickle PATCH without If-Match, as client libraries before 2024 send it.
         lenient_if_match: bool = SignalingConfig::default().lenient_if_match, "SLUICE_LENIENT_IF_MATCH", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
@@ -286,6 +293,13 @@ settings! {
         counter_offer_timeout: Seconds = Seconds(SignalingConfig::default().counter_offer_timeout),
             "SLUICE_COUNTER_OFFER_TIMEOUT", "TIME",
             "a time above 0 and up to 24 h, such as 30s";
+        /// Viewers are told by `Link` where they get events of their stream and choose its layers (WHEP's core extensions).
+        whep_extensions: bool = SignalingConfig::default().whep_extensions, "SLUICE_WHEP_EXTENSIONS", "true|false",
+            "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// Public URL of the node that takes the viewers over when this one stops: with a `drain_timeout` of 10 s or more they are
+        /// asked to go there. Unset: to open another session where they opened this one, as behind a load balancer.
+        reconnect_url: BaseUrl = BaseUrl::default(), "SLUICE_RECONNECT_URL", "URL",
+            "an http or https URL without query, such as https://b.example.org, or nothing";
         /// DELETE of a session that ended by itself gets 200 for this long.
         tombstone: Seconds = Seconds(SignalingConfig::default().tombstone), "SLUICE_TOMBSTONE", "TIME",
             "a time above 0 and up to 10 min, such as 60s";
@@ -372,6 +386,9 @@ settings! {
         /// PATCH and DELETE requests a second for one session.
         request_rate_per_session: usize = Limits::default().request_rate_per_session, "SLUICE_REQUEST_RATE_PER_SESSION", "N",
             "0 for no limit, or 1 and more";
+        /// Layers of a publisher's simulcast that are received; OBS ends if one of its layers is refused.
+        max_layers: usize = SignalingConfig::default().max_layers, "SLUICE_MAX_LAYERS", "N",
+            "1 to 4";
     }
     "Media" {
         /// UDP port of the first shard, and its TCP port with `ice_tcp`; shard n listens on this plus n. 0 lets the system choose.
@@ -427,6 +444,13 @@ settings! {
         /// out, or no feedback comes, it is not done.
         l4s: bool = CoreConfig::default().l4s, "SLUICE_L4S", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
+        /// Differentiated services code point of audio that viewers are sent over UDP, such as EF (RFC 8837). Networks that know
+        /// it carry it first; others ignore it, and a few drop it.
+        dscp_audio: CodePoint = CodePoint::default(), "SLUICE_DSCP_AUDIO", "DSCP",
+            "EF, AF11 to AF43, CS0 to CS7, VA, LE, or 0 to 63";
+        /// That of video, such as AF42.
+        dscp_video: CodePoint = CodePoint::default(), "SLUICE_DSCP_VIDEO", "DSCP",
+            "EF, AF11 to AF43, CS0 to CS7, VA, LE, or 0 to 63";
         /// ICE on the server's side: `lite` answers checks and needs an address that every client reaches; `full` also sends them.
         ice: Ice = Ice(IceMode::Lite), "SLUICE_ICE", "lite|full",
             "lite or full";

@@ -1,8 +1,9 @@
-//! Types of settings about WHIP and WHEP.
+//! Types of settings about WHIP and WHEP, and of those that are numbers with names.
 
 use std::fmt;
 use std::str::FromStr;
 
+use media_core::{Dscp, NoDscp};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use signaling::{BadRedirect, RedirectRule, RedirectStatus, UnknownStream};
@@ -29,7 +30,7 @@ macro_rules! by_number {
     )+};
 }
 
-by_number!(UnknownStatus, RedirectCode);
+by_number!(UnknownStatus, RedirectCode, CodePoint);
 
 /// Streams that another node serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,24 @@ impl FromStr for RedirectCode {
 }
 
 impl fmt::Display for RedirectCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A differentiated services code point, by name or number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodePoint(pub Dscp);
+
+impl FromStr for CodePoint {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<CodePoint, BadValue> {
+        text.parse().map(CodePoint).map_err(|error: NoDscp| bad(error.to_string()))
+    }
+}
+
+impl fmt::Display for CodePoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }

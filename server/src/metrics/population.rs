@@ -18,6 +18,8 @@ pub struct Population {
     pub failing: HashMap<(Role, Stage, &'static str), u64>,
     /// Streams with a live publisher.
     pub live_streams: u64,
+    /// Event streams of viewers.
+    pub event_streams: u64,
 }
 
 /// How many there are, at the moment of a scrape.
@@ -27,12 +29,14 @@ pub(super) struct PopulationGauges {
     publishers: IntGauge,
     viewers: IntGauge,
     streams: IntGauge,
+    event_streams: IntGauge,
 }
 
 impl PopulationGauges {
     pub(super) fn declare(d: &mut Declare) -> prometheus::Result<PopulationGauges> {
         Ok(PopulationGauges {
             streams: d.add(IntGauge::new("sluice_streams", "Streams with a live publisher."))?,
+            event_streams: d.add(IntGauge::new("sluice_event_streams", "Event streams of viewers."))?,
             publishers: d.add(IntGauge::new("sluice_publishers", "Sessions that publish."))?,
             viewers: d.add(IntGauge::new("sluice_viewers", "Sessions that watch."))?,
             sessions: d.add(IntGaugeVec::new(
@@ -59,6 +63,7 @@ impl PopulationGauges {
         self.publishers.set(signed(total.get(&Role::Publisher).copied().unwrap_or(0)));
         self.viewers.set(signed(total.get(&Role::Viewer).copied().unwrap_or(0)));
         self.streams.set(signed(population.live_streams));
+        self.event_streams.set(signed(population.event_streams));
         self.failing.reset();
         for ((role, stage, reason), count) in &population.failing {
             self.failing.with_label_values(&[role.as_str(), stage.as_str(), reason]).set(signed(*count));

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use media_core::{HeapUse, heap_use};
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use super::{Declare, Metrics, raise};
@@ -17,6 +18,7 @@ pub(super) struct ProcessMetrics {
     reload_success_time: Gauge,
     reloads: IntCounterVec,
     certificate_expires: Gauge,
+    heap: IntGaugeVec,
 }
 
 /// Of the log, which counts by itself.
@@ -60,6 +62,13 @@ impl ProcessMetrics {
                 "sluice_dtls_certificate_expiry_timestamp_seconds",
                 "When the certificate that new sessions get expires.",
             ))?,
+            heap: d.add(IntGaugeVec::new(
+                Opts::new(
+                    "sluice_heap_bytes",
+                    "Memory of the C library's allocator: blocks in use, and those that are free.",
+                ),
+                &["state"],
+            ))?,
         };
         for result in ["success", "failure"] {
             metrics.reloads.with_label_values(&[result]);
@@ -67,6 +76,15 @@ impl ProcessMetrics {
         metrics.reload_successful.set(1);
         metrics.reload_success_time.set(unix_seconds(SystemTime::now()));
         Ok(metrics)
+    }
+
+    /// Reads what is not told.
+    pub(super) fn set(&self) {
+        if let Some(HeapUse { in_use, free }) = heap_use() {
+            for (state, bytes) in [("in_use", in_use), ("free", free)] {
+                self.heap.with_label_values(&[state]).set(bytes as i64);
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use media_core::SessionId;
-use media_core::stats::SessionSnapshot;
+use media_core::layers::{Layer, OperatingPoint};
+use media_core::stats::{SentLayer, SessionSnapshot};
 use signaling::SessionState;
 
 fn value(text: &str, series: &str) -> Option<f64> {
@@ -78,6 +79,33 @@ fn round_trips_and_losses_are_shown_by_quantile() {
     assert_eq!(value(&text, "sluice_reported_loss_ratio{quantile=\"1\"}"), None);
     let profile = "sluice_sessions_by_srtp_profile{profile=\"SRTP_AEAD_AES_128_GCM\"}";
     assert_eq!(value(&text, profile), Some(100.0));
+}
+
+// OPS-05
+#[test]
+fn viewers_are_counted_by_the_height_of_what_they_are_sent() {
+    let metrics = Metrics::new().unwrap();
+    let layer = |height| SentLayer {
+        layer: Layer {
+            point: OperatingPoint { encoding: 0, spatial: 0, temporal: 0 },
+            bitrate: 1,
+            width: 0,
+            height,
+            frame_rate: 30.0,
+            keyframe_bytes: 0,
+        },
+        switches: 0,
+    };
+    let stats =
+        |height, video_paused| SessionStats { layer: Some(layer(height)), video_paused, ..SessionStats::default() };
+    let all =
+        [stats(90, false), stats(180, false), stats(720, false), stats(4320, false), stats(0, false), stats(90, true)];
+    let sessions = all.into_iter().map(|stats| SessionSnapshot { id: SessionId(1), stats });
+    let shard = ShardSnapshot { sessions: sessions.collect(), ..ShardSnapshot::default() };
+    let text = metrics.render(&Population::default(), Some(&[shard])).unwrap();
+    let of = |height| value(&text, &format!("sluice_viewers_by_frame_height{{height=\"{height}\"}}"));
+    assert_eq!([of("180"), of("270"), of("720"), of("above")], [2.0, 0.0, 1.0, 1.0].map(Some));
+    assert_eq!(value(&text, "sluice_viewers_video_paused"), Some(1.0));
 }
 
 #[test]

@@ -5,11 +5,9 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -20,48 +18,27 @@ START_SECONDS = 10
 STOP_SECONDS = 5
 
 
-def free_port(kind, count=1):
-    """The first of `count` neighbouring loopback ports that are all free."""
-    for _ in range(50):
-        sockets = [socket.socket(socket.AF_INET, kind) for _ in range(count)]
-        try:
-            sockets[0].bind(("127.0.0.1", 0))
-            first = sockets[0].getsockname()[1]
-            for offset, neighbour in enumerate(sockets[1:], start=1):
-                neighbour.bind(("127.0.0.1", first + offset))
-            return first
-        except (OSError, OverflowError):
-            continue
-        finally:
-            for each in sockets:
-                each.close()
-    raise RuntimeError(f"no {count} neighbouring ports are free")
-
-
 class Server:
     """A running `sluice`, with the last lines of its log."""
 
-    def __init__(self, process, http, admin):
+    def __init__(self, process):
         self.process = process
-        self.http = http
-        self.admin = admin
+        self.http = self.admin = None
         self._lines = collections.deque(maxlen=200)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     @classmethod
     def start(cls, ice):
-        http, admin = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_STREAM)
-        media = free_port(socket.SOCK_DGRAM, SHARDS)
-        command = [BINARY, "--http-listen", f"127.0.0.1:{http}", "--admin-listen", f"127.0.0.1:{admin}"]
-        command += ["--media-ip", "127.0.0.1", "--public-ip", "127.0.0.1", "--media-port", str(media)]
+        command = [BINARY, "--http-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"]
+        command += ["--media-ip", "127.0.0.1", "--public-ip", "127.0.0.1", "--media-port", "0"]
         command += ["--shards", str(SHARDS), "--ice", ice]
         # The settings under test come from the flags alone.
         env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
         process = subprocess.Popen(
             command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        server = cls(process, f"http://127.0.0.1:{http}", f"http://127.0.0.1:{admin}")
+        server = cls(process)
         deadline = time.monotonic() + START_SECONDS
         while not server._ready():
             ended = process.poll()
@@ -103,10 +80,9 @@ class Server:
     def _read(self):
         for line in self.process.stdout:
             self._lines.append(line.rstrip("\n"))
+            if '"sluice is ready"' in line:
+                ready = json.loads(line)
+                self.http, self.admin = ready["pages"].rstrip("/"), ready["admin"].rstrip("/")
 
     def _ready(self):
-        try:
-            with urllib.request.urlopen(f"{self.admin}/readyz", timeout=1) as reply:
-                return reply.status == 200
-        except OSError:
-            return False
+        return self.admin is not None

@@ -9,15 +9,10 @@ use std::sync::{Arc, Mutex};
 use loadtest::client::{ClientOptions, PublisherOptions};
 use tokio::net::UdpSocket;
 
-use crate::support::{BY_INTERFACES, LONG, Sluice, eventually, viewer_sees};
+use crate::support::{BY_INTERFACES, LONG, Sluice, eventually, free_port, viewer_sees};
 
 /// Set inside the network that a test made for itself.
 const INSIDE: &str = "TEST_NETWORK";
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
-}
 
 /// What maps a public address to the server's own, as a NAT does; where to can be changed.
 struct Mapping {

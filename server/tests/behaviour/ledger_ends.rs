@@ -119,6 +119,11 @@ fn provoked_by(reason: Reason) -> (&'static str, &'static str) {
         Reason::FingerprintMismatch => (connection, "a_certificate_other_than_announced_fails_in_fingerprint"),
         Reason::SrtpAuthentication => (connection, "packets_that_never_authenticate_fail_in_srtp"),
         Reason::SrtpReplay => (media, "sequence_numbers_that_go_back_fail_in_srtp_until_packets_are_accepted_again"),
+        // Over real sockets it takes years.
+        Reason::SrtpKeyUsedUp => (
+            include_str!("../../../media-core/src/fuzzing/session.rs"),
+            "sessions_end_before_their_keys_have_protected_all_that_they_may",
+        ),
         Reason::NoMedia => (media, "a_publisher_that_connects_and_sends_nothing_is_said_to_send_nothing"),
         Reason::MediumMissing => (media, "a_medium_that_never_comes_is_said_as_it_is_and_viewers_have_the_other"),
         Reason::NoKeyframe => (connection, "a_publisher_without_keyframe_fails_in_media_and_a_late_keyframe_heals_it"),

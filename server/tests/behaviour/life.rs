@@ -95,7 +95,7 @@ async fn post_viewer(server: &Sluice, stream: &str) -> reqwest::Response {
 async fn post_offer(server: &Sluice, path: &str, sends: Option<Ssrcs>) -> reqwest::Response {
     let ice = media_core::internals::ice::random_credentials();
     let certificate = media_core::internals::dtls::Certificate::generate().unwrap();
-    let sections = [OfferedSection { codecs: vec![Codec::Vp8], sends }];
+    let sections = [OfferedSection { codecs: vec![Codec::Vp8], sends, rids: Vec::new() }];
     let (fingerprint, setup, imitates) = (certificate.fingerprint(), Setup::ActPass, Imitation::Browser);
     let offer = Offer {
         ice: &ice,

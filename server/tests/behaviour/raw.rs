@@ -67,7 +67,8 @@ impl RawClient {
         let publishes = path.starts_with("whip/");
         let section = |&codec: &Codec| {
             let media = if codec.kind() == MediaKind::Audio { AUDIO } else { VIDEO };
-            OfferedSection { codecs: vec![codec], sends: publishes.then_some(Ssrcs { media, rtx: media + 1 }) }
+            let sends = publishes.then_some(Ssrcs { media, rtx: media + 1 });
+            OfferedSection { codecs: vec![codec], sends, rids: Vec::new() }
         };
         let sections: Vec<_> = codecs.iter().map(section).collect();
         let fingerprint = certificate.fingerprint();

@@ -81,6 +81,44 @@ async fn sessions_get_their_time_after_sigterm_and_the_server_ends_once_none_is_
     assert!(begun.elapsed() < LONG, "{:?}", begun.elapsed());
 }
 
+/// A viewer that connects to nothing: its session and its events.
+async fn listening_viewer(server: &Sluice, stream: &str) -> (String, reqwest::Response) {
+    let offer = include_str!("../../../signaling/tests/golden/chromium-watch.sdp");
+    let post = server.http.post(format!("{}/whep/{stream}", server.base)).header("content-type", "application/sdp");
+    let location = |reply: &reqwest::Response| {
+        assert_eq!(reply.status(), 201);
+        format!("{}{}", server.base, reply.headers()["location"].to_str().unwrap())
+    };
+    let session = location(&post.body(offer).send().await.unwrap());
+    let made = server.http.post(format!("{session}/sse")).header("content-type", "application/json");
+    let events = location(&made.body("[\"reconnect\"]").send().await.unwrap());
+    (session, server.http.get(events).send().await.unwrap())
+}
+
+// EXT-08
+#[tokio::test]
+async fn viewers_are_asked_to_go_while_their_sessions_get_ten_seconds_or_more() {
+    let args = ["--drain-timeout", "10s", "--reconnect-url", "https://b.example/"];
+    let mut server = Sluice::start(&args).await;
+    let publisher = server.publisher("s").await;
+    let (session, mut events) = listening_viewer(&server, "s").await;
+    server.terminate();
+    let asked = tokio::time::timeout(LONG, events.chunk()).await.unwrap().unwrap().unwrap();
+    assert_eq!(asked, "event: reconnect\ndata: {\"url\":\"https://b.example/whep/s\"}\n\n");
+    assert_eq!(server.http.get(&session).send().await.unwrap().status(), 204, "the session is there still");
+    assert_eq!(server.http.delete(&session).send().await.unwrap().status(), 200);
+    publisher.stop().await.unwrap();
+    assert_eq!(server.exited(LONG).await.code(), Some(0));
+
+    // Where there is not that much time nobody is asked: the event stream only ends.
+    let mut server = Sluice::start(&["--drain-timeout", "1s"]).await;
+    let _publisher = server.publisher("s").await;
+    let (_, mut events) = listening_viewer(&server, "s").await;
+    server.terminate();
+    assert_eq!(tokio::time::timeout(LONG, events.chunk()).await.unwrap().unwrap(), None);
+    assert_eq!(server.exited(LONG).await.code(), Some(0));
+}
+
 // OPS-06
 #[tokio::test]
 async fn the_time_for_sessions_has_a_deadline_and_a_second_signal_ends_at_once() {

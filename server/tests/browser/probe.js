@@ -11,7 +11,8 @@ export function probe() {
   window.fetch = async (resource, options) => {
     const method = (options?.method ?? resource?.method ?? 'GET').toUpperCase();
     if (method === 'DELETE') log.deletes.push({ at: now() });
-    if (method !== 'POST') return fetch(resource, options);
+    // Offers alone: a viewer's page asks for events by POST, too.
+    if (method !== 'POST' || !String(options?.body).startsWith('v=0')) return fetch(resource, options);
     const post = { at: now(), url: String(resource?.url ?? resource) };
     log.posts.push(post);
     const response = await fetch(resource, options);
@@ -68,12 +69,15 @@ export async function figures(pc) {
   const codec = (rtp) => rtp && reports.find((report) => report.id === rtp.codecId)?.mimeType;
   const pick = (rtp, names) => rtp && Object.fromEntries(names.map((name) => [name, rtp[name]]));
   const transport = one('transport');
+  // Of several layers the one of most frames: a browser begins with the lowest, and with higher ones only once it finds room for them.
+  const outbound = (report) => report.type === 'outbound-rtp' && report.kind === 'video';
+  const [outboundVideo] = reports.filter(outbound).sort((left, right) => right.framesSent - left.framesSent);
   return {
     at: performance.timeOrigin + performance.now(),
     sent: {
-      video: pick(one('outbound-rtp', 'video'), ['framesSent', 'keyFramesEncoded', 'packetsSent', 'pliCount', 'nackCount', 'frameWidth']),
+      video: pick(outboundVideo, ['framesSent', 'keyFramesEncoded', 'packetsSent', 'pliCount', 'nackCount', 'frameWidth']),
       audio: pick(one('outbound-rtp', 'audio'), ['packetsSent']),
-      codec: codec(one('outbound-rtp', 'video')),
+      codec: codec(outboundVideo),
       // What the server's receiver reports say.
       reported: { video: pick(one('remote-inbound-rtp', 'video'), ['packetsLost']), audio: pick(one('remote-inbound-rtp', 'audio'), ['packetsLost']) },
     },

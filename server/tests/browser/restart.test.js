@@ -11,8 +11,11 @@ async function transport(peer) {
   return peer.page.evaluate(async () => {
     const { pc, restarts, retries } = window.sluice;
     const reports = [...(await pc.getStats()).values()];
-    const { iceLocalUsernameFragment: ufrag, localCertificateId, remoteCertificateId } = reports.find(({ type }) => type === 'transport');
-    return { ufrag, certificates: [localCertificateId, remoteCertificateId], restarts, retries };
+    const { iceLocalUsernameFragment: ufrag, localCertificateId } = reports.find(({ type }) => type === 'transport');
+    // Statistics that were first read before the handshake have no remote certificate until an ICE restart.
+    const remote = pc.getTransceivers()[0].receiver.transport.getRemoteCertificates();
+    const certificates = [localCertificateId, ...remote.map((bytes) => new Uint8Array(bytes).join())];
+    return { ufrag, certificates, restarts, retries };
   });
 }
 
@@ -33,6 +36,7 @@ suite('ICE restart', {}, (test) => {
     await viewer.until('to decode for a while', ({ received }) => received.video?.framesDecoded >= 20);
     for (const [peer, role] of [[publisher, 'publisher'], [viewer, 'viewer']]) {
       const before = await transport(peer);
+      assert.equal(before.certificates.length, 2);
       const begun = (await viewer.figures()).at;
       // What a browser says when it goes from one network to another.
       await peer.page.evaluate(() => navigator.connection.dispatchEvent(new Event('change')));

@@ -149,6 +149,12 @@ export class Server {
     return all.filter((session) => session.stream === stream && session.role === role).sort((a, b) => a.created - b.created);
   }
 
+  /** Lets the server begin to stop: it ends once it has no session, and when its `--drain-timeout` is over. */
+  drain() {
+    this.#child.kill('SIGTERM');
+    return this.#ended;
+  }
+
   /** Asks for an orderly end by SIGTERM; an error if the server does not end well within five seconds. */
   async stop() {
     this.#child.kill('SIGTERM');

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use http::{HeaderMap, Request, StatusCode};
+use media_core::layers::LayerSelection;
 use media_core::ledger::Reason;
+use media_core::media::TrackId;
 use media_core::stats::ShardSnapshot;
 use media_core::{
     Fingerprint, FingerprintHash, IceRestart, LocalCandidate, RemoteCandidate, SessionId, SessionSpec, ShardIndex,
@@ -46,6 +48,7 @@ impl MediaPlane for SilentMediaPlane {
         self.closed.lock().unwrap().push((session, reason));
     }
     fn add_remote_candidates(&self, _: ShardIndex, _: SessionId, _: Vec<RemoteCandidate>) {}
+    fn select_layer(&self, _: ShardIndex, _: SessionId, _: TrackId, _: LayerSelection) {}
     fn restart_ice(&self, _: ShardIndex, _: SessionId, _: IceRestart) {}
 }
 

@@ -1,10 +1,12 @@
 //! What a connection may cost that is of no use, over real sockets: HTTP/2 by hand, as no client library would send it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
 use server::connections::{ConnectionLimits, Times};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -177,6 +179,68 @@ async fn an_answer_that_is_not_read_is_given_up() {
     // What the system holds can still be read, and not all of the answer.
     let _ = timeout(SOON, http1.read_to_end(&mut read)).await.expect("the connection is still open");
     assert!(read.len() < 16 << 20, "{}", read.len());
+}
+
+/// A router whose `/` is a stream of events that beats so often.
+fn events(beat: Duration) -> Router {
+    let forever = || Sse::new(futures_util::stream::pending::<Result<Event, Infallible>>());
+    Router::new().route("/", get(async move || forever().keep_alive(KeepAlive::new().interval(beat))))
+}
+
+// EXT-03
+#[tokio::test]
+async fn a_stream_of_events_goes_on_beyond_the_idle_time_as_long_as_it_is_read() {
+    let served = serve_router(limits(SHORT), events(SHORT.idle / 4)).await;
+    let mut http2 = begin(&served, &[]).await;
+    http2.write_all(&request(1)).await.unwrap();
+    let mut http1 = served.connect().await;
+    http1.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < 4 * SHORT.idle {
+        let frame = timeout(SOON, next(&mut http2)).await.unwrap().expect("the connection is closed");
+        assert_ne!(frame.0, GOAWAY);
+        assert!(timeout(SOON, read_until(&mut http1, ":\n\n\r\n")).await.unwrap().ends_with(":\n\n\r\n"));
+    }
+    assert_eq!(served.closed("idle"), 0);
+}
+
+// EXT-03
+#[tokio::test]
+async fn a_stream_of_events_that_says_nothing_or_is_not_read_ends() {
+    let silent = serve_router(limits(SHORT), events(Duration::from_secs(3600))).await;
+    let mut http1 = silent.connect().await;
+    http1.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    timeout(SOON, read_until(&mut http1, "no such end")).await.expect("the connection is still open");
+    let served = serve_router(limits(SHORT), events(SHORT.idle / 4)).await;
+    let no_window = [&[0, 4][..], &0_u32.to_be_bytes()].concat();
+    let mut http2 = begin(&served, &no_window).await;
+    http2.write_all(&request(1)).await.unwrap();
+    let kinds = kinds_to_the_end(&mut http2).await;
+    assert!(kinds.contains(&HEADERS) && !kinds.contains(&DATA), "{kinds:?}");
+}
+
+// H2
+#[tokio::test]
+async fn streams_of_events_on_all_connections_shut_nobody_out() {
+    let router = events(Duration::from_secs(3600)).route("/hello", get(async || "hello"));
+    let served =
+        serve_router(ConnectionLimits { total: 4, per_address: 4, ..ConnectionLimits::default() }, router).await;
+    let mut listening = Vec::new();
+    for _ in 0..3 {
+        let mut stream = served.connect().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert!(timeout(SOON, read_until(&mut stream, "\r\n\r\n")).await.unwrap().contains("text/event-stream"));
+        listening.push(stream);
+    }
+    // The server's own first connection is the fourth, and gives place first.
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let mut stream = served.connect().await;
+        stream.write_all(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert!(timeout(SOON, read_until(&mut stream, "hello")).await.unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+        listening.push(stream);
+    }
+    assert_eq!((served.closed("refused"), served.closed("evicted")), (0, 2));
 }
 
 // H2

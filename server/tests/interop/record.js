@@ -38,9 +38,13 @@ These are not recorded by the run:
 | offer | from |
 | --- | --- |
 | chromium-publish, chromium-publish-max-bundle, chromium-simulcast-data, chromium-watch | recorded from Chromium 156 |
+| firefox-simulcast | recorded from Firefox ESR 153.8.0, three rids given to \`addTransceiver\` |
+| chromium-simulcast-munged | chromium-publish with a group of three SSRCs, as pages write it that change the SDP |
 | firefox-h264-publish, firefox-h264-watch | written after Firefox 144 with its OpenH264 plugin, which no registry has |
 | libdatachannel-old | written after libdatachannel 0.18, which no registry has |
 | obs | written after OBS Studio 32, which no registry has with WHIP |
+| obs-simulcast | written after OBS Studio 32 with three layers: rids in place of SSRCs |
+| gstreamer-simulcast | gstreamer-whipsink with the lines of webrtcbin for three rids |
 | webrtcbin-watch | written after webrtcbin with VP8, VP9 and H264 |
 | safari-publish, safari-watch | written after what Safari sends: it runs on Apple's systems only |
 `;

@@ -8,14 +8,22 @@ mod support;
 
 use std::time::Duration;
 
+use loadtest::LinkClass;
 use loadtest::client::PublisherOptions;
-use loadtest::run::Plan;
+use loadtest::report::Outcome;
+use loadtest::run::{Campaign, LayersOptions, Plan, Scenario};
+use media_core::media::Codec;
 use support::Sluice;
+use tokio::sync::Mutex;
 
 const VIEWERS: usize = 100;
 
+/// One run at a time: each is timed.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_viewers_lose_nothing_on_one_shard_and_on_two() {
+    let _alone = ALONE.lock().await;
     for shards in [1, 2] {
         let server = Sluice::start(&["--shards", &shards.to_string()]).await;
         let plan = Plan {
@@ -53,5 +61,29 @@ async fn a_hundred_viewers_lose_nothing_on_one_shard_and_on_two() {
         assert!(handed_over > 100.0 && handed_over <= of("receive_calls_total", home), "{handed_over}");
         assert!(forwarded[1] > 10.0 * handed_over, "{forwarded:?} {handed_over}");
         assert_eq!(of("batches_handed_over_total", other), 0.0);
+    }
+}
+
+// SDP-45
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_on_mixed_links_see_the_layer_that_their_link_carries() {
+    let _alone = ALONE.lock().await;
+    let mode = "L3T1_KEY".parse().unwrap();
+    for (video, simulcast, svc) in [(Codec::Vp8, 3, None), (Codec::Vp9, 0, Some(mode))] {
+        let server = Sluice::start(&["--shards", "1"]).await;
+        // 60, 200 and 1,000 kbit/s, each with half the width of the next.
+        let media = PublisherOptions { video: Some(video), simulcast, svc, ..PublisherOptions::default() };
+        let links = [2000.0, 450.0, 220.0].map(|kbit_per_second| LinkClass { kbit_per_second, viewers: 2 }).to_vec();
+        let settle = Duration::from_secs(8);
+        let options = LayersOptions { links, loss: 0.0, settle, least_share: 0.8, compare: false };
+        let plan = Plan { viewers: 6, duration: Duration::from_secs(6), media, ..server.plan() };
+        let campaign = Campaign { plan, mix: Vec::new(), scenario: Scenario::Layers(options) };
+        let report = campaign.run(|_| {}, std::future::pending()).await.unwrap();
+        println!("{}", report.to_table());
+        let Outcome::Layers(layers) = &report.outcome else { panic!("{:?}", report.outcome) };
+        assert!(report.passed, "{}", report.to_table());
+        let heights: Vec<u16> = layers.classes.iter().map(|class| layers.ladder[class.right.unwrap()].height).collect();
+        assert_eq!(heights, [720, 360, 180], "what fits is another layer on each link");
+        assert!(report.to_html().contains("Layers on 450 kbit/s"));
     }
 }

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,7 @@ impl Sluice {
 
     /// The same on ports chosen here, with a stderr from which nobody learns them.
     pub(crate) async fn start_unheard(stderr: Stdio, args: &[&str]) -> Sluice {
-        let [public, admin] = [(); 2].map(|()| free_port());
+        let [public, admin] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
         let mut command = Command::new(BINARY);
         forget_settings(&mut command);
         command.args(["--http-listen", &public, "--admin-listen", &admin, "--media-port", "0", "--shards", "1"]);
@@ -315,9 +316,18 @@ fn forget_settings(command: &mut Command) {
     command.env("FAULT_INJECTION", "1");
 }
 
-/// A port of loopback that nobody uses.
-fn free_port() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+/// A port that nobody uses, for UDP and for TCP, below those which the system hands out by itself: nothing else that runs gets it
+/// before the server does.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        let any = (std::net::Ipv4Addr::UNSPECIFIED, port);
+        if std::net::TcpListener::bind(any).is_ok() && std::net::UdpSocket::bind(any).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// One scrape.

@@ -1,12 +1,12 @@
 //! ACME against pebble, Debian's test server for it, over real sockets.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use server::tls::make::{self, Names};
 
-use crate::support::{LONG, Sluice, eventually};
+use crate::support::{LONG, Sluice, eventually, free_port};
 use crate::{A_MONTH, Folder, authority, curled, shown};
 
 const DOMAIN: &str = "media.test";
@@ -23,7 +23,7 @@ struct Pebble {
 }
 
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    ([127, 0, 0, 1], free_port()).into()
 }
 
 impl Pebble {

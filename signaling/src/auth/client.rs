@@ -33,6 +33,8 @@ impl Client {
     /// `timeout` is for all of a request.
     pub(crate) fn new(timeout: Duration) -> Client {
         let built = reqwest::Client::builder()
+            // Whatever other clients in the process were built with.
+            .http1_only()
             .timeout(timeout)
             // An answer from elsewhere is not the one of whom the operator named.
             .redirect(Policy::none())

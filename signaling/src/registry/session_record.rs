@@ -30,6 +30,8 @@ pub(crate) struct NewSession {
     pub(crate) ice: IceGenerations,
     /// Mids of the offer by m-line index; empty where there is none.
     pub(crate) mids: Vec<String>,
+    /// M-line of a viewer's video, if it has one.
+    pub(crate) video_line: Option<usize>,
     /// A publisher's live sections of the answer.
     pub(crate) sections: Vec<MediaSection>,
     /// When the request was received.
@@ -101,9 +103,11 @@ impl SessionRecord {
         taken.map_err(|wait| TooFast { limit: Limit::RestartRatePerSession, wait })
     }
 
-    /// It has ended: what was agreed is of no use any more, and is the largest part of it.
+    /// It has ended: what was agreed is of no use any more, and is the largest part of it. Small blocks that stay for minutes keep
+    /// the pages around them from going back to the system.
     pub(crate) fn forget_agreement(&mut self) {
         (self.new.sections, self.new.mids) = (Vec::new(), Vec::new());
+        self.new.ice.forget();
     }
 
     /// It was half-open and gave place: the stage that it had not passed says so.

@@ -1,12 +1,16 @@
 //! One stream's record: who publishes it, who watches it, and which formats it has.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
+use media_core::layers::LayerReport;
 use media_core::media::{Format, MediaSection, TrackId};
 use media_core::negotiation::{FormatInUse, Profile, Sent};
 use media_core::{SessionId, StreamId};
 
+use super::layers;
+use crate::events::{Event, EventStream, Listeners};
 use crate::limits::{STREAM_RETENTION, UNCONNECTED_RETENTION};
 use crate::view::TrackView;
 
@@ -23,6 +27,8 @@ pub(crate) struct StreamRecord {
     pub(crate) ever_connected: bool,
     /// Tracks of the publisher, or of the last one.
     tracks: Vec<TrackRecord>,
+    /// Who of the viewers wants to know what happens to it.
+    pub(crate) listeners: Listeners,
     /// Since when it has no session.
     pub(crate) idle_since: Option<Instant>,
 }
@@ -43,6 +49,10 @@ pub(crate) struct TrackRecord {
     pub(crate) formats: Vec<Format>,
     /// The one that it really sends, as the media core last reported.
     pub(crate) in_use: Option<FormatInUse>,
+    /// Names of the encodings that it may send.
+    rids: Vec<String>,
+    /// The layers that it sends, likewise, the lowest quality first.
+    layers: Vec<LayerReport>,
 }
 
 impl StreamRecord {
@@ -54,18 +64,21 @@ impl StreamRecord {
             ever_published: false,
             ever_connected: false,
             tracks: Vec::new(),
+            listeners: Listeners::default(),
             idle_since: Some(now),
         }
     }
 
     /// A publisher takes the stream; its formats replace the former ones.
     pub(crate) fn publish(&mut self, session: SessionId, sections: &[MediaSection]) {
-        self.publisher = Some(session);
+        // A publisher that takes another's place goes on with what viewers see.
+        if self.publisher.replace(session).is_none() {
+            self.listeners.raise(&Event::Active);
+        }
         self.ever_published = true;
         let track = |(id, section): (TrackId, &MediaSection)| TrackRecord {
-            id,
-            formats: section.formats.clone(),
-            in_use: None,
+            rids: section.simulcast.iter().filter_map(|encoding| encoding.rid.clone()).collect(),
+            ..TrackRecord::new(id, section.formats.clone())
         };
         self.tracks = TrackId::of_sections(sections).map(track).collect();
         self.idle_since = None;
@@ -75,13 +88,32 @@ impl StreamRecord {
     pub(crate) fn leave(&mut self, session: SessionId, now: Instant) {
         if self.publisher == Some(session) {
             self.publisher = None;
+            self.listeners.raise(&Event::Inactive);
         }
         self.viewers.remove(&session);
+        self.listeners.leave(session);
         if self.publisher.is_none() && self.viewers.is_empty() && self.idle_since.is_none() {
             self.idle_since = Some(now);
             // Nobody asks for them, and they are nearly all that a name takes.
             self.tracks = Vec::new();
         }
+    }
+
+    /// A viewer wants to know: it is told how things are, but not that nobody publishes (EXT-06). False if it is no viewer.
+    pub(crate) fn listen(&mut self, session: SessionId, events: EventStream) -> bool {
+        if !self.viewers.contains(&session) {
+            return false;
+        }
+        if self.publisher.is_some() {
+            events.raise(Event::Active);
+        }
+        let viewers = self.viewers.len();
+        if let Some(track) = self.video().filter(|track| !track.layers.is_empty()) {
+            events.raise(Event::Layers(layers::array(&track.layers).into()));
+        }
+        events.raise(Event::ViewerCount(viewers));
+        self.listeners.add(session, Arc::new(events), viewers);
+        true
     }
 
     /// True for one that nobody has been in for so long that it need not be known any more.
@@ -98,6 +130,28 @@ impl StreamRecord {
         }
     }
 
+    /// The media core saw these layers.
+    pub(crate) fn set_layers(&mut self, session: SessionId, track: TrackId, layers: Vec<LayerReport>) {
+        if self.publisher != Some(session) {
+            return;
+        }
+        if track == TrackId::VIDEO && self.listeners.len() > 0 {
+            self.listeners.raise(&Event::Layers(layers::array(&layers).into()));
+        }
+        if let Some(known) = self.tracks.iter_mut().find(|known| known.id == track) {
+            known.layers = layers;
+        }
+    }
+
+    /// The layers of the video, and the names of its encodings.
+    pub(crate) fn known_layers(&self) -> (Vec<LayerReport>, Vec<String>) {
+        self.video().map(|track| (track.layers.clone(), track.rids.clone())).unwrap_or_default()
+    }
+
+    fn video(&self) -> Option<&TrackRecord> {
+        self.tracks.iter().find(|track| track.id == TrackId::VIDEO).filter(|_| self.publisher.is_some())
+    }
+
     pub(crate) fn published(&self) -> Published {
         Published { live: self.publisher.is_some(), tracks: self.tracks.clone() }
     }
@@ -108,6 +162,11 @@ impl StreamRecord {
 }
 
 impl TrackRecord {
+    /// A track of which nothing was received yet.
+    pub(crate) fn new(id: TrackId, formats: Vec<Format>) -> TrackRecord {
+        TrackRecord { id, formats, in_use: None, rids: Vec::new(), layers: Vec::new() }
+    }
+
     /// The format that the publisher really sends, once a packet was received, and what its stream says of its profile.
     pub(crate) fn sent(&self) -> Option<Sent<'_>> {
         let FormatInUse { payload_type, profile } = self.in_use?;
@@ -129,6 +188,7 @@ impl TrackRecord {
             profile: self.sent().and_then(|sent| sent.profile).map(|profile| profile.to_string()),
             described_profile: self.sent().and_then(described).map(|profile| profile.to_string()),
             offered,
+            layers: self.layers.clone(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The two media types of WHIP and WHEP.
+//! The media types of WHIP and WHEP.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -17,6 +17,12 @@ pub(crate) const SDP: MediaType = MediaType { name: "application/sdp", accept: "
 
 /// Trickle fragments (RFC 8840 §9).
 pub(crate) const SDPFRAG: MediaType = MediaType { name: "application/trickle-ice-sdpfrag", accept: "accept-patch" };
+
+/// What the core extensions of WHEP are asked by.
+pub(crate) const JSON: MediaType = MediaType { name: "application/json", accept: "accept-post" };
+
+/// How the draft of the extensions spells it in its examples, which clients copy.
+pub(crate) const MISSPELT_JSON: MediaType = MediaType { name: "application/sjon", accept: "accept-post" };
 
 impl MediaType {
     /// `Accept-Post` or `Accept-Patch`.

@@ -6,4 +6,4 @@ mod media_type;
 
 pub(crate) use self::body::read as read_body;
 pub(crate) use self::if_match::IfMatch;
-pub(crate) use self::media_type::{SDP, SDPFRAG};
+pub(crate) use self::media_type::{JSON, MISSPELT_JSON, SDP, SDPFRAG};

@@ -9,6 +9,7 @@ use sdp::description::media::{MediaDescription, MediaName, RangedPort};
 use sdp::description::session::{Origin, TimeDescription};
 
 use super::negotiate::{Agreed, Agreement, LiveSection};
+use super::simulcast;
 
 /// The server's side of a description.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Local<'a> {
     pub(crate) session_id: u64,
     pub(crate) ice: &'a IceCredentials,
     pub(crate) ice_mode: IceMode,
+    /// Candidates may come by PATCH.
+    pub(crate) trickle: bool,
     /// `a=rtcp-mux-only` stands beside `a=rtcp-mux`: RFC 9725 §4.4.1 demands it, RFC 8858 §4 forbids it in answers; clients
     /// ignore it (WHIP-28).
     pub(crate) rtcp_mux_only: bool,
@@ -29,7 +32,9 @@ pub(crate) struct Local<'a> {
 }
 
 /// What the answer says of ICE options, and fragments again (RFC 9725 §4.3.3).
-const ICE_OPTIONS: &str = "trickle ice2";
+fn ice_options(trickle: bool) -> &'static str {
+    if trickle { "trickle ice2" } else { "ice2" }
+}
 
 /// The answer's text, CRLF lines.
 pub(crate) fn write(agreement: &Agreement, local: &Local<'_>) -> String {
@@ -57,7 +62,7 @@ fn description(
     if local.ice_mode == IceMode::Lite {
         session.flag("ice-lite");
     }
-    session.value("ice-options", ICE_OPTIONS);
+    session.value("ice-options", ice_options(local.trickle));
     if extmap_allow_mixed {
         session.flag("extmap-allow-mixed");
     }
@@ -94,12 +99,12 @@ fn description(
 
 /// The lines with which fragments of a session begin: those of the answer that an ICE restart repeats, and the pseudo m-line of the
 /// section whose transport carries all (RFC 8840 §9).
-pub(crate) fn fragment_head(agreement: &Agreement, ice_mode: IceMode) -> String {
+pub(crate) fn fragment_head(agreement: &Agreement, ice_mode: IceMode, trickle: bool) -> String {
     let mut session = Lines::default();
     if ice_mode == IceMode::Lite {
         session.flag("ice-lite");
     }
-    session.value("ice-options", ICE_OPTIONS);
+    session.value("ice-options", ice_options(trickle));
     let mids: Vec<&str> = agreement.bundled().map(|live| live.media.mid.as_str()).collect();
     if agreement.bundle {
         session.value("group", format!("BUNDLE {}", mids.join(" ")));
@@ -174,6 +179,12 @@ fn live_media(live: &LiveSection, setup: &str, local: &Local<'_>) -> MediaDescri
     if section.formats.iter().any(|format| format.feedback.ccfb) {
         // For all formats or none (RFC 8888 §6).
         lines.value("rtcp-fb", "* ack ccfb");
+    }
+    if let Some((rids, list)) = simulcast::answered(&section.simulcast, &live.paused) {
+        for rid in rids {
+            lines.value("rid", rid);
+        }
+        lines.value("simulcast", list);
     }
     if let Some(ssrcs) = section.send_ssrcs {
         write_ssrcs(section, ssrcs, local, &mut lines);

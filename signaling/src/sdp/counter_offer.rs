@@ -57,6 +57,7 @@ pub(crate) fn sections(published: &Published, ssrcs: [u32; 4]) -> Vec<Agreed> {
             extmap_allow_mixed: false,
             inactive: false,
             one_way: Vec::new(),
+            paused: Vec::new(),
         })));
     }
     sections

@@ -1,8 +1,8 @@
 //! SDP offer/answer (RFC 3264, RFC 8866, RFC 9429) for one bundled transport.
 //!
 //! [`lines`] checks shape and size and names the line at fault; the `sdp` crate parses; [`offer`] gives the attributes
-//! their meaning; [`negotiate`] decides, [`payload_types`] whether packets can be told apart, [`reach`] which formats reach whom;
-//! [`answer`] writes. [`counter_offer`] is the offer that Sluice makes itself.
+//! their meaning; [`negotiate`] decides, [`payload_types`] whether packets can be told apart, [`reach`] which formats reach whom,
+//! [`simulcast`] which encodings are received; [`answer`] writes. [`counter_offer`] is the offer that Sluice makes itself.
 
 pub(crate) mod answer;
 pub(crate) mod counter_offer;
@@ -12,6 +12,7 @@ pub(crate) mod negotiate;
 pub(crate) mod offer;
 mod payload_types;
 mod reach;
+pub(crate) mod simulcast;
 
 use crate::problem::{Problem, Slug};
 

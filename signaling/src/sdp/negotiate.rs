@@ -10,9 +10,11 @@ use super::{SdpError, payload_types, reach};
 use crate::problem::Slug;
 use crate::registry::Published;
 
-/// Extensions that a publisher may send. Those of simulcast come with simulcast.
-const FROM_PUBLISHER: [Extension; 8] = [
+/// Extensions that a publisher may send; those that name encodings if it has rids.
+const FROM_PUBLISHER: [Extension; 11] = [
     Extension::Mid,
+    Extension::RtpStreamId,
+    Extension::RepairedRtpStreamId,
     Extension::TransportCc,
     Extension::AbsSendTime,
     Extension::AbsCaptureTime,
@@ -20,6 +22,7 @@ const FROM_PUBLISHER: [Extension; 8] = [
     Extension::VideoOrientation,
     Extension::PlayoutDelay,
     Extension::DependencyDescriptor,
+    Extension::VideoLayersAllocation,
 ];
 
 /// Extensions that a viewer is sent.
@@ -81,6 +84,8 @@ pub(crate) struct LiveSection {
     pub(crate) inactive: bool,
     /// Extensions whose offered lines had a direction; the answer mirrors it.
     pub(crate) one_way: Vec<Extension>,
+    /// Rids that the offer marks as not sent at first; the answer repeats the mark.
+    pub(crate) paused: Vec<String>,
 }
 
 impl Agreed {
@@ -105,8 +110,9 @@ impl Agreement {
     }
 }
 
-/// Agrees with a publisher (WHIP): every track is taken with all formats that Sluice forwards.
-pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
+/// Agrees with a publisher (WHIP): every track is taken with all formats that Sluice forwards, and of simulcast `max_layers` encodings
+/// at most.
+pub(crate) fn publisher(offer: &Offer, max_layers: usize) -> Result<Agreement, SdpError> {
     let chosen = one_of_each_kind(offer)?;
     check_sections(offer, &chosen, Direction::sends)?;
     let mut streams: Vec<&String> = chosen.iter().flat_map(|&index| &offer.sections[index].stream_ids).collect();
@@ -129,6 +135,7 @@ pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
             reach::order(&mut formats);
             let mut live = live(section, kind, formats.iter().map(agreed_format).collect());
             live.media.declared_ssrcs.clone_from(&section.ssrcs);
+            receive_encodings(section, &mut live, chosen.len() == 1, max_layers);
             Ok(Agreed::Live(Box::new(live)))
         }
         _ => Ok(rejected(section)),
@@ -136,6 +143,17 @@ pub(crate) fn publisher(offer: &Offer) -> Result<Agreement, SdpError> {
     let mut sections = sections.collect::<Result<Vec<_>, _>>()?;
     payload_types::settle(&offer.sections, &mut sections)?;
     agreement(offer, sections, (Vec::new(), warnings))
+}
+
+/// Settles which encodings of a section are received. The extensions that name them are agreed only with rids.
+fn receive_encodings(section: &Section, live: &mut LiveSection, is_alone: bool, most: usize) {
+    let LiveSection { media, paused, .. } = live;
+    let received = section.simulcast.received(&media.formats, &media.extensions, is_alone, most);
+    (media.simulcast, *paused) = (received.encodings, received.paused);
+    if !media.simulcast.iter().any(|encoding| encoding.rid.is_some()) {
+        media.extensions.set(Extension::RtpStreamId, 0);
+        media.extensions.set(Extension::RepairedRtpStreamId, 0);
+    }
 }
 
 /// The live sections of audio and video, of which there may be one of each.
@@ -431,6 +449,7 @@ fn live_section(
             .filter(|offered| matches!(offered.direction, Some(Direction::SendOnly | Direction::RecvOnly)))
             .map(|offered| offered.extension)
             .collect(),
+        paused: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ use sdp::description::common::Attribute;
 use strum::{EnumString, IntoStaticStr};
 
 use super::lines::{self, MediaLine};
+use super::simulcast::Simulcast;
 use super::{SdpError, formats};
 use crate::problem::Slug;
 
@@ -26,7 +27,7 @@ pub(crate) struct Offer {
     pub(crate) trickle: bool,
     /// Candidates of the session level, which are every section's.
     pub(crate) candidates: Candidates,
-    /// Fingerprints and SSRCs beyond those that are kept.
+    /// Fingerprints, SSRCs and encodings beyond those that are kept.
     pub(crate) surplus: usize,
 }
 
@@ -55,11 +56,11 @@ pub(crate) struct Section {
     pub(crate) stream_ids: Vec<String>,
     /// Declared SSRCs: media, and RTX by `a=ssrc-group:FID`; the first [`MAX_SSRCS`] of them.
     pub(crate) ssrcs: Vec<(u32, Option<u32>)>,
-    /// Fingerprints and SSRCs of its own beyond those.
+    /// Fingerprints, SSRCs and encodings of its own beyond those.
     pub(crate) surplus: usize,
     pub(crate) candidates: Candidates,
-    /// Rids that it offers to send (RFC 8851).
-    pub(crate) rids: Vec<String>,
+    /// The encodings that it offers to send beside each other.
+    pub(crate) simulcast: Simulcast,
 }
 
 /// The `a=candidate` lines of one level. Their number is a matter of the client's networks (F-08).
@@ -181,6 +182,10 @@ impl Section {
         };
         let mid = own.value("mid").map(str::to_owned);
         let (ssrcs, surplus_ssrcs) = ssrcs(own);
+        let simulcast = match kind {
+            Some(MediaKind::Video) => Simulcast::read(|name| own.values(name)),
+            _ => Simulcast::default(),
+        };
         Section {
             kind,
             mid,
@@ -204,9 +209,9 @@ impl Section {
             extmap_allow_mixed: own.has("extmap-allow-mixed"),
             stream_ids: stream_ids(own),
             ssrcs,
-            surplus: surplus_fingerprints(own) + surplus_ssrcs,
+            surplus: surplus_fingerprints(own) + surplus_ssrcs + simulcast.surplus,
             candidates: candidates(own),
-            rids: rids(own),
+            simulcast,
             media,
         }
     }
@@ -327,14 +332,4 @@ fn ssrcs(own: Attributes<'_>) -> (Vec<(u32, Option<u32>)>, usize) {
         }
     }
     (pairs, surplus)
-}
-
-/// `a=rid:<id> send …` (RFC 8851 §4).
-fn rids(own: Attributes<'_>) -> Vec<String> {
-    let rids = own.values("rid").filter_map(|value| {
-        let mut words = value.split_ascii_whitespace();
-        let (id, direction) = (words.next()?, words.next()?);
-        (direction == "send").then(|| id.to_owned())
-    });
-    rids.collect()
 }

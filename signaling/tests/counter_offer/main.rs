@@ -281,3 +281,19 @@ async fn offers_that_nobody_answers_push_out_those_of_their_own_address() {
     assert_eq!(app.send("GET", &first, &[], "").await.status, 404);
     assert_eq!(app.send("GET", &other, &[], "").await.status, 204);
 }
+
+// WHEP-08, WHIP-16
+#[tokio::test]
+async fn the_answer_is_taken_by_patch_where_fragments_are_not() {
+    let (app, _) = published(SignalingConfig { trickle: false, ice_restart: false, ..config() }).await;
+    let reply = refused(&app).await;
+    assert_eq!(reply.header("accept-patch"), "application/sdp");
+    let session = reply.header("location").to_owned();
+    let options = app.send("OPTIONS", &session, &[], "").await;
+    assert_eq!(options.header("accept-patch"), "application/sdp");
+    assert_eq!(options.header("allow"), "OPTIONS, GET, HEAD, PATCH, DELETE");
+    let answer = answer(&reply.body);
+    assert_eq!(patch(&app, &session, &answer).await.status, 204);
+    assert_eq!(patch(&app, &session, &answer).await.status, 204, "once more, as the reply may have been lost");
+    assert_eq!(app.patch(&session, "*", "a=end-of-candidates\r\n").await.code(), "method-not-allowed");
+}

@@ -502,6 +502,18 @@ async fn trickle_takes_candidates_and_passes_over_what_is_not_for_it() {
     assert!(app.core.recorded().candidates.len() <= 100);
 }
 
+// TRK-19
+#[tokio::test]
+async fn pacing_that_an_offer_asks_for_is_passed_over() {
+    for value in ["5", "50", "4294967296", "soon", ""] {
+        let offer = golden("chromium-publish").replacen("t=0 0\r\n", &format!("t=0 0\r\na=ice-pacing:{value}\r\n"), 1);
+        assert!(offer.contains("ice-pacing"));
+        let reply = App::new(SignalingConfig::default()).post("/whip/s", &offer).await;
+        assert_eq!(reply.status, 201, "{value}: {}", reply.body);
+        assert!(!reply.body.contains("ice-pacing"));
+    }
+}
+
 // TRK-07, Q-26
 #[tokio::test]
 async fn lenient_if_match_wants_the_current_credentials_instead() {

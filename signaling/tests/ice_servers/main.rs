@@ -36,8 +36,10 @@ fn guarded() -> App {
     App::new(SignalingConfig { tokens, protect_viewers: true, ..config() })
 }
 
+/// Those of the servers; a viewer's answer has others besides.
 fn links(reply: &Reply) -> Vec<&str> {
-    reply.headers.get_all("link").iter().map(|link| link.to_str().unwrap()).collect()
+    let links = reply.headers.get_all("link").iter().map(|link| link.to_str().unwrap());
+    links.filter(|link| link.contains("rel=\"ice-server\"")).collect()
 }
 
 /// Name and password of a link, read as OBS reads them: by the order of the attributes.

@@ -332,3 +332,63 @@ async fn leniency_about_if_match_is_for_candidates_and_not_for_restarts() {
     let reply = client.app.send("PATCH", &client.url, &headers, fragment("abcd", 1)).await;
     assert_eq!(reply.status, 204);
 }
+
+/// The switches off that are false.
+fn switched(trickle: bool, ice_restart: bool) -> SignalingConfig {
+    SignalingConfig { trickle, ice_restart, ..SignalingConfig::default() }
+}
+
+// WHIP-16
+#[tokio::test]
+async fn where_trickle_is_off_candidates_are_422_and_restarts_are_served() {
+    for (path, offer) in [("/whip/s", "chromium-publish"), ("/whep/s", "chromium-watch")] {
+        let client = Client::new(path, offer, switched(false, true)).await;
+        assert_eq!(values(&client.answer, "ice-options"), ["ice2"]);
+        let ufrag = client.app.core.last().ice.remote.ufrag;
+        for fragment in ["a=end-of-candidates\r\n".to_owned(), fragment(&ufrag, 1).replace("a=ice-pwd", "a=x")] {
+            is_problem(&client.patch(&client.etag, &fragment).await, 422, "trickle-unsupported");
+        }
+        assert!(client.app.core.recorded().candidates.is_empty());
+        is_problem(&client.patch("\"other\"", "a=end-of-candidates\r\n").await, 412, "precondition-failed");
+
+        let reply = client.patch("*", &fragment("abcd", 2)).await;
+        assert_eq!((reply.status.as_u16(), values(&reply.body, "ice-options")), (200, vec!["ice2"]));
+        assert_eq!(client.restarts()[0].remote_candidates.len(), 2, "those of the restart itself are taken");
+        let options = client.app.send("OPTIONS", &client.url, &[], "").await;
+        assert_eq!(options.header("accept-patch"), FRAGMENT);
+    }
+}
+
+// WHIP-17
+#[tokio::test]
+async fn where_restarts_are_off_they_are_422_and_candidates_are_taken() {
+    for (path, offer) in [("/whip/s", "chromium-publish"), ("/whep/s", "chromium-watch")] {
+        let client = Client::new(path, offer, switched(true, false)).await;
+        assert_eq!(values(&client.answer, "ice-options"), ["trickle ice2"]);
+        is_problem(&client.patch("*", &fragment("abcd", 1)).await, 422, "restart-unsupported");
+        assert!(client.restarts().is_empty());
+        let candidate = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n";
+        assert_eq!(client.patch(&client.etag, candidate).await.status, 204, "the session goes on");
+        assert_eq!(client.app.core.recorded().candidates.len(), 1);
+    }
+}
+
+// WHIP-16, WHIP-17, HTTP-05, CORS-02, Q-28
+#[tokio::test]
+async fn where_both_are_off_patch_is_no_method_of_a_session() {
+    let app = App::new(switched(false, false));
+    let created = app.post("/whip/s", &golden("chromium-publish")).await;
+    assert_eq!((created.status.as_u16(), created.header("accept-patch")), (201, ""));
+    let url = created.header("location");
+    for method in ["PATCH", "PUT"] {
+        let reply = app.send(method, url, &[("content-type", FRAGMENT), ("if-match", "*")], fragment("abcd", 0)).await;
+        is_problem(&reply, 405, "method-not-allowed");
+        assert_eq!((reply.header("allow"), reply.header("accept-patch")), ("OPTIONS, GET, HEAD, DELETE", ""));
+    }
+    let options = app.send("OPTIONS", url, &[("origin", "https://page.example")], "").await;
+    assert_eq!((options.header("allow"), options.header("accept-patch")), ("OPTIONS, GET, HEAD, DELETE", ""));
+    assert_eq!(options.header("access-control-allow-methods"), "OPTIONS, GET, HEAD, POST, DELETE");
+    let wrong = created.header("location").replace("/s/", "/s/0");
+    is_problem(&app.send("PATCH", &wrong, &[], "").await, 404, "not-found");
+    assert_eq!(app.send("DELETE", url, &[], "").await.status, 200);
+}

@@ -11,8 +11,9 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
+use media_core::layers::LayerSelection;
 use media_core::ledger::Reason;
-use media_core::media::Role;
+use media_core::media::{Role, TrackId};
 use media_core::{
     Fingerprint, FingerprintHash, IceRestart, LocalCandidate, Protocol, RemoteCandidate, SessionId, SessionSpec,
     ShardIndex, StreamId,
@@ -35,6 +36,7 @@ pub(crate) struct Recorded {
     pub(crate) closed: Vec<(ShardIndex, SessionId, Reason)>,
     pub(crate) candidates: Vec<RemoteCandidate>,
     pub(crate) restarts: Vec<(SessionId, IceRestart)>,
+    pub(crate) selections: Vec<(SessionId, TrackId, LayerSelection)>,
 }
 
 impl FakeMediaPlane {
@@ -77,6 +79,10 @@ impl MediaPlane for FakeMediaPlane {
 
     fn add_remote_candidates(&self, _: ShardIndex, _: SessionId, candidates: Vec<RemoteCandidate>) {
         self.recorded().candidates.extend(candidates);
+    }
+
+    fn select_layer(&self, _: ShardIndex, session: SessionId, track: TrackId, selection: LayerSelection) {
+        self.recorded().selections.push((session, track, selection));
     }
 
     fn restart_ice(&self, _: ShardIndex, session: SessionId, restart: IceRestart) {
@@ -222,13 +228,16 @@ pub(crate) fn golden(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-pub(crate) const PUBLISH_OFFERS: [&str; 18] = [
+pub(crate) const PUBLISH_OFFERS: [&str; 22] = [
     "chromium-publish",
     "chromium-publish-max-bundle",
     "chromium-simulcast-data",
+    "chromium-simulcast-munged",
     "firefox-publish",
     "firefox-h264-publish",
+    "firefox-simulcast",
     "obs",
+    "obs-simulcast",
     "libdatachannel-publish",
     "libdatachannel-old",
     "ffmpeg",
@@ -236,6 +245,7 @@ pub(crate) const PUBLISH_OFFERS: [&str; 18] = [
     "pyav",
     "gstreamer-whipsink",
     "gstreamer-whipsink-h264",
+    "gstreamer-simulcast",
     "libwebrtc-publish",
     "werift-publish",
     "aiortc-publish",

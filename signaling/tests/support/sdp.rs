@@ -81,6 +81,7 @@ pub(crate) fn lint(offer: &str, answer: &str, direction: &str, lite: bool) {
         lint_formats(theirs, ours);
         msids.extend(values(ours, "msid").into_iter().map(|msid| msid.split(' ').next().unwrap().to_owned()));
         lint_ssrcs(ours, direction);
+        lint_simulcast(theirs, ours, direction);
     }
     assert!(!live.is_empty());
     assert_eq!(credentials.len(), 1, "SDP-11: one transport");
@@ -98,7 +99,7 @@ fn lint_media_line(theirs: &[String], ours: &[String]) -> bool {
     assert_eq!((&media, &protocol), (&their_media, &their_protocol), "SDP-07");
     assert!(formats.iter().all(|format| their_formats.contains(format)), "SDP-20: {formats:?}");
     assert!(!formats.is_empty());
-    assert!(!has(ours, "bundle-only") && !has(ours, "simulcast") && !has(ours, "crypto"), "SDP-14, SDP-08");
+    assert!(!has(ours, "bundle-only") && !has(ours, "crypto"), "SDP-14, SDP-08");
     if port == 0 {
         assert!(has(ours, "inactive"));
         return false;
@@ -197,4 +198,37 @@ fn lint_ssrcs(ours: &[String], direction: &str) {
     let has_rtx = values(ours, "rtpmap").iter().any(|line| line.contains(" rtx/"));
     assert_eq!(ssrcs.len(), if has_rtx { 2 } else { 1 }, "WHEP-17");
     assert_eq!(has(ours, "ssrc-group"), has_rtx, "WHEP-17");
+}
+
+/// The encodings that are received are offered ones in their order, each named once, with restrictions of the offer.
+fn lint_simulcast(theirs: &[String], ours: &[String], direction: &str) {
+    let listed = |lines: &[String], direction: &str| -> Vec<String> {
+        let words =
+            values(lines, "simulcast").first().map(|value| value.split(' ').collect::<Vec<_>>()).unwrap_or_default();
+        let list = words.iter().skip_while(|word| **word != direction).nth(1).copied().unwrap_or_default();
+        list.split([';', ',']).filter(|rid| !rid.is_empty()).map(str::to_owned).collect()
+    };
+    let (offered, received) = (listed(theirs, "send"), listed(ours, "recv"));
+    let names: Vec<&str> = received.iter().map(|rid| rid.trim_start_matches('~')).collect();
+    let lines = values(ours, "rid");
+    assert_eq!(lines.iter().map(|line| line.split(' ').next().unwrap()).collect::<Vec<_>>(), names, "SDP-40");
+    let extensions = values(ours, "extmap").join(" ");
+    if received.is_empty() {
+        assert!(!has(ours, "simulcast") && !extensions.contains("rtp-stream-id"), "SDP-42");
+        return;
+    }
+    assert_eq!(direction, "recvonly", "WHEP has none");
+    assert!(extensions.contains("sdes:rtp-stream-id") && extensions.contains("sdes:mid"), "SDP-42");
+    let mut kept: Vec<&String> = offered.iter().filter(|rid| received.contains(rid)).collect();
+    kept.dedup();
+    assert_eq!(kept, received.iter().collect::<Vec<_>>(), "SDP-40: {received:?} of {offered:?}");
+    for line in lines {
+        let mut words = line.splitn(3, ' ');
+        let (rid, direction, restrictions) = (words.next().unwrap(), words.next(), words.next().unwrap_or_default());
+        assert_eq!(direction, Some("recv"), "SDP-40");
+        let theirs = values(theirs, "rid").into_iter().find(|line| line.starts_with(&format!("{rid} send"))).unwrap();
+        for restriction in restrictions.split(';').filter(|restriction| !restriction.starts_with("pt=")) {
+            assert!(theirs.contains(restriction), "SDP-44: {restriction} of {theirs}");
+        }
+    }
 }

@@ -182,7 +182,8 @@ async fn a_redirect_comes_after_the_token_and_takes_it_along_if_told_so() {
 // WHIP-26, WHEP-12
 #[tokio::test]
 async fn no_extension_is_advertised_and_none_is_there() {
-    let app = App::new(SignalingConfig::default());
+    // Those of WHEP, which viewers have by default, are tested by themselves.
+    let app = App::new(SignalingConfig { whep_extensions: false, ..SignalingConfig::default() });
     for (path, offer) in [("/whip/s", "chromium-publish"), ("/whep/s", "chromium-watch")] {
         let reply = app.post(path, &golden(offer)).await;
         assert_eq!((reply.status.as_u16(), reply.header("link")), (201, ""));

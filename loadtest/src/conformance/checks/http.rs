@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::super::case::{Case, SDP};
 use super::super::probe::Role;
 use super::super::reply::Reply;
-use super::super::row::{Row, Verdict, demand, not_applicable, rows};
+use super::super::row::{Miss, Row, Verdict, demand, not_applicable, rows};
 
 /// Longer than any offer.
 const BIG: usize = 2 << 20;
@@ -15,6 +15,7 @@ pub(super) const ROWS: &[Row] = rows! {
     "ERR-02" Should "RFC 9457 §3.1" "The same fault has the same type and title each time" constant_problems;
     "ERR-06" Must "RFC 9110 §10.2.3" "A Retry-After is a number of seconds or a date" retry_after;
     "HTTP-01" Must "RFC 9725 §5" "Endpoints are served by HTTPS, but on loopback" https;
+    "HTTP-02" Should "RFC 9113" "A session is opened, read and ended over HTTP/2 as over HTTP/1.1, where ALPN or clear text has it" http2;
     "HTTP-03" Must "RFC 9725 §4.1" "GET on an endpoint and on a session is answered without content" get;
     "HTTP-04" Should "WHEP §4.2" "HEAD on a WHEP endpoint is 2xx with the media type application/sdp" head;
     "HTTP-05" Must "RFC 9110 §15.5.6" "A method that a resource does not have is 405 with Allow" methods;
@@ -26,7 +27,7 @@ pub(super) const ROWS: &[Row] = rows! {
 };
 
 /// A refusal that any server can be brought to: a type that is no SDP.
-async fn refusal(case: &Case<'_>) -> Result<Reply, super::super::row::Miss> {
+async fn refusal(case: &Case<'_>) -> Result<Reply, Miss> {
     let role = *case.roles().first().unwrap_or(&Role::Publisher);
     let url = case.endpoint(role).await?;
     let reply = case.send("POST", &url, &[("content-type", "text/plain")], "hello").await?;
@@ -40,7 +41,7 @@ async fn problems(case: &Case<'_>) -> Verdict {
     demand(is_problem, || format!("the error's type is {:?}", reply.media_type()))?;
     let read: Option<Value> = serde_json::from_str(&reply.body).ok();
     let read = read.filter(Value::is_object);
-    let read = read.ok_or_else(|| super::super::row::Miss::Fail("the problem is no JSON object".into()))?;
+    let read = read.ok_or_else(|| Miss::Fail("the problem is no JSON object".into()))?;
     let status = read["status"].as_u64();
     let agrees = status.is_none_or(|status| status == u64::from(reply.code()));
     demand(agrees, || format!("the problem says status {status:?}"))?;
@@ -84,6 +85,24 @@ async fn https(case: &Case<'_>) -> Verdict {
         return super::super::row::fail(format!("{url} is plain HTTP"));
     }
     Ok("https".into())
+}
+
+async fn http2(case: &Case<'_>) -> Verdict {
+    for role in case.roles() {
+        let url = case.endpoint(role).await?;
+        let offered = case.offer(role)?;
+        let reply = case.send_by_http2("POST", &url, &[("content-type", SDP)], &offered.sdp).await?;
+        demand(reply.code() == 201 && reply.is_sdp(), || {
+            format!("over HTTP/2 the offer was answered with {}", reply.shown())
+        })?;
+        let session =
+            reply.location().ok_or_else(|| Miss::Fail("the 201 over HTTP/2 has no usable Location".into()))?;
+        for method in ["GET", "DELETE"] {
+            let reply = case.send_by_http2(method, &session, &[], "").await?;
+            demand(reply.status.is_success(), || format!("over HTTP/2 {method} was {}", reply.code()))?;
+        }
+    }
+    Ok("201, 2xx, 2xx over HTTP/2".into())
 }
 
 async fn get(case: &Case<'_>) -> Verdict {

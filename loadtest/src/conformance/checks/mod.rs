@@ -3,6 +3,7 @@
 mod answers;
 mod cors;
 mod dtls;
+mod extensions;
 mod http;
 mod ice;
 mod offers;
@@ -32,6 +33,7 @@ pub(super) fn all() -> Vec<&'static Row> {
         rtp::ROWS,
         rtcp::ROWS,
         whep::ROWS,
+        extensions::ROWS,
     ];
     areas.into_iter().flatten().collect()
 }

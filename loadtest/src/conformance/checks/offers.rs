@@ -4,7 +4,7 @@ use super::super::case::Case;
 use super::super::description::Description;
 use super::super::link::Link;
 use super::super::probe::Role;
-use super::super::row::{Row, Verdict, demand, not_applicable, rows};
+use super::super::row::{Miss, Row, Verdict, demand, not_applicable, rows};
 use super::session::answer;
 use crate::sdp::{Imitation, Setup};
 
@@ -33,6 +33,8 @@ pub(super) const ROWS: &[Row] = rows! {
     "SDP-22" Must "RFC 4585 §4.2" "rtcp-fb:* stands for all formats" wildcard_feedback;
     "SDP-25" Must "RFC 5761 §4" "Payload types from 35 to 63 are dynamic ones" low_payload_types;
     "SDP-26" Must "RFC 8866 §6.6" "Names of codecs are compared without case" codec_case;
+    "SDP-40" May "RFC 8853 §5.3" "Of alternatives one is answered, and a layer that is paused as such" alternative_layers;
+    "SDP-41" Should "practice" "Every layer is received: clients end if one of theirs is refused" all_layers;
     "SDP-42" Must "RFC 8853 §5.4" "Simulcast without the extension that names the layers is not answered" simulcast_without_rid;
     "DTLS-09" Must "RFC 8122 §5" "Of several fingerprints one of a known hash is enough to be answered" several_fingerprints;
     "TRK-18" Must "RFC 8838 §4" "An offer without the ICE option trickle is answered, too" no_trickle_option;
@@ -151,8 +153,9 @@ fn layered(sdp: &str) -> String {
     without(sdp, &["a=ssrc"]) + layers
 }
 
-async fn simulcast(case: &Case<'_>) -> Verdict {
-    let session = case.accepted("simulcast", Role::Publisher, |sdp| layered(&sdp)).await?;
+/// The rids that an answer receives, in their order; the row does not apply without any.
+async fn received_layers(case: &Case<'_>, change: impl Fn(String) -> String) -> Result<Vec<String>, Miss> {
+    let session = case.accepted("simulcast", Role::Publisher, change).await?;
     let Some(answered) = session.answer.everywhere("simulcast").first().map(|value| (*value).to_owned()) else {
         return not_applicable("the answer has no simulcast: one layer is taken");
     };
@@ -164,7 +167,30 @@ async fn simulcast(case: &Case<'_>) -> Verdict {
         let named = format!("{} recv", rid.trim_start_matches('~'));
         demand(lines.iter().any(|line| line.starts_with(&named)), || format!("there is no a=rid:{named}"))?;
     }
-    Ok(format!("simulcast:{answered}"))
+    let named = session.answer.everywhere("extmap").iter().any(|line| line.ends_with("sdes:rtp-stream-id"));
+    demand(named, || "the answer has layers without the extension that names them".into())?;
+    Ok(rids)
+}
+
+async fn simulcast(case: &Case<'_>) -> Verdict {
+    let rids = received_layers(case, |sdp| layered(&sdp)).await?;
+    let in_order = rids.is_sorted_by_key(|rid| ["l", "m", "h"].iter().position(|known| known == rid));
+    let known = rids.iter().all(|rid| ["l", "m", "h"].contains(&rid.as_str()));
+    demand(in_order && known, || format!("l;m;h was answered with {}", rids.join(";")))?;
+    Ok(format!("recv {}", rids.join(";")))
+}
+
+async fn all_layers(case: &Case<'_>) -> Verdict {
+    let rids = received_layers(case, |sdp| layered(&sdp)).await?;
+    demand(rids.len() == 3, || format!("of three layers {} are received", rids.len()))?;
+    Ok("three of three".into())
+}
+
+async fn alternative_layers(case: &Case<'_>) -> Verdict {
+    let rids = received_layers(case, |sdp| layered(&sdp).replace("send l;m;h", "send l,m;~h")).await?;
+    let told = rids.first().is_some_and(|rid| rid == "l" || rid == "m") && rids.get(1).is_none_or(|rid| rid == "~h");
+    demand(told && rids.len() <= 2, || format!("l,m;~h was answered with {}", rids.join(";")))?;
+    Ok(format!("recv {}", rids.join(";")))
 }
 
 async fn simulcast_without_rid(case: &Case<'_>) -> Verdict {

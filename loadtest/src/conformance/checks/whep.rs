@@ -8,7 +8,7 @@ use super::super::case::{Case, Offered, SDP, Session};
 use super::super::description::{Description, Section};
 use super::super::link::{Event, Link, SOON};
 use super::super::probe::Role;
-use super::super::reply::{Reply, links};
+use super::super::reply::Reply;
 use super::super::row::{Miss, Row, Verdict, demand, fail, not_applicable, rows};
 use crate::sdp::{Answer, Ssrcs};
 
@@ -19,7 +19,6 @@ pub(super) const ROWS: &[Row] = rows! {
     "WHEP-08" Should "WHEP §4.3.2" "The valid-until of a counter-offer is a date of HTTP in the future" valid_until;
     "WHEP-09" Must "WHEP §4.3.2" "PATCH with the answer to a counter-offer is 204, and media flows; another answer is refused" answered_offer;
     "WHEP-10" Must "WHEP §4.3.3" "A 406 has an SDP offer and a Location" whole_406;
-    "EXT-01" May "draft-ietf-wish-whep core extensions" "Server-sent events are advertised with the names of the events, or without any" events;
 };
 
 async fn watched(case: &Case<'_>) -> Verdict {
@@ -138,17 +137,4 @@ async fn answered_offer(case: &Case<'_>) -> Verdict {
     let reply = case.send("PATCH", &session.url, &headers, &other.sdp).await?;
     demand(reply.is_client_error(), || format!("another answer was {}", reply.code()))?;
     Ok(format!("204, and media flows; another answer is {}", reply.code()))
-}
-
-async fn events(case: &Case<'_>) -> Verdict {
-    let session = case.open_plain(Role::Viewer).await?;
-    case.end(&session).await?;
-    for field in session.reply.all("link") {
-        let read = links(field).ok_or_else(|| Miss::Fail(format!("Link {field:?} does not parse")))?;
-        let events = "urn:ietf:params:whep:ext:core:server-sent-events";
-        if let Some(link) = read.iter().find(|link| link.parameter("rel") == Some(events)) {
-            return Ok(format!("{} with events {:?}", link.target, link.parameter("events")));
-        }
-    }
-    not_applicable("they are not advertised")
 }

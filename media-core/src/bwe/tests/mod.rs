@@ -72,6 +72,16 @@ impl Link {
         }
     }
 
+    /// With a queue of so many µs.
+    pub(crate) fn with_queue(self, max_queue: u64) -> Link {
+        Link { max_queue, ..self }
+    }
+
+    /// Its rate changes.
+    pub(crate) fn set_rate(&mut self, bits_per_second: f64) {
+        self.bits_per_second = bits_per_second;
+    }
+
     /// Queueing time of a packet that comes now.
     pub(crate) fn queue(&self, now: u64) -> u64 {
         (self.free_at - now as f64).max(0.0) as u64

@@ -40,3 +40,51 @@ fn another_profile_in_mid_stream_goes_out_as_the_format_that_takes_it() {
     now_sends(&mut viewer, "42c01f");
     assert_eq!(send(&mut viewer, &mut published, 5, true), Some((100, 0x8003)));
 }
+
+// COD-04, RTP-10
+#[test]
+fn red_goes_to_each_viewer_in_its_own_payload_types_or_as_plain_opus() {
+    let opus = |payload_type| format(payload_type, Codec::Opus, None);
+    let red = |payload_type, fmtp: &str| Format { fmtp: fmtp.into(), ..format(payload_type, Codec::Red, None) };
+    let publisher = [opus(111), red(63, "111/111")];
+    let payload = [0x80 | 111, 0x0f, 0x00, 2, 111, 1, 1, 3, 3, 3];
+    let remapped = [0x80 | 96, 0x0f, 0x00, 2, 96, 1, 1, 3, 3, 3];
+    for (formats, payload_type, expected) in
+        [(vec![opus(96), red(97, "96/96")], 97, &remapped[..]), (vec![opus(96)], 96, &[3, 3, 3])]
+    {
+        let (mut viewer, mut receiver) = viewer_of(TrackId::AUDIO, formats, &publisher);
+        let mut published = Published::new();
+        let arrived = published.start;
+        let info = PacketInfo {
+            sequence: 5,
+            timestamp: 960,
+            arrived,
+            payload_type: 63,
+            marker: false,
+            keyframe: true,
+            layer: PacketLayer::ONLY,
+        };
+        published.encoding(TrackId::AUDIO).admit(info, &[], &payload);
+        published.encoding(TrackId::AUDIO).admit(
+            PacketInfo { sequence: 6, timestamp: 1920, payload_type: 111, ..info },
+            &[],
+            &[4, 4],
+        );
+        let sent = published.serve(arrived, &mut viewer, false).1;
+        for first in &sent {
+            let number = RtpHeader::parse(first).unwrap().sequence_number;
+            let mut again = Outbound::disconnected();
+            assert_eq!(viewer.resend(arrived, (0xaaaa, number), &published.tracks, tuple(), &mut again), Resent::Yes);
+            assert!(again.batch().datagrams().eq([&first[..]]), "SRTP-09");
+        }
+        let mut sent = sent.into_iter();
+        let mut next = || open(&mut receiver, sent.next().unwrap());
+        let (header, packet) = next();
+        assert_eq!((header.payload_type, header.sequence_number, header.timestamp), (payload_type, 0x7fff, 960));
+        assert_eq!(header.payload(&packet), expected);
+        // The publisher may leave redundancy out at any time.
+        let (header, packet) = next();
+        assert_eq!((header.payload_type, header.sequence_number, header.timestamp), (96, 0x8000, 1920));
+        assert_eq!(header.payload(&packet), [4, 4]);
+    }
+}

@@ -5,7 +5,15 @@ use super::*;
 /// Admits a packet of a frame; `keyframe`: it makes the frame a keyframe.
 fn admit(published: &mut Published, sequence: u64, frame: u32, keyframe: bool) {
     let arrived = published.at(u64::from(frame));
-    let info = PacketInfo { sequence, timestamp: frame * 3_000, arrived, payload_type: 96, marker: false, keyframe };
+    let info = PacketInfo {
+        sequence,
+        timestamp: frame * 3_000,
+        arrived,
+        payload_type: 96,
+        marker: false,
+        keyframe,
+        layer: PacketLayer::ONLY,
+    };
     assert!(published.encoding(TrackId::VIDEO).admit(info, &[], &[sequence as u8]));
 }
 
@@ -47,7 +55,8 @@ fn parameter_sets_without_a_keyframe_start_nobody() {
         }
         assert!(sent(&mut viewer, &mut receiver, &mut published, u64::from(frame)).is_empty());
     }
-    assert!(video(&mut viewer).awaits_keyframe() && video(&mut viewer).lacks_keyframe());
+    assert!(video(&mut viewer).awaits_keyframe());
+    assert_eq!(video(&mut viewer).lacks_keyframe(), Some(0));
     admit(&mut published, 60, 20, false);
     admit(&mut published, 61, 20, true);
     assert_eq!(sent(&mut viewer, &mut receiver, &mut published, 20), [60, 61]);
@@ -85,7 +94,7 @@ fn a_viewer_that_lost_its_place_does_not_go_back_to_the_keyframe_that_it_had() {
     assert_eq!(sent(&mut viewer, &mut receiver, &mut published, 0), [0]);
     (1..30).for_each(|frame| admit(&mut published, u64::from(frame), frame, false));
     let (served, packets) = published.serve(published.at(60), &mut viewer, true);
-    assert_eq!((served.needs_keyframe, packets.len()), (Some(TrackId::VIDEO), 0));
+    assert_eq!((served.needs_keyframe, packets.len()), (Some((TrackId::VIDEO, 0)), 0));
     admit(&mut published, 30, 61, false);
     assert!(sent(&mut viewer, &mut receiver, &mut published, 61).is_empty());
     admit(&mut published, 31, 62, false);
@@ -107,6 +116,7 @@ fn a_viewer_whose_packets_were_given_up_goes_on_at_the_keyframe_without_a_gap() 
         payload_type: 96,
         marker: true,
         keyframe: [0, 600].contains(&sequence),
+        layer: PacketLayer::ONLY,
     };
     let packets: Vec<PacketInfo> = (0..700).map(packet).collect();
     viewer.congestion_mut().on_remb(published.start, 1_000_000, 500_000);

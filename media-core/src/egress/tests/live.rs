@@ -34,7 +34,15 @@ fn latest(joined: u64, tick: u64, stall: std::ops::Range<u64>, random: &mut StdR
         while arrivals.get(received as usize).is_some_and(|&arrival| arrival <= now) {
             let arrived = at(arrivals[received as usize]);
             let (timestamp, keyframe) = (received as u32 * 3_000, received % 60 == 0);
-            let info = PacketInfo { sequence: received, timestamp, arrived, payload_type: 96, marker: true, keyframe };
+            let info = PacketInfo {
+                sequence: received,
+                timestamp,
+                arrived,
+                payload_type: 96,
+                marker: true,
+                keyframe,
+                layer: PacketLayer::ONLY,
+            };
             assert!(published.encoding(TrackId::VIDEO).admit(info, &[], b"frame"));
             received += 1;
         }

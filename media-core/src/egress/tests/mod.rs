@@ -1,14 +1,19 @@
 mod ecn;
 mod formats;
 mod keyframes;
+mod layered;
+mod layers;
+mod layers_model;
 mod live;
 mod narrow;
 mod nonces;
+mod numbered;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::layers::PacketLayer;
 use crate::media::{Codec, Extension, ExtensionMap, Format, MediaSection, SendSsrcs, TrackId};
 use crate::net::{Outbound, TransportTuple};
 use crate::rtp::{RtpHeader, rtx};
@@ -88,7 +93,8 @@ impl Published {
     /// A packet received `sequence` times 33 ms after the start.
     fn packet(&mut self, sequence: u64, payload_type: u8, keyframe: bool) -> u64 {
         let (timestamp, arrived) = (sequence as u32 * 3000, self.at(sequence));
-        let info = PacketInfo { sequence, timestamp, arrived, payload_type, marker: true, keyframe };
+        let info =
+            PacketInfo { sequence, timestamp, arrived, payload_type, marker: true, keyframe, layer: PacketLayer::ONLY };
         let stored = [Extension::VideoOrientation as u8, 1, 0x02, Extension::AudioLevel as u8, 1, 0x7f];
         let payload = vec![sequence as u8; 50 + (sequence % 7) as usize];
         assert!(self.encoding(TrackId::VIDEO).admit(info, &stored, &payload));
@@ -179,46 +185,6 @@ fn a_format_that_was_not_negotiated_is_never_sent() {
     let keyframe = published.packet(0, 97, true);
     assert_eq!(forward(&mut viewer, &mut published, keyframe), None);
     assert!(video(&mut viewer).awaits_keyframe());
-}
-
-// COD-04, RTP-10
-#[test]
-fn red_goes_to_each_viewer_in_its_own_payload_types_or_as_plain_opus() {
-    let opus = |payload_type| format(payload_type, Codec::Opus, None);
-    let red = |payload_type, fmtp: &str| Format { fmtp: fmtp.into(), ..format(payload_type, Codec::Red, None) };
-    let publisher = [opus(111), red(63, "111/111")];
-    let payload = [0x80 | 111, 0x0f, 0x00, 2, 111, 1, 1, 3, 3, 3];
-    let remapped = [0x80 | 96, 0x0f, 0x00, 2, 96, 1, 1, 3, 3, 3];
-    for (formats, payload_type, expected) in
-        [(vec![opus(96), red(97, "96/96")], 97, &remapped[..]), (vec![opus(96)], 96, &[3, 3, 3])]
-    {
-        let (mut viewer, mut receiver) = viewer_of(TrackId::AUDIO, formats, &publisher);
-        let mut published = Published::new();
-        let arrived = published.start;
-        let info = PacketInfo { sequence: 5, timestamp: 960, arrived, payload_type: 63, marker: false, keyframe: true };
-        published.encoding(TrackId::AUDIO).admit(info, &[], &payload);
-        published.encoding(TrackId::AUDIO).admit(
-            PacketInfo { sequence: 6, timestamp: 1920, payload_type: 111, ..info },
-            &[],
-            &[4, 4],
-        );
-        let sent = published.serve(arrived, &mut viewer, false).1;
-        for first in &sent {
-            let number = RtpHeader::parse(first).unwrap().sequence_number;
-            let mut again = Outbound::disconnected();
-            assert_eq!(viewer.resend(arrived, (0xaaaa, number), &published.tracks, tuple(), &mut again), Resent::Yes);
-            assert!(again.batch().datagrams().eq([&first[..]]), "SRTP-09");
-        }
-        let mut sent = sent.into_iter();
-        let mut next = || open(&mut receiver, sent.next().unwrap());
-        let (header, packet) = next();
-        assert_eq!((header.payload_type, header.sequence_number, header.timestamp), (payload_type, 0x7fff, 960));
-        assert_eq!(header.payload(&packet), expected);
-        // The publisher may leave redundancy out at any time.
-        let (header, packet) = next();
-        assert_eq!((header.payload_type, header.sequence_number, header.timestamp), (96, 0x8000, 1920));
-        assert_eq!(header.payload(&packet), [4, 4]);
-    }
 }
 
 // EXT-H03
@@ -528,6 +494,7 @@ fn frames(published: &mut Published, range: std::ops::Range<u64>, keyframes: &[u
             payload_type: 96,
             marker: sequence % 3 == 2,
             keyframe: keyframes.contains(&frame) && sequence % 3 == 0,
+            layer: PacketLayer::ONLY,
         };
         assert!(published.encoding(TrackId::VIDEO).admit(info, &[], &[frame as u8]));
     }
@@ -558,7 +525,7 @@ fn what_waited_too_long_is_dropped_in_whole_frames_up_to_the_next_keyframe() {
     // Without a keyframe all are dropped, and nothing is sent before the next one.
     frames(&mut published, 30..60, &[]);
     let (served, packets) = published.serve(published.at(20), &mut viewer, true);
-    assert_eq!((served.dropped, served.needs_keyframe, packets.len()), (30, Some(TrackId::VIDEO), 0));
+    assert_eq!((served.dropped, served.needs_keyframe, packets.len()), (30, Some((TrackId::VIDEO, 0)), 0));
     frames(&mut published, 60..63, &[]);
     assert_eq!(published.serve(published.at(20), &mut viewer, false).1.len(), 0);
     assert!(video(&mut viewer).awaits_keyframe());

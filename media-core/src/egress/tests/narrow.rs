@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::numbered::{AUDIO_SSRC, NUMBER, VIDEO_SSRC, numbered_tracks};
 use super::*;
 use crate::bwe::tests::{Link, feedback_messages};
 use crate::rtcp::{RtcpPacket, RtcpPackets};
@@ -12,10 +13,6 @@ const MTU: usize = 1_150;
 const AUDIO_BYTES: usize = 160;
 /// IPv4 and UDP.
 const HEADERS: usize = 28;
-const VIDEO_SSRC: u32 = 10;
-const AUDIO_SSRC: u32 = 20;
-/// Id of the element with the transport-wide number.
-const NUMBER: u8 = 5;
 
 /// What the publisher sends.
 #[derive(Clone, Copy, Debug)]
@@ -90,24 +87,7 @@ struct Sample {
 impl Simulation {
     fn new(capacity: f64, stream: Stream) -> Simulation {
         let published = Published::new();
-        let egress = |track: TrackId, format: Format, publisher: Format, ssrc| {
-            let mut extensions = ExtensionMap::default();
-            extensions.set(Extension::TransportCc, NUMBER);
-            let mut section = MediaSection {
-                extensions,
-                reduced_size_rtcp: true,
-                send_ssrcs: Some(SendSsrcs { media: ssrc, rtx: ssrc + 1 }),
-                ..MediaSection::new("0", track.kind, vec![format])
-            };
-            section.formats[0].feedback.transport_cc = true;
-            let mut egress = EgressTrack::new(track, &section, 7).unwrap();
-            egress.set_publisher_formats(&[publisher], None);
-            egress
-        };
-        let opus = format(111, Codec::Opus, None);
-        let audio = egress(TrackId::AUDIO, opus.clone(), opus, AUDIO_SSRC);
-        let (ours, theirs) = (format(100, Codec::Vp8, Some(101)), format(96, Codec::Vp8, None));
-        let video = egress(TrackId::VIDEO, ours, theirs, VIDEO_SSRC);
+        let [audio, video] = numbered_tracks();
         let exported: Vec<u8> = (0..56).collect();
         let material = KeyingMaterial::new(SrtpProfile::AeadAes128Gcm, &exported).unwrap();
         let (_, sender) = material.contexts(DtlsRole::Server).unwrap();
@@ -172,7 +152,7 @@ impl Simulation {
         if self.time.is_multiple_of(25_000) {
             let can_probe = self.viewer.can_pad();
             due |= self.viewer.congestion_mut().poll(now, media, can_probe);
-            if video(&mut self.viewer).lacks_keyframe() {
+            if video(&mut self.viewer).lacks_keyframe().is_some() {
                 self.requested.get_or_insert(self.time);
             }
         }
@@ -202,7 +182,15 @@ impl Simulation {
             self.next_audio += 20_000;
             let sequence = self.published.encoding(TrackId::AUDIO).end();
             let timestamp = sequence as u32 * 960;
-            let info = PacketInfo { sequence, timestamp, arrived, payload_type: 111, marker: false, keyframe: true };
+            let info = PacketInfo {
+                sequence,
+                timestamp,
+                arrived,
+                payload_type: 111,
+                marker: false,
+                keyframe: true,
+                layer: PacketLayer::ONLY,
+            };
             assert!(self.published.encoding(TrackId::AUDIO).admit(info, &[], &[0; AUDIO_BYTES]));
             has_packets = true;
         }
@@ -231,6 +219,7 @@ impl Simulation {
                     payload_type: 96,
                     marker: n + 1 == packets,
                     keyframe: is_keyframe && n == 0,
+                    layer: PacketLayer::ONLY,
                 };
                 assert!(self.published.encoding(TrackId::VIDEO).admit(info, &[], &vec![0; bytes / packets]));
             }
@@ -408,6 +397,7 @@ fn a_viewer_is_sent_no_more_than_its_session_may_carry() {
                     payload_type: 96,
                     marker: sequence % 3 == 2,
                     keyframe: frame % 30 == 0 && sequence % 3 == 0,
+                    layer: PacketLayer::ONLY,
                 };
                 assert!(published.encoding(TrackId::VIDEO).admit(info, &[], &[0; 1_300]));
                 sequence += 1;

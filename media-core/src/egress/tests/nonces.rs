@@ -156,8 +156,7 @@ impl World {
     }
 
     fn published() -> Vec<PublishedTrack> {
-        let track =
-            |(id, section): (TrackId, MediaSection)| PublishedTrack { id, formats: section.formats, in_use: None };
+        let track = |(id, section): (TrackId, MediaSection)| PublishedTrack::new(id, &section);
         sections(true, true).into_iter().map(track).collect()
     }
 
@@ -465,7 +464,15 @@ fn a_number_that_the_cache_forgot_as_it_grew_is_not_filled_anew() {
     let packet = |published: &Published, sequence: u64, byte: u8| {
         let (timestamp, keyframe) = (sequence as u32 * 3000, [0, 100].contains(&sequence));
         let arrived = published.start + Duration::from_millis(sequence);
-        let info = PacketInfo { sequence, timestamp, arrived, payload_type: 96, marker: true, keyframe };
+        let info = PacketInfo {
+            sequence,
+            timestamp,
+            arrived,
+            payload_type: 96,
+            marker: true,
+            keyframe,
+            layer: PacketLayer::ONLY,
+        };
         (info, [byte; 1_300])
     };
     for sequence in 0..960 {

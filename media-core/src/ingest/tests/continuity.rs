@@ -90,7 +90,7 @@ impl Publisher {
         let accepted = self.harness.receive(&packet).unwrap();
         let Accepted::Forward { sequence, .. } = accepted else {
             // Video after a restart, until its keyframe.
-            let awaiting = Accepted::AwaitingKeyframe { track: TrackId::VIDEO };
+            let awaiting = Accepted::AwaitingKeyframe { track: TrackId::VIDEO, encoding: 0 };
             assert!(accepted == awaiting || accepted == Accepted::Consumed, "{accepted:?}");
             return;
         };

@@ -44,7 +44,7 @@ impl H264 {
 
     /// The publisher leaves requests for a keyframe unanswered until it counts as one that ignores them.
     fn ignore_requests(&mut self) {
-        let requests = &mut self.harness.tracks.get_mut(TrackId::VIDEO).unwrap().keyframe_requests;
+        let requests = &mut self.harness.tracks.encoding_mut(TrackId::VIDEO, 0).unwrap().keyframe_requests;
         while !requests.are_ignored() {
             requests.request();
             self.harness.ms += 2_000;
@@ -155,7 +155,7 @@ fn a_recovery_point_is_a_start_only_where_nothing_better_is_to_be_had() {
         "everything since the first is there, and it is farther along"
     );
     assert_eq!(h264.events, 0, "it is no keyframe for that");
-    assert!(h264.harness.tracks.get(TrackId::VIDEO).unwrap().keyframe_requests.are_ignored());
+    assert!(h264.harness.tracks.encoding(TrackId::VIDEO, 0).unwrap().keyframe_requests.are_ignored());
     // Older than viewers are started from.
     h264.harness.ms += 11_000;
     assert_eq!(next(&mut h264, &refresh()), (1, Some(3)));
@@ -172,7 +172,7 @@ fn a_stream_that_begins_with_parameter_sets_alone_waits_for_its_keyframe() {
         assert_eq!(forwarded, usize::from(payload == SPS || payload == PPS), "{payload:x?}");
     }
     let slice = Packet { timestamp: 3_000, ..Packet::video(1, 5, SLICE) };
-    assert_eq!(h264.harness.receive(&slice), Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO }));
+    assert_eq!(h264.harness.receive(&slice), Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO, encoding: 0 }));
     // The sets may be older than their keyframe: it is given them once more.
     assert_eq!(h264.send(6, 6_000, IDR).iter().map(|packet| packet.0).collect::<Vec<_>>(), [2, 3, 4]);
     assert_eq!((h264.plain(7, 9_000, SLICE), h264.events), (Some(2), 1));
@@ -215,7 +215,7 @@ fn another_ssrc_does_not_inherit_parameter_sets() {
     h264.harness.ingest.on_bye(1);
     let accepted = h264.harness.receive(&Packet { timestamp: 0, ..Packet::video(2, 0, IDR) });
     // Without parameter sets no decoder could start.
-    assert_eq!(accepted, Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO }));
+    assert_eq!(accepted, Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO, encoding: 0 }));
     let accepted = h264.harness.receive(&Packet { timestamp: 3_000, ..Packet::video(2, 1, &with_sets()) });
     assert!(matches!(accepted, Ok(Accepted::Forward { sequence: 6, .. })), "{accepted:?}");
 }

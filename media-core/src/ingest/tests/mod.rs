@@ -1,15 +1,18 @@
 //! What becomes of a publisher's packets, one by one.
 
+mod alignment;
 mod continuity;
 mod keyframes;
+mod layers;
 mod loss;
 mod recorded;
+mod simulcast;
 mod takeover;
 mod time;
 
 use super::ssrcs::MAX_SSRCS;
 use super::*;
-use crate::media::{Codec, Extension, ExtensionMap, Feedback};
+use crate::media::{Codec, Extension, ExtensionMap, Feedback, Format};
 use crate::rtcp::{NtpTime, RtcpPacket, RtcpPackets, RtcpWriter, SenderInfo};
 use crate::rtp::{HeaderFields, write_header};
 use crate::stream::{CachedPacket, MAX_EXTENSIONS, stored_extensions};
@@ -149,6 +152,16 @@ impl Harness {
         (sequence, cached.info.timestamp)
     }
 
+    /// A sender report of an RTP stream.
+    fn report(&mut self, ssrc: u32, info: &SenderInfo) -> Result<(), DropReason> {
+        let mut bytes = [0; 64];
+        let mut writer = RtcpWriter::new(&mut bytes);
+        writer.sender_report(ssrc, info, &[]).unwrap();
+        let Some(Ok(RtcpPacket::SenderReport(report))) = RtcpPackets::new(writer.as_bytes()).next() else { panic!() };
+        let (now, unix) = (self.now(), self.unix());
+        self.ingest.on_sender_report(now, unix, &report, &self.tracks)
+    }
+
     fn nacks(&mut self) -> Vec<(u32, Vec<u16>)> {
         let mut requested = Vec::new();
         let now = self.now();
@@ -168,9 +181,12 @@ impl Harness {
 #[test]
 fn video_starts_at_its_first_keyframe_and_audio_at_once() {
     let mut harness = Harness::new(&[audio(), video()]);
-    assert_eq!(harness.receive(&Packet::video(1, 10, DELTA)), Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO }));
+    assert_eq!(
+        harness.receive(&Packet::video(1, 10, DELTA)),
+        Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO, encoding: 0 })
+    );
     assert_eq!(harness.forwarded(&Packet::audio(2, 500)).0, 0);
-    let first = Accepted::Forward { track: TrackId::VIDEO, sequence: 0, keyframe: true, decodable: true };
+    let first = Accepted::Forward { track: TrackId::VIDEO, encoding: 0, sequence: 0, keyframe: true, decodable: true };
     assert_eq!(harness.receive(&Packet::video(1, 11, KEYFRAME)), Ok(first));
     assert_eq!(harness.format_changes(), [(TrackId::AUDIO, 111), (TrackId::VIDEO, 96)]);
     assert_eq!(harness.forwarded(&Packet::video(1, 12, DELTA)).0, 1);
@@ -216,11 +232,11 @@ fn a_publisher_of_one_kind_is_accepted_and_packets_of_the_other_kind_are_unknown
     let mut harness = Harness::new(&[audio()]);
     assert_eq!(harness.forwarded(&Packet::audio(2, 1)).0, 0);
     assert_eq!(harness.receive(&Packet::video(1, 1, KEYFRAME)), Err(DropReason::UnknownRtpStream));
-    assert!(harness.ingest.keyframe_request(TrackId::VIDEO).is_none());
+    assert!(harness.ingest.keyframe_request(TrackId::VIDEO, 0).is_none());
     let mut harness = Harness::new(&[video()]);
     assert_eq!(harness.forwarded(&Packet::video(1, 1, KEYFRAME)).0, 0);
     assert_eq!(harness.receive(&Packet::audio(2, 1)), Err(DropReason::UnknownRtpStream));
-    assert_eq!(harness.ingest.keyframe_request(TrackId::VIDEO), Some(KeyframeRequest::Pli { ssrc: 1 }));
+    assert_eq!(harness.ingest.keyframe_request(TrackId::VIDEO, 0), Some(KeyframeRequest::Pli { ssrc: 1 }));
 }
 
 // RTP-15, RTP-06
@@ -235,7 +251,7 @@ fn numbers_and_time_are_continuous_over_a_restart_of_the_publisher() {
     harness.ms += 2_000;
     assert_eq!(
         harness.receive(&Packet::video(9, 40_000, DELTA)),
-        Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO })
+        Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO, encoding: 0 })
     );
     let next = harness.forwarded(&Packet::video(9, 40_001, KEYFRAME));
     assert_eq!(next, (2, time.wrapping_add(180_000)));
@@ -277,10 +293,10 @@ fn another_format_starts_at_its_keyframe_and_withheld_packets_leave_no_gap() {
     assert_eq!(harness.format_changes(), [(TrackId::VIDEO, 96)]);
     for sequence in 1..4 {
         let packet = Packet { payload_type: 98, ..Packet::video(1, sequence, DELTA) };
-        assert_eq!(harness.receive(&packet), Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO }));
+        assert_eq!(harness.receive(&packet), Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO, encoding: 0 }));
     }
     assert_eq!(harness.format_changes(), []);
-    let first = Accepted::Forward { track: TrackId::VIDEO, sequence: 1, keyframe: true, decodable: true };
+    let first = Accepted::Forward { track: TrackId::VIDEO, encoding: 0, sequence: 1, keyframe: true, decodable: true };
     assert_eq!(harness.receive(&Packet { payload_type: 98, ..Packet::video(1, 4, KEYFRAME) }), Ok(first));
     assert_eq!(harness.format_changes(), [(TrackId::VIDEO, 98)]);
 }
@@ -322,7 +338,8 @@ fn a_lost_packet_is_requested_and_its_retransmission_fills_the_gap() {
     let mut payload = vec![0xff, 0xff];
     payload.extend_from_slice(DELTA);
     let rtx = Packet { payload_type: 97, timestamp: 65_535 * 3_000, ..Packet::video(5, 77, &payload) };
-    let expected = Accepted::Forward { track: TrackId::VIDEO, sequence: 1, keyframe: false, decodable: true };
+    let expected =
+        Accepted::Forward { track: TrackId::VIDEO, encoding: 0, sequence: 1, keyframe: false, decodable: true };
     assert_eq!(harness.format_changes(), [(TrackId::VIDEO, 96)]);
     assert_eq!(harness.receive(&rtx), Ok(expected));
     assert_eq!(harness.format_changes(), []);
@@ -459,7 +476,7 @@ fn a_publisher_without_feedback_gets_reports_only() {
     harness.forwarded(&Packet::video(1, 5, DELTA).with(&[(WIDE, &[0, 2])]));
     harness.ms += 200;
     assert!(harness.nacks().is_empty() && harness.arrivals().is_empty());
-    assert!(harness.ingest.keyframe_request(TrackId::VIDEO).is_none() && !harness.ingest.wants_round_trip());
+    assert!(harness.ingest.keyframe_request(TrackId::VIDEO, 0).is_none() && !harness.ingest.wants_round_trip());
     let mut blocks = Vec::new();
     let now = harness.now();
     harness.ingest.report_blocks(now, |block| blocks.push(block));
@@ -475,13 +492,7 @@ fn a_report_that_is_not_believed_is_acknowledged_and_moves_no_clock() {
     assert_eq!((arrival.unix, arrival.rtp), (START_UNIX, first));
     let report = |harness: &mut Harness, ssrc, rtp_timestamp, packet_count| {
         let ntp = NtpTime::from_unix(harness.unix());
-        let info = SenderInfo { ntp, rtp_timestamp, packet_count, octet_count: 0 };
-        let mut bytes = [0; 64];
-        let mut writer = RtcpWriter::new(&mut bytes);
-        writer.sender_report(ssrc, &info, &[]).unwrap();
-        let Some(Ok(RtcpPacket::SenderReport(report))) = RtcpPackets::new(writer.as_bytes()).next() else { panic!() };
-        let (now, unix) = (harness.now(), harness.unix());
-        harness.ingest.on_sender_report(now, unix, &report, &harness.tracks)
+        harness.report(ssrc, &SenderInfo { ntp, rtp_timestamp, packet_count, octet_count: 0 })
     };
     harness.ms += 1_000;
     assert_eq!(report(&mut harness, 1, u32::MAX, 0), Err(DropReason::ImplausibleSenderReport));

@@ -114,7 +114,7 @@ fn a_recording_without_its_keyframe_starts_at_a_recovery_point_if_no_keyframe_ca
         for is_ignored in [false, true] {
             let frames = recorded(name);
             let mut harness = Harness::new(&[section(MediaKind::Video, vec![format(96, Codec::H264, None)])]);
-            harness.tracks.get_mut(TrackId::VIDEO).unwrap().keyframe_requests.set_ignored(is_ignored);
+            harness.tracks.encoding_mut(TrackId::VIDEO, 0).unwrap().keyframe_requests.set_ignored(is_ignored);
             let mut started = Vec::new();
             for (index, frame) in frames.iter().enumerate().skip(1) {
                 let accepted = receive(&mut harness, frame);

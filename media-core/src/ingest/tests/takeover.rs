@@ -86,9 +86,9 @@ fn a_new_ssrc_that_begins_without_a_keyframe_is_taken_after_silence_and_asked_fo
     harness.forwarded(&Packet::video(1, 10, KEYFRAME));
     assert_eq!(harness.receive(&Packet::video(2, 900, DELTA)), Err(DropReason::UnknownRtpStream));
     harness.ms += 200;
-    let awaiting = Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO });
+    let awaiting = Ok(Accepted::AwaitingKeyframe { track: TrackId::VIDEO, encoding: 0 });
     assert_eq!(harness.receive(&Packet::video(2, 901, DELTA)), awaiting);
-    assert_eq!(harness.ingest.keyframe_request(TrackId::VIDEO), Some(KeyframeRequest::Pli { ssrc: 2 }));
+    assert_eq!(harness.ingest.keyframe_request(TrackId::VIDEO, 0), Some(KeyframeRequest::Pli { ssrc: 2 }));
 }
 
 // F-17, RTP-03: a stray packet is no new source, two in order are.

@@ -4,6 +4,7 @@
 mod audio;
 pub mod av1;
 pub mod h264;
+pub(crate) mod h264_size;
 pub mod h265;
 pub mod parameter_sets;
 mod sei;

@@ -38,6 +38,8 @@ pub struct Vp9Descriptor {
     pub not_reference_for_inter_layer: bool,
     /// Bytes of the descriptor.
     pub len: usize,
+    /// Where the scalability structure begins, if there is one.
+    structure_at: usize,
 }
 
 impl Vp9Descriptor {
@@ -54,6 +56,7 @@ impl Vp9Descriptor {
             scalability_structure: first & 0x02 != 0,
             not_reference_for_inter_layer: first & 0x01 != 0,
             len: 0,
+            structure_at: 0,
         };
         if first & 0x80 != 0 {
             let (picture_id, after) = PictureId::parse(rest)?;
@@ -80,6 +83,7 @@ impl Vp9Descriptor {
         if descriptor.flexible && descriptor.inter_picture {
             rest = skip_references(rest)?;
         }
+        descriptor.structure_at = payload.len() - rest.len();
         if descriptor.scalability_structure {
             rest = skip_scalability_structure(rest)?;
         }
@@ -98,6 +102,33 @@ fn skip_references(mut bytes: &[u8]) -> Option<&[u8]> {
         bytes = rest;
     }
     None
+}
+
+/// What a scalability structure says of the spatial layers (RFC 9628 §4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScalabilityStructure {
+    /// N_S and one: spatial layers of the stream, 1..=8.
+    pub spatial_layers: u8,
+    /// Width and height of each in pixels, if Y is set.
+    pub sizes: Option<[(u16, u16); 8]>,
+}
+
+impl ScalabilityStructure {
+    /// The structure of a payload whose descriptor says that there is one.
+    pub fn of(payload: &[u8], descriptor: &Vp9Descriptor) -> Option<ScalabilityStructure> {
+        let bytes = payload.get(descriptor.structure_at..).filter(|_| descriptor.scalability_structure)?;
+        let (&header, rest) = bytes.split_first()?;
+        let spatial_layers = (header >> 5) + 1;
+        let mut structure = ScalabilityStructure { spatial_layers, sizes: None };
+        if header & 0x10 != 0 {
+            let mut sizes = [(0, 0); 8];
+            for (size, bytes) in sizes.iter_mut().zip(rest.get(..4 * usize::from(spatial_layers))?.chunks_exact(4)) {
+                *size = (u16::from_be_bytes([bytes[0], bytes[1]]), u16::from_be_bytes([bytes[2], bytes[3]]));
+            }
+            structure.sizes = Some(sizes);
+        }
+        Some(structure)
+    }
 }
 
 /// The scalability structure (RFC 9628 §4.2.1).
@@ -171,6 +202,11 @@ mod tests {
         assert_eq!((layer.temporal_id, layer.spatial_id, layer.tl0_pic_idx), (0, 0, Some(7)));
         assert!(descriptor.scalability_structure && descriptor.frame_start && !descriptor.frame_end);
         assert_eq!(descriptor.len, payload.len() - 1);
+        let structure = ScalabilityStructure::of(&payload, &descriptor).unwrap();
+        assert_eq!(
+            (structure.spatial_layers, structure.sizes.unwrap()[..2].to_vec()),
+            (2, vec![(320, 180), (640, 360)])
+        );
         assert_eq!(start(&payload), Start::Keyframe);
         for end in 0..descriptor.len {
             assert_eq!(Vp9Descriptor::parse(&payload[..end]), None, "cut at {end}");

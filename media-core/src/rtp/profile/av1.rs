@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::bits::Bits;
+use crate::rtp::bits::Bits;
 
 /// Profile, tier and level of a stream, or of what a description says (AV1-RTP §7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

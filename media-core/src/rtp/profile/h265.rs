@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::bits::Bits;
+use crate::rtp::bits::Bits;
 use crate::rtp::codec::without_emulation_prevention;
 
 /// The general profile, tier and level of a stream, or of what a description says (H.265 §7.3.3, RFC 7798 §7.1).

@@ -3,7 +3,6 @@
 //! The stream is the judge: descriptions name what an encoder might send, the parameter sets what it does send.
 
 mod av1;
-mod bits;
 mod h264;
 mod h265;
 

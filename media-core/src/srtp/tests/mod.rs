@@ -108,6 +108,32 @@ fn what_one_end_sends_the_other_receives_in_both_roles() {
     }
 }
 
+// SRTP-12
+#[test]
+fn a_key_protects_no_more_packets_than_it_may_whatever_their_ssrcs() {
+    for profile in SrtpProfile::ALL {
+        let (_, mut sender) = keying(profile).contexts(DtlsRole::Server).unwrap();
+        assert!(!sender.is_used_up());
+        sender.leave(1 << 20, (1 << 16) + 1);
+        assert!(!sender.is_used_up());
+        protect_rtcp(&mut sender, &rtcp(1));
+        assert!(sender.is_used_up(), "what is left is for the session's last packets");
+        sender.leave(3, 2);
+        for ssrc in 1..=3 {
+            protect_rtp(&mut sender, &rtp(1, ssrc, b"x"));
+        }
+        for ssrc in 1..=2 {
+            protect_rtcp(&mut sender, &rtcp(ssrc));
+        }
+        let mut buf = [rtp(2, 1, b"x"), vec![0; MAX_TRAILER]].concat();
+        let len = buf.len() - MAX_TRAILER;
+        assert_eq!(sender.protect_rtp(&mut buf, len), Err(SrtpError::KeyExpired), "{profile}");
+        let mut buf = [rtcp(3), vec![0; MAX_TRAILER]].concat();
+        let len = buf.len() - MAX_TRAILER;
+        assert_eq!(sender.protect_rtcp(&mut buf, len), Err(SrtpError::KeyExpired), "{profile}");
+    }
+}
+
 #[test]
 fn keys_stand_in_the_order_of_the_exporter() {
     // SRTP-01: client key, server key, client salt, server salt. A receiver that holds the client's key and salt,

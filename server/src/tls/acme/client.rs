@@ -20,7 +20,7 @@ pub(super) struct Client(reqwest::Client);
 
 impl Client {
     pub(super) fn new() -> Result<Client, Error> {
-        let built = reqwest::Client::builder().timeout(REQUEST_TIME).redirect(Policy::none()).build();
+        let built = reqwest::Client::builder().http1_only().timeout(REQUEST_TIME).redirect(Policy::none()).build();
         built.map(Client).map_err(other)
     }
 }

@@ -1,10 +1,11 @@
 //! One order from the account to the certificate (RFC 8555 §7.4).
 
+use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount, NewOrder, Order, OrderStatus,
+    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem,
     RetryPolicy,
 };
 use openssl::error::ErrorStack;
@@ -127,7 +128,11 @@ async fn answer(order: &mut Order, challenges: &Challenges) -> Result<(), OrderE
             return Err(OrderError::Refused(format!("it has no tls-alpn-01 challenge for {name}")));
         };
         challenges.answer(&name, make::challenge(&name, challenge.key_authorization().digest().as_ref())?);
-        challenge.set_ready().await?;
+        challenge.set_ready().await.map_err(|error| match error {
+            // It has tried already, and says so at once.
+            Error::Api(problem) => OrderError::Refused(failed(&name, &problem)),
+            error => error.into(),
+        })?;
     }
     Ok(())
 }
@@ -138,13 +143,16 @@ async fn why(order: &mut Order) -> String {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         let Ok(state) = authorization.refresh().await else { continue };
-        for error in state.challenges.iter().filter_map(|challenge| challenge.error.as_ref()) {
-            let name = state.identifier();
-            reasons.push(format!("{name}: {}", error.detail.as_deref().unwrap_or("the challenge failed")));
-        }
+        let failures = state.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+        reasons.extend(failures.map(|problem| failed(state.identifier(), problem)));
     }
     match reasons.is_empty() {
         true => "the order is invalid".to_owned(),
         false => reasons.join("; "),
     }
+}
+
+/// What the authority says of the challenge for one name.
+fn failed(name: impl Display, problem: &Problem) -> String {
+    format!("{name}: {}", problem.detail.as_deref().unwrap_or("the challenge failed"))
 }
