@@ -33,6 +33,8 @@ const REFUSED_PACKETS: u32 = 5;
 /// … and they go on: a pause of this length ends it. RTCP comes every 7.5 s at the slowest (RFC 3550 §6.2), and a sender or a shard
 /// that is short of processor time pauses for seconds. Neither may look like an end, and then like another fault.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+/// The verdict falls with the first packet after [`REFUSED_TIME`], for which media wait so long.
+const VERDICT_GRACE: Duration = Duration::from_secs(1);
 
 /// Packets of one peer that were dropped, by their medium, if the payload type names one, and by cause.
 #[derive(Clone, Debug, Default)]
@@ -144,6 +146,11 @@ impl RefusedStream {
     /// True once no packet is refused any more, though none was taken either.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last) >= REFUSED_PAUSE
+    }
+
+    /// True while the verdict is still to be expected.
+    pub(super) fn awaits_verdict(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < REFUSED_TIME + VERDICT_GRACE
     }
 
     /// The reason why stage `srtp` fails, if this has lasted for long enough.

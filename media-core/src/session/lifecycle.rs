@@ -353,7 +353,10 @@ impl Lifecycle {
         }
         self.judge_srtp(now, facts);
         let keys_disagree = !self.authentic_media && self.auth_failures >= AUTH_FAILURES;
-        if self.srtp_refuses || keys_disagree {
+        // What SRTP refuses is missing in stage `media`, too, and its last packet came before the first refused one: whether `srtp`
+        // fails is told first.
+        let awaits_verdict = facts.refused_stream.is_some_and(|refused| refused.awaits_verdict(now));
+        if self.srtp_refuses || keys_disagree || awaits_verdict {
             return None;
         }
         let emit = media_events(now, &mut self.events);

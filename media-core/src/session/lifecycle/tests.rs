@@ -344,6 +344,38 @@ fn an_ssrc_that_goes_back_fails_stage_srtp_until_its_packets_are_accepted_again(
     }
 }
 
+// F-18: audio goes on; the last accepted packet of the video is older than the first refused one.
+#[test]
+fn media_that_srtp_refuses_are_not_told_by_stage_media_before_stage_srtp_tells_it() {
+    for refused_for in [10_000, 1_000] {
+        let mut case = Case::secured(Role::Publisher);
+        case.receive(case.start, true);
+        let mut failures = Vec::new();
+        let refused_since = case.start + Duration::from_millis(400);
+        let mut refused = RefusedStream::new(refused_since, Secure::Rtp, 7);
+        for ms in (0..8_000).step_by(20) {
+            let now = refused_since + Duration::from_millis(ms);
+            case.lifecycle.on_authentic(now);
+            if ms < refused_for {
+                refused.note(now, true);
+            }
+            case.refused_stream = Some(refused);
+            case.poll(now);
+            failures.extend(case.lifecycle.take_events().filter_map(|event| match event.change {
+                StageChange::Failed(reason) => Some((event.stage, reason, ms / 1000)),
+                _ => None,
+            }));
+        }
+        let told = if refused_for > 3_000 {
+            (Stage::Srtp, Reason::SrtpReplay, 3)
+        } else {
+            // They came to an end before they were a fault of their own.
+            (Stage::Media, Reason::MediaStopped, 4)
+        };
+        assert_eq!(failures, [told]);
+    }
+}
+
 // F-18, SRTP-10: a report every few seconds, and media of a sender that is short of processor time.
 #[test]
 fn packets_that_are_refused_with_pauses_between_them_fail_stage_srtp_once() {
