@@ -118,6 +118,7 @@ test-aiortc: build-tests ## Run the end-to-end tests with aiortc only
 test-interop: build-tests ## Run one pair of each kind of real client only: Firefox, GStreamer, FFmpeg, libdatachannel and more
 	@.ci/install interop
 	$(IN_NETWORK) node server/tests/interop/run.js --quick
+	$(IN_NETWORK) node server/tests/interop/layers.js
 
 .PHONY: interop
 interop: build-tests ## Run every pair of real clients with every codec and write docs/interop.md; 10 minutes on two cores

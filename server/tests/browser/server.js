@@ -10,14 +10,29 @@ import { TARGET } from './target.js';
 const BINARY = process.env.SLUICE_BIN ?? `${TARGET}/debug/sluice`;
 const LOG_LINES = 400;
 
+/** A port below those that the system hands out, so that nobody gets it by chance before the server does. */
+const somePort = () => 10_000 + Math.floor(20_000 * Math.random());
+
+/** Tries ports until one can be had; anything but a taken port is an error. */
+async function firstFree(take) {
+  for (;;) {
+    const port = somePort();
+    try {
+      await take(port);
+      return port;
+    } catch (error) {
+      if (error.code !== 'EADDRINUSE') throw error;
+    }
+  }
+}
+
 /** A TCP port of the loopback address that nobody listens on. */
 function freeTcpPort() {
-  return new Promise((resolve, reject) => {
+  return firstFree((port) => {
     const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
+    return new Promise((resolve, reject) => {
+      probe.once('error', reject);
+      probe.listen(port, '127.0.0.1', () => probe.close(resolve));
     });
   });
 }
@@ -31,20 +46,15 @@ function bindUdp(port) {
 }
 
 /** The first of `count` neighbouring UDP ports that are all free: each shard takes one. */
-async function freeUdpPorts(count) {
-  for (let tries = 0; tries < 50; tries += 1) {
-    const sockets = [await bindUdp(0)];
+function freeUdpPorts(count) {
+  return firstFree(async (first) => {
+    const sockets = [];
     try {
-      const first = sockets[0].address().port;
       while (sockets.length < count) sockets.push(await bindUdp(first + sockets.length));
-      return first;
-    } catch {
-      // A neighbour is taken: try from elsewhere.
     } finally {
       await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.close(resolve))));
     }
-  }
-  throw new Error(`no ${count} neighbouring UDP ports are free`);
+  });
 }
 
 export class Server {

@@ -31,11 +31,14 @@ const FIREFOX = {
   },
 };
 
-/** Runs in the page before its own scripts: a small picture, since every encoder and decoder shares the machine. */
-function shrink() {
+/** A small picture, since every encoder and decoder shares the machine. */
+const SMALL = { width: 320, height: 240, frameRate: 15 };
+
+/** Runs in the page before its own scripts: what the camera gives. */
+function setCamera(video) {
   const { getUserMedia } = MediaDevices.prototype;
   MediaDevices.prototype.getUserMedia = function (wanted) {
-    return getUserMedia.call(this, { ...wanted, video: wanted.video && { width: 320, height: 240, frameRate: 15 } });
+    return getUserMedia.call(this, { ...wanted, video: wanted.video && video });
   };
 }
 
@@ -57,6 +60,7 @@ async function figures() {
     audio: audio.totalAudioEnergy ?? 0,
     lost: { video: video.packetsLost ?? 0, audio: audio.packetsLost ?? 0 },
     codec: codec(video),
+    width: video.frameWidth ?? 0,
   };
 }
 
@@ -72,9 +76,9 @@ class Page {
     page.on('pageerror', (error) => this.#console.push(error.message));
   }
 
-  static async open(browser, url) {
+  static async open(browser, url, camera) {
     const page = new Page(await browser.newPage());
-    await page.#page.evaluateOnNewDocument(shrink);
+    await page.#page.evaluateOnNewDocument(setCamera, camera);
     await page.#page.goto(url);
     return page;
   }
@@ -113,8 +117,9 @@ class Browser {
     return new Browser(browser, `${NAMES[name]} ${version}`);
   }
 
-  open(url) {
-    return Page.open(this.#browser, url);
+  /** A page of its own; `camera` is what its camera gives, as constraints of a track. */
+  open(url, camera = SMALL) {
+    return Page.open(this.#browser, url, camera);
   }
 
   /** The video codecs that the browser lists for sending or receiving. */
