@@ -9,6 +9,8 @@ const isScarce = performance.getEntriesByType("navigation")[0]?.nextHopProtocol 
 const menu = element("quality");
 /** M-line of the video, its layers from the highest quality on, and the one that the person wants. */
 let [line, layers, wanted] = [null, [], null];
+/** The choice that is in force, and in which session. */
+let applied = {};
 Object.assign(page, { layers, wanted, viewers: null, isActive: null });
 
 const keyOf = ({ rid, spatialLayerId, temporalLayerId }) => [rid ?? "", spatialLayerId ?? "", temporalLayerId ?? ""].join("/");
@@ -45,9 +47,11 @@ function showAutomatic(height) {
 async function select(session) {
   const layer = layers.find((layer) => keyOf(layer) === wanted);
   const { rid, spatialLayerId, temporalLayerId } = layer ?? {};
+  applied = { session, key: wanted };
   try {
     await session.select({ mediaId: line, rid, spatialLayerId, temporalLayerId });
   } catch (error) {
+    applied = {};
     setError(error);
   }
 }
@@ -68,7 +72,6 @@ export function showPresent({ width, height, frameRate, rate: received }) {
 
 /** What each event does, for a session. `move` opens another session in its place. */
 function reactions(session, move, publication) {
-  let isNew = true;
   return {
     active: () => publication((page.isActive = true)),
     inactive: () => publication((page.isActive = false)),
@@ -82,9 +85,9 @@ function reactions(session, move, publication) {
       [line, layers] = Object.entries(data)[0] ?? [line, []];
       page.layers = layers;
       showMenu();
-      // A session before this one had the choice.
-      if (isNew && layers.some((layer) => keyOf(layer) === wanted)) select(session);
-      isNew = false;
+      // A session before this one had the choice, or it could not be had until now.
+      const isApplied = applied.session === session && applied.key === wanted;
+      if (!isApplied && layers.some((layer) => keyOf(layer) === wanted)) select(session);
     },
   };
 }

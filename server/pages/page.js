@@ -273,6 +273,10 @@ export class Keeper {
   #stop = null;
   /** A session that was opened in the place of one that is still there. */
   #successor = null;
+  /** The endpoint before the server named another one, until that one has proved to be right. */
+  #former = null;
+  /** Aborts with the session that was asked to give way. */
+  #leaving = null;
 
   constructor({ endpoint, token, setUp, read, connected, opened, fatal, waiting }) {
     Object.assign(this, { endpoint, token, setUp, read, connected, opened, fatal, waiting });
@@ -306,13 +310,14 @@ export class Keeper {
 
   /** Opens the session after the present one, which goes on meanwhile; until `over` it is tried again as the server says. */
   async #succeed(endpoint, over, signal) {
+    // The server may say it again.
+    if (this.#leaving === over) return null;
+    this.#leaving = over;
+    if (endpoint !== this.endpoint) [this.endpoint, this.#former] = [endpoint, this.endpoint];
     while (!over.aborted && !this.#successor) {
       try {
         const next = await this.#open(endpoint, signal);
-        if ((await connects(next.pc, over)) && !over.aborted) {
-          this.endpoint = endpoint;
-          return (this.#successor = next);
-        }
+        if ((await connects(next.pc, over)) && !over.aborted) return (this.#successor = next);
         next.session.close();
         next.pc.close();
       } catch (error) {
@@ -340,10 +345,15 @@ export class Keeper {
       if (!successor) setState(page.retries ? "reconnecting" : "connecting", page.retries ? "Connecting again" : "Connecting");
       let delay = null;
       try {
-        const { pc, session } = successor ?? (await this.#open(this.endpoint, signal, (pc) => (page.pc = pc)));
+        const { endpoint } = this;
+        const { pc, session } = successor ?? (await this.#open(endpoint, signal, (pc) => (page.pc = pc)));
         Object.assign(page, { pc, session });
         const { read, opened } = this;
-        const connected = () => ((retry = FIRST_RETRY), this.connected(pc));
+        const connected = () => {
+          if (this.endpoint === endpoint) this.#former = null;
+          retry = FIRST_RETRY;
+          this.connected(pc);
+        };
         const why = await untilOver(pc, session, { read, connected, opened }, (endpoint, over) => this.#succeed(endpoint ?? this.endpoint, over, signal), signal);
         session.close();
         pc.close();
@@ -353,12 +363,13 @@ export class Keeper {
         if (signal.aborted) break;
         const http = error instanceof HttpError;
         setError(error);
-        if (http && this.fatal(error)) {
+        if (http && this.fatal(error) && !this.#former) {
           this.stop();
           setState("failed", "Failed");
           return;
         }
         delay = http ? error.retryAfter : null;
+        if (this.#former) [this.endpoint, this.#former] = [this.#former, this.endpoint];
       }
       if (signal.aborted) break;
       delay ??= retry;

@@ -222,7 +222,7 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     })
 }
 
-/// Gives memory that is free back to the system now and then. Some milliseconds at most, on a thread that nobody waits for.
+/// Gives memory that is free back to the system now and then, on a thread that nobody waits for.
 async fn return_memory() {
     let mut interval = tokio::time::interval(MEMORY_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -194,6 +194,9 @@ pub(crate) const EVENT_HEARTBEAT: Duration = Duration::from_secs(15);
 /// Viewers are told at most this often how many they are.
 pub(crate) const VIEWER_COUNT_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Viewers are told of the layers again when a rate is another one by this factor.
+pub(crate) const LAYER_FLUCTUATION: f64 = 1.25;
+
 /// A request body must be complete in this time (HTTP-07).
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -43,18 +43,20 @@ const BEHIND: [&str; 8] =
 impl LayersFigures {
     /// The first viewer class that was not at the right layer for long enough; `None` if all were.
     pub(crate) fn failure(&self) -> Option<String> {
-        if self.classes.is_empty() {
-            return Some("there were no links".to_owned());
+        if self.classes.iter().all(|class| class.right.is_none()) {
+            return Some("no link carries a layer".to_owned());
         }
         self.classes.iter().find_map(|class| {
-            let (name, least) = (link_name(class), class.at_right_least?);
-            (least < self.least_share || class.viewers < class.link.viewers).then(|| {
-                let (share, wanted) = (least * 100.0, self.least_share * 100.0);
-                let (viewers, all) = (class.viewers, class.link.viewers);
-                format!(
-                    "on {name}: {viewers} of {all} viewers; the least was right for {share:.1} %, not {wanted:.0} %"
-                )
-            })
+            let (name, viewers, all) = (link_name(class), class.viewers, class.link.viewers);
+            if viewers < all {
+                return Some(format!("on {name}: {viewers} of {all} viewers"));
+            }
+            // Of a link that carries no layer there is nothing to judge.
+            class.right?;
+            let least = class.at_right_least.unwrap_or(0.0);
+            let (share, wanted) = (least * 100.0, self.least_share * 100.0);
+            (least < self.least_share)
+                .then(|| format!("on {name}: one was at the right layer for {share:.1} %, not {wanted:.0} %"))
         })
     }
 

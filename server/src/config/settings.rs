@@ -239,8 +239,8 @@ settings! {
         /// other software on the way may log it.
         url_tokens: bool = SignalingConfig::default().url_tokens, "SLUICE_URL_TOKENS", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
-        /// The unguessable URL of a session suffices to end it. Off: PATCH and DELETE need the token as well, which client
-        /// libraries of before 2024 do not send.
+        /// The unguessable URL of a session suffices to change and to end it. Off: PATCH, DELETE and POST to it need the token as
+        /// well, which client libraries of before 2024 do not send.
         session_url_suffices: bool = SignalingConfig::default().session_url_suffices, "SLUICE_SESSION_URL_SUFFICES", "true|false",
             "true or false", num_args = 0..=1, default_missing_value = "true", require_equals = true;
         /// Serve everybody without any token, even on an address that others can reach.
@@ -380,10 +380,10 @@ settings! {
         /// POSTs a second by one token.
         post_rate_per_token: usize = Limits::default().post_rate_per_token, "SLUICE_POST_RATE_PER_TOKEN", "N",
             "0 for no limit, or 1 and more";
-        /// PATCH and DELETE requests a second from one IPv4 address or one /64 of IPv6.
+        /// PATCH, DELETE and POST requests to sessions a second from one IPv4 address or one /64 of IPv6.
         request_rate_per_address: usize = Limits::default().request_rate_per_address, "SLUICE_REQUEST_RATE_PER_ADDRESS", "N",
             "0 for no limit, or 1 and more";
-        /// PATCH and DELETE requests a second for one session.
+        /// PATCH, DELETE and POST requests a second to one session.
         request_rate_per_session: usize = Limits::default().request_rate_per_session, "SLUICE_REQUEST_RATE_PER_SESSION", "N",
             "0 for no limit, or 1 and more";
         /// Layers of a publisher's simulcast that are received; OBS ends if one of its layers is refused.

@@ -20,7 +20,7 @@ pub(super) struct LayerMetrics {
 impl LayerMetrics {
     pub(super) fn declare(d: &mut Declare) -> prometheus::Result<LayerMetrics> {
         let heights =
-            "Viewers of a video with layers by the height of its frames in pixels, up to which each value counts.";
+            "Viewers by the height of the frames that they are sent, in pixels, up to which each value counts.";
         let paused = "Viewers whose path does not carry the lowest layer, so that their video pauses.";
         Ok(LayerMetrics {
             heights: d.add(IntGaugeVec::new(Opts::new("sluice_viewers_by_frame_height", heights), &["height"]))?,

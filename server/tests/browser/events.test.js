@@ -61,4 +61,25 @@ suite('events', { ice: 'lite', shards: 1, args: ['--cors-origins', '*'] }, (test
       throw error;
     }
   });
+
+  // EXT-08: a publisher goes elsewhere when its session ends, and not before.
+  test('viewers find the stream at the server that takes over once its publisher is there', async (scenario) => {
+    const successor = scenario.server;
+    const leaving = await Server.start({ shards: 1, args: ['--drain-timeout', '10s', '--reconnect-url', successor.http] });
+    try {
+      const publisher = await scenario.open('publisher', `${leaving.http}/publish/later?auto=1&codec=VP8`);
+      await scenario.publishing(publisher);
+      const viewer = await scenario.open('viewer', `${leaving.http}/watch/later`);
+      await scenario.firstFrame(viewer);
+      await poll('to follow the events', async () => (await text(viewer, '#viewers')) === '1 viewer');
+      assert.equal(await leaving.drain(), 'ended with status 0');
+      await scenario.publishing(await scenario.publish('later'));
+      await poll('to be at the other server', async () => (await successor.sessionsOf('later', 'viewer'))[0]?.state === 'media', { timeout: 30_000 });
+      await poll('to play on', async () => (await viewer.seen()).frames.at(-1) > Date.now() - 500);
+      assert.equal((await viewer.said()).state, 'playing');
+    } catch (error) {
+      await leaving.stop().catch(() => {});
+      throw error;
+    }
+  });
 });

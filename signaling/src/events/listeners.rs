@@ -12,25 +12,27 @@ use crate::limits::MAX_EVENT_STREAMS;
 #[derive(Debug, Default)]
 pub(crate) struct Listener {
     streams: Vec<Arc<EventStream>>,
-    /// It was told to go elsewhere.
-    is_sent_away: bool,
+    /// What told it to go elsewhere.
+    sent_away: Option<Event>,
 }
 
 /// The event streams of a stream, by the viewer's session.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     by_session: HashMap<SessionId, Listener>,
-    /// How many viewers they were last told of.
-    viewers: usize,
+    /// How many viewers all of them were last told of; `None` if not all of the same number.
+    viewers: Option<usize>,
 }
 
 impl Listeners {
     /// Adds an event stream, which has been told of so many viewers. A session that has as many as it may gives its oldest one up.
     pub(crate) fn add(&mut self, session: SessionId, stream: Arc<EventStream>, viewers: usize) {
-        if self.by_session.is_empty() {
-            self.viewers = viewers;
+        let is_told = self.by_session.is_empty() || self.viewers == Some(viewers);
+        self.viewers = is_told.then_some(viewers);
+        let Listener { streams, sent_away } = self.by_session.entry(session).or_default();
+        if let Some(event) = sent_away {
+            stream.raise(event.clone());
         }
-        let streams = &mut self.by_session.entry(session).or_default().streams;
         if streams.len() >= MAX_EVENT_STREAMS {
             streams.remove(0).end();
         }
@@ -70,7 +72,7 @@ impl Listeners {
 
     /// Tells them how many watch, if that changed.
     pub(crate) fn count(&mut self, viewers: usize) {
-        if std::mem::replace(&mut self.viewers, viewers) != viewers {
+        if self.viewers.replace(viewers) != Some(viewers) {
             self.raise(&Event::ViewerCount(viewers));
         }
     }
@@ -78,8 +80,8 @@ impl Listeners {
     /// Sends those away that `is_due` holds of, each once.
     pub(crate) fn send_away(&mut self, event: &Event, is_due: impl Fn(SessionId) -> bool) {
         let of = self.by_session.iter_mut();
-        for (_, listener) in of.filter(|(session, listener)| !listener.is_sent_away && is_due(**session)) {
-            listener.is_sent_away = true;
+        for (_, listener) in of.filter(|(session, listener)| listener.sent_away.is_none() && is_due(**session)) {
+            listener.sent_away = Some(event.clone());
             listener.streams.iter().for_each(|stream| stream.raise(event.clone()));
         }
     }
@@ -115,6 +117,19 @@ mod tests {
         assert_eq!(listeners.len(), 0);
     }
 
+    // EXT-07: a third viewer comes, and one of the two before leaves.
+    #[tokio::test]
+    async fn who_listens_later_is_told_a_number_that_is_the_earlier_one_again() {
+        let mut listeners = Listeners::default();
+        let (early, late) = (listener("a"), listener("b"));
+        listeners.add(SessionId(1), Arc::clone(&early), 2);
+        listeners.add(SessionId(2), Arc::clone(&late), 3);
+        listeners.count(2);
+        for stream in [early, late] {
+            assert_eq!(stream.read().next().await, Some(Event::ViewerCount(2)));
+        }
+    }
+
     // EXT-08
     #[tokio::test]
     async fn each_viewer_is_sent_away_once() {
@@ -132,5 +147,8 @@ mod tests {
             stream.raise(Event::Active);
             assert_eq!(reader.next().await, Some(Event::Active));
         }
+        let another = listener("c");
+        listeners.add(SessionId(1), Arc::clone(&another), 2);
+        assert_eq!(another.read().next().await, Some(event), "on each of its event streams");
     }
 }

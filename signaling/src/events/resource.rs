@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 
-use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -47,12 +46,11 @@ pub(crate) async fn create(
     let (parts, body) = request.into_parts();
     let id = session.live()?;
     session.admit(&state, &parts).await?;
-    let kinds = if body.is_end_stream() {
-        EventKinds::all()
-    } else {
+    let body = read_body(&parts.headers, body, MAX_JSON).await?;
+    if !body.is_empty() {
         JSON.demand(&parts.headers)?;
-        read_kinds(&read_body(&parts.headers, body, MAX_JSON).await?)?
-    };
+    }
+    let kinds = read_kinds(&body)?;
     let secret = random::hex::<16>()?;
     let location = state.url(&format!("{}/sse/{secret}", session.path()))?;
     if !state.signaling.registry.listen(id, secret, kinds) {

@@ -23,8 +23,8 @@ pub(crate) struct EventStream {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Event>,
-    /// What was last said of whether somebody publishes, of the layers and of the viewers.
-    latest: [Option<Event>; 3],
+    /// What was last said of whether somebody publishes, of the layers, of the viewers, and of where to go.
+    latest: [Option<Event>; 4],
     /// Counts the readers: only the last one reads.
     readers: u64,
     is_over: bool,
@@ -89,13 +89,15 @@ impl State {
     fn push(&mut self, event: Event) {
         let kind = event.kind();
         let place = match kind {
-            EventKind::Active | EventKind::Inactive => Some(0),
-            EventKind::Layers => Some(1),
-            EventKind::ViewerCount => Some(2),
-            EventKind::Reconnect => None,
+            EventKind::Active | EventKind::Inactive => 0,
+            EventKind::Layers => 1,
+            EventKind::ViewerCount => 2,
+            EventKind::Reconnect => 3,
         };
-        if let Some(place) = place {
-            self.latest[place] = Some(event.clone());
+        self.latest[place] = Some(event.clone());
+        if kind == EventKind::Inactive {
+            // They went with who published them.
+            self.latest[1] = None;
         }
         if kind.is_state() {
             self.queue.retain(|queued| queued.kind() != kind);
@@ -230,7 +232,10 @@ mod tests {
         stream.raise(Event::ViewerCount(5));
         let mut second = Arc::clone(&stream).read();
         assert_eq!(first.next().await, None);
-        let expected = [Event::Active, Event::Layers("[1]".into()), Event::ViewerCount(5)];
+        let expected = [Event::Active, Event::Layers("[1]".into()), Event::Reconnect(None), Event::ViewerCount(5)];
         assert_eq!(read(&mut second).await, expected);
+        stream.raise(Event::Inactive);
+        let expected = [Event::ViewerCount(5), Event::Reconnect(None), Event::Inactive];
+        assert_eq!(read(&mut Arc::clone(&stream).read()).await, expected, "without layers");
     }
 }

@@ -6,6 +6,7 @@ use media_core::{SessionId, ShardIndex};
 use serde::Serialize;
 
 use super::Registry;
+use crate::limits::LAYER_FLUCTUATION;
 
 /// What is known of the layers that a viewer may choose of.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +59,20 @@ struct Told<'a> {
 
 fn is_zero(number: &u16) -> bool {
     *number == 0
+}
+
+/// Whether viewers are to be told again: of other layers or sizes, of one that pauses or returns, or of a rate that has changed by
+/// more than an encoder's rate fluctuates.
+pub(super) fn differ(told: &[LayerReport], layers: &[LayerReport]) -> bool {
+    let has_changed = |before: f64, now: f64| before.max(now) > LAYER_FLUCTUATION * before.min(now);
+    told.len() != layers.len()
+        || told.iter().zip(layers).any(
+            |(LayerReport { rid, layer: before }, LayerReport { rid: other, layer: now })| {
+                (rid, before.point, before.width, before.height) != (other, now.point, now.width, now.height)
+                    || has_changed(before.bitrate as f64, now.bitrate as f64)
+                    || has_changed(before.frame_rate.into(), now.frame_rate.into())
+            },
+        )
 }
 
 /// The JSON array of the event `layers`, the highest quality first, as the draft's examples have it.

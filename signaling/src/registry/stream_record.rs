@@ -29,6 +29,8 @@ pub(crate) struct StreamRecord {
     tracks: Vec<TrackRecord>,
     /// Who of the viewers wants to know what happens to it.
     pub(crate) listeners: Listeners,
+    /// The layers of the video that they were last told of.
+    told_layers: Vec<LayerReport>,
     /// Since when it has no session.
     pub(crate) idle_since: Option<Instant>,
 }
@@ -65,6 +67,7 @@ impl StreamRecord {
             ever_connected: false,
             tracks: Vec::new(),
             listeners: Listeners::default(),
+            told_layers: Vec::new(),
             idle_since: Some(now),
         }
     }
@@ -81,6 +84,9 @@ impl StreamRecord {
             ..TrackRecord::new(id, section.formats.clone())
         };
         self.tracks = TrackId::of_sections(sections).map(track).collect();
+        if self.video().is_none() && !std::mem::take(&mut self.told_layers).is_empty() {
+            self.listeners.raise(&Event::Layers(layers::array(&[]).into()));
+        }
         self.idle_since = None;
     }
 
@@ -88,6 +94,8 @@ impl StreamRecord {
     pub(crate) fn leave(&mut self, session: SessionId, now: Instant) {
         if self.publisher == Some(session) {
             self.publisher = None;
+            self.tracks.iter_mut().for_each(|track| track.layers = Vec::new());
+            self.told_layers = Vec::new();
             self.listeners.raise(&Event::Inactive);
         }
         self.viewers.remove(&session);
@@ -135,8 +143,9 @@ impl StreamRecord {
         if self.publisher != Some(session) {
             return;
         }
-        if track == TrackId::VIDEO && self.listeners.len() > 0 {
+        if track == TrackId::VIDEO && self.listeners.len() > 0 && layers::differ(&self.told_layers, &layers) {
             self.listeners.raise(&Event::Layers(layers::array(&layers).into()));
+            self.told_layers.clone_from(&layers);
         }
         if let Some(known) = self.tracks.iter_mut().find(|known| known.id == track) {
             known.layers = layers;

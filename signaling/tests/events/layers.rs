@@ -83,11 +83,47 @@ async fn viewers_are_told_the_layers_by_the_m_line_of_their_own_video() {
     let video = tracks.iter().find(|track| track.kind == media_core::media::MediaKind::Video).unwrap();
     assert_eq!(video.layers, reports(), "the operator, too");
 
-    // The next publisher has others.
+    // They go with their publisher, and the next one has others.
     end(&app, publisher).await;
+    assert!(app.stream("s").unwrap().tracks.iter().all(|track| track.layers.is_empty()));
     let (_, next) = publish(&app).await;
     report(&app, next, reports()[..2].to_vec());
     assert_eq!(events.next().await.1[&line].as_array().unwrap().len(), 2);
+}
+
+// EXT-09
+#[tokio::test]
+async fn layers_are_told_again_when_they_change_and_not_when_a_rate_fluctuates() {
+    let app = App::new(SignalingConfig::default());
+    let (_, publisher) = publish(&app).await;
+    report(&app, publisher, reports());
+    let path = listen(&app, &sse(&watch(&app).await), Some("[\"layers\",\"inactive\"]")).await;
+    let mut events = Events::of(&app, &path).await;
+    let rates = async |events: &mut Events| {
+        let (_, data) = events.next().await;
+        let layers = data.as_object().unwrap().values().next().unwrap().clone();
+        layers.as_array().unwrap().iter().map(|layer| layer["bitrate"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let with = |factor: f64| {
+        let mut layers = reports();
+        layers.iter_mut().for_each(|report| report.layer.bitrate = (report.layer.bitrate as f64 * factor) as u64);
+        layers
+    };
+    let told = rates(&mut events).await;
+    for factor in [1.0, 1.1, 0.9, 1.2, 2.0, 1.9] {
+        report(&app, publisher, with(factor));
+    }
+    let doubled: Vec<u64> = told.iter().map(|rate| 2 * rate).collect();
+    assert_eq!(rates(&mut events).await, doubled);
+    // One that was paused comes.
+    let mut layers = with(2.0);
+    layers.last_mut().unwrap().layer.bitrate = 2_000_000;
+    report(&app, publisher, layers);
+    assert_eq!(rates(&mut events).await[0], 2_000_000);
+    // Another publisher takes the place, without video.
+    let replacing = app.post("/whip/s", &golden("firefox-publish").replace("m=video", "m=application")).await;
+    assert_eq!(replacing.status, 201, "{}", replacing.body);
+    assert_eq!(rates(&mut events).await, [0; 0]);
 }
 
 // EXT-09
@@ -220,7 +256,7 @@ async fn a_choice_that_cannot_be_is_refused_and_changes_nothing() {
 }
 
 // EXT-12, EXT-13
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn choosing_takes_the_session_and_is_not_done_too_fast() {
     let app = App::new(SignalingConfig::default());
     let (id, layer) = viewer(&app).await;
