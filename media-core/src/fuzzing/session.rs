@@ -405,6 +405,18 @@ pub fn session(data: &[u8]) {
 mod tests {
     use super::*;
 
+    // WHIP-33: what peers sent meanwhile waits in the sockets.
+    #[test]
+    fn nobody_is_judged_by_the_first_tick_after_a_pause_of_the_process() {
+        let mut world = World::new(0, 0);
+        world.simulation.advance(Duration::from_secs(1));
+        world.simulation.pause(Duration::from_secs(600));
+        world.simulation.advance(Duration::ZERO);
+        assert_eq!(world.simulation.open_sessions(), 2);
+        world.simulation.advance(Duration::from_secs(1));
+        assert_eq!(world.simulation.open_sessions(), 0, "nothing had come");
+    }
+
     // SRTP-12
     #[test]
     fn sessions_end_before_their_keys_have_protected_all_that_they_may() {

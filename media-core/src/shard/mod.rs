@@ -121,6 +121,8 @@ pub(crate) struct Shard {
     /// It was told to shut down.
     is_stopping: bool,
     next_slow_tick: Instant,
+    /// The last one was held up.
+    has_paused: bool,
     /// What ICE said last; empty between calls.
     ice_outputs: Vec<IceOutput>,
     /// The time of a simulation, in place of the system's.
@@ -181,6 +183,7 @@ impl Shard {
             wants_ecn: false,
             is_stopping: false,
             next_slow_tick: Instant::now(),
+            has_paused: false,
             ice_outputs: Vec::new(),
             #[cfg(feature = "fuzzing")]
             virtual_now: None,

@@ -85,6 +85,7 @@ impl Simulation {
             wants_ecn: false,
             is_stopping: false,
             next_slow_tick: now,
+            has_paused: false,
             ice_outputs: Vec::new(),
             virtual_now: Some(now),
         };
@@ -156,6 +157,13 @@ impl Simulation {
         }
         self.set_now(end);
         self.next_tick = self.next_tick.max(end);
+    }
+
+    /// The process stands still: time passes, and nothing is done until the first tick after it, which is due at once.
+    #[cfg(test)]
+    pub(crate) fn pause(&mut self, time: Duration) {
+        self.set_now(self.now + time);
+        self.next_tick = self.now;
     }
 
     /// What was sent since the last call, and where to.

@@ -17,6 +17,8 @@ use super::mailbox::ShardMessage;
 
 /// Timeouts and reports are looked at at this grain, and the shard gives its sign of life.
 const SLOW_TICK: Duration = BEAT;
+/// A tick that is later than this was held up.
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
 /// Control is told this often what layers carry.
 const LAYER_REPORTS: Duration = Duration::from_secs(2);
 /// A shard that goes on dropping packets says so this often.
@@ -43,11 +45,15 @@ impl Shard {
                 home => self.links[home].send(ShardMessage::KeyframeRequest(id, track, encoding)),
             }
         }
-        if now < self.next_slow_tick {
-            return;
-        }
+        let Some(late) = now.checked_duration_since(self.next_slow_tick) else { return };
         self.next_slow_tick = now + SLOW_TICK;
         self.pulse.beat();
+        // What was received while the process paused waits in the sockets, and counts before anybody is judged by it.
+        let has_paused = late > LONGEST_DELAY;
+        let had_paused = std::mem::replace(&mut self.has_paused, has_paused);
+        if has_paused && !had_paused {
+            return;
+        }
         self.load.meter.poll(now, &self.load.shared);
         self.report_overload(now);
         self.tick_viewers(now);
