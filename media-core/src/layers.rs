@@ -107,8 +107,8 @@ pub struct LayerReport {
     pub layer: Layer,
 }
 
-/// What a viewer wants of a track; all `None` is the automatic choice. A choice that is not there at present is taken as the
-/// nearest below it.
+/// What a viewer wants of a track; all `None` is the automatic choice. Of a layer that is not there at present it gets the nearest
+/// below it, of a name or size that no layer has the lowest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LayerSelection {
     /// This encoding and no other, by its `a=rid`.

@@ -136,9 +136,10 @@ impl Congestion {
         match (self.tells_arrivals(), self.has_feedback) {
             (true, has_feedback) if has_feedback || awaits_feedback => Path::Probed(self.estimate()),
             (_, true) => Path::Estimated(self.estimate()),
-            // Nothing is known but its limit.
-            _ if self.is_limited => Path::Probed(self.max),
-            _ => Path::Unknown { lost: self.reported.0, reports: self.reported.1 },
+            _ => {
+                let (lost, reports) = self.reported;
+                Path::Unknown { lost, reports, most: if self.is_limited { self.max as f64 } else { f64::INFINITY } }
+            }
         }
     }
 

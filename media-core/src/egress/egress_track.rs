@@ -12,7 +12,7 @@ use crate::stream::{CachedPacket, Encoding, PacketInfo, Tracks};
 use super::congestion::ArrivalFeedback;
 use super::fast_start::Compression;
 use super::late_drop::Overdue;
-use super::moves::Moves;
+use super::moves::{Moves, active_targets};
 use super::reader::Reader;
 use super::rewriter::Rewriter;
 use super::rtp_sender::{RtpSender, SendContext, WriteError};
@@ -290,10 +290,42 @@ impl EgressTrack {
             self.leave_out(packet);
             return Err(WriteError::NotForThisViewer);
         }
+        if packet.info.keyframe && self.id().kind == MediaKind::Video {
+            self.begin_keyframe(packet, encoding);
+        }
         let placed = self.rewriter.place(packet).ok_or(WriteError::NotForThisViewer)?;
         let length = self.sender.send(&self.rewriter, packet, placed, context, out)?;
         self.rewriter.on_sent(packet, &placed);
         Ok(length)
+    }
+
+    /// The next packet begins a keyframe: its structure counts from now on, and running numbers do not go back.
+    #[cold]
+    fn begin_keyframe(&mut self, packet: &CachedPacket<'_>, encoding: &Encoding) {
+        let last = self.last_sent(encoding);
+        let is_of_frame = |last: &CachedPacket<'_>| {
+            last.info.timestamp == packet.info.timestamp && last.info.sequence < packet.info.sequence
+        };
+        if last.as_ref().is_some_and(is_of_frame) {
+            // Parameter sets before it have begun the frame.
+            return;
+        }
+        let targets = active_targets(encoding, packet.info.sequence, self.point()).filter(|targets| !targets.are_all());
+        self.rewriter.begin_keyframe(packet, last.as_ref(), targets);
+    }
+
+    /// The packet that was sent last, if it is one of this encoding and still in the cache.
+    fn last_sent<'a>(&self, encoding: &'a Encoding) -> Option<CachedPacket<'a>> {
+        let last = self.rewriter.last_sent().filter(|last| last.encoding() == self.encoding_index())?;
+        encoding.packet(last.sequence)
+    }
+
+    /// The cache is about to lose the packets of the publication: where the numbers of their descriptors are, what comes next has to
+    /// know.
+    pub fn note_position(&mut self, encoding: &Encoding) {
+        if let Some(last) = self.last_sent(encoding) {
+            self.rewriter.note_position(&last);
+        }
     }
 
     /// A packet that comes next is not needed at the viewer's point.

@@ -168,11 +168,16 @@ impl EgressTrack {
         }
     }
 
-    /// The encoding of which it needs a keyframe to go on or to get where it goes, if it is time to request one.
-    pub(super) fn take_keyframe_request(&mut self, now: Instant, tracks: &Tracks) -> Option<u8> {
+    /// The encoding of which it needs a keyframe to go on or to get where it goes, if it is time to request one and it may.
+    pub(super) fn take_keyframe_request(
+        &mut self,
+        now: Instant,
+        tracks: &Tracks,
+        may_request: impl FnOnce() -> bool,
+    ) -> Option<u8> {
         let needed = self.needed_keyframe(now)?;
         let is_due = |at: Instant| now.saturating_duration_since(at) >= REQUEST_AGAIN;
-        if !self.moves.requested.is_none_or(is_due) || self.entry(now, tracks).is_some() {
+        if !self.moves.requested.is_none_or(is_due) || self.entry(now, tracks).is_some() || !may_request() {
             return None;
         }
         self.moves.requested = Some(now);
@@ -214,7 +219,7 @@ impl EgressTrack {
     /// Where the present pass ends for it: before a keyframe of an encoding that it has to leave, as long as that of the target may
     /// still come. Encoders answer a request with keyframes of all encodings, and the larger one would stand in front of the other.
     #[cold]
-    pub(super) fn end_of_pass(&mut self, now: Instant, encoding: &Encoding) -> u64 {
+    pub(super) fn end_of_pass(&self, now: Instant, encoding: &Encoding) -> u64 {
         let (end, moves) = (encoding.pass_end(), &self.moves);
         let leaves = moves.is_urgent && moves.target.is_some_and(|target| target.encoding != self.reader.encoding());
         if !leaves || moves.requested.is_none() {
@@ -224,7 +229,6 @@ impl EgressTrack {
         let keyframe = encoding.latest_keyframe().filter(is_ahead).and_then(|keyframe| encoding.info(keyframe));
         let is_fresh = |info: &PacketInfo| now.saturating_duration_since(info.arrived) < OTHER_KEYFRAME_BY;
         let Some(keyframe) = keyframe.filter(is_fresh) else { return end };
-        self.reader.wait();
         keyframe.sequence
     }
 
@@ -284,13 +288,14 @@ impl EgressTrack {
         let last = self.rewriter.last_sent();
         let last = last.and_then(|last| tracks.encoding(self.id(), last.encoding())?.packet(last.sequence));
         let Some(packet) = encoding.packet(keyframe.sequence) else { return };
-        let targets = active_targets(encoding, target);
+        let targets = active_targets(encoding, keyframe.sequence, target);
+        let had_started = self.rewriter.has_started();
         self.reader.enter(target, keyframe.sequence);
         let compression: Option<Compression> =
             if goes_on && age <= LIVE { None } else { self.catch_up_from(now, encoding, keyframe) };
         self.rewriter.switch_to(&packet, last.as_ref(), (target, targets), compression);
         self.moves.interim = None;
-        self.moves.switches += 1;
+        self.moves.switches += u64::from(had_started);
         self.moves.on_keyframe();
         self.follow_moves();
     }
@@ -317,7 +322,9 @@ impl EgressTrack {
             }
             let reached = self.moves.decodable.go(&info.layer, from, goal);
             if reached != from {
-                self.rewriter.move_to(reached, active_targets(encoding, reached));
+                let keyframe = encoding.latest_keyframe();
+                let targets = keyframe.and_then(|keyframe| active_targets(encoding, keyframe, reached));
+                self.rewriter.move_to(reached, targets);
                 self.reader.set_point(reached);
                 self.moves.switches += u64::from(reached.spatial != from.spatial);
             }
@@ -334,9 +341,8 @@ impl EgressTrack {
     }
 }
 
-/// The decode targets that a viewer at a point is sent, if the encoding has them.
-fn active_targets(encoding: &Encoding, point: OperatingPoint) -> Option<ActiveTargets> {
-    let keyframe = encoding.latest_keyframe()?;
+/// The decode targets that a viewer at a point is sent, by the structure of a keyframe.
+pub(super) fn active_targets(encoding: &Encoding, keyframe: u64, point: OperatingPoint) -> Option<ActiveTargets> {
     let packets = (keyframe..keyframe + STRUCTURE_WITHIN).filter_map(|sequence| encoding.packet(sequence));
     let structure = |packet: CachedPacket<'_>| DecodeTargets::of(packet.extension(Extension::DependencyDescriptor)?);
     packets.into_iter().find_map(structure).map(|targets| targets.at(point))

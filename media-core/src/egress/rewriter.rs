@@ -73,6 +73,8 @@ pub(super) struct Rewriter {
     last_left_out: Option<u32>,
     /// The viewer can tell the spatial layers of what is published apart.
     takes_spatial_layers: bool,
+    /// Where the running numbers were when a publication ended.
+    ended: Option<DescriptorPosition>,
 }
 
 impl Rewriter {
@@ -97,6 +99,7 @@ impl Rewriter {
             mid: section.mid.as_bytes().into(),
             last_left_out: None,
             takes_spatial_layers: true,
+            ended: None,
         }
     }
 
@@ -219,15 +222,42 @@ impl Rewriter {
     ) {
         let present = self.map.changes().offsets;
         let follows = last.and_then(|last| {
-            // Frames that were left out since have moved the present offsets.
-            let offsets = self.map.last_sent().map_or(present, |sent| sent.assigned.changes.offsets);
-            let sent = self.position_of(last)?.shifted(&offsets);
-            Some(DescriptorOffsets::after_switch(sent, self.position_of(packet)?))
+            Some(DescriptorOffsets::after_switch(self.sent_position(last)?, self.position_of(packet)?))
         });
         let offsets = follows.unwrap_or(present).with_targets(targets);
         self.map.switch_to(packet.info.sequence, point, Changes { compression, offsets });
         // Frames of the same time count anew, in this encoding.
         self.last_left_out = None;
+    }
+
+    /// The next packet begins a keyframe, whose structure has these decode targets. Where its numbers lie before those of `last`, which
+    /// the viewer was sent last, they go on from there: of another publication or RTP stream, or after a restart from the cache. A
+    /// receiver drops structures of before the one that it has.
+    pub(super) fn begin_keyframe(
+        &mut self,
+        packet: &CachedPacket<'_>,
+        last: Option<&CachedPacket<'_>>,
+        targets: Option<ActiveTargets>,
+    ) {
+        let changes = self.map.changes();
+        let ended = self.ended.take();
+        let sent = last.and_then(|last| self.sent_position(last)).or(ended);
+        let follows =
+            sent.zip(self.position_of(packet)).filter(|(sent, next)| sent.is_past(&next.shifted(&changes.offsets)));
+        let offsets = follows.map_or(changes.offsets, |(sent, next)| DescriptorOffsets::after_switch(sent, next));
+        self.map.change(Changes { offsets: offsets.with_targets(targets), ..changes });
+    }
+
+    /// The packet that was sent last will not be there when a keyframe has to follow on it.
+    pub(super) fn note_position(&mut self, last: &CachedPacket<'_>) {
+        self.ended = self.sent_position(last);
+    }
+
+    /// The running numbers of the packet that was sent last, as it was sent: frames that were left out since have moved the present
+    /// offsets.
+    fn sent_position(&self, last: &CachedPacket<'_>) -> Option<DescriptorPosition> {
+        let offsets = self.map.last_sent()?.assigned.changes.offsets;
+        Some(self.position_of(last)?.shifted(&offsets))
     }
 
     /// The running numbers of a packet's descriptors.

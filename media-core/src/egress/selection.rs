@@ -54,7 +54,7 @@ const TRY_AFTER: Duration = Duration::from_secs(8);
 const MUCH_LOSS: f64 = 0.1;
 /// … and this little enough to try the next rung.
 const LITTLE_LOSS: f64 = 0.02;
-/// What the path of such a viewer carries.
+/// The path of such a viewer never seems wider than it was.
 const UNKNOWN: f64 = 0.0;
 /// Frames a second with which movement is smooth.
 const SMOOTH: f32 = 14.5;
@@ -72,15 +72,17 @@ pub(super) enum Path {
         lost: f64,
         /// Reports so far.
         reports: u64,
+        /// The most that the viewer may be sent, in bit/s.
+        most: f64,
     },
 }
 
 impl Path {
-    /// Bits per second that it carries.
+    /// Bits per second that it carries, as far as is known.
     pub(super) fn carries(self) -> f64 {
         match self {
             Path::Probed(bits) | Path::Estimated(bits) => bits as f64,
-            Path::Unknown { .. } => f64::INFINITY,
+            Path::Unknown { most, .. } => most,
         }
     }
 }
@@ -273,7 +275,7 @@ impl Selector {
         }
         let carries = situation.path.carries();
         let target = rung.layer.point;
-        let is_urgent = situation.waits || self.needs(situation, situation.present) > carries;
+        let is_urgent = situation.waits || present_need(situation) > carries;
         Some(Choice {
             target,
             interim: interim(situation, target),
@@ -290,8 +292,8 @@ impl Selector {
         let fits = |rung: &Rung| need_to_go(situation, rung) <= carries;
         let highest = || ladder.iter().rposition(fits).unwrap_or(0);
         let present = self.target.and_then(|target| ladder.iter().position(|rung| rung.layer.point == target));
-        if let Path::Unknown { lost, reports } = situation.path {
-            return self.step_by_loss(now, (lost, reports), ladder);
+        if let Path::Unknown { lost, reports, .. } = situation.path {
+            return self.step_by_loss(now, (lost, reports), &ladder[..=highest()]);
         }
         // At first, and where the layer is not sent any more, what is there now.
         let Some(present) = present.filter(|_| !situation.waits) else {
@@ -329,8 +331,8 @@ impl Selector {
         present
     }
 
-    /// Without an estimate a viewer is sent the best, until it reports that much of it is lost.
-    fn step_by_loss(&mut self, now: Instant, (lost, reports): (f64, u64), ladder: &Ladder) -> usize {
+    /// Without an estimate a viewer is sent the best that it may be, until it reports that much of it is lost.
+    fn step_by_loss(&mut self, now: Instant, (lost, reports): (f64, u64), ladder: &[Rung]) -> usize {
         let top = ladder.len() - 1;
         self.loss.down = self.loss.down.min(top);
         let present = top - self.loss.down;
@@ -365,13 +367,7 @@ impl Selector {
         self.below.holds(now, lowest.need * PAUSE > carries, PAUSE_AFTER)
     }
 
-    /// What a point needs, in bit/s.
-    fn needs(&self, situation: &Situation<'_>, point: OperatingPoint) -> f64 {
-        let layer = situation.layers.iter().find(|layer| layer.point == point);
-        layer.map_or(0.0, |layer| need(layer, situation.others))
-    }
-
-    /// The layers that the viewer wants; where it wants what is not there, the nearest below it.
+    /// The layers that the viewer wants, or what there is in place of them.
     fn allowed(&self, situation: &Situation<'_>) -> SmallVec<[Layer; 16]> {
         let LayerSelection { spatial, temporal, max_spatial, max_temporal, max_width, max_height, .. } = self.selection;
         let mut layers: SmallVec<[Layer; 16]> = situation.layers.iter().copied().collect();
@@ -379,7 +375,7 @@ impl Selector {
             keep(&mut layers, |layer| layer.point.encoding == encoding);
         }
         if !situation.takes_spatial_layers {
-            layers.retain(|layer| layer.point.spatial == 0);
+            keep(&mut layers, |layer| layer.point.spatial == 0);
         }
         let fits = |size: u16, limit: Option<u16>| limit.is_none_or(|limit| size <= limit);
         keep(&mut layers, |layer| fits(layer.width, max_width) && fits(layer.height, max_height));
@@ -425,6 +421,20 @@ fn at_most(layers: &[Layer], most: u8, of: impl Fn(&Layer) -> u8) -> u8 {
 /// What a layer needs of a path, in bit/s.
 fn need(layer: &Layer, others: u64) -> f64 {
     layer.bitrate as f64 * NEED + others as f64
+}
+
+/// What the viewer needs where it is, in bit/s.
+fn present_need(situation: &Situation<'_>) -> f64 {
+    sent_at(situation.layers, situation.present).map_or(0.0, |layer| need(layer, situation.others))
+}
+
+/// The layer that a viewer at a point is sent: the highest of its encoding up to there.
+pub(super) fn sent_at(layers: &[Layer], point: OperatingPoint) -> Option<&Layer> {
+    let is_sent = |layer: &&Layer| {
+        let OperatingPoint { encoding, spatial, temporal } = layer.point;
+        encoding == point.encoding && spatial <= point.spatial && temporal <= point.temporal
+    };
+    layers.iter().filter(is_sent).max_by_key(|layer| (layer.point.spatial, layer.point.temporal))
 }
 
 /// The layers on which a viewer may stay, from low to high. Temporal layers are thinned first, as long as movement stays smooth;

@@ -116,9 +116,7 @@ impl PacketWriter<'_> {
     /// Sends what the present pass has for one track.
     #[inline]
     fn serve(&mut self, track: &mut EgressTrack, tracks: &Tracks, overloaded: bool, is_paced: bool) {
-        if track.is_moving() {
-            self.change_encoding(track, tracks);
-        }
+        let has_sent_late = track.is_moving() && self.change_encoding(track, tracks);
         let Some(encoding) = track.encoding(tracks) else { return };
         let now = self.context.now;
         if let Some(given_up) = track.given_up(encoding) {
@@ -127,8 +125,8 @@ impl PacketWriter<'_> {
         if track.awaits_keyframe() && !track.seek_keyframe(now, encoding) {
             return;
         }
-        for packet in track.reader.out_of_order(encoding) {
-            self.forward_late(track, &packet);
+        if !has_sent_late {
+            self.forward_out_of_order(track, encoding);
         }
         let overdue = if overloaded || track.reader.is_lagging() {
             let path_keeps_up =
@@ -147,6 +145,8 @@ impl PacketWriter<'_> {
         }
         if track.reader.position() >= encoding.pass_end() {
             track.reader.catch_up();
+        } else if track.reader.position() >= end {
+            track.reader.wait();
         }
         self.served.is_lagging |= track.reader.is_lagging();
     }
@@ -167,21 +167,33 @@ impl PacketWriter<'_> {
 
     /// Goes to the encoding to which the viewer is to move, if that has a keyframe to begin with. The frame that was begun is
     /// finished, unless what is left of it would stand in front of the keyframe for long. A keyframe is, in any case: a viewer whose
-    /// path changes all the time would see none.
+    /// path changes all the time would see none. True if the pass's packets that were received out of order were sent.
     #[cold]
-    fn change_encoding(&mut self, track: &mut EgressTrack, tracks: &Tracks) {
+    fn change_encoding(&mut self, track: &mut EgressTrack, tracks: &Tracks) -> bool {
         let now = self.context.now;
-        let Some(entry) = track.entry(now, tracks) else { return };
-        if let Some(encoding) = track.encoding(tracks)
+        let Some(entry) = track.entry(now, tracks) else { return false };
+        let encoding = track.encoding(tracks).filter(|_| !track.awaits_keyframe());
+        if let Some(encoding) = encoding {
+            self.forward_out_of_order(track, encoding);
+        }
+        if let Some(encoding) = encoding
             && let Some(RestOfFrame { end, bytes, of_keyframe }) = track.rest_of_frame(encoding)
             && (of_keyframe || !track.has_to_leave_picture() || self.context.congestion.takes(bytes) <= REST_OF_FRAME)
         {
             self.forward_until(track, encoding, end, false);
             if track.waits_for_rest_of_frame(now, &entry) {
-                return;
+                return true;
             }
         }
         track.enter(now, tracks, &entry);
+        encoding.is_some()
+    }
+
+    /// Sends the pass's packets that were received out of order and that the viewer has passed already.
+    fn forward_out_of_order(&mut self, track: &mut EgressTrack, encoding: &Encoding) {
+        for packet in track.reader.out_of_order(encoding) {
+            self.forward_late(track, &packet);
+        }
     }
 
     #[cold]
@@ -270,6 +282,15 @@ impl Viewer {
     /// Its tracks, audio first.
     pub fn tracks(&self) -> &[EgressTrack] {
         &self.tracks
+    }
+
+    /// The caches are about to lose what the publisher sent.
+    pub fn note_positions(&mut self, tracks: &Tracks) {
+        for track in &mut self.tracks {
+            if let Some(encoding) = track.encoding(tracks) {
+                track.note_position(encoding);
+            }
+        }
     }
 
     /// Its tracks, audio first.

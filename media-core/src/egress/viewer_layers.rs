@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::layers::{Layer, LayerSelection, OperatingPoint};
+use crate::layers::LayerSelection;
 use crate::media::{MediaKind, TrackId};
 use crate::stats::SentLayer;
 use crate::stream::{Track, Tracks};
 
 use super::egress_track::EgressTrack;
-use super::selection::{AUDIO_OVERHEAD, BROKEN, Choice, NEED, Selector, Situation};
+use super::selection::{AUDIO_OVERHEAD, BROKEN, Choice, NEED, Selector, Situation, sent_at};
 use super::viewer::Viewer;
 
 /// What follows from a choice of layers.
@@ -77,7 +77,7 @@ impl Viewer {
                 Some(entry) => track.enter(now, tracks, &entry),
                 None => track.begin(now, tracks),
             }
-            needed.extend(track.take_keyframe_request(now, tracks).map(|encoding| (track.id(), encoding)));
+            needed.extend(track.take_keyframe_request(now, tracks, || true).map(|encoding| (track.id(), encoding)));
         }
         self.measure(tracks);
         needed
@@ -89,13 +89,13 @@ impl Viewer {
         self.layers.can_descend && self.congestion().estimate() as f64 <= BROKEN * NEED * self.layers.media as f64
     }
 
-    /// Chooses its layers; to be called several times a second.
-    pub fn choose_layers(&mut self, now: Instant, tracks: &Tracks) -> Chosen {
+    /// Chooses its layers; to be called several times a second. `may_request` is asked before a keyframe is requested.
+    pub fn choose_layers(&mut self, now: Instant, tracks: &Tracks, mut may_request: impl FnMut() -> bool) -> Chosen {
         self.choose(now, tracks);
         let mut chosen = Chosen::default();
         for track in self.tracks_mut().iter_mut().filter(|track| track.id().kind == MediaKind::Video) {
             chosen.has_moved |= track.is_moving();
-            let needed = track.take_keyframe_request(now, tracks);
+            let needed = track.take_keyframe_request(now, tracks, &mut may_request);
             chosen.keyframes.extend(needed.map(|encoding| (track.id(), encoding)));
         }
         chosen
@@ -157,7 +157,7 @@ impl Viewer {
         let video = self.tracks().iter().find(|track| track.id().kind == MediaKind::Video);
         self.layers.sent = video.and_then(|video| {
             let track = tracks.get(video.id())?;
-            Some(SentLayer { layer: *layer_at(track, video.point())?, switches: video.switches() })
+            Some(SentLayer { layer: *sent_at(track.layers(), video.point())?, switches: video.switches() })
         });
     }
 }
@@ -166,21 +166,12 @@ impl Viewer {
 fn rate(egress: &EgressTrack, tracks: &Tracks) -> u64 {
     let Some(track) = tracks.get(egress.id()).filter(|_| !egress.is_paused()) else { return 0 };
     let encoding = track.encoding(egress.encoding_index());
-    layer_at(track, egress.point())
+    sent_at(track.layers(), egress.point())
         .map_or_else(|| encoding.map_or(0, |encoding| encoding.bitrate()), |layer| layer.bitrate)
 }
 
 fn is_audible(egress: &EgressTrack, tracks: &Tracks) -> bool {
     egress.id().kind == MediaKind::Audio && rate(egress, tracks) > 0
-}
-
-/// The layer that a viewer at a point is sent: the highest up to there.
-fn layer_at(track: &Track, point: OperatingPoint) -> Option<&Layer> {
-    let is_sent = |layer: &&Layer| {
-        let OperatingPoint { encoding, spatial, temporal } = layer.point;
-        encoding == point.encoding && spatial <= point.spatial && temporal <= point.temporal
-    };
-    track.layers().iter().filter(is_sent).max_by_key(|layer| (layer.point.spatial, layer.point.temporal))
 }
 
 /// The encodings, one bit each, of which the cache has everything since a keyframe.

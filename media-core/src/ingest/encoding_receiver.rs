@@ -7,6 +7,7 @@ use crate::layers::PacketLayer;
 use crate::media::{Extension, Format, MediaKind};
 use crate::rtp::layers::LayerReader;
 use crate::rtp::profile::FormatInUse;
+use crate::rtp::sequence::timestamp_is_newer;
 use crate::rtp::video_layers_allocation::VideoLayersAllocation;
 use crate::rtp::{RtpHeader, codec, red, rtx};
 use crate::stats::DropReason;
@@ -151,6 +152,7 @@ impl EncodingReceiver {
         // Another clock on the same SSRC starts RTP times of its own, too.
         if adopted || restarted || encoding.timeline.clock_rate() != clock_rate {
             encoding.timeline.end_segment();
+            encoding.forget_allocation();
             encoding.timeline.set_clock_rate(clock_rate);
         }
         self.take(section, incoming, extended, track, &mut timing.clock)
@@ -235,6 +237,13 @@ impl EncodingReceiver {
         let index = usize::from(incoming.format);
         let Format { codec, payload_type, clock_rate, .. } = section.formats()[index];
         let kind = section.track.kind;
+        let is_first = encoding.timeline.is_between_segments();
+        let is_new_format = !self.is_in_use(payload_type);
+        let begins = kind == MediaKind::Video && (is_first || is_new_format);
+        if begins && is_new_format && self.in_use.is_some() {
+            // What another codec said of sizes and layers is nothing to this one.
+            self.on_new_stream(section);
+        }
         let mut start = self.frames.inspect(index, codec, payload, header.timestamp);
         if start == FrameStart::RecoveryPoint
             && !(encoding.keyframe_requests.are_ignored() && encoding.start(now).is_none())
@@ -242,10 +251,7 @@ impl EncodingReceiver {
             // The publisher answers, or viewers have something better to start with.
             start = FrameStart::None;
         }
-        let is_first = encoding.timeline.is_between_segments();
-        let is_new_format = !self.is_in_use(payload_type);
         // Another RTP stream or codec is of no use to any decoder before its first keyframe and the parameter sets of that.
-        let begins = kind == MediaKind::Video && (is_first || is_new_format);
         self.awaits_keyframe = (self.awaits_keyframe || begins) && !start.is_decodable();
         // Until a keyframe, though viewers may have begun at a recovery point.
         let is_undecodable = (self.reception.undecodable_since.is_some() || begins) && !start.is_keyframe();
@@ -259,7 +265,11 @@ impl EncodingReceiver {
         if is_first {
             track.align(now, self.index);
         }
+        let before = track.encoding(self.index).and_then(|encoding| encoding.timeline.newest_time());
+        // One that was sent again is older than what is known.
+        let is_newest = before.is_none_or(|newest| !timestamp_is_newer(newest, header.timestamp));
         if kind == MediaKind::Video
+            && is_newest
             && let Some(allocation) = section.element(Extension::VideoLayersAllocation, header, incoming.packet)
             && let Ok(allocation) = VideoLayersAllocation::parse(allocation)
         {
@@ -269,7 +279,6 @@ impl EncodingReceiver {
         if let Some(ticks) = self.misaligned.take().filter(|_| !is_first) {
             encoding.timeline.set_misaligned(ticks);
         }
-        let before = encoding.timeline.newest_time();
         let Some(placed) = self.place(section, incoming, (extended, start), encoding, &mut clock.steps) else {
             return Ok(Accepted::Consumed);
         };

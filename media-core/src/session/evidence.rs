@@ -34,7 +34,7 @@ const REFUSED_PACKETS: u32 = 5;
 /// that is short of processor time pauses for seconds. Neither may look like an end, and then like another fault.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// The verdict falls with the first packet after [`REFUSED_TIME`], for which media wait so long.
-const VERDICT_GRACE: Duration = Duration::from_secs(1);
+const VERDICT_GRACE: Duration = Duration::from_secs(3);
 
 /// Packets of one peer that were dropped, by their medium, if the payload type names one, and by cause.
 #[derive(Clone, Debug, Default)]

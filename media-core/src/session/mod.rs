@@ -240,8 +240,8 @@ impl Session {
     pub(crate) fn choose_layers(&mut self, now: Instant, tracks: &Tracks) -> Chosen {
         let Media::Viewer(watching) = &mut self.media else { return Chosen::default() };
         let was_paused = watching.viewer.is_video_paused();
-        let mut chosen = watching.viewer.choose_layers(now, tracks);
-        chosen.keyframes.retain(|_| watching.keyframe_requests.allow(now));
+        let requests = &mut watching.keyframe_requests;
+        let chosen = watching.viewer.choose_layers(now, tracks, || requests.allow(now));
         let key = (WarningCode::VideoPaused, Some(MediaKind::Video));
         match (was_paused, watching.viewer.is_video_paused()) {
             (false, true) => {
@@ -368,7 +368,7 @@ impl Watching {
             let id = track.id();
             let is_published = published.is_some_and(|published| published.iter().any(|known| known.id == id));
             let source = tracks.get(id).filter(|_| is_published && track.has_formats()).map(|track| track.source);
-            SentMedium { track: id, source, sent: track.packets_sent() }
+            SentMedium { track: id, source, is_paused: track.is_paused(), sent: track.packets_sent() }
         });
         media.collect()
     }

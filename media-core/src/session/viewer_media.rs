@@ -32,6 +32,8 @@ pub(crate) struct SentMedium {
     pub(crate) track: TrackId,
     /// What the publisher sends of it; `None` if it did not offer it, or in no format that the viewer takes.
     pub(crate) source: Option<Source>,
+    /// The viewer's path does not carry it.
+    pub(crate) is_paused: bool,
     /// Packets sent to the viewer so far.
     pub(crate) sent: u32,
 }
@@ -64,6 +66,8 @@ struct Receipts {
 enum State {
     /// There is nothing that could be sent.
     NotSent,
+    /// Nothing is sent on purpose.
+    Paused,
     /// Not to be judged yet.
     Awaited,
     Reported,
@@ -78,6 +82,7 @@ impl Receipts {
     fn state(&mut self, (now, last_authentic): (Instant, Instant), medium: &SentMedium, limit: Duration) -> State {
         let state = match medium.source {
             None | Some(Source::Missing) => State::NotSent,
+            Some(Source::Flowing) if medium.is_paused => State::Paused,
             Some(Source::Awaited) => State::Awaited,
             Some(Source::Stopped(last)) => State::SourceStopped(last),
             Some(Source::NoKeyframe) => State::NoKeyframe,
@@ -174,6 +179,7 @@ impl ViewerMedia {
             let receipts = self.receipts.iter().find(|receipts| receipts.track == medium.track);
             let _ = match state {
                 State::NotSent => write!(text, "{separator}the publisher sends no {kind} that could be forwarded"),
+                State::Paused => write!(text, "{separator}{kind} pauses, as the path does not carry it"),
                 State::Awaited => write!(text, "{separator}{kind} is awaited"),
                 State::Reported => write!(text, "{separator}receipt of {kind} is reported"),
                 State::Unreported => {

@@ -72,6 +72,10 @@ impl Shard {
     pub(super) fn set_publisher(&mut self, now: Instant, key: usize, published: Option<Vec<PublishedTrack>>) {
         self.finish_passes(key);
         let stream = &mut self.streams.slab[key];
+        for &viewer in &stream.viewers {
+            let Media::Viewer(watching) = &mut self.sessions.slab[viewer].media else { continue };
+            watching.viewer.note_positions(&stream.tracks);
+        }
         stream.tracks.set_publisher(published.as_deref());
         stream.without_publisher_since = published.is_none().then_some(now);
         for &viewer in &stream.viewers {

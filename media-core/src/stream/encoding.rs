@@ -382,6 +382,11 @@ impl Encoding {
         self.given_up
     }
 
+    /// Another RTP stream begins: that the one before was not sent is nothing to it.
+    pub fn forget_allocation(&mut self) {
+        self.is_off = false;
+    }
+
     /// The publisher is gone. The next one's first packet goes on from here, and nothing of the old one is sent again.
     pub fn end_publication(&mut self) {
         self.timeline.end_segment();
@@ -390,7 +395,8 @@ impl Encoding {
         self.out_of_order.clear();
         self.pass.out_of_order.clear();
         self.keyframe = None;
-        (self.described, self.is_off) = (DescribedLayers::default(), false);
+        self.described = DescribedLayers::default();
+        self.forget_allocation();
         if let Some(layers) = &mut self.layers {
             layers.clear();
         }

@@ -289,6 +289,36 @@ fn a_viewer_that_cannot_tell_spatial_layers_apart_is_sent_the_lowest_one() {
     assert_eq!(viewer.run(50, probed(9_000_000)), Some(point(0, 0, 2)));
 }
 
+// EXT-H12: a publisher may name no lowest spatial layer.
+#[test]
+fn where_no_layer_is_one_that_the_viewer_can_tell_apart_it_is_sent_the_lowest_there_is() {
+    for path in [probed(9_000_000), Path::Unknown { lost: 0.0, reports: 0, most: f64::INFINITY }] {
+        let mut viewer = Viewer::new(scalable()[3..].to_vec());
+        viewer.takes_spatial_layers = false;
+        assert_eq!(viewer.run(50, path), Some(point(0, 1, 0)));
+    }
+}
+
+// RTCP-16
+#[test]
+fn a_viewer_that_was_at_everything_of_an_encoding_leaves_it_at_once_where_that_does_not_fit() {
+    let mut viewer = Viewer::new(simulcast());
+    viewer.waits = false;
+    assert_eq!(viewer.present, OperatingPoint::all_of(0));
+    assert!(viewer.choose(probed(300_000)).unwrap().is_urgent);
+    assert!(!viewer.choose(probed(9_000_000)).unwrap().is_urgent);
+}
+
+// RTCP-16
+#[test]
+fn a_viewer_with_a_limit_that_tells_nothing_else_falls_by_loss_all_the_same() {
+    let mut viewer = Viewer::new(simulcast());
+    let path = |lost, reports| Path::Unknown { lost, reports, most: 700_000.0 };
+    assert_eq!(viewer.run(10, path(0.0, 1)), Some(point(1, 0, 1)), "the best within its limit");
+    assert_eq!(viewer.run(1, path(0.4, 2)), Some(point(1, 0, 0)));
+    assert_eq!(viewer.run(1, path(0.4, 3)), Some(point(2, 0, 1)));
+}
+
 // EXT-12
 #[test]
 fn a_viewer_has_its_own_limits() {
@@ -373,7 +403,7 @@ fn a_viewer_that_tells_nothing_gets_the_best_and_falls_by_the_loss_that_it_repor
     let mut run = |viewer: &mut Viewer, seconds: u32, lost: f64| {
         for _ in 0..seconds {
             reports += 1;
-            viewer.run(10, Path::Unknown { lost, reports });
+            viewer.run(10, Path::Unknown { lost, reports, most: f64::INFINITY });
         }
         viewer.present
     };

@@ -40,12 +40,12 @@ impl Watcher {
         Watcher { viewer, receiver, oracle, decoder: Decoder::default(), newest: 0, resent: 0, missed: HashSet::new() }
     }
 
-    /// Checks what it is sent: every index stands for one packet.
-    fn take(&mut self, ms: u64, datagrams: Vec<Vec<u8>>, publisher: &Publisher) {
+    /// Checks what it is sent: every index stands for one packet, which is sent again only if that is `resent`.
+    fn take(&mut self, ms: u64, datagrams: Vec<Vec<u8>>, publisher: &Publisher, resent: bool) {
         for datagram in datagrams {
             match self.oracle.see(&datagram) {
                 Ok(Seen::New) => {}
-                Ok(Seen::Again) => {
+                Ok(Seen::Again) if resent => {
                     self.resent += 1;
                     continue;
                 }
@@ -127,7 +127,8 @@ impl World {
             let mut out = Outbound::disconnected();
             let pass = FanOutPass { now: self.publisher.at(ms), tracks: &self.publisher.tracks, overloaded: false };
             let served = watcher.viewer.serve(&pass, tuple(), &mut out);
-            watcher.take(ms, out.batch().datagrams().map(<[u8]>::to_vec).collect(), &self.publisher);
+            assert_eq!(served.refused, 0, "no packet comes twice to SRTP");
+            watcher.take(ms, out.batch().datagrams().map(<[u8]>::to_vec).collect(), &self.publisher, false);
             if let Some((_, encoding)) = served.needs_keyframe {
                 self.publisher.request_keyframe(encoding);
             }
@@ -138,7 +139,7 @@ impl World {
         let now = self.publisher.at(self.ms);
         self.publisher.tracks.measure(now);
         for watcher in &mut self.watchers {
-            for (_, encoding) in watcher.viewer.choose_layers(now, &self.publisher.tracks).keyframes {
+            for (_, encoding) in watcher.viewer.choose_layers(now, &self.publisher.tracks, || true).keyframes {
                 self.publisher.request_keyframe(encoding);
             }
             let media = watcher.viewer.media();
@@ -195,7 +196,8 @@ impl World {
                     let number = watcher.newest.wrapping_sub(self.random.random_range(0..300));
                     let mut out = Outbound::disconnected();
                     watcher.viewer.resend(now, (0xaaaa, number), &self.publisher.tracks, tuple(), &mut out);
-                    watcher.take(self.ms, out.batch().datagrams().map(<[u8]>::to_vec).collect(), &self.publisher);
+                    let datagrams = out.batch().datagrams().map(<[u8]>::to_vec).collect();
+                    watcher.take(self.ms, datagrams, &self.publisher, true);
                 }
             }
         }
@@ -204,6 +206,9 @@ impl World {
     /// Another publisher.
     fn restart(&mut self) {
         self.serve();
+        for watcher in &mut self.watchers {
+            watcher.viewer.note_positions(&self.publisher.tracks);
+        }
         self.publisher.tracks.set_publisher(None);
         for watcher in &mut self.watchers {
             let track = video(&mut watcher.viewer);

@@ -1,3 +1,4 @@
+mod descriptors;
 mod ecn;
 mod formats;
 mod keyframes;
@@ -46,6 +47,7 @@ fn viewer_of(track: TrackId, formats: Vec<Format>, publisher: &[Format]) -> (Vie
     let mut extensions = ExtensionMap::default();
     extensions.set(Extension::Mid, 4);
     extensions.set(Extension::VideoOrientation, 9);
+    extensions.set(Extension::DependencyDescriptor, 12);
     let section = MediaSection {
         extensions,
         reduced_size_rtcp: true,

@@ -370,6 +370,16 @@ fn a_layers_allocation_tells_sizes_and_pauses() {
     publisher.frames = [100, 400, 1_300];
     publisher.run(200);
     assert_eq!(publisher.layers().len(), 3);
+    // One that was held up on the way is older than what is known.
+    let (sequence, timestamp) = (publisher.sequences[0], (publisher.harness.ms * 90) as u32 - 9_000);
+    publisher.sequences[0] += 1;
+    let late = Packet { timestamp, ..Packet::video(1, sequence, DELTA) };
+    publisher.harness.receive(&late.with(&[(11, allocations[1])])).unwrap();
+    publisher.frames[1] = 0;
+    publisher.run(200);
+    assert_eq!(publisher.layers().len(), 3, "none is said to be off");
+    publisher.frames[1] = 400;
+    publisher.run(200);
     let malformed: [&[u8]; 4] =
         [&[], &[0xff], &[0x21, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], &[0x21, 0]];
     malformed.into_iter().for_each(|allocation| say(&mut publisher, allocation));
@@ -377,17 +387,41 @@ fn a_layers_allocation_tells_sizes_and_pauses() {
     assert_eq!(publisher.layers().len(), 3);
 }
 
+/// Of 638 × 362.
+const SPS: &[u8] = &[
+    0x67, 0x64, 0x00, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f, 0xea, 0x4c, 0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40, 0x00,
+    0x00, 0x0f, 0x03, 0xc5, 0x8b, 0x65, 0x80,
+];
+
 // EXT-09: OBS says the size of its layers in their parameter sets alone.
 #[test]
 fn the_size_of_h264_is_that_of_its_parameter_sets() {
-    let sps: &[u8] = &[
-        0x67, 0x64, 0x00, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f, 0xea, 0x4c, 0x04, 0x40, 0x00, 0x00, 0x03, 0x00, 0x40,
-        0x00, 0x00, 0x0f, 0x03, 0xc5, 0x8b, 0x65, 0x80,
-    ];
     let mut harness = Harness::new(&[section(MediaKind::Video, vec![format(96, Codec::H264, Some(97))])]);
-    for (sequence, unit) in (0..).zip([sps, &[0x68, 0xce], &[0x65, 0x88]]) {
+    for (sequence, unit) in (0..).zip([SPS, &[0x68, 0xce], &[0x65, 0x88]]) {
         harness.forwarded(&Packet { timestamp: 9, ..Packet::video(1, sequence, unit) });
     }
     let described = harness.tracks.encoding(TrackId::VIDEO, 0).unwrap().described;
     assert_eq!((described.sizes[0], described.points), (Some((638, 362)), 1));
+}
+
+// EXT-09, RTP-07: what the codec before had says nothing of the one that follows on the same SSRC.
+#[test]
+fn size_and_layers_are_those_of_the_codec_in_use() {
+    let formats = vec![format(96, Codec::H264, None), format(98, Codec::Vp9, None), format(99, Codec::Vp8, None)];
+    let mut harness = Harness::new(&[section(MediaKind::Video, formats)]);
+    for (sequence, unit) in (0..).zip([SPS, &[0x68, 0xce], &[0x65, 0x88]]) {
+        harness.forwarded(&Packet { timestamp: 9, ..Packet::video(1, sequence, unit) });
+    }
+    // A keyframe of two spatial layers, and the upper one.
+    let vp9: [&[u8]; 2] = [&[0x28, 0x00, 0x01, 0x82], &[0x28, 0x03, 0x01, 0x82]];
+    for (sequence, payload) in (10..).zip(vp9) {
+        let packet = Packet { payload_type: 98, timestamp: 18, ..Packet::video(1, sequence, payload) };
+        harness.receive(&packet).unwrap();
+    }
+    let points = harness.tracks.encoding(TrackId::VIDEO, 0).unwrap().described.points;
+    assert_ne!(points, 1);
+    let vp8 = [0x10, 0x00, 0x00, 0x00, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xb4, 0x00];
+    harness.forwarded(&Packet { payload_type: 99, timestamp: 27, ..Packet::video(1, 20, &vp8) });
+    let described = harness.tracks.encoding(TrackId::VIDEO, 0).unwrap().described;
+    assert_eq!((described.sizes[0], described.points), (Some((320, 180)), 1));
 }

@@ -308,3 +308,10 @@ pub struct ActiveTargets {
     /// How many the structure has, 1..=32.
     pub count: u8,
 }
+
+impl ActiveTargets {
+    /// True if every one is sent, as a structure has it that says nothing else.
+    pub fn are_all(&self) -> bool {
+        self.mask == u32::MAX >> (MAX_TARGETS as u32 - u32::from(self.count))
+    }
+}

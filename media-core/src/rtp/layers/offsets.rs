@@ -61,6 +61,17 @@ impl DescriptorPosition {
             frame_number: self.frame_number.map(|number| number.wrapping_add(offsets.frame_number)),
         }
     }
+
+    /// True if `next`, as a viewer would be sent it, lies before this one, or too far ahead to tell.
+    pub fn is_past(&self, next: &DescriptorPosition) -> bool {
+        let goes_back = |ahead: u16, half: u16| ahead == 0 || ahead >= half;
+        let picture = self.picture_id.zip(next.picture_id).is_some_and(|(sent, next)| {
+            let mask = if next.wide { PICTURE_ID } else { 0x7f };
+            goes_back(next.value.wrapping_sub(sent.value) & mask, mask / 2 + 1)
+        });
+        let frame = self.frame_number.zip(next.frame_number);
+        picture || frame.is_some_and(|(sent, next)| goes_back(next.wrapping_sub(sent), 1 << 15))
+    }
 }
 
 /// What is added to the running numbers towards one viewer, and which decode targets it is told of.

@@ -70,9 +70,14 @@ impl Case {
             Media::Viewer(_) => MediaFacts::Viewer(Watched {
                 has_publisher: true,
                 last_authentic: self.lifecycle.last_authentic,
-                media: [SentMedium { track: TrackId::VIDEO, source: Some(Source::Flowing), sent: self.sent }]
-                    .into_iter()
-                    .collect(),
+                media: [SentMedium {
+                    track: TrackId::VIDEO,
+                    source: Some(Source::Flowing),
+                    is_paused: false,
+                    sent: self.sent,
+                }]
+                .into_iter()
+                .collect(),
             }),
         };
         let facts = Facts {
@@ -370,7 +375,7 @@ fn media_that_srtp_refuses_are_not_told_by_stage_media_before_stage_srtp_tells_i
             (Stage::Srtp, Reason::SrtpReplay, 3)
         } else {
             // They came to an end before they were a fault of their own.
-            (Stage::Media, Reason::MediaStopped, 4)
+            (Stage::Media, Reason::MediaStopped, 6)
         };
         assert_eq!(failures, [told]);
     }

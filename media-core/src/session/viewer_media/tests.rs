@@ -15,7 +15,7 @@ const VIDEO: usize = 1;
 impl Harness {
     /// Of a stream whose audio and video flow.
     fn new() -> Harness {
-        let medium = |track| SentMedium { track, source: Some(Source::Flowing), sent: 0 };
+        let medium = |track| SentMedium { track, source: Some(Source::Flowing), is_paused: false, sent: 0 };
         let media = [TrackId::AUDIO, TrackId::VIDEO].map(medium).into_iter().collect();
         let start = Instant::now();
         Harness {
@@ -51,7 +51,7 @@ impl Harness {
                 self.facts.last_authentic = self.at(ms);
             }
             for index in [AUDIO, VIDEO] {
-                if self.facts.media[index].source == Some(Source::Flowing) {
+                if self.facts.media[index].source == Some(Source::Flowing) && !self.facts.media[index].is_paused {
                     self.facts.media[index].sent += 3;
                 }
                 if ms % 1_000 == 0 && reports.contains(&index) {
@@ -70,6 +70,21 @@ impl Harness {
         assert_eq!(self.events.len(), 1, "{:?}", self.events);
         self.events.remove(0)
     }
+}
+
+// RTCP-16: packets before the pause are lost, and nothing is sent that could be reported.
+#[test]
+fn video_that_pauses_as_its_path_does_not_carry_it_is_not_missed() {
+    let mut harness = Harness::new();
+    harness.run(0..3_000, &[AUDIO, VIDEO]);
+    assert_eq!(harness.only().0, StageChange::Done);
+    harness.run(3_000..4_000, &[AUDIO]);
+    harness.facts.media[VIDEO].is_paused = true;
+    harness.run(4_000..60_000, &[AUDIO]);
+    assert_eq!(harness.changes(), [], "audio is reported");
+    harness.facts.media[VIDEO].is_paused = false;
+    harness.run(60_000..63_000, &[AUDIO, VIDEO]);
+    assert_eq!(harness.changes(), [], "it is reported again");
 }
 
 // F-07
