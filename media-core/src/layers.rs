@@ -10,6 +10,9 @@ pub const MAX_SPATIAL_LAYERS: u8 = 4;
 /// Temporal layers inside an encoding that are told apart; higher ones count as the highest.
 pub const MAX_TEMPORAL_LAYERS: u8 = 4;
 
+/// Points inside one encoding.
+pub const POINTS: usize = (MAX_SPATIAL_LAYERS * MAX_TEMPORAL_LAYERS) as usize;
+
 /// A set of points inside one encoding: bit `spatial * MAX_TEMPORAL_LAYERS + temporal` is the point of a viewer that is sent
 /// spatial layers up to `spatial` and temporal layers up to `temporal`.
 pub type PointSet = u16;
@@ -17,12 +20,18 @@ pub type PointSet = u16;
 /// All points of an encoding.
 pub const ALL_POINTS: PointSet = PointSet::MAX;
 
-/// The bit of a point inside an encoding. Layers above the highest that are told apart count as the highest.
+/// The position of a point among the [`POINTS`] of an encoding. Layers above the highest that are told apart count as the highest.
 #[inline]
-pub const fn point_bit(spatial: u8, temporal: u8) -> PointSet {
+pub const fn point_index(spatial: u8, temporal: u8) -> usize {
     let spatial = if spatial < MAX_SPATIAL_LAYERS { spatial } else { MAX_SPATIAL_LAYERS - 1 };
     let temporal = if temporal < MAX_TEMPORAL_LAYERS { temporal } else { MAX_TEMPORAL_LAYERS - 1 };
-    1 << (spatial * MAX_TEMPORAL_LAYERS + temporal)
+    (spatial * MAX_TEMPORAL_LAYERS + temporal) as usize
+}
+
+/// The bit of a point inside an encoding, likewise.
+#[inline]
+pub const fn point_bit(spatial: u8, temporal: u8) -> PointSet {
+    1 << point_index(spatial, temporal)
 }
 
 /// Which layer of its encoding a packet belongs to, and who needs it.

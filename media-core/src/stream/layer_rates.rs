@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::layers::{ALL_POINTS, MAX_SPATIAL_LAYERS, MAX_TEMPORAL_LAYERS, PacketLayer, PointSet, point_bit};
+use crate::layers::{
+    ALL_POINTS, MAX_SPATIAL_LAYERS, MAX_TEMPORAL_LAYERS, POINTS, PacketLayer, PointSet, point_bit, point_index,
+};
 
 /// The figures are those of about this time.
 const WINDOW: Duration = Duration::from_secs(2);
-const POINTS: usize = (MAX_SPATIAL_LAYERS * MAX_TEMPORAL_LAYERS) as usize;
 
 /// The layers of one encoding. Of what it counts older packets weigh less.
 #[derive(Debug, Default)]
@@ -73,8 +74,7 @@ impl LayerRates {
         if self.all <= 0.0 {
             return 1.0;
         }
-        let point = point_bit(spatial, temporal).trailing_zeros() as usize;
-        ((self.shared + self.needed[point]) / self.all).min(1.0)
+        ((self.shared + self.needed[point_index(spatial, temporal)]) / self.all).min(1.0)
     }
 
     /// Pictures a second up to a temporal layer; 0 before that can be said.

@@ -1,14 +1,14 @@
 //! Layers by the dependency descriptor, whatever the codec (AV1 RTP payload specification, appendix A).
 
-use crate::layers::{MAX_SPATIAL_LAYERS, MAX_TEMPORAL_LAYERS, OperatingPoint, PacketLayer, PointSet, point_bit};
+use crate::layers::{
+    MAX_SPATIAL_LAYERS, MAX_TEMPORAL_LAYERS, OperatingPoint, POINTS, PacketLayer, PointSet, point_bit, point_index,
+};
 use crate::rtp::dependency_descriptor::{
     Descriptor, Fields, Indication, Indications, MAX_TARGETS, MAX_TEMPLATES, References, Structure,
 };
 
 use super::points::LOWEST_TEMPORAL;
 
-/// Number of points of an encoding.
-const POINTS: usize = (MAX_SPATIAL_LAYERS * MAX_TEMPORAL_LAYERS) as usize;
 /// Frames that are remembered; a frame that refers further back allows nothing to go up.
 const REMEMBERED: usize = 64;
 /// A structure whose frame is older than the present one's by less than so many frames was received late.
@@ -295,7 +295,7 @@ impl DecodeTargets {
 
     /// Those that a viewer at a point is sent.
     pub fn at(&self, point: OperatingPoint) -> ActiveTargets {
-        let index = point.bit().trailing_zeros() as usize;
+        let index = point_index(point.spatial, point.temporal);
         ActiveTargets { mask: self.active[index], count: self.count }
     }
 }
