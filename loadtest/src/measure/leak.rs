@@ -48,12 +48,25 @@ impl Footprint {
         let shard_sessions = scrape.and_then(|scrape| scrape.sum("sluice_shard_sessions"));
         Footprint {
             resident_bytes: usage.map(|usage| usage.resident),
-            descriptors: pid.and_then(process::descriptors),
+            descriptors: match pid {
+                Some(pid) => fewest_descriptors(pid).await,
+                None => None,
+            },
             threads: usage.map(|usage| usage.threads),
             sessions,
             shard_sessions: shard_sessions.map(|count| count as u64),
         }
     }
+}
+
+/// Open file descriptors over a second: connections that asked for the figures are about to be closed.
+async fn fewest_descriptors(pid: u32) -> Option<u64> {
+    let mut fewest = process::descriptors(pid);
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        fewest = fewest.min(process::descriptors(pid));
+    }
+    fewest
 }
 
 async fn count_sessions(url: &str) -> Option<u64> {
@@ -91,7 +104,7 @@ fn count(value: &Value) -> Option<u64> {
 pub struct MemoryTrend {
     /// Seconds between both.
     pub seconds: f64,
-    /// The mean of a minute, or of all attacks' turns, from when it was to be flat, in bytes.
+    /// The mean of a window from when it was to be flat, in bytes.
     pub from_bytes: f64,
     /// The mean of the last of them, in bytes.
     pub to_bytes: f64,

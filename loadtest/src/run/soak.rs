@@ -23,8 +23,10 @@ use crate::report::outcome::Outcome;
 /// Joins, leaves and restarts in progress at one time; a server that is slower is not hurried.
 const MAX_IN_PROGRESS: usize = 256;
 
-/// The memory at a moment is the mean of so many seconds, or of all attacks' turns, as each of them leaves its own for a while.
+/// The memory at a moment is the mean of so many seconds, or of all attacks' turns, as each of them leaves its own for a while: of as
+/// many turns as fit into this part of the time in which it is to be flat. The means of single turns differ by 1.5 %.
 const MEMORY_WINDOW: f64 = 60.0;
+const MEMORY_SHARE: f64 = 0.2;
 /// Attackers know those viewers that were there so long ago.
 const VICTIMS_INTERVAL: Duration = Duration::from_secs(1);
 /// Of the stream's bit rate an impaired path carries this part, and it loses so many of 100 datagrams.
@@ -62,7 +64,6 @@ pub(super) async fn soak(stage: &mut Stage<'_>, options: &SoakOptions) -> Result
         .map(|(attack, target)| Rotation::start(attack.attacks.clone(), attack.each, target));
     let scrapes = admin.map(|admin| Scrapes::start(admin.to_owned(), stage.fleet.begun()));
     let turns = options.attack.as_ref().map_or(0.0, |attack| attack.each.as_secs_f64() * attack.attacks.len() as f64);
-    let window = turns.max(MEMORY_WINDOW);
     stage.monitor.begin("churn");
     let from = stage.fleet.begun().elapsed().as_secs_f64();
     let churn = Churn::new(stage, options, victims).run(stage).await;
@@ -75,6 +76,7 @@ pub(super) async fn soak(stage: &mut Stage<'_>, options: &SoakOptions) -> Result
     let scraped = scrapes.map(Scrapes::end);
     let heap = scraped.as_ref().map_or(&[][..], |scraped| &scraped.heap);
     let flat = (from + options.flat_after.as_secs_f64(), until);
+    let window = memory_window(turns, flat.1 - flat.0);
     let memory = MemoryTrend::of(&stage.monitor.series(), heap, flat, window);
     stage.leave().await;
     stage.pass("settling", options.settle).await;
@@ -93,6 +95,12 @@ pub(super) async fn soak(stage: &mut Stage<'_>, options: &SoakOptions) -> Result
         attacks,
         scrapes: scraped.map(|scraped| scraped.figures),
     })))
+}
+
+/// Of how many seconds the memory's mean is taken: whole turns of all attacks, of `turn` seconds each.
+fn memory_window(turn: f64, time: f64) -> f64 {
+    let turn = turn.max(MEMORY_WINDOW);
+    turn * (time * MEMORY_SHARE / turn).floor().max(1.0)
 }
 
 async fn join_all(stage: &mut Stage<'_>) {
@@ -260,5 +268,17 @@ fn take(stage: &mut Stage<'_>, event: Event) {
             stage.fleet.publisher_started(index, started.map(|publisher| *publisher));
         }
         Event::Lost => stage.fleet.figures.errors.push(ClientError::Stopped),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_the_mean_of_whole_turns() {
+        assert_eq!(memory_window(130.0, 3_000.0), 4.0 * 130.0);
+        assert_eq!(memory_window(130.0, 600.0), 130.0, "one at least");
+        assert_eq!(memory_window(0.0, 3_000.0), 600.0, "without attacks, whole minutes");
     }
 }
