@@ -205,8 +205,9 @@ async fn start(settings: &Settings, resolved: Resolved, telemetry: Telemetry) ->
     background.push(beats);
     admin.set_serving();
     let base = base(settings, public_address, &tls, &core);
-    announce(settings, &base, &operator_address, &core, &advertised);
+    // First, so that who has read that it is ready has read the certificate's fingerprint as well.
     announce_certificate(&tls);
+    announce(settings, &base, &operator_address, &core, &advertised);
     service_manager.ready();
     Ok(Running {
         core,

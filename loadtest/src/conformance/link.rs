@@ -26,6 +26,8 @@ const REPEAT: Duration = Duration::from_millis(200);
 pub(super) const SOON: Duration = Duration::from_secs(3);
 /// What is not to come has come by then, if it does.
 pub(super) const QUIET: Duration = Duration::from_millis(500);
+/// Past a deadline the socket is looked into for this long, once more.
+const LAST_LOOK: Duration = Duration::from_millis(1);
 /// A check tells of life this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 const LONGEST: usize = 2048;
@@ -255,16 +257,18 @@ impl Link {
                 return Some(event);
             }
             let now = Instant::now();
-            if now >= until {
-                return None;
-            }
+            // A machine that paused until now has not looked at what came in time. The runtime sees it only while it waits.
+            let is_last = now >= until;
             let due = [self.dtls.as_ref().and_then(DtlsEndpoint::poll_timeout), self.keep_alive];
-            let wake = due.into_iter().flatten().fold(until, Instant::min);
+            let next = due.into_iter().flatten().fold(until, Instant::min);
+            let wake = if is_last { now + LAST_LOOK } else { next };
             let mut buffer = [0; LONGEST];
             if let Ok(Ok((length, source))) =
                 timeout(wake.saturating_duration_since(now), self.socket.recv_from(&mut buffer)).await
             {
                 self.take(source, &mut buffer[..length]).await;
+            } else if is_last {
+                return None;
             }
             self.on_time(Instant::now()).await;
         }

@@ -151,7 +151,7 @@ async fn a_soak_tells_what_was_left_behind() {
             ..SoakOptions::default()
         })
     };
-    let plan = Plan { viewers: 3, server_pid: None, ..plan(&server) };
+    let plan = Plan { viewers: 3, server_pid: None, duration: Duration::from_secs(3), ..plan(&server) };
     let report = play(plan.clone(), soak(Duration::from_millis(50))).await;
     let Outcome::Soak(leaks) = report.outcome.clone() else { panic!("{:?}", report.outcome) };
     assert!(report.passed, "{}", report.to_table());
@@ -254,7 +254,7 @@ async fn viewers_that_vanish_in_a_soak_are_left_behind_at_a_server_that_waits_fo
         vanish: 1.0,
         ..SoakOptions::default()
     };
-    let plan = Plan { viewers: 3, server_pid: None, ..plan(&server) };
+    let plan = Plan { viewers: 3, server_pid: None, duration: Duration::from_secs(3), ..plan(&server) };
     let report = play(plan, Scenario::Soak(options)).await;
     let Outcome::Soak(leaks) = &report.outcome else { panic!("{:?}", report.outcome) };
     assert!(leaks.vanished > 2 && !report.passed, "{}", report.to_table());

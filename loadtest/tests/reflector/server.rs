@@ -65,6 +65,8 @@ pub(super) struct Server {
 impl Server {
     pub(super) async fn start() -> Server {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        // Room for what comes while the machine pauses.
+        socket2::SockRef::from(&socket).set_recv_buffer_size(2 << 20).unwrap();
         let certificate = Certificate::generate().unwrap();
         let reflector = Arc::new(Reflector {
             sessions: Mutex::default(),

@@ -138,7 +138,7 @@ async fn delays_of_both_ways_add_up_and_are_kept_to_a_few_milliseconds() {
         fastest = fastest.min(client.ping(number).await);
     }
     // The machine may pause now and then, but not each time.
-    assert!((Duration::from_millis(39)..Duration::from_millis(44)).contains(&fastest), "{fastest:?}");
+    assert!((Duration::from_millis(39)..Duration::from_millis(55)).contains(&fastest), "{fastest:?}");
 }
 
 #[tokio::test]
@@ -415,9 +415,8 @@ async fn what_the_relay_cannot_hand_on_it_refuses() {
     assert_eq!(offer.body(vec![0xff]).send().await.unwrap().status(), 400);
     assert!(fake.asked.lock().unwrap().is_empty());
 
-    // Nobody listens where a socket was a moment ago.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let options = RelayOptions { target: format!("http://{gone}"), ..RelayOptions::default() };
+    // Nobody listens at port 9, and the system gives it to nobody.
+    let options = RelayOptions { target: "http://127.0.0.1:9".into(), ..RelayOptions::default() };
     let relay = Relay::start(options).unwrap();
     assert_eq!(http.get(relay.url()).send().await.unwrap().status(), 502);
 }

@@ -133,13 +133,15 @@ async fn forged_records_do_not_end_a_session() {
 // WHIP-33: either kind of proof keeps a peer, and none ends it.
 #[tokio::test]
 async fn media_alone_or_checks_alone_keep_a_session_and_silence_ends_it() {
-    let liveness_timeout = Duration::from_millis(600);
+    let liveness_timeout = Duration::from_secs(4);
     let mut server = Server::with(CoreConfig { media_port: 0, liveness_timeout, ..CoreConfig::default() });
     let mut viewer = server.viewer(0, 0, true);
     let mut publisher = server.publisher(0);
     let begun = Instant::now();
     let mut sequence = 0_u16;
+    let mut last = begun;
     while begun.elapsed() < 3 * liveness_timeout {
+        last = Instant::now();
         publisher.audio(sequence, u32::from(sequence) * 960);
         sequence += 1;
         viewer.check(true);
@@ -147,9 +149,8 @@ async fn media_alone_or_checks_alone_keep_a_session_and_silence_ends_it() {
         publisher.turn();
     }
     assert_eq!(server.core.snapshot().await[0].sessions.len(), 2);
-    let silent = Instant::now();
     assert_eq!(server.ended(publisher.id).await, Reason::ConsentLost);
-    assert!(silent.elapsed() >= liveness_timeout / 2);
+    assert!(last.elapsed() >= liveness_timeout / 2);
     assert!(server.core.snapshot().await[0].sessions.is_empty());
     server.core.shutdown().await;
 }
@@ -157,7 +158,7 @@ async fn media_alone_or_checks_alone_keep_a_session_and_silence_ends_it() {
 // WHIP-33: unauthentic datagrams from the right address are no sign of life.
 #[tokio::test]
 async fn noise_does_not_keep_a_session() {
-    let liveness_timeout = Duration::from_millis(300);
+    let liveness_timeout = Duration::from_secs(2);
     let mut server = Server::with(CoreConfig { media_port: 0, liveness_timeout, ..CoreConfig::default() });
     let publisher = server.publisher(0);
     let begun = Instant::now();
@@ -321,17 +322,35 @@ async fn a_session_with_the_full_agent_carries_media_and_moves_like_any_other() 
 #[tokio::test]
 async fn media_right_after_the_last_flight_is_not_lost() {
     let server = Server::start(1);
-    for stream in 0..10 {
+    let (mut stream, mut quick) = (0, 0);
+    while quick < 10 {
+        assert!(stream < 50, "{quick} handshakes were quick enough");
+        let dropped = server.dropped(0, DropReason::NoKeys).await;
         let mut viewer = server.viewer(0, stream, true);
         let sections = vec![video(None, true)];
         let mut publisher = server.open_with(IceMode::Lite, DtlsRole::Client, 0, stream, Role::Publisher, sections);
         publisher.connect();
+        let begun = Instant::now();
         for sequence in 0..10 {
             publisher.video(sequence, 3_000, if sequence == 0 { KEYFRAME } else { DELTA });
         }
+        publisher.until("the server has its keys", |publisher| {
+            std::iter::from_fn(|| server.events.borrow_mut().try_recv().ok()).any(|event| match event {
+                CoreEvent::Stage { session, event } => {
+                    session == publisher.id && event.stage == Stage::Srtp && event.change == StageChange::Begin
+                }
+                _ => false,
+            })
+        });
+        stream += 1;
+        // What waits for the keys for more than 200 ms, as it does where the machine pauses, is dropped: another stream.
+        if begun.elapsed() > Duration::from_millis(150) {
+            continue;
+        }
         viewer.until("all of it comes", |viewer| viewer.rtp.len() == 10);
+        assert_eq!(server.dropped(0, DropReason::NoKeys).await, dropped);
+        quick += 1;
     }
-    assert_eq!(server.dropped(0, DropReason::NoKeys).await, 0);
     server.core.shutdown().await;
 }
 

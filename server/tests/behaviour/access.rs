@@ -211,8 +211,12 @@ async fn while_a_webhook_is_away_nobody_new_gets_in_and_with_cached_those_who_we
         let labels = [("action", "publish"), ("outcome", "unavailable")];
         assert!(server.metric("sluice_access_judged_total", &labels).await >= 3.0);
         // Once for each time that it went away.
-        let lines = server.log().into_iter().filter(|entry| entry["level"] == "WARN");
-        assert_eq!(lines.filter(|entry| entry["message"].as_str().unwrap().contains("webhook")).count(), 2);
+        let warnings = || {
+            let lines = server.log().into_iter().filter(|entry| entry["level"] == "WARN");
+            lines.filter(|entry| entry["message"].as_str().unwrap().contains("webhook")).count()
+        };
+        eventually("both warnings", LONG, async || (warnings() >= 2).then_some(())).await;
+        assert_eq!(warnings(), 2);
     }
 }
 
@@ -291,7 +295,9 @@ async fn an_operator_ends_the_sessions_of_a_holder() {
         })
         .await;
         assert_eq!(ended["reason"], "access-revoked");
-        assert_eq!(server.closing_lines(ended["id"].as_str().unwrap())[0]["reason"], "access-revoked");
+        let id = ended["id"].as_str().unwrap();
+        let line = eventually("the closing line", LONG, async || server.closing_lines(id).into_iter().next()).await;
+        assert_eq!(line["reason"], "access-revoked");
     }
     assert_eq!(server.get("/api/v1/sessions?identity=token:guest&state=live").await.as_array().unwrap().len(), 1);
     let labels = [("role", "publisher"), ("reason", "access-revoked")];

@@ -14,7 +14,7 @@ use crate::support::{LONG, Sluice, eventually, viewer_sees};
 #[tokio::test]
 async fn a_publisher_like_ffmpeg_outlives_the_liveness_time_by_its_media_alone() {
     for mode in ["lite", "full"] {
-        let server = Sluice::start(&["--ice", mode, "--liveness-timeout", "2s"]).await;
+        let server = Sluice::start(&["--ice", mode, "--liveness-timeout", "5s"]).await;
         let options = ClientOptions { setup: Setup::Passive, bare_checks: true, ..ClientOptions::default() };
         let media = PublisherOptions {
             video: Some(Codec::H264),
@@ -25,12 +25,13 @@ async fn a_publisher_like_ffmpeg_outlives_the_liveness_time_by_its_media_alone()
         let publisher = server.publisher_with("s", media, options).await;
         assert!(publisher.answer().active, "the server starts the handshake");
         let viewer = server.viewer("s").await;
-        // 50 packets a second: twice the liveness time.
-        viewer_sees("four seconds of audio", &viewer, LONG, |figures| figures.audio.delivered > 200).await;
+        // 50 packets a second: far more than the liveness time.
+        viewer_sees("eight seconds of audio", &viewer, LONG, |figures| figures.audio.delivered > 400).await;
         viewer_sees("some keyframes", &viewer, LONG, |figures| figures.video.keyframes >= 3).await;
         let figures = viewer.stop().await.unwrap();
         assert!(figures.is_intact(), "{figures:?}");
-        assert!(figures.longest_report_step < 1.0, "{figures:?}");
+        // A pause of the machine is in the time of a packet as well.
+        assert!(figures.longest_report_step < 1.0 + figures.longest_time_step, "{figures:?}");
         let figures = publisher.stop().await.unwrap();
         assert_eq!((figures.keyframe_requests, figures.resent, figures.refused), (0, 0, 0), "it agreed to no feedback");
         assert_eq!(server.session("s", "publisher").await["reason"], "deleted");

@@ -179,7 +179,7 @@ async fn both_fail(args: &[&str], options: ClientOptions, stage: &str, reason: &
 #[tokio::test]
 async fn a_client_that_never_checks_fails_in_ice() {
     let options = ClientOptions { send_checks: false, ..ClientOptions::default() };
-    both_fail(&["--ice-timeout", "2s"], options, "ice", "no-valid-check", Then::Ends).await;
+    both_fail(&["--ice-timeout", "4s"], options, "ice", "no-valid-check", Then::Ends).await;
 }
 
 // DTLS-08
@@ -263,7 +263,7 @@ async fn a_viewer_that_never_reports_fails_in_media() {
 #[tokio::test]
 async fn a_peer_that_falls_silent_is_given_up() {
     for mode in MODES {
-        let server = Sluice::start(&["--ice", mode, "--liveness-timeout", "3s"]).await;
+        let server = Sluice::start(&["--ice", mode, "--liveness-timeout", "6s"]).await;
         let good = server.publisher("good").await;
         let publisher = server.publisher("broken").await;
         let viewer = server.viewer("good").await;
@@ -411,12 +411,17 @@ async fn checks_that_are_refused_fail_in_ice_with_what_the_server_answered() {
         (malformed, "checks-refused", "were malformed"),
     ];
     for mode in MODES {
+        // All at once: each of them takes the whole timeout.
+        let mut clients = Vec::new();
         for (check, reason, cause) in cases {
-            let server = Sluice::start(&["--ice", mode, "--ice-timeout", "1s"]).await;
+            let server = Sluice::start(&["--ice", mode, "--ice-timeout", "4s"]).await;
             let client = RawClient::post(&server, "whip/s", Setup::ActPass, Imitation::Browser, &[Codec::Opus]).await;
             for number in 0..20_u8 {
                 client.send(&check(&client, [number; 12]));
             }
+            clients.push((server, client, reason, cause));
+        }
+        for (server, client, reason, cause) in clients {
             let detail = assert_failed(&server, "s", "publisher", "ice", reason, Then::Ends).await;
             assert!(detail.contains(&format!("20 checks were refused: 20 {cause}")), "{mode}: {detail}");
             let source = client.socket.local_addr().unwrap();

@@ -124,7 +124,9 @@ async fn a_viewer_that_reports_no_more_reopens_its_stage_and_heals_it() {
             viewer.check();
         })
         .await;
-        assert!(packets > 0 && detail.contains("packets were sent in 2 s without a report"), "{detail}");
+        let (_, since) = detail.split_once("packets were sent in ").unwrap();
+        let (seconds, _) = since.split_once(" s without a report").unwrap();
+        assert!(packets > 0 && seconds.parse::<u64>().unwrap() >= 2, "{detail}");
         assert_healed(&server, ("s", "viewer"), "media", || {
             viewer.receive();
             viewer.report();
@@ -139,7 +141,7 @@ async fn a_viewer_that_reports_no_more_reopens_its_stage_and_heals_it() {
 async fn a_medium_that_never_comes_is_said_as_it_is_and_viewers_have_the_other() {
     for mode in MODES {
         for has_audio in [true, false] {
-            let server = Sluice::start(&["--ice", mode, "--media-timeout", "1s"]).await;
+            let server = Sluice::start(&["--ice", mode, "--media-timeout", "4s"]).await;
             let client = RawClient::publisher(&server, "s", Imitation::Browser).await;
             let playout = Playout::start(client, (has_audio, !has_audio));
             let viewer = server.viewer("s").await;
@@ -177,7 +179,7 @@ async fn a_publisher_that_takes_no_requests_is_not_said_to_ignore_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn packets_over_the_limit_are_said_to_be_too_long() {
     for mode in MODES {
-        let server = Sluice::start(&["--ice", mode, "--media-timeout", "1s"]).await;
+        let server = Sluice::start(&["--ice", mode, "--media-timeout", "4s"]).await;
         let mut client = RawClient::publisher(&server, "s", Imitation::Browser).await;
         let mut sequence = 0;
         let mut long_video = |client: &mut RawClient| {
@@ -215,7 +217,7 @@ async fn media_that_the_server_drops_are_named_with_the_causes() {
     let malformed: Send = |client, sequence| client.malformed_video(sequence);
     for mode in MODES {
         for (send, cause) in [(unknown, "of a payload type, SSRC or MID"), (malformed, "malformed")] {
-            let server = Sluice::start(&["--ice", mode, "--media-timeout", "1s"]).await;
+            let server = Sluice::start(&["--ice", mode, "--media-timeout", "4s"]).await;
             let mut client = RawClient::publisher(&server, "s", Imitation::Browser).await;
             let mut sequence = 0;
             let detail =

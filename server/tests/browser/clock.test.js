@@ -17,6 +17,8 @@ const WINDOW = 4000;
 const WINDOWS = 8;
 /** Windows until Chromium has worked off what its audio buffer took in before it played. */
 const START = 2;
+/** Of the windows after that, those that may fall short as the machine pauses: a fault of the server spoils them all. */
+const PAUSES = 1;
 /** No jitter buffer holds media for longer, in milliseconds: of a good stream it is 40 to 150, and more on a busy machine. */
 const LONGEST = 500;
 /** Offset of audio and video that hardly anybody notices, in milliseconds. */
@@ -47,16 +49,17 @@ async function expectLive(scenario, stream, flags) {
     await scenario.firstFrame(viewer);
     await viewer.unmute();
     await viewer.until('to get sender reports', ({ received: { video, audio } }) => video.estimatedPlayoutTimestamp && audio.estimatedPlayoutTimestamp);
+    const short = [];
     for (let turn = 1; turn <= WINDOWS; turn += 1) {
       const [before, later] = await overTime(WINDOW, () => viewer.figures());
       const { video, audio } = jitterBufferDelays(before, later);
       const decoded = later.received.video.framesDecoded - before.received.video.framesDecoded;
       const told = `window ${turn}: the jitter buffers held video for ${Math.round(video)} ms and audio for ${Math.round(audio)} ms, ${decoded} frames`;
       console.log(told);
-      if (turn <= START) continue;
-      assert.ok(video <= LONGEST && audio <= LONGEST, told);
-      assert.ok(decoded >= (0.8 * 30 * WINDOW) / 1000, told);
+      const isGood = video <= LONGEST && audio <= LONGEST && decoded >= (0.8 * 30 * WINDOW) / 1000;
+      if (turn > START && !isGood) short.push(told);
     }
+    assert.ok(short.length <= PAUSES, short.join('; '));
     await poll('audio and video to be in sync', async () => {
       const offset = median((await series(1000, 200, () => viewer.figures())).map(lipOffset));
       console.log(`the video is ${Math.round(offset)} ms ahead of the audio`);

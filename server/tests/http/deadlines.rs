@@ -89,6 +89,9 @@ fn limits(times: Times) -> ConnectionLimits {
 const SHORT: Times =
     Times { head: Duration::from_millis(400), idle: Duration::from_millis(600), linger: Duration::from_millis(300) };
 
+/// Far apart, as a test's machine pauses: for what has to stay open.
+const LENIENT: Times = Times { head: Duration::from_secs(4), idle: Duration::from_secs(5), ..SHORT };
+
 fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
 }
@@ -114,18 +117,18 @@ async fn an_http2_connection_that_only_answers_pings_is_told_to_go() {
 // H2
 #[tokio::test]
 async fn a_connection_with_requests_stays_open_beyond_the_idle_time() {
-    let served = serve_router(limits(SHORT), hello()).await;
+    let served = serve_router(limits(LENIENT), hello()).await;
     let mut http2 = begin(&served, &[]).await;
     let mut http1 = served.connect().await;
     let begun = Instant::now();
     let mut number = 1;
-    while begun.elapsed() < 3 * SHORT.idle {
+    while begun.elapsed() < 2 * LENIENT.idle {
         http2.write_all(&request(number)).await.unwrap();
         number += 2;
         while timeout(SOON, next(&mut http2)).await.unwrap().expect("the connection is closed").0 != DATA {}
         http1.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         assert!(read_until(&mut http1, "hello").await.ends_with("hello"));
-        tokio::time::sleep(SHORT.head / 8).await;
+        tokio::time::sleep(LENIENT.head / 10).await;
     }
     assert_eq!(served.closed("idle"), 0);
 }
@@ -190,15 +193,13 @@ fn events(beat: Duration) -> Router {
 // EXT-03
 #[tokio::test]
 async fn a_stream_of_events_goes_on_beyond_the_idle_time_as_long_as_it_is_read() {
-    // Far apart: a test's machine pauses.
-    let times = Times { idle: Duration::from_secs(3), ..SHORT };
-    let served = serve_router(limits(times), events(times.idle / 30)).await;
+    let served = serve_router(limits(LENIENT), events(LENIENT.idle / 30)).await;
     let mut http2 = begin(&served, &[]).await;
     http2.write_all(&request(1)).await.unwrap();
     let mut http1 = served.connect().await;
     http1.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let begun = Instant::now();
-    while begun.elapsed() < 2 * times.idle {
+    while begun.elapsed() < 2 * LENIENT.idle {
         let frame = timeout(SOON, next(&mut http2)).await.unwrap().expect("the connection is closed");
         assert_ne!(frame.0, GOAWAY);
         assert!(timeout(SOON, read_until(&mut http1, ":\n\n\r\n")).await.unwrap().ends_with(":\n\n\r\n"));

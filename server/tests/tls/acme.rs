@@ -162,7 +162,7 @@ async fn a_refused_challenge_is_counted_and_said_and_https_goes_on() {
     let server = pebble.order(listen, DOMAIN).await;
     attempted(&server, "refused", 1.0).await;
     let said = |entry: &serde_json::Value| entry["error"].as_str().is_some_and(|text| text.contains(DOMAIN));
-    assert!(server.log().iter().any(said), "{:?}", server.log());
+    eventually("the log says so", LONG, async || server.log().iter().any(said).then_some(())).await;
     assert_eq!(
         curled(&["-k", "-o", "/dev/null", "-w", "%{response_code}", &format!("https://{listen}/")]).await,
         "200"

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::support::{BY_INTERFACES, Sluice};
+use crate::support::{BY_INTERFACES, LONG, Sluice, eventually};
 use crate::{authority, curled, shown};
 
 fn lan_address() -> Option<std::net::IpAddr> {
@@ -15,8 +15,10 @@ fn lan_address() -> Option<std::net::IpAddr> {
 #[tokio::test]
 async fn a_self_signed_certificate_is_made_for_this_machine_and_its_fingerprint_is_in_the_log() {
     let server = Sluice::start(&["--tls-self-signed"]).await;
-    let log = server.log();
-    let entry = log.iter().find(|entry| entry["fingerprint"].is_string()).unwrap();
+    let entry = eventually("the line of the certificate", LONG, async || {
+        server.log().into_iter().find(|entry| entry["fingerprint"].is_string())
+    })
+    .await;
     let address = authority(&server.base).to_owned();
     assert_eq!(shown(&address, &[]).await, entry["fingerprint"].as_str().unwrap());
     assert!(entry["names"].as_str().unwrap().split(' ').any(|name| name == "localhost"), "{entry}");
@@ -61,6 +63,7 @@ async fn lan_serves_https_and_media_on_the_addresses_of_the_network() {
     }
     let warned =
         |text: &str| server.log().iter().any(|entry| entry["message"].as_str().is_some_and(|m| m.contains(text)));
-    assert!(warned("everybody in this network may publish and watch"));
+    eventually("the warning", LONG, async || warned("everybody in this network may publish and watch").then_some(()))
+        .await;
     assert!(!warned("speaks clear text"));
 }

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::clients::start;
-use crate::support::Sluice;
+use crate::support::{Sluice, free_port};
 use crate::{Folder, authority, curled};
 
 const SHOW: &str = "%{response_code} %{redirect_url}";
@@ -43,7 +43,7 @@ async fn clear_text_on_the_https_port_is_sent_to_https_without_its_body() {
 #[tokio::test]
 async fn a_listener_of_its_own_sends_clients_to_the_port_of_https() {
     let folder = Folder::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = format!("127.0.0.1:{}", free_port());
     let server = start(&folder, &["--http-redirect", &free]).await;
     let got = curled(&["-o", "/dev/null", "-w", SHOW, &format!("http://{free}/watch/s")]).await;
     assert_eq!(got, format!("308 https://127.0.0.1:{}/watch/s", port(authority(&server.base))));

@@ -49,17 +49,15 @@ async fn valid(case: &Case<'_>) -> Result<(Session, Link), Miss> {
     Ok((session, link))
 }
 
-/// The answer to a message, if there is one, in words.
-async fn answer_to(case: &Case<'_>, link: &mut Link, what: &str, message: &Write) -> Option<Message> {
-    let answer = link.ask(message, QUIET).await;
+/// The answer to a message, if there is one by then, in words: SOON where there is to be one, QUIET where not.
+async fn answer_to(case: &Case<'_>, link: &mut Link, what: &str, message: &Write, within: Duration) -> Option<Message> {
+    let answer = link.ask(message, within).await;
     case.note(format!("{what} → {}", answer.as_ref().map_or("nothing".to_owned(), Message::shown)));
     answer
 }
 
 async fn must_succeed(case: &Case<'_>, link: &mut Link, what: &str, message: &Write) -> Result<Message, Miss> {
-    let answer = link.ask(message, SOON).await;
-    case.note(format!("{what} → {}", answer.as_ref().map_or("nothing".to_owned(), Message::shown)));
-    match answer {
+    match answer_to(case, link, what, message, SOON).await {
         Some(answer) if answer.kind == stun::SUCCESS => Ok(answer),
         Some(answer) => fail(format!("{what} got {}", answer.shown())),
         None => fail(format!("{what} got no answer")),
@@ -67,7 +65,7 @@ async fn must_succeed(case: &Case<'_>, link: &mut Link, what: &str, message: &Wr
 }
 
 async fn must_not_succeed(case: &Case<'_>, link: &mut Link, what: &str, message: &Write) -> Result<(), Miss> {
-    let answer = answer_to(case, link, what, message).await;
+    let answer = answer_to(case, link, what, message, QUIET).await;
     demand(answer.is_none_or(|answer| answer.kind != stun::SUCCESS), || format!("{what} was answered with success"))
 }
 
@@ -250,7 +248,7 @@ async fn no_amplification(case: &Case<'_>) -> Verdict {
     link.remote.ufrag = "nosuchufrag0".into();
     let check = link.check();
     let sent = check.to_bytes().len();
-    let Some(answer) = answer_to(case, &mut link, "a check of no session", &check).await else {
+    let Some(answer) = answer_to(case, &mut link, "a check of no session", &check, QUIET).await else {
         return Ok("nothing".into());
     };
     demand(answer.kind != stun::SUCCESS, || "it was answered with success".into())?;
@@ -263,7 +261,7 @@ async fn unknown_attributes(case: &Case<'_>) -> Verdict {
     let optional = link.check_with(&[(0xc057, vec![0; 4]), (0x9999, vec![1, 2, 3])]);
     must_succeed(case, &mut link, "a check with an optional attribute", &optional).await?;
     let demanded = link.check_with(&[(0x7777, vec![0; 4])]);
-    let answer = answer_to(case, &mut link, "a check with attribute 0x7777", &demanded).await;
+    let answer = answer_to(case, &mut link, "a check with attribute 0x7777", &demanded, SOON).await;
     let Some(answer) = answer else { return fail("no answer to an unknown attribute that must be understood") };
     let named = answer.attribute(stun::UNKNOWN_ATTRIBUTES).is_some_and(|value| value.starts_with(&[0x77, 0x77]));
     demand(answer.error_code() == Some(420) && named, || {
@@ -284,7 +282,7 @@ async fn role_conflict(case: &Case<'_>) -> Verdict {
     let (session, mut link) = valid(case).await?;
     let mut check = link.check_with(&[(stun::ICE_CONTROLLED, vec![0xff; 8])]);
     check.attributes.retain(|(kind, _)| *kind != stun::ICE_CONTROLLING);
-    let answer = answer_to(case, &mut link, "a check of a controlled agent", &check).await;
+    let answer = answer_to(case, &mut link, "a check of a controlled agent", &check, SOON).await;
     let Some(answer) = answer else { return fail("no answer to a check with ICE-CONTROLLED") };
     let conflict = answer.error_code() == Some(487);
     // A full agent may change its role; a lite one never does (RFC 8445 §6.1.1).
@@ -296,7 +294,7 @@ async fn role_conflict(case: &Case<'_>) -> Verdict {
 async fn indications(case: &Case<'_>) -> Verdict {
     let (_, mut link) = valid(case).await?;
     let indication = Write { kind: stun::INDICATION, attributes: Vec::new(), password: None, ..link.check() };
-    let answer = answer_to(case, &mut link, "a Binding indication", &indication).await;
+    let answer = answer_to(case, &mut link, "a Binding indication", &indication, QUIET).await;
     demand(answer.is_none(), || "it was answered".into())?;
     Ok("nothing".into())
 }
