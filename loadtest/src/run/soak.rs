@@ -26,7 +26,7 @@ const MAX_IN_PROGRESS: usize = 256;
 /// The memory at a moment is the mean of so many seconds, or of all attacks' turns, as each of them leaves its own for a while: of as
 /// many turns as fit into this part of the time in which it is to be flat. The means of single turns differ by 1.5 %.
 const MEMORY_WINDOW: f64 = 60.0;
-const MEMORY_SHARE: f64 = 0.2;
+const WINDOW_SHARE: f64 = 0.2;
 /// Attackers know those viewers that were there so long ago.
 const VICTIMS_INTERVAL: Duration = Duration::from_secs(1);
 /// Of the stream's bit rate an impaired path carries this part, and it loses so many of 100 datagrams.
@@ -100,7 +100,7 @@ pub(super) async fn soak(stage: &mut Stage<'_>, options: &SoakOptions) -> Result
 /// Of how many seconds the memory's mean is taken: whole turns of all attacks, of `turn` seconds each.
 fn memory_window(turn: f64, time: f64) -> f64 {
     let turn = turn.max(MEMORY_WINDOW);
-    turn * (time * MEMORY_SHARE / turn).floor().max(1.0)
+    turn * (time * WINDOW_SHARE / turn).floor().max(1.0)
 }
 
 async fn join_all(stage: &mut Stage<'_>) {

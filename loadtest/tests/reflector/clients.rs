@@ -60,11 +60,7 @@ async fn a_viewer_knows_what_it_could_show_of_layers() {
         let publisher = server.publisher(media, short()).await.unwrap();
         let watched = ViewerOptions { video: vec![video], has_layers: true, ..ViewerOptions::default() };
         let viewer = server.viewer(watched, ClientOptions { verify: Verify::All, ..short() }).await.unwrap();
-        let begun = Instant::now();
-        while viewer.pictures().shown < 40 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{mode}: {:?}", viewer.pictures());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until(mode, || viewer.pictures(), |pictures| pictures.shown >= 40).await;
         let (figures, pictures) = (viewer.figures(), viewer.pictures());
         let spatial = if video == Codec::Vp9 { 2 } else { 0 };
         let highest = LayerId { encoding: 0, spatial, temporal: 2 };

@@ -239,8 +239,7 @@ impl EncodingReceiver {
         let kind = section.track.kind;
         let is_first = encoding.timeline.is_between_segments();
         let is_new_format = !self.is_in_use(payload_type);
-        let begins = kind == MediaKind::Video && (is_first || is_new_format);
-        if begins && is_new_format && self.in_use.is_some() {
+        if kind == MediaKind::Video && is_new_format && self.in_use.is_some() {
             // What another codec said of sizes and layers is nothing to this one.
             self.on_new_stream(section);
         }
@@ -252,6 +251,7 @@ impl EncodingReceiver {
             start = FrameStart::None;
         }
         // Another RTP stream or codec is of no use to any decoder before its first keyframe and the parameter sets of that.
+        let begins = kind == MediaKind::Video && (is_first || is_new_format);
         self.awaits_keyframe = (self.awaits_keyframe || begins) && !start.is_decodable();
         // Until a keyframe, though viewers may have begun at a recovery point.
         let is_undecodable = (self.reception.undecodable_since.is_some() || begins) && !start.is_keyframe();

@@ -68,14 +68,20 @@ impl Shard {
         let _ = self.events.send(CoreEvent::Ended { session: session.id, reason, stats });
     }
 
-    /// A publisher connected (`Some`) or is gone: tells all viewers of the stream, here and on the shards that it feeds.
-    pub(super) fn set_publisher(&mut self, now: Instant, key: usize, published: Option<Vec<PublishedTrack>>) {
-        self.finish_passes(key);
-        let stream = &mut self.streams.slab[key];
+    /// The caches of a stream are about to lose what its viewers were sent: they note where its numbers are.
+    pub(super) fn note_positions(&mut self, key: usize) {
+        let stream = &self.streams.slab[key];
         for &viewer in &stream.viewers {
             let Media::Viewer(watching) = &mut self.sessions.slab[viewer].media else { continue };
             watching.viewer.note_positions(&stream.tracks);
         }
+    }
+
+    /// A publisher connected (`Some`) or is gone: tells all viewers of the stream, here and on the shards that it feeds.
+    pub(super) fn set_publisher(&mut self, now: Instant, key: usize, published: Option<Vec<PublishedTrack>>) {
+        self.finish_passes(key);
+        self.note_positions(key);
+        let stream = &mut self.streams.slab[key];
         stream.tracks.set_publisher(published.as_deref());
         stream.without_publisher_since = published.is_none().then_some(now);
         for &viewer in &stream.viewers {

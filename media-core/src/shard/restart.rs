@@ -127,11 +127,8 @@ impl Shard {
     pub(super) fn on_standings(&mut self, id: StreamId, standings: &[(TrackId, u8, Standing)]) {
         let Some(key) = self.streams.find(id) else { return };
         self.finish_passes(key);
+        self.note_positions(key);
         let stream = &mut self.streams.slab[key];
-        for &viewer in &stream.viewers {
-            let Media::Viewer(watching) = &mut self.sessions.slab[viewer].media else { continue };
-            watching.viewer.note_positions(&stream.tracks);
-        }
         for (track, index, standing) in standings {
             let Some(encoding) = stream.tracks.get_or_insert(*track).get_or_insert_encoding(*index) else { continue };
             if !encoding.resume(standing) {
