@@ -248,6 +248,17 @@ impl Sluice {
         self.metrics().await.sum(name, labels)
     }
 
+    /// Waits until the series of a counter sum up to this value, and fails as soon as they are more. What happens is counted
+    /// by another thread, right after the API tells it.
+    pub(crate) async fn counts(&self, name: &str, labels: &[(&str, &str)], expected: f64) {
+        eventually(&format!("{name} {labels:?} is {expected}"), LONG, async || {
+            let count = self.metric(name, labels).await;
+            assert!(count <= expected, "{name} {labels:?}: {count} instead of {expected}");
+            (count == expected).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) async fn metrics(&self) -> Metrics {
         let reply = self.http.get(format!("{}/metrics", self.admin)).send().await.unwrap();
         Metrics(reply.text().await.unwrap())
