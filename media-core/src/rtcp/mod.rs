@@ -22,7 +22,7 @@ pub use fir::Fir;
 pub use nack::Nack;
 pub use ntp::NtpTime;
 pub use pli::Pli;
-pub use receiver_report::{ReceiverReport, ReportBlock};
+pub use receiver_report::{MAX_REPORT_BLOCKS, ReceiverReport, ReportBlock};
 pub use remb::Remb;
 pub use sdes::Sdes;
 pub use sender_report::{SenderInfo, SenderReport};

@@ -3,7 +3,7 @@
 use super::{RECEIVER_REPORT, RtcpFull, RtcpWriter, split_u32};
 
 /// Most report blocks that one packet can hold.
-pub const MAX_BLOCKS: usize = 31;
+pub const MAX_REPORT_BLOCKS: usize = 31;
 
 const BLOCK_LEN: usize = 24;
 
@@ -91,7 +91,7 @@ impl RtcpWriter<'_> {
     /// Adds a receiver report; with no blocks it is the empty report that leads a compound packet.
     ///
     /// # Errors
-    /// [`RtcpFull`] if it does not fit, or for more than [`MAX_BLOCKS`] blocks.
+    /// [`RtcpFull`] if it does not fit, or for more than [`MAX_REPORT_BLOCKS`] blocks.
     pub fn receiver_report(&mut self, sender_ssrc: u32, blocks: &[ReportBlock]) -> Result<(), RtcpFull> {
         self.report(RECEIVER_REPORT, sender_ssrc, &[], blocks)
     }
@@ -103,7 +103,7 @@ impl RtcpWriter<'_> {
         sender_info: &[u8],
         blocks: &[ReportBlock],
     ) -> Result<(), RtcpFull> {
-        if blocks.len() > MAX_BLOCKS {
+        if blocks.len() > MAX_REPORT_BLOCKS {
             return Err(RtcpFull);
         }
         let len = 4 + sender_info.len() + BLOCK_LEN * blocks.len();

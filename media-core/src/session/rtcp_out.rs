@@ -13,7 +13,7 @@ use crate::rtcp::ccfb::CcfbFields;
 use crate::rtcp::fir::FirEntry;
 use crate::rtcp::ntp::compact_duration;
 use crate::rtcp::transport_feedback::FeedbackFields;
-use crate::rtcp::{DelaySinceLastReceiverReport, NtpTime, RtcpWriter};
+use crate::rtcp::{DelaySinceLastReceiverReport, MAX_REPORT_BLOCKS, NtpTime, ReportBlock, RtcpWriter};
 use crate::srtp::SrtpSender;
 use crate::stats::{SessionStats, ShardCounters};
 use crate::stream::KeyframeRequest;
@@ -58,7 +58,10 @@ impl Session {
             RtcpSender { tuple, srtp, out: &mut *context.out, counters: &mut *context.counters, leading_report };
         if context.now >= reports.next {
             reports.next = context.now + REPORT_INTERVAL;
-            rtcp.receiver_report(context.now, context.unix, ingest, cname);
+            let mut blocks = SmallVec::<[_; 8]>::new();
+            ingest.report_blocks(context.now, |block| blocks.push(block));
+            let ntp = ingest.wants_round_trip().then(|| NtpTime::from_unix(context.unix));
+            rtcp.receiver_reports(&blocks, cname, ntp);
             reports.count(ingest, &mut self.stats, rtcp.counters);
         }
         rtcp.nack(context.now, ingest);
@@ -147,17 +150,24 @@ struct RtcpSender<'a> {
 }
 
 impl RtcpSender<'_> {
-    fn receiver_report(&mut self, now: Instant, unix: Duration, ingest: &mut Ingest, cname: &str) {
-        let mut blocks = SmallVec::<[_; 8]>::new();
-        ingest.report_blocks(now, |block| blocks.push(block));
-        let ntp = ingest.wants_round_trip().then(|| NtpTime::from_unix(unix));
-        self.write(TrafficClass::DEFAULT, |writer| {
-            // A block for each encoding, a CNAME and a time always fit.
-            let _ = writer.receiver_report(FEEDBACK_SSRC, &blocks);
-            let _ = writer.sdes_cname(FEEDBACK_SSRC, cname);
-            // Not negotiated: libwebrtc answers to everybody, and who does not know it passes over it (RFC 3550 §6.1).
-            let _ = ntp.map(|ntp| writer.receiver_reference_time(FEEDBACK_SSRC, ntp));
-        });
+    /// Writes receiver reports with these blocks, as many datagrams as they take (RFC 3550 §6.1); one without blocks tells that the
+    /// server is there. The first one carries the time to which the peer is to answer.
+    fn receiver_reports(&mut self, blocks: &[ReportBlock], cname: &str, mut ntp: Option<NtpTime>) {
+        let mut rest = blocks;
+        loop {
+            let (now, later) = rest.split_at(rest.len().min(MAX_REPORT_BLOCKS));
+            self.write(TrafficClass::DEFAULT, |writer| {
+                // So many blocks, a CNAME and a time always fit.
+                let _ = writer.receiver_report(FEEDBACK_SSRC, now);
+                let _ = writer.sdes_cname(FEEDBACK_SSRC, cname);
+                // Not negotiated: libwebrtc answers to everybody, and who does not know it passes over it (RFC 3550 §6.1).
+                let _ = ntp.take().map(|ntp| writer.receiver_reference_time(FEEDBACK_SSRC, ntp));
+            });
+            if later.is_empty() {
+                return;
+            }
+            rest = later;
+        }
     }
 
     fn nack(&mut self, now: Instant, ingest: &mut Ingest) {
@@ -231,6 +241,48 @@ impl RtcpSender<'_> {
         match self.srtp.protect_rtcp(room, length) {
             Ok(length) => self.out.commit_marked(self.tuple, length, class),
             Err(_) => self.counters.send_dropped += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtcp::{RtcpPacket, RtcpPackets};
+    use crate::spec::DtlsRole;
+    use crate::srtp::{KeyingMaterial, SrtpProfile};
+
+    // RTCP-03: a publisher with more encodings than one report has room for.
+    #[test]
+    fn every_block_is_reported_however_many_there_are() {
+        let profile = SrtpProfile::AeadAes128Gcm;
+        let contexts = |role| KeyingMaterial::new(profile, &[7; 56]).unwrap().contexts(role).unwrap();
+        let (_, mut srtp) = contexts(DtlsRole::Server);
+        let (mut receiver, _) = contexts(DtlsRole::Client);
+        for (count, datagrams) in [(0, 1), (1, 1), (31, 1), (32, 2), (62, 2), (124, 4)] {
+            let (mut out, mut counters) = (Outbound::disconnected(), ShardCounters::default());
+            let tuple = TransportTuple::udp("192.0.2.1:9".parse().unwrap(), None);
+            let mut sender =
+                RtcpSender { tuple, srtp: &mut srtp, out: &mut out, counters: &mut counters, leading_report: None };
+            let blocks: Vec<_> = (0..count).map(|ssrc| ReportBlock { ssrc, ..ReportBlock::default() }).collect();
+            sender.receiver_reports(&blocks, "c", Some(NtpTime::from_unix(Duration::from_secs(1))));
+            let (mut reported, mut times, mut names) = (Vec::new(), 0, 0);
+            for datagram in out.batch().datagrams() {
+                assert!(datagram.len() < 1_200);
+                let mut datagram = datagram.to_vec();
+                let sealed = datagram.len();
+                datagram.resize(PACKET_ROOM, 0);
+                let length = receiver.unprotect_rtcp(&mut datagram, sealed).unwrap();
+                for packet in RtcpPackets::new(&datagram[..length]) {
+                    match packet.unwrap() {
+                        RtcpPacket::ReceiverReport(report) => reported.extend(report.blocks()),
+                        RtcpPacket::Sdes(_) => names += 1,
+                        _ => times += 1,
+                    }
+                }
+            }
+            assert_eq!(reported, blocks);
+            assert_eq!((out.batch().datagrams().count(), names, times), (datagrams, datagrams, 1));
         }
     }
 }
