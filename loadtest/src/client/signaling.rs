@@ -37,10 +37,11 @@ pub(crate) struct Resource {
 }
 
 impl Endpoint {
-    /// The stream's name: the last segment of the path.
+    /// The stream's name: the last segment of the path, and the query, in which some servers have it.
     pub fn stream(&self) -> &str {
-        let path = self.url.split(['?', '#']).next().unwrap_or_default();
-        path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+        let url = self.url.split('#').next().unwrap_or_default().trim_end_matches('/');
+        let path = url.split('?').next().unwrap_or_default();
+        url.get(path.rfind('/').map_or(0, |slash| slash + 1)..).unwrap_or_default()
     }
 
     /// Posts an offer.
@@ -110,10 +111,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stream_is_the_last_segment() {
-        for url in ["http://h/whip/a", "http://h/whip/a/", "http://h/whip/a?x=/y"] {
+    fn the_stream_is_the_last_segment_with_the_query() {
+        for (url, stream) in [
+            ("http://h/whip/a", "a"),
+            ("http://h/whip/a/", "a"),
+            ("http://h/whip/a#part", "a"),
+            ("http://h/whip?app=live&stream=a", "whip?app=live&stream=a"),
+            ("http://h/whip/a?x=/y", "a?x=/y"),
+        ] {
             let endpoint = Endpoint { http: Client::new(), url: url.into(), token: None };
-            assert_eq!(endpoint.stream(), "a");
+            assert_eq!(endpoint.stream(), stream);
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct ViewerOptions {
     pub nack: bool,
     /// Offers transport-wide feedback and gives it, as browsers do: the server then knows what the path carries.
     pub transport_cc: bool,
-    /// Name of the stream whose stamps it expects; the last segment of the URL if `None`.
+    /// Name of the stream whose stamps it expects, as its publisher's [`Endpoint::stream`]; that of its own URL if `None`.
     pub expected_stream: Option<String>,
     /// The stream's video has layers: every packet says which one it is of, and what is left out is not missing. It is known for
     /// all that is verified.

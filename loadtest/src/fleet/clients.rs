@@ -174,7 +174,10 @@ impl<'a> Fleet<'a> {
         // Without feedback a server cannot know that a path is narrow.
         let (latency, transport_cc) = (latency.clone(), plan.transport_cc || group == Group::Narrow || is_linked);
         let has_layers = published.has_layers();
-        let mut media = ViewerOptions { latency, audio, transport_cc, has_layers, ..ViewerOptions::default() };
+        // A server may name its streams in the query, and then the URLs' last segments differ.
+        let expected_stream = plan.whip.as_deref().map(|whip| self.endpoint(Some(whip), stream).stream().to_owned());
+        let mut media =
+            ViewerOptions { latency, audio, transport_cc, has_layers, expected_stream, ..ViewerOptions::default() };
         match video {
             None => media.video.clear(),
             Some(codec) if !media.video.contains(&codec) => media.video.insert(0, codec),
