@@ -22,9 +22,11 @@ pub struct ServerCost {
 pub struct AttackRow {
     /// Its name.
     pub attack: String,
-    /// Why it did not take place.
+    /// Why it, or a part of it, did not take place: an option that it needs was not given.
     pub not_done: Option<String>,
-    /// Its length, in seconds.
+    /// Why it, or a part of it, did not take place: its attackers could not join, as everybody may.
+    pub failed: Option<String>,
+    /// Its length, in seconds; 0 if it did not take place.
     pub seconds: f64,
     /// What was sent and what came back.
     pub counts: AttackCounts,
@@ -89,7 +91,9 @@ impl AttackFigures {
             let name = row.attack.clone();
             row.broken.clone().into_iter().map(move |bound| format!("{name}: {bound}"))
         };
-        self.attacks.iter().flat_map(named).collect()
+        let nothing = self.attacks.iter().all(|row| row.seconds == 0.0);
+        let nothing = nothing.then(|| "no attack was carried out".to_owned());
+        self.attacks.iter().flat_map(named).chain(nothing).collect()
     }
 
     /// What was found, for people.
@@ -115,7 +119,8 @@ impl AttackFigures {
 
 /// The bounds that did not hold.
 fn broken(row: &AttackRow, max_p99_ratio: Option<f64>) -> Vec<String> {
-    let mut broken = Vec::new();
+    let mut broken: Vec<String> = Vec::new();
+    broken.extend(row.failed.iter().map(|reason| format!("its attackers could not join: {reason}")));
     if row.sessions_lost > 0 {
         broken.push(format!("{} honest sessions were lost", row.sessions_lost));
     }
@@ -185,6 +190,7 @@ mod tests {
         AttackRow {
             attack: "noise".into(),
             not_done: None,
+            failed: None,
             seconds: 1.0,
             counts: AttackCounts::default(),
             packets_lost: 0,
@@ -213,6 +219,13 @@ mod tests {
             assert!(broken.iter().any(|bound| bound.contains(words)), "{words}: {broken:?}");
         }
         assert_eq!(broken.len(), 5);
+        figures.attacks.clear();
+        figures.push(AttackRow { not_done: Some("it needs --admin".into()), seconds: 0.0, ..row() });
+        assert_eq!(figures.broken(), ["no attack was carried out"]);
+        figures.push(row());
+        assert_eq!(figures.broken(), [""; 0], "what an option would have added is told, and breaks nothing");
+        figures.push(AttackRow { failed: Some("503".into()), ..row() });
+        assert_eq!(figures.broken(), ["noise: its attackers could not join: 503"]);
         figures.max_p99_ratio = None;
         assert_eq!(super::broken(&AttackRow { p99_ratio: Some(9.0), ..row() }, None), [""; 0]);
     }

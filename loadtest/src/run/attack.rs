@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::pace::Pace;
 use super::stage::{SETTLE, Stage};
-use crate::attack::{Assault, Attack, AttackCounts, AttackOptions, Target, Victim, own_stream};
+use crate::attack::{Assault, Attack, AttackCounts, AttackError, AttackOptions, Target, Victim, own_stream};
 use crate::client::ClientError;
 use crate::measure::process::Usage;
 use crate::measure::roster::Group;
@@ -148,26 +148,28 @@ async fn beside(
         _ => "all at once".to_owned(),
     };
     let before = Standing::read(stage, admin).await;
-    let (mut assaults, mut not_done) = (Vec::new(), Vec::new());
+    let (mut assaults, mut not_done, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for attack in attacks {
         match Assault::start(*attack, target).await {
             Ok(assault) => assaults.push(assault),
-            Err(error) if attacks.len() == 1 => not_done.push(error.to_string()),
-            Err(error) => not_done.push(format!("{attack}: {error}")),
+            Err(error) => {
+                let reasons = if matches!(error, AttackError::Needs(_)) { &mut not_done } else { &mut failed };
+                reasons.push(if attacks.len() == 1 { error.to_string() } else { format!("{attack}: {error}") });
+            }
         }
     }
     let mut counts = AttackCounts::default();
-    let (mut newcomer_ms, mut refused) = (None, Vec::new());
-    let begun = std::time::Instant::now();
+    let (mut newcomer_ms, mut refused, mut seconds) = (None, Vec::new(), 0.0);
     if !assaults.is_empty() {
+        let begun = std::time::Instant::now();
         stage.monitor.begin(name.clone());
         stage.pass("attack", options.each / 4).await;
         let newcomers = Newcomers::start(stage, number);
         stage.pass("attack", options.each - options.each / 4).await;
         stage.phases.extend(stage.monitor.end());
         (newcomer_ms, refused) = newcomers.end(stage).await;
+        seconds = begun.elapsed().as_secs_f64();
     }
-    let seconds = begun.elapsed().as_secs_f64();
     for assault in assaults {
         counts.add(&assault.stop().await);
     }
@@ -181,6 +183,7 @@ async fn beside(
     let row = AttackRow {
         attack: name,
         not_done: (!not_done.is_empty()).then(|| not_done.join("; ")),
+        failed: (!failed.is_empty()).then(|| failed.join("; ")),
         seconds,
         counts,
         packets_lost: missing.saturating_sub((quiet_rate * whole).ceil() as u64),
