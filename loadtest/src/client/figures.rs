@@ -40,6 +40,9 @@ pub struct ViewerFigures {
     pub unexpected: u64,
     /// SRTP packets that did not authenticate or were received twice.
     pub refused: u64,
+    /// SRTP packets that did not authenticate, from SSRCs that the answer does not name: of a session that had this port before, and
+    /// whose client vanished without a word.
+    pub strays: u64,
     /// Datagrams that this client's own socket had no room for: losses by the load test, not by the server.
     pub overflowed: u64,
     /// NACKed sequence numbers.

@@ -32,8 +32,8 @@ pub(super) trait MediaHandler: Send + 'static {
     fn rtp(&mut self, now: Instant, packet: &mut [u8]);
     /// An authenticated compound RTCP packet.
     fn rtcp(&mut self, now: Instant, packet: &[u8], out: &mut PacketSender);
-    /// A packet whose authentication failed, or that was received before.
-    fn refused(&mut self);
+    /// A packet from this SSRC whose authentication failed, or that was received before.
+    fn refused(&mut self, ssrc: u32);
     /// The socket has dropped so many datagrams since it was opened.
     fn overflowed(&mut self, _total: u32) {}
     /// All packets of a batch were handed over.
@@ -172,16 +172,21 @@ impl<M: MediaHandler> Inbound<M> {
             PacketKind::Rtp if self.media.wants(arrival, datagram, *overhead) => {
                 match receiver.unprotect_rtp(datagram, len) {
                     Ok(len) => self.media.rtp(arrival, &mut datagram[..len]),
-                    Err(_) => self.media.refused(),
+                    Err(_) => self.media.refused(ssrc(datagram, 8)),
                 }
             }
             PacketKind::Rtcp => match receiver.unprotect_rtcp(datagram, len) {
                 Ok(len) => self.media.rtcp(arrival, &datagram[..len], out),
-                Err(_) => self.media.refused(),
+                Err(_) => self.media.refused(ssrc(datagram, 4)),
             },
             _ => {}
         }
     }
+}
+
+/// The sender's SSRC, which stands in clear at this place; 0 of a packet that is too short to have one.
+fn ssrc(packet: &[u8], at: usize) -> u32 {
+    packet.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
 impl<M: MediaHandler> DatagramSink for Inbound<M> {

@@ -152,7 +152,7 @@ impl MediaHandler for PublisherMedia {
         }
     }
 
-    fn refused(&mut self) {
+    fn refused(&mut self, _: u32) {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner).refused += 1;
     }
 

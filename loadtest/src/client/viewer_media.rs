@@ -42,6 +42,12 @@ struct Format {
 }
 
 impl Expected {
+    /// False if the answer names its SSRCs, and this is none of them.
+    fn may_be_of(&self, ssrc: u32) -> bool {
+        let mut sources = self.sections.iter().flat_map(|section| &section.sources).peekable();
+        sources.peek().is_none() || sources.any(|source| *source == ssrc)
+    }
+
     fn format(&self, payload_type: u8) -> Option<Format> {
         for section in &self.sections {
             for (codec, types) in &section.codecs {
@@ -299,8 +305,10 @@ impl MediaHandler for ViewerMedia {
         }
     }
 
-    fn refused(&mut self) {
-        self.received.figures.refused += 1;
+    fn refused(&mut self, ssrc: u32) {
+        let figures = &mut self.received.figures;
+        let count = if self.expected.may_be_of(ssrc) { &mut figures.refused } else { &mut figures.strays };
+        *count += 1;
     }
 
     fn tick(&mut self, now: Instant, out: &mut PacketSender) {
@@ -319,5 +327,38 @@ impl MediaHandler for ViewerMedia {
 
     fn deadline(&self) -> Instant {
         self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::latency::latency_histogram;
+    use crate::sdp::Answer;
+
+    /// A viewer whose answer has this line in the section of its video.
+    fn viewer(line: &str) -> ViewerMedia {
+        let fingerprint = ["AB"; 32].join(":");
+        let answer = Answer::parse(&format!(
+            "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\n\
+             a=sendonly\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 {fingerprint}\r\n\
+             a=setup:passive\r\na=rtpmap:96 VP8/90000\r\na=candidate:1 1 udp 2130706431 127.0.0.1 50000 typ host\r\n{line}"
+        ));
+        let sections = answer.unwrap().sections;
+        let expected = Expected { sections, stream: 1, verify: Verify::All, has_layers: false };
+        ViewerMedia::new((Instant::now(), 0), expected, false, None, latency_histogram())
+    }
+
+    // A viewer that vanishes leaves its port to the next one, and the server goes on sending there until consent expires.
+    #[test]
+    fn what_was_sent_to_the_port_s_last_viewer_is_no_fault() {
+        let mut named = viewer("a=ssrc:11 cname:x\r\n");
+        named.refused(12);
+        assert_eq!((named.figures().refused, named.figures().strays), (0, 1));
+        named.refused(11);
+        assert_eq!((named.figures().refused, named.figures().strays), (1, 1));
+        let mut unnamed = viewer("");
+        unnamed.refused(12);
+        assert_eq!((unnamed.figures().refused, unnamed.figures().strays), (1, 0));
     }
 }

@@ -55,6 +55,9 @@ pub struct Report {
     pub unexpected: u64,
     /// Packets that did not authenticate or were replayed.
     pub refused: u64,
+    /// Packets that did not authenticate, from SSRCs of no answer: of sessions that had a viewer's port before, and whose viewers
+    /// vanished.
+    pub strays: u64,
     /// How far RTP time was from the time of arrival at most at any viewer, after its fast start, in seconds: what steps and
     /// drift of the publisher's clock, and stalls, came to.
     pub longest_time_error: f64,
@@ -129,6 +132,7 @@ impl Report {
             video,
             unexpected: fleet.viewers.iter().map(|viewer| viewer.unexpected).sum(),
             refused: fleet.viewers.iter().map(|viewer| viewer.refused).sum(),
+            strays: fleet.viewers.iter().map(|viewer| viewer.strays).sum(),
             longest_time_error: fleet.viewers.iter().map(|viewer| viewer.longest_time_error).fold(0.0, f64::max),
             received_mbit_per_second: main.map_or(0.0, |phase| phase.bytes as f64 * 8e-6 / phase.seconds.max(0.001)),
             connect_ms: times(|join| join.connected_ms),
@@ -184,6 +188,9 @@ impl Report {
         let mut lines = Vec::new();
         if self.unexpected + self.refused > 0 {
             lines.push(format!("unexpected packets {}   refused by SRTP {}", self.unexpected, self.refused));
+        }
+        if self.strays > 0 {
+            lines.push(format!("packets to viewers that had the same port before: {}", self.strays));
         }
         if self.viewers > 0 {
             let error = self.longest_time_error;

@@ -43,6 +43,8 @@ pub struct AnsweredSection {
     pub rids: Vec<String>,
     /// `a=ssrc-group:FID`: media and RTX.
     pub ssrcs: Option<Ssrcs>,
+    /// All SSRCs that it names by `a=ssrc`, once or more often.
+    pub sources: Vec<u32>,
 }
 
 /// A server's answer.
@@ -153,6 +155,7 @@ fn parse_section(media: &sdp::MediaDescription) -> Option<AnsweredSection> {
         let mut words = value.strip_prefix("FID ")?.split(' ');
         Some(Ssrcs { media: words.next()?.parse().ok()?, rtx: words.next()?.parse().ok()? })
     });
+    let sources = values("ssrc").filter_map(|value| value.split(' ').next()?.parse().ok()).collect();
     let list = values("simulcast").find_map(|value| value.trim().strip_prefix("recv "));
     let rids = list.into_iter().flat_map(|list| list.split(';')).map(|rid| rid.trim_start_matches('~').to_owned());
     let rids = rids.collect();
@@ -168,6 +171,7 @@ fn parse_section(media: &sdp::MediaDescription) -> Option<AnsweredSection> {
         repaired_rid_extension: id_of(Extension::RepairedRtpStreamId),
         rids,
         ssrcs,
+        sources,
     })
 }
 
@@ -184,7 +188,7 @@ mod tests {
         m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=sendonly\r\na=ice-ufrag:abcd\r\n\
         a=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 AB:00\r\na=setup:passive\r\n\
         a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\n\
-        a=fmtp:97 apt=96\r\na=ssrc-group:FID 11 12\r\na=ssrc:11 cname:x\r\n";
+        a=fmtp:97 apt=96\r\na=ssrc-group:FID 11 12\r\na=ssrc:11 cname:x\r\na=ssrc:12 cname:x\r\n";
 
     #[test]
     fn an_answer_is_read() {
@@ -199,7 +203,7 @@ mod tests {
         assert_eq!(video.codecs, [(Codec::Vp8, PayloadTypes { media: 96, rtx: Some(97) })]);
         assert_eq!((video.mid.as_str(), video.mid_extension), ("1", Some(4)));
         assert_eq!(video.transport_cc_extension, None);
-        assert_eq!(video.ssrcs, Some(Ssrcs { media: 11, rtx: 12 }));
+        assert_eq!((video.ssrcs, &video.sources[..]), (Some(Ssrcs { media: 11, rtx: 12 }), &[11, 12][..]));
         assert!(video.rids.is_empty() && video.rid_extension.is_none());
         let layers =
             "a=mid:1\r\na=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\na=simulcast:recv q;~h\r\n";
