@@ -18,6 +18,7 @@ use openssl::sign::Signer;
 use serde_json::{Value, json};
 
 use self::issuer::{SigningKey, unix_now};
+use crate::ledger::assert_ended;
 use crate::support::{LONG, Sluice, eventually};
 
 #[path = "../../../signaling/tests/support/jwt.rs"]
@@ -271,13 +272,7 @@ async fn a_session_ends_with_its_right_where_that_is_enforced() {
     })
     .await;
     assert_eq!(ended["reason"], "access-expired");
-    let id = ended["id"].as_str().unwrap();
-    let lines =
-        eventually("the closing line", LONG, async || Some(server.closing_lines(id)).filter(|lines| !lines.is_empty()))
-            .await;
-    assert_eq!(lines[0]["reason"], "access-expired");
-    let labels = [("role", "publisher"), ("reason", "access-expired")];
-    server.counts("sluice_sessions_ended_total", &labels, 1.0).await;
+    assert_ended(&server, ended["id"].as_str().unwrap(), "publisher", "access-expired").await;
     assert_eq!(server.session("lasting", "publisher").await["state"], "media");
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use loadtest::client::{ClientError, ClientOptions, Publisher, Viewer};
 
+use crate::ledger::assert_ended;
 use crate::support::{LONG, Sluice, eventually, viewer_sees};
 
 /// Waits until both health checks say this of a part.
@@ -63,13 +64,7 @@ async fn a_shard_that_panics_is_seen_ends_its_sessions_so_and_serves_again() {
         .await;
         assert_eq!(session["reason"], "shard-failed");
         assert_eq!(session["stages"][5]["reason"], "shard-failed");
-        let labels = [("role", role), ("reason", "shard-failed")];
-        server.counts("sluice_sessions_ended_total", &labels, 1.0).await;
-        let lines = eventually("the closing line", LONG, async || {
-            Some(server.closing_lines(session["id"].as_str().unwrap())).filter(|lines| !lines.is_empty())
-        })
-        .await;
-        assert_eq!((lines.len(), &lines[0]["reason"]), (1, &"shard-failed".into()));
+        assert_ended(&server, session["id"].as_str().unwrap(), role, "shard-failed").await;
     }
     // The clients were told.
     for end in [publisher.ended().await, viewer.ended().await] {
