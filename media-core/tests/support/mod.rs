@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -206,10 +207,21 @@ impl Server {
     }
 }
 
+thread_local! {
+    /// Ports of the peers of a test, which runs in a thread of its own.
+    static PORTS: RefCell<BTreeSet<u16>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// A socket at an address that no peer of the test has had: a session holds its own for some time after its peer is gone, and most
+/// peers here do not check again.
 pub(crate) fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
-    socket
+    loop {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        if PORTS.with_borrow_mut(|ports| ports.insert(socket.local_addr().unwrap().port())) {
+            socket.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
+            return socket;
+        }
+    }
 }
 
 pub(crate) fn audio(send_ssrcs: Option<SendSsrcs>) -> MediaSection {
