@@ -285,6 +285,11 @@ impl SendSideEstimator {
         self.carries as u64
     }
 
+    /// True while a queue stands at the bottleneck, or has grown within the last second.
+    pub fn is_congested(&self, now: Instant) -> bool {
+        self.control.is_unsettled(now) || self.delay.queue() > STANDING_QUEUE
+    }
+
     /// The most that would be of use, in bits per second: say, the rate of the stream's best layer with its
     /// retransmissions. Nothing is probed above it. At first it is the upper limit.
     pub fn set_demand(&mut self, bits_per_second: u64) {

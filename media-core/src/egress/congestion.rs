@@ -338,8 +338,8 @@ impl Congestion {
         let tells = self.has_feedback || self.tells_arrivals();
         let carried = if self.is_limited && !tells { self.max } else { estimate };
         self.carries_stream = carried as f64 >= CARRIES * media as f64;
-        // Where a queue of a millisecond is marked, packets are not to come faster than they leave.
-        let may_burst = self.carries_stream && !self.ect1;
+        // Packets are not to come faster than they leave where a queue stands, or where one of a millisecond is marked.
+        let may_burst = self.carries_stream && !self.ect1 && !self.estimator.is_congested(now);
         let pace = match self.least_of_layers {
             _ if may_burst => (carried as f64 * PACING_FACTOR) as u64,
             Some(least) => self.carries().max(least).min(self.max).max(carried),

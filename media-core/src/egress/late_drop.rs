@@ -75,7 +75,9 @@ impl LateDrop {
         path_keeps_up: bool,
     ) -> Option<Overdue> {
         let next = waiting.packets().next()?;
-        let limit = if path_keeps_up { LONGEST_WAIT } else { self.limit(waiting, &next) };
+        // How long a keyframe waits is noted in any case: the path may be too narrow only for what comes after it.
+        let limit = self.limit(waiting, &next);
+        let limit = if path_keeps_up { LONGEST_WAIT } else { limit };
         if waiting.wait(&next) <= limit {
             return None;
         }

@@ -43,7 +43,8 @@ pub(super) struct Moves {
     /// What of the present encoding it is to be sent until then, if that is not what it is sent.
     interim: Option<OperatingPoint>,
     since: Option<Instant>,
-    is_urgent: bool,
+    /// See [`Choice::urgent`](super::selection::Choice::urgent).
+    urgent: Option<u64>,
     /// A picture began since then, and was no way there.
     has_missed: bool,
     /// When a keyframe was requested to get there.
@@ -63,7 +64,7 @@ impl Default for Moves {
             target: None,
             interim: None,
             since: None,
-            is_urgent: false,
+            urgent: None,
             has_missed: false,
             requested: None,
             decodable: DecodablePoints::NONE,
@@ -121,17 +122,17 @@ impl EgressTrack {
     }
 
     /// Goes to other layers as soon as a decoder can follow. Until then it is sent `interim` of the present encoding, if that is
-    /// given. `is_urgent`: a keyframe of some age will do.
+    /// given. `urgent`: a keyframe of some age will do, if a path of so many bits per second is soon done with what has come since.
     pub(super) fn go_to(
         &mut self,
         now: Instant,
         target: OperatingPoint,
         interim: Option<OperatingPoint>,
-        is_urgent: bool,
+        urgent: Option<u64>,
     ) {
         let (present, awaits_keyframe) = (self.point(), self.awaits_keyframe());
         let moves = &mut self.moves;
-        moves.is_urgent = is_urgent;
+        moves.urgent = urgent;
         let (target, interim) = (Some(target), interim.filter(|&interim| interim != present));
         let target = target.filter(|&target| target != present);
         if target != moves.target {
@@ -213,7 +214,7 @@ impl EgressTrack {
     /// True while it is to go to another picture since its path does not carry the present one.
     pub(super) fn has_to_leave_picture(&self) -> bool {
         let present = self.point().picture();
-        self.moves.is_urgent && self.moves.target.is_some_and(|target| target.picture() != present)
+        self.moves.urgent.is_some() && self.moves.target.is_some_and(|target| target.picture() != present)
     }
 
     /// Where the present pass ends for it: before a keyframe of an encoding that it has to leave, as long as that of the target may
@@ -221,7 +222,8 @@ impl EgressTrack {
     #[cold]
     pub(super) fn end_of_pass(&self, now: Instant, encoding: &Encoding) -> u64 {
         let (end, moves) = (encoding.pass_end(), &self.moves);
-        let leaves = moves.is_urgent && moves.target.is_some_and(|target| target.encoding != self.reader.encoding());
+        let leaves =
+            moves.urgent.is_some() && moves.target.is_some_and(|target| target.encoding != self.reader.encoding());
         if !leaves || moves.requested.is_none() {
             return end;
         }
@@ -248,9 +250,9 @@ impl EgressTrack {
         encoding.in_order(keyframe)?;
         let first = encoding.start(now).filter(|first| self.carries(first.payload_type))?;
         let age = now.saturating_duration_since(first.arrived);
-        let is_hurried = moves.is_urgent || self.awaits_keyframe();
-        let is_recent = age <= if is_hurried { RECENT_ENOUGH } else { RECENT };
-        let is_ignored = moves.is_urgent && encoding.keyframe_requests.are_ignored();
+        let catches_up = |carries| takes_no_longer(encoding, &first, target, carries);
+        let is_recent = age <= RECENT || age <= RECENT_ENOUGH && moves.urgent.is_some_and(catches_up);
+        let is_ignored = moves.urgent.is_some() && encoding.keyframe_requests.are_ignored();
         (is_recent || is_ignored || !self.rewriter.has_started()).then_some(first)
     }
 
@@ -339,6 +341,16 @@ impl EgressTrack {
         self.moves.has_missed |= begins_picture;
         self.follow_moves();
     }
+}
+
+/// True if what has come since a keyframe takes the path, which carries so many bits per second, no longer than another keyframe
+/// would be waited for.
+fn takes_no_longer(encoding: &Encoding, keyframe: &PacketInfo, target: OperatingPoint, carries: u64) -> bool {
+    let packets = (keyframe.sequence..encoding.pass_end()).filter_map(|sequence| encoding.packet(sequence));
+    let is_needed = |packet: &CachedPacket<'_>| packet.info.layer.present & target.bit() != 0;
+    let since = packets.filter(|packet| is_needed(packet) && packet.info.timestamp != keyframe.timestamp);
+    let bytes: usize = since.map(|packet| packet.payload.len()).sum();
+    bytes as f64 * 8.0 <= carries as f64 * OTHER_KEYFRAME_BY.as_secs_f64()
 }
 
 /// The decode targets that a viewer at a point is sent, by the structure of a keyframe.

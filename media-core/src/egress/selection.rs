@@ -119,8 +119,8 @@ pub(super) struct Choice {
     pub(super) target: OperatingPoint,
     /// Of the encoding that it is sent until then.
     pub(super) interim: Option<OperatingPoint>,
-    /// The path breaks: any keyframe of the target will do.
-    pub(super) is_urgent: bool,
+    /// The path does not carry what the viewer is sent, or that cannot be decoded: bits per second that the path has for the track.
+    pub(super) urgent: Option<u64>,
     /// The path does not even carry the lowest layer: no video at all.
     pub(super) is_paused: bool,
     /// If there are layers to choose from: bits per second that are sent whatever the estimate, those of the lowest layer with audio
@@ -246,6 +246,8 @@ impl Selector {
 
     /// Where a viewer is to be now; `None` where there is nothing to choose.
     pub(super) fn choose(&mut self, situation: &Situation<'_>) -> Option<Choice> {
+        let carries = situation.path.carries();
+        let for_track = (carries - situation.others as f64) as u64;
         if situation.layers.len() < 2 {
             (self.target, self.is_paused) = (None, false);
             // Of a stream with one layer everything is sent, however late: there is nothing to choose.
@@ -253,7 +255,7 @@ impl Selector {
             return Some(Choice {
                 target: only.point,
                 interim: None,
-                is_urgent: true,
+                urgent: Some(for_track),
                 is_paused: false,
                 least: None,
                 wanted: only.bitrate + situation.others,
@@ -273,13 +275,12 @@ impl Selector {
         if self.is_paused != was_paused {
             self.below = Since::default();
         }
-        let carries = situation.path.carries();
         let target = rung.layer.point;
-        let is_urgent = situation.waits || present_need(situation) > carries;
+        let is_urgent = situation.waits || need_of_picture(situation) > carries;
         Some(Choice {
             target,
             interim: interim(situation, target),
-            is_urgent,
+            urgent: is_urgent.then_some(for_track),
             is_paused: self.is_paused,
             least: Some(if index == 0 && !self.is_paused { rung.need as u64 } else { 0 }),
             wanted: ladder[index + 1..].last().map_or(0, |best| need_to_go(situation, best) as u64),
@@ -423,9 +424,10 @@ fn need(layer: &Layer, others: u64) -> f64 {
     layer.bitrate as f64 * NEED + others as f64
 }
 
-/// What the viewer needs where it is, in bit/s.
-fn present_need(situation: &Situation<'_>) -> f64 {
-    sent_at(situation.layers, situation.present).map_or(0.0, |layer| need(layer, situation.others))
+/// What the picture that the viewer is sent needs with all of its frames, in bit/s.
+fn need_of_picture(situation: &Situation<'_>) -> f64 {
+    let point = OperatingPoint { temporal: u8::MAX, ..situation.present };
+    sent_at(situation.layers, point).map_or(0.0, |layer| need(layer, situation.others))
 }
 
 /// The layer that a viewer at a point is sent: the highest of its encoding up to there.

@@ -127,10 +127,10 @@ impl Viewer {
                     .map_or(Duration::ZERO, |encoding| egress.reader.backlog(now, encoding)),
             };
             match layers.selectors[index].choose(&situation) {
-                Some(Choice { target, interim, is_urgent, is_paused, least: lowest, wanted }) => {
+                Some(Choice { target, interim, urgent, is_paused, least: lowest, wanted }) => {
                     least = least.max(lowest);
                     egress.set_paused(is_paused);
-                    egress.go_to(now, target, interim, is_urgent);
+                    egress.go_to(now, target, interim, urgent);
                     layers.wanted = layers.wanted.max(wanted);
                     layers.can_descend |= situation.layers.first().is_some_and(|lowest| lowest.point != target);
                 }

@@ -167,7 +167,7 @@ fn it_goes_down_at_once_where_the_path_breaks_and_after_a_while_where_it_is_a_li
     let mut viewer = Viewer::new(simulcast());
     viewer.run(20, probed(4_000_000));
     assert_eq!(viewer.run(1, probed(700_000)), Some(point(1, 0, 1)));
-    assert!(viewer.last.unwrap().is_urgent);
+    assert!(viewer.last.unwrap().urgent.is_some());
     let mut viewer = Viewer::new(simulcast());
     viewer.run(20, probed(4_000_000));
     assert_eq!(viewer.run(9, probed(2_500_000)), Some(point(0, 0, 1)));
@@ -305,8 +305,8 @@ fn a_viewer_that_was_at_everything_of_an_encoding_leaves_it_at_once_where_that_d
     let mut viewer = Viewer::new(simulcast());
     viewer.waits = false;
     assert_eq!(viewer.present, OperatingPoint::all_of(0));
-    assert!(viewer.choose(probed(300_000)).unwrap().is_urgent);
-    assert!(!viewer.choose(probed(9_000_000)).unwrap().is_urgent);
+    assert!(viewer.choose(probed(300_000)).unwrap().urgent.is_some());
+    assert!(viewer.choose(probed(9_000_000)).unwrap().urgent.is_none());
 }
 
 // RTCP-16

@@ -85,7 +85,7 @@ fn decode_targets_are_those_of_the_structure_that_holds() {
         Written::default().put(fields, 24).put(0x08, 5).put(mask, count).bytes()
     };
     // It begins at the lowest layer, of which nobody told it but the structure.
-    video(&mut viewer).go_to(begun, at(0), None, false);
+    video(&mut viewer).go_to(begun, at(0), None, None);
     let first = sent(&mut viewer, 0, true, L2T1.with_structure(0, 100, None));
     assert_eq!(first, L2T1.with_structure(0, 100, Some(0b10)));
     assert_eq!(sent(&mut viewer, 1, false, L2T1.packet(1, 101)), with_mask(L2T1.packet(1, 101), 0b10, 2));
@@ -94,13 +94,13 @@ fn decode_targets_are_those_of_the_structure_that_holds() {
     assert_eq!(next, L1T3.with_structure(0, 102, Some(0b100)));
     assert_eq!(sent(&mut viewer, 3, false, L1T3.packet(1, 8)), with_mask(L1T3.packet(1, 103), 0b100, 3));
     // At the top nothing has to be said from the next structure on.
-    video(&mut viewer).go_to(begun, at(2), None, false);
+    video(&mut viewer).go_to(begun, at(2), None, None);
     sent(&mut viewer, 4, false, L1T3.packet(1, 9));
     assert_eq!(sent(&mut viewer, 5, false, L1T3.packet(1, 10)), with_mask(L1T3.packet(1, 105), 0b111, 3));
     assert_eq!(sent(&mut viewer, 6, true, L1T3.with_structure(0, 11, None)), L1T3.with_structure(0, 106, None));
     assert_eq!(sent(&mut viewer, 7, false, L1T3.packet(1, 12)), L1T3.packet(1, 107));
     // Decoders start at parameter sets and at the picture behind them: that is one frame.
-    video(&mut viewer).go_to(begun, at(0), None, false);
+    video(&mut viewer).go_to(begun, at(0), None, None);
     for round in 0..2 {
         let number = 13 + round;
         let first = sent(&mut viewer, 8 + u64::from(round), true, L1T3.with_structure(0, number, None));

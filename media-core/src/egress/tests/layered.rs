@@ -59,6 +59,8 @@ struct Encoder {
 pub(super) struct Publisher {
     pub(super) tracks: Tracks,
     pub(super) start: Instant,
+    /// ms between two frames.
+    pub(super) frame_interval: u64,
     encoders: Vec<Encoder>,
     pub(super) frames: Vec<Frame>,
     next: Vec<u64>,
@@ -91,14 +93,16 @@ impl Publisher {
         };
         let encoders = codings.iter().enumerate().map(encoder).collect();
         let next = vec![1_000; codings.len()];
-        let mut publisher = Publisher { tracks, start: Instant::now(), encoders, frames: Vec::new(), next };
+        let (start, frame_interval) = (Instant::now(), FRAME_INTERVAL);
+        let mut publisher = Publisher { tracks, start, frame_interval, encoders, frames: Vec::new(), next };
         publisher.connect();
         publisher
     }
 
     fn connect(&mut self) {
         let rids = (0..self.encoders.len()).map(|index| Some(index.to_string())).collect();
-        let formats = vec![format(96, Codec::Vp8, None)];
+        let feedback = Feedback { pli: true, ..Feedback::default() };
+        let formats = vec![Format { feedback, ..format(96, Codec::Vp8, None) }];
         let video = PublishedTrack { id: TrackId::VIDEO, formats, in_use: None, rids };
         self.tracks.set_publisher(Some(&[video]));
     }
@@ -179,7 +183,7 @@ impl Publisher {
             encoder.tl0 = encoder.tl0.wrapping_add(1);
         }
         encoder.picture_id = (encoder.picture_id + 1) & 0x7fff;
-        let ordinary = encoder.coding.rate as f64 / 8.0 * FRAME_INTERVAL as f64 / 1_000.0;
+        let ordinary = encoder.coding.rate as f64 / 8.0 * self.frame_interval as f64 / 1_000.0;
         let usual = if keyframe { encoder.coding.keyframe * ordinary } else { ordinary };
         let bytes = encoder.next_bytes.take().unwrap_or(usual as usize);
         let packets = bytes.div_ceil(MTU).max(1);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::layers::PacketLayer;
-use crate::media::{Codec, Extension, ExtensionMap, Format, MediaSection, SendSsrcs, TrackId};
+use crate::media::{Codec, Extension, ExtensionMap, Feedback, Format, MediaSection, SendSsrcs, TrackId};
 use crate::net::{Outbound, TransportTuple};
 use crate::rtp::{RtpHeader, rtx};
 use crate::spec::DtlsRole;
