@@ -41,6 +41,11 @@ impl<D: Fn(&PacketInfo) -> Instant> Waiting<'_, D> {
         (self.position..self.encoding.end()).filter_map(|sequence| self.encoding.info(sequence))
     }
 
+    /// The latest keyframe, if some of it was sent already.
+    fn keyframe_before(&self) -> Option<u64> {
+        self.encoding.latest_keyframe().filter(|&keyframe| keyframe < self.position)
+    }
+
     /// How long a packet has waited.
     fn wait(&self, info: &PacketInfo) -> Duration {
         self.now.saturating_duration_since((self.due)(info))
@@ -75,9 +80,9 @@ impl LateDrop {
         path_keeps_up: bool,
     ) -> Option<Overdue> {
         let next = waiting.packets().next()?;
-        // How long a keyframe waits is noted in any case: the path may be too narrow only for what comes after it.
-        let limit = self.limit(waiting, &next);
-        let limit = if path_keeps_up { LONGEST_WAIT } else { limit };
+        // In any case: the path may be too narrow only for what comes after the keyframe.
+        self.note_keyframe(waiting, &next);
+        let limit = if path_keeps_up { LONGEST_WAIT } else { self.limit(waiting) };
         if waiting.wait(&next) <= limit {
             return None;
         }
@@ -89,22 +94,43 @@ impl LateDrop {
         }
     }
 
-    /// How long video may wait. A keyframe may take as long as a frame may wait. If all frames since were dropped, a viewer
-    /// on a narrow path would see keyframes and little else, while its path is idle most of the time. So the frames after a
-    /// keyframe may wait 100 ms longer than that did, and up to 200 ms longer the later the keyframe was itself; frames are
-    /// that late anyway by then. Where there is a newer keyframe to go on with, the ordinary limit holds.
-    fn limit<D: Fn(&PacketInfo) -> Instant>(&mut self, waiting: &Waiting<'_, D>, next: &PacketInfo) -> Duration {
-        let Some(keyframe) = waiting.encoding.latest_keyframe().filter(|&keyframe| keyframe < waiting.position) else {
-            return MAX_WAIT;
-        };
+    /// True if video has waited for half of the time that it may, keyframes and the time that they take aside.
+    pub(super) fn is_near<D: Fn(&PacketInfo) -> Instant>(&self, waiting: &Waiting<'_, D>) -> bool {
+        let is_later = |info: &PacketInfo| !waiting.encoding.is_of_latest_keyframe(info.timestamp);
+        let next = waiting.packets().next().filter(is_later);
+        next.is_some_and(|next| {
+            let waited = self.keyframe_wait(waiting).unwrap_or_default();
+            waiting.wait(&next) >= (waited + longer(waited) / 2).max(MAX_WAIT / 2)
+        })
+    }
+
+    fn note_keyframe<D: Fn(&PacketInfo) -> Instant>(&mut self, waiting: &Waiting<'_, D>, next: &PacketInfo) {
+        let Some(keyframe) = waiting.keyframe_before() else { return };
         if self.keyframe_wait.0 != keyframe {
             self.keyframe_wait = (keyframe, Duration::ZERO);
         }
         if waiting.encoding.is_of_latest_keyframe(next.timestamp) {
             self.keyframe_wait.1 = waiting.wait(next);
         }
-        let (_, waited) = self.keyframe_wait;
-        let more = waited.saturating_sub(MAX_WAIT / 2).clamp(MAX_WAIT / 2, MAX_WAIT);
-        (waited + more).clamp(MAX_WAIT, LONGEST_WAIT)
     }
+
+    /// How long video may wait. A keyframe may take as long as a frame may wait. If all frames since were dropped, a viewer
+    /// on a narrow path would see keyframes and little else, while its path is idle most of the time. So the frames after a
+    /// keyframe may wait 100 ms longer than that did, and up to 200 ms longer the later the keyframe was itself; frames are
+    /// that late anyway by then. Where there is a newer keyframe to go on with, the ordinary limit holds.
+    fn limit<D: Fn(&PacketInfo) -> Instant>(&self, waiting: &Waiting<'_, D>) -> Duration {
+        let waited = self.keyframe_wait(waiting);
+        waited.map_or(MAX_WAIT, |waited| (waited + longer(waited)).clamp(MAX_WAIT, LONGEST_WAIT))
+    }
+
+    /// How long the latest keyframe waited, if some of it was sent already.
+    fn keyframe_wait<D: Fn(&PacketInfo) -> Instant>(&self, waiting: &Waiting<'_, D>) -> Option<Duration> {
+        let (keyframe, waited) = self.keyframe_wait;
+        (waiting.keyframe_before() == Some(keyframe)).then_some(waited)
+    }
+}
+
+/// How much longer than a keyframe the frames after it may wait.
+fn longer(keyframe: Duration) -> Duration {
+    keyframe.saturating_sub(MAX_WAIT / 2).clamp(MAX_WAIT / 2, MAX_WAIT)
 }

@@ -7,7 +7,7 @@ use crate::media::{MediaKind, TrackId};
 use crate::stream::{CachedPacket, Encoding, PacketInfo};
 
 use super::fast_start::{Compression, FastStart};
-use super::late_drop::{LONGEST_WAIT, LateDrop, Overdue};
+use super::late_drop::{LateDrop, Overdue, Waiting};
 
 /// For so long after its fast start a viewer that requests a keyframe has probably lost the one that it was given.
 const STARTING: Duration = Duration::from_secs(2);
@@ -132,13 +132,11 @@ impl Reader {
         self.is_lagging = true;
     }
 
-    /// How long the next packet has waited for the pacer, unless it does so for a keyframe of the last second, which takes its time.
-    pub(super) fn backlog(&self, now: Instant, encoding: &Encoding) -> Duration {
-        let keyframe = encoding.latest_keyframe().and_then(|keyframe| encoding.info(keyframe));
-        let is_late = keyframe.is_none_or(|keyframe| now.saturating_duration_since(keyframe.arrived) > LONGEST_WAIT);
-        let is_held = self.is_lagging && is_late && !self.awaits_keyframe && !self.is_fast_starting;
-        let next = encoding.info(self.position).filter(|_| is_held);
-        next.map_or(Duration::ZERO, |next| now.saturating_duration_since(next.arrived))
+    /// True if the path is too slow for what waits: it is about to be dropped as late.
+    pub(super) fn nears_late_drop(&self, now: Instant, encoding: &Encoding) -> bool {
+        let Start { fast_start, late_drop, .. } = &*self.start;
+        let is_waiting = self.is_lagging && !self.awaits_keyframe;
+        is_waiting && late_drop.is_near(&waiting(now, self.position, encoding, fast_start.as_ref()))
     }
 
     /// No packet is of use before the next keyframe.
@@ -233,11 +231,7 @@ impl Reader {
         }
         let is_video = self.track.kind == MediaKind::Video;
         let Start { fast_start, late_drop, .. } = &mut *self.start;
-        let due = |info: &PacketInfo| {
-            let due = fast_start.as_ref().and_then(|start| start.due(info.timestamp));
-            due.map_or(info.arrived, |due| due.max(info.arrived))
-        };
-        let waiting = super::late_drop::Waiting { now, position: self.position, encoding, due };
+        let waiting = waiting(now, self.position, encoding, fast_start.as_ref());
         if is_video { late_drop.video(&waiting, in_frame, path_keeps_up) } else { late_drop.audio(&waiting) }
     }
 
@@ -313,4 +307,18 @@ impl Reader {
         }
         fast_start.due(packet.info.timestamp).is_none_or(|due| due <= now)
     }
+}
+
+/// What waits from a position on.
+fn waiting<'a>(
+    now: Instant,
+    position: u64,
+    encoding: &'a Encoding,
+    fast_start: Option<&FastStart>,
+) -> Waiting<'a, impl Fn(&PacketInfo) -> Instant> {
+    let due = move |info: &PacketInfo| {
+        let due = fast_start.and_then(|start| start.due(info.timestamp));
+        due.map_or(info.arrived, |due| due.max(info.arrived))
+    };
+    Waiting { now, position, encoding, due }
 }

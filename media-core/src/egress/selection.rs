@@ -27,10 +27,8 @@ const CLIMB_AGAIN_AFTER: Duration = Duration::from_millis(2_000);
 /// A path that carries less than this part of what is needed is broken: the viewer goes down at once.
 pub(super) const BROKEN: f64 = 0.7;
 /// From a rung that is only a little too high it goes down after this time: an estimate falls with every over-use, and what
-/// then arrives without a queue lifts it again.
+/// then arrives without a queue lifts it again. But at once where packets are about to be dropped as late: a keyframe is needed then.
 const DESCEND_AFTER: Duration = Duration::from_millis(1_000);
-/// But at once where packets have waited for so long here: soon they are dropped as late, and a keyframe is needed.
-const BACKLOG: Duration = Duration::from_millis(300);
 /// Who falls from a rung within this time after it was climbed has tried too much.
 const TRIAL: Duration = Duration::from_secs(10);
 /// Such a rung is not tried again for this time at first, and for this at most.
@@ -108,8 +106,8 @@ pub(super) struct Situation<'a> {
     pub(super) ready: u8,
     /// The viewer can go on with none of what it is sent: it waits for a keyframe.
     pub(super) waits: bool,
-    /// How long the next packet has waited for the pacer, keyframes aside.
-    pub(super) backlog: Duration,
+    /// Packets have waited for the pacer for almost as long as they may.
+    pub(super) nears_late_drop: bool,
 }
 
 /// Where a viewer is to go.
@@ -304,7 +302,7 @@ impl Selector {
         };
         let need = ladder[present].need;
         let is_short = need > carries && present > 0;
-        let is_pressing = need * BROKEN > carries || situation.backlog >= BACKLOG;
+        let is_pressing = need * BROKEN > carries || situation.nears_late_drop;
         if is_short && (is_pressing || self.short.holds(now, true, DESCEND_AFTER)) {
             self.climb.on_fallen(now, carries);
             return highest().min(present);

@@ -1,6 +1,6 @@
 //! The layers of a viewer: what it is sent now, what its path would carry, and what follows from both.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -122,9 +122,9 @@ impl Viewer {
                 present: egress.point(),
                 ready: if egress.awaits_keyframe() { ready(now, stream_track) } else { 0 },
                 waits: egress.awaits_keyframe() && !egress.is_paused(),
-                backlog: stream_track
+                nears_late_drop: stream_track
                     .encoding(egress.encoding_index())
-                    .map_or(Duration::ZERO, |encoding| egress.reader.backlog(now, encoding)),
+                    .is_some_and(|encoding| egress.reader.nears_late_drop(now, encoding)),
             };
             match layers.selectors[index].choose(&situation) {
                 Some(Choice { target, interim, urgent, is_paused, least: lowest, wanted }) => {

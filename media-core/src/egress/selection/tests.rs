@@ -49,7 +49,7 @@ struct Viewer {
     rid: Option<u8>,
     present: OperatingPoint,
     waits: bool,
-    backlog: Duration,
+    nears_late_drop: bool,
     ready: u8,
     takes_spatial_layers: bool,
     last: Option<Choice>,
@@ -65,7 +65,7 @@ impl Viewer {
             rid: None,
             present,
             waits: true,
-            backlog: Duration::ZERO,
+            nears_late_drop: false,
             ready: u8::MAX,
             takes_spatial_layers: true,
             last: None,
@@ -84,7 +84,7 @@ impl Viewer {
             present: self.present,
             ready: self.ready,
             waits: self.waits,
-            backlog: self.backlog,
+            nears_late_drop: self.nears_late_drop,
         };
         self.last = self.selector.choose(&situation);
         self.last
@@ -175,7 +175,7 @@ fn it_goes_down_at_once_where_the_path_breaks_and_after_a_while_where_it_is_a_li
     assert_eq!(viewer.run(12, probed(2_500_000)), Some(point(0, 0, 0)));
     let mut viewer = Viewer::new(simulcast());
     viewer.run(20, probed(4_000_000));
-    viewer.backlog = BACKLOG;
+    viewer.nears_late_drop = true;
     assert_eq!(viewer.run(1, probed(4_000_000)), Some(point(0, 0, 1)), "a keyframe takes its time");
     assert_eq!(viewer.run(1, probed(2_500_000)), Some(point(0, 0, 0)), "before what waits is dropped");
 }

@@ -418,6 +418,26 @@ fn the_higher_pictures_keyframe_does_not_stand_in_front_of_the_lower_ones() {
     }
 }
 
+// RTCP-16: some frames of the same picture are left out before what waits is dropped, after which a keyframe would be needed.
+#[test]
+fn where_the_path_is_a_little_too_narrow_nothing_is_dropped() {
+    let high = Coding { rate: 620_000, width: 960, temporal: 3, keyframe: 8.0 };
+    for offset in 0..8 {
+        let mut simulation = Simulation::new(3e6, &[high, LOW]);
+        simulation.link = Link::new(3e6).with_queue(1_000_000);
+        simulation.publisher.frame_interval = 60;
+        simulation.run(10.0 + 0.063 * f64::from(offset));
+        let (from, requests) = (simulation.time, simulation.requests);
+        simulation.link.set_rate(if offset % 2 == 0 { 640e3 } else { 680e3 });
+        simulation.run(9.0);
+        let (frozen, dropped) = (simulation.frozen(from, simulation.time), simulation.viewer.sent().dropped);
+        let requests = simulation.requests - requests;
+        assert_eq!((frozen, dropped, requests), (0, 0, 0), "{offset}");
+        assert_eq!(video(&mut simulation.viewer).point().encoding, 0, "{offset}");
+        simulation.finish();
+    }
+}
+
 // RTCP-16, RTCP-17: an encoder that overshoots.
 #[test]
 fn a_frame_that_takes_the_path_seconds_is_not_finished_before_the_lower_picture() {
