@@ -102,7 +102,8 @@ pub(super) struct RestOfFrame {
     pub(super) end: u64,
     /// In their payloads.
     pub(super) bytes: usize,
-    pub(super) of_keyframe: bool,
+    /// It is the keyframe with which the viewer came to the encoding.
+    pub(super) is_first: bool,
 }
 
 impl EgressTrack {
@@ -217,21 +218,24 @@ impl EgressTrack {
         self.moves.urgent.is_some() && self.moves.target.is_some_and(|target| target.picture() != present)
     }
 
-    /// Where the present pass ends for it: before a keyframe of an encoding that it has to leave, as long as that of the target may
-    /// still come. Encoders answer a request with keyframes of all encodings, and the larger one would stand in front of the other.
+    /// Where the present pass ends for it: before a keyframe of an encoding that it has to leave, or what is left of one, as long as
+    /// that of the target may still come. Encoders answer a request with keyframes of all encodings, and the larger one would stand
+    /// in front of the other.
     #[cold]
     pub(super) fn end_of_pass(&self, now: Instant, encoding: &Encoding) -> u64 {
-        let (end, moves) = (encoding.pass_end(), &self.moves);
+        let (end, position, moves) = (encoding.pass_end(), self.reader.position(), &self.moves);
         let leaves =
             moves.urgent.is_some() && moves.target.is_some_and(|target| target.encoding != self.reader.encoding());
         if !leaves || moves.requested.is_none() {
             return end;
         }
-        let is_ahead = |keyframe: &u64| (self.reader.position()..end).contains(keyframe);
-        let keyframe = encoding.latest_keyframe().filter(is_ahead).and_then(|keyframe| encoding.info(keyframe));
         let is_fresh = |info: &PacketInfo| now.saturating_duration_since(info.arrived) < OTHER_KEYFRAME_BY;
-        let Some(keyframe) = keyframe.filter(is_fresh) else { return end };
-        keyframe.sequence
+        let is_first = |info: &PacketInfo| self.reader.has_begun_with(encoding, info.timestamp);
+        let keyframe = encoding.latest_keyframe().and_then(|keyframe| encoding.info(keyframe));
+        let Some(keyframe) = keyframe.filter(|info| is_fresh(info) && !is_first(info)) else { return end };
+        let is_ahead = (position..end).contains(&keyframe.sequence);
+        let is_begun = || encoding.info(position).is_some_and(|next| next.timestamp == keyframe.timestamp);
+        if is_ahead || is_begun() { keyframe.sequence.max(position) } else { end }
     }
 
     fn follow_moves(&mut self) {
@@ -270,7 +274,7 @@ impl EgressTrack {
         Some(RestOfFrame {
             end,
             bytes: needed.map(|packet| packet.payload.len()).sum(),
-            of_keyframe: timestamp.is_some_and(|timestamp| encoding.is_of_latest_keyframe(timestamp)),
+            is_first: timestamp.is_some_and(|timestamp| self.reader.has_begun_with(encoding, timestamp)),
         })
     }
 

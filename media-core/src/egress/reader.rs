@@ -47,6 +47,8 @@ struct Start {
     restarted: Option<Instant>,
     /// The first packet that a keyframe for which it waits may have.
     awaited_from: u64,
+    /// The keyframe with which it began.
+    begun_at: u64,
     late_drop: LateDrop,
 }
 
@@ -163,8 +165,13 @@ impl Reader {
 
     /// Goes to a keyframe, and hands out what follows.
     pub(super) fn begin_at(&mut self, keyframe: u64) {
-        self.position = keyframe;
+        (self.position, self.start.begun_at) = (keyframe, keyframe);
         self.awaits_keyframe = false;
+    }
+
+    /// True for the timestamp of the keyframe with which it began, last time.
+    pub(super) fn has_begun_with(&self, encoding: &Encoding, timestamp: u32) -> bool {
+        encoding.info(self.start.begun_at).is_some_and(|first| first.timestamp == timestamp)
     }
 
     /// Passes over what comes before a keyframe of this fan-out pass. One that begins later, or whose first packets are for

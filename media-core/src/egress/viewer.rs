@@ -166,8 +166,8 @@ impl PacketWriter<'_> {
     }
 
     /// Goes to the encoding to which the viewer is to move, if that has a keyframe to begin with. The frame that was begun is
-    /// finished, unless what is left of it would stand in front of the keyframe for long. A keyframe is, in any case: a viewer whose
-    /// path changes all the time would see none. True if the pass's packets that were received out of order were sent.
+    /// finished, unless what is left of it would stand in front of the keyframe for long. The keyframe
+    /// with which it began there is, in any case: a viewer whose path changes all the time would see none. True if the pass's packets that were received out of order were sent.
     #[cold]
     fn change_encoding(&mut self, track: &mut EgressTrack, tracks: &Tracks) -> bool {
         let now = self.context.now;
@@ -177,8 +177,8 @@ impl PacketWriter<'_> {
             self.forward_out_of_order(track, encoding);
         }
         if let Some(encoding) = encoding
-            && let Some(RestOfFrame { end, bytes, of_keyframe }) = track.rest_of_frame(encoding)
-            && (of_keyframe || !track.has_to_leave_picture() || self.context.congestion.takes(bytes) <= REST_OF_FRAME)
+            && let Some(RestOfFrame { end, bytes, is_first }) = track.rest_of_frame(encoding)
+            && (is_first || !track.has_to_leave_picture() || self.context.congestion.takes(bytes) <= REST_OF_FRAME)
         {
             self.forward_until(track, encoding, end, false);
             if track.waits_for_rest_of_frame(now, &entry) {

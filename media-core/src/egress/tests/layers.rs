@@ -418,6 +418,40 @@ fn the_higher_pictures_keyframe_does_not_stand_in_front_of_the_lower_ones() {
     }
 }
 
+// RTCP-16: its first packet, say with H.264's parameter sets, was sent before the second one said that it is a keyframe.
+#[test]
+fn a_keyframe_that_was_begun_does_not_stand_in_front_of_the_lower_picture_s_either() {
+    let high = Coding { rate: 1_000_000, width: 960, temporal: 1, keyframe: 8.0 };
+    let mut simulation = Simulation::new(3e6, &[high, Coding { temporal: 1, ..LOW }]);
+    simulation.run(9.9);
+    let now = simulation.now();
+    simulation.viewer.congestion_mut().on_remb(now, 300_000, 1_000_000);
+    simulation.publisher.request_keyframe(0);
+    let mut larger = simulation.publisher.encode(simulation.time);
+    larger.retain(|packet| packet.encoding == 0);
+    assert!(larger.len() > 25);
+    let sent = |simulation: &mut Simulation| {
+        let before = simulation.viewer.sent().packets;
+        simulation.serve(simulation.now());
+        simulation.viewer.sent().packets - before
+    };
+    assert!(simulation.publisher.receive(&larger[0]));
+    assert_eq!(sent(&mut simulation), 1);
+    let target = OperatingPoint { encoding: 1, spatial: 0, temporal: 0 };
+    let track = video(&mut simulation.viewer);
+    track.go_to(now, target, None, Some(250_000));
+    assert_eq!(track.take_keyframe_request(now, &simulation.publisher.tracks, || true), Some(1));
+    larger[1..].iter().for_each(|packet| assert!(simulation.publisher.receive(packet)));
+    simulation.time += 99;
+    assert_eq!(sent(&mut simulation), 0, "held back");
+    simulation.publisher.request_keyframe(1);
+    let mut packets = simulation.publisher.encode(simulation.time);
+    packets.retain(|packet| packet.encoding == 1);
+    packets.iter().for_each(|packet| assert!(simulation.publisher.receive(packet)));
+    assert!((1..=packets.len() as u64).contains(&sent(&mut simulation)), "of the smaller keyframe alone");
+    assert_eq!(video(&mut simulation.viewer).point(), target);
+}
+
 // RTCP-16: some frames of the same picture are left out before what waits is dropped, after which a keyframe would be needed.
 #[test]
 fn where_the_path_is_a_little_too_narrow_nothing_is_dropped() {
