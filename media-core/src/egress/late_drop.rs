@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::layers::PointSet;
 use crate::stream::{Encoding, PacketInfo};
 
 /// Video that a viewer should have been sent this long ago is dropped.
@@ -26,12 +27,22 @@ pub(super) struct Overdue {
     pub(super) needs_keyframe: bool,
 }
 
+/// Which of the packets that wait count: what is not sent in any case, or in any case is, is no reason to drop what comes after it.
+#[derive(Clone, Copy)]
+pub(super) struct Judged {
+    /// Not those of the frame with this timestamp, which was begun and is finished.
+    pub(super) in_frame: Option<u32>,
+    /// Those that are needed at one of these points.
+    pub(super) points: PointSet,
+}
+
 /// The packets that wait for a viewer.
 pub(super) struct Waiting<'a, D> {
     pub(super) now: Instant,
     /// The first of them.
     pub(super) position: u64,
     pub(super) encoding: &'a Encoding,
+    pub(super) judged: Judged,
     /// When a packet was due.
     pub(super) due: D,
 }
@@ -39,6 +50,12 @@ pub(super) struct Waiting<'a, D> {
 impl<D: Fn(&PacketInfo) -> Instant> Waiting<'_, D> {
     fn packets(&self) -> impl Iterator<Item = PacketInfo> {
         (self.position..self.encoding.end()).filter_map(|sequence| self.encoding.info(sequence))
+    }
+
+    /// The first packet that counts.
+    fn first(&self) -> Option<PacketInfo> {
+        let Judged { in_frame, points } = self.judged;
+        self.packets().find(|info| info.layer.present & points != 0 && in_frame != Some(info.timestamp))
     }
 
     /// The latest keyframe, if some of it was sent already.
@@ -53,7 +70,7 @@ impl<D: Fn(&PacketInfo) -> Instant> Waiting<'_, D> {
 }
 
 /// What is remembered for the limit.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct LateDrop {
     /// How long the last keyframe waited until all of it was sent, by the number of its first packet.
     keyframe_wait: (u64, Duration),
@@ -71,22 +88,19 @@ impl LateDrop {
         Some(Overdue { from: waiting.position, until, needs_keyframe: false })
     }
 
-    /// The overdue packets of a video track. `in_frame` is the timestamp of the frame that was begun; `path_keeps_up`: what
-    /// waits will soon have been sent, since shard and path are fast enough.
+    /// The overdue packets of a video track. `path_keeps_up`: what waits will soon have been sent, since shard and path are fast
+    /// enough.
     pub(super) fn video<D: Fn(&PacketInfo) -> Instant>(
         &mut self,
         waiting: &Waiting<'_, D>,
-        in_frame: Option<u32>,
         path_keeps_up: bool,
     ) -> Option<Overdue> {
         let next = waiting.packets().next()?;
         // In any case: the path may be too narrow only for what comes after the keyframe.
         self.note_keyframe(waiting, &next);
         let limit = if path_keeps_up { LONGEST_WAIT } else { self.limit(waiting) };
-        if waiting.wait(&next) <= limit {
-            return None;
-        }
-        let from = waiting.packets().find(|info| in_frame != Some(info.timestamp))?.sequence;
+        let first = waiting.first().filter(|first| waiting.wait(first) > limit)?;
+        let from = first.sequence;
         match waiting.encoding.latest_keyframe() {
             Some(keyframe) if keyframe > from => Some(Overdue { from, until: keyframe, needs_keyframe: false }),
             Some(keyframe) if keyframe == from => None,
@@ -97,10 +111,9 @@ impl LateDrop {
     /// True if video has waited for half of the time that it may, keyframes and the time that they take aside.
     pub(super) fn is_near<D: Fn(&PacketInfo) -> Instant>(&self, waiting: &Waiting<'_, D>) -> bool {
         let is_later = |info: &PacketInfo| !waiting.encoding.is_of_latest_keyframe(info.timestamp);
-        let next = waiting.packets().next().filter(is_later);
-        next.is_some_and(|next| {
+        waiting.first().filter(is_later).is_some_and(|first| {
             let waited = self.keyframe_wait(waiting).unwrap_or_default();
-            waiting.wait(&next) >= (waited + longer(waited) / 2).max(MAX_WAIT / 2)
+            waiting.wait(&first) >= (waited + longer(waited) / 2).max(MAX_WAIT / 2)
         })
     }
 

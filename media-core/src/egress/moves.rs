@@ -218,6 +218,14 @@ impl EgressTrack {
         self.moves.urgent.is_some() && self.moves.target.is_some_and(|target| target.picture() != present)
     }
 
+    /// Of the picture that it is sent, the least that it is about to go down to.
+    pub(super) fn least_of_picture(&self) -> OperatingPoint {
+        let present = self.point();
+        let goals = [self.moves.target, self.moves.interim].into_iter().flatten();
+        let goals = goals.filter(|goal| goal.picture() == present.picture());
+        goals.chain([present]).min_by_key(|goal| goal.temporal).unwrap_or(present)
+    }
+
     /// Where the present pass ends for it: before a keyframe of an encoding that it has to leave, or what is left of one, as long as
     /// that of the target may still come. Encoders answer a request with keyframes of all encodings, and the larger one would stand
     /// in front of the other.

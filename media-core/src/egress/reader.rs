@@ -7,7 +7,7 @@ use crate::media::{MediaKind, TrackId};
 use crate::stream::{CachedPacket, Encoding, PacketInfo};
 
 use super::fast_start::{Compression, FastStart};
-use super::late_drop::{LateDrop, Overdue, Waiting};
+use super::late_drop::{Judged, LateDrop, Overdue, Waiting};
 
 /// For so long after its fast start a viewer that requests a keyframe has probably lost the one that it was given.
 const STARTING: Duration = Duration::from_secs(2);
@@ -135,10 +135,9 @@ impl Reader {
     }
 
     /// True if the path is too slow for what waits: it is about to be dropped as late.
-    pub(super) fn nears_late_drop(&self, now: Instant, encoding: &Encoding) -> bool {
-        let Start { fast_start, late_drop, .. } = &*self.start;
+    pub(super) fn nears_late_drop(&self, now: Instant, encoding: &Encoding, judged: Judged) -> bool {
         let is_waiting = self.is_lagging && !self.awaits_keyframe;
-        is_waiting && late_drop.is_near(&waiting(now, self.position, encoding, fast_start.as_ref()))
+        is_waiting && self.start.late_drop.is_near(&self.waiting(now, encoding, judged))
     }
 
     /// No packet is of use before the next keyframe.
@@ -222,24 +221,43 @@ impl Reader {
         passed.filter_map(|&sequence| encoding.packet(sequence))
     }
 
-    /// What waited too long and is to be dropped. `in_frame` is the timestamp of the frame that was begun and is finished;
-    /// `overloaded`: the shard cannot keep up, so that only the ordinary limits hold; `path_keeps_up`: what waits will soon
-    /// have been sent.
+    /// What waited too long and is to be dropped. `path_keeps_up`: what waits will soon have been sent.
     #[inline]
     pub(super) fn overdue(
         &mut self,
         now: Instant,
         encoding: &Encoding,
-        in_frame: Option<u32>,
+        judged: Judged,
         path_keeps_up: bool,
     ) -> Option<Overdue> {
         if self.awaits_keyframe {
             return None;
         }
-        let is_video = self.track.kind == MediaKind::Video;
-        let Start { fast_start, late_drop, .. } = &mut *self.start;
-        let waiting = waiting(now, self.position, encoding, fast_start.as_ref());
-        if is_video { late_drop.video(&waiting, in_frame, path_keeps_up) } else { late_drop.audio(&waiting) }
+        let mut late_drop = self.start.late_drop;
+        let overdue = {
+            let waiting = self.waiting(now, encoding, judged);
+            match self.track.kind {
+                MediaKind::Video => late_drop.video(&waiting, path_keeps_up),
+                MediaKind::Audio => late_drop.audio(&waiting),
+            }
+        };
+        self.start.late_drop = late_drop;
+        overdue
+    }
+
+    /// What waits.
+    fn waiting<'a>(
+        &'a self,
+        now: Instant,
+        encoding: &'a Encoding,
+        judged: Judged,
+    ) -> Waiting<'a, impl Fn(&PacketInfo) -> Instant> {
+        let fast_start = self.start.fast_start.as_ref();
+        let due = move |info: &PacketInfo| {
+            let due = fast_start.and_then(|start| start.due(info.timestamp));
+            due.map_or(info.arrived, |due| due.max(info.arrived))
+        };
+        Waiting { now, position: self.position, encoding, judged, due }
     }
 
     /// The next packet before `end`; `None` if there is none that is due. `may_pass` holds back a packet that is. One that is not
@@ -314,18 +332,4 @@ impl Reader {
         }
         fast_start.due(packet.info.timestamp).is_none_or(|due| due <= now)
     }
-}
-
-/// What waits from a position on.
-fn waiting<'a>(
-    now: Instant,
-    position: u64,
-    encoding: &'a Encoding,
-    fast_start: Option<&FastStart>,
-) -> Waiting<'a, impl Fn(&PacketInfo) -> Instant> {
-    let due = move |info: &PacketInfo| {
-        let due = fast_start.and_then(|start| start.due(info.timestamp));
-        due.map_or(info.arrived, |due| due.max(info.arrived))
-    };
-    Waiting { now, position, encoding, due }
 }

@@ -124,7 +124,7 @@ impl Viewer {
                 waits: egress.awaits_keyframe() && !egress.is_paused(),
                 nears_late_drop: stream_track
                     .encoding(egress.encoding_index())
-                    .is_some_and(|encoding| egress.reader.nears_late_drop(now, encoding)),
+                    .is_some_and(|encoding| egress.nears_late_drop(now, encoding)),
             };
             match layers.selectors[index].choose(&situation) {
                 Some(Choice { target, interim, urgent, is_paused, least: lowest, wanted }) => {

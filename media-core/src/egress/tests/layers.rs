@@ -678,3 +678,55 @@ fn who_has_to_leave_a_layer_neither_waits_for_its_next_picture_nor_finishes_the_
     assert_eq!(sent as u64 + dropped, 200);
     assert_eq!(video(&mut viewer).lacks_keyframe(), Some(0));
 }
+
+// RTCP-17: neither the frame that was begun nor what the viewer is not sent, or soon will not be, is a reason to drop what follows.
+#[test]
+fn only_frames_that_the_viewer_is_still_to_be_sent_are_late() {
+    let at = |temporal| OperatingPoint { encoding: 0, spatial: 0, temporal };
+    for goes_down in [false, true] {
+        let formats = vec![format(100, Codec::Av1, Some(101))];
+        let (mut viewer, _) = viewer_of(TrackId::VIDEO, formats, &[format(96, Codec::Av1, None)]);
+        let mut published = Published::new();
+        let start = published.start;
+        // A packet takes the path 93 ms.
+        viewer.congestion_mut().on_remb(start, 100_000, 1_000_000);
+        video(&mut viewer).go_to(start, at(u8::from(goes_down)), None, None);
+        let mut sequence = 0;
+        let mut admit = |published: &mut Published, ms: u64, packets: u64, temporal: u8| {
+            for packet in 1..=packets {
+                let (present, frame_end) = (if temporal == 0 { 0xffff } else { !at(0).bit() }, packet == packets);
+                let info = PacketInfo {
+                    sequence,
+                    timestamp: ms as u32 * 90,
+                    arrived: start + Duration::from_millis(ms),
+                    payload_type: 96,
+                    marker: frame_end,
+                    keyframe: sequence == 0,
+                    layer: PacketLayer { present, switch: present, spatial: 0, temporal, frame_end },
+                };
+                assert!(published.encoding(TrackId::VIDEO).admit(info, &[], &[1; 1_100]));
+                sequence += 1;
+            }
+        };
+        let (mut sent, mut dropped) = (0, 0);
+        // A keyframe, a frame of four packets, one of the upper layer, and another one of the lower.
+        for ms in (0..1_000).step_by(5) {
+            match ms {
+                0 => admit(&mut published, ms, 1, 0),
+                100 => admit(&mut published, ms, 4, 0),
+                140 => admit(&mut published, ms, 1, 1),
+                340 => admit(&mut published, ms, 1, 0),
+                _ => {}
+            }
+            let now = start + Duration::from_millis(ms);
+            if ms == 200 {
+                video(&mut viewer).go_to(now, at(0), None, None);
+            }
+            let (served, packets) = published.serve(now, &mut viewer, false);
+            (sent, dropped) = (sent + packets.len(), dropped + served.dropped);
+        }
+        assert_eq!((sent, dropped), (6, 0), "{goes_down}");
+        assert!(!video(&mut viewer).awaits_keyframe());
+        assert_eq!(video(&mut viewer).point(), at(0));
+    }
+}
