@@ -11,7 +11,7 @@ use crate::stream::{CachedPacket, Encoding, PacketInfo, Tracks};
 
 use super::congestion::ArrivalFeedback;
 use super::fast_start::Compression;
-use super::late_drop::{Judged, Overdue};
+use super::late_drop::{Droppable, Overdue};
 use super::moves::{Moves, active_targets};
 use super::reader::Reader;
 use super::rewriter::Rewriter;
@@ -247,19 +247,19 @@ impl EgressTrack {
 
     /// What waited too long and is to be dropped.
     pub(super) fn overdue(&mut self, now: Instant, encoding: &Encoding, path_keeps_up: bool) -> Option<Overdue> {
-        self.reader.overdue(now, encoding, self.judged(), path_keeps_up)
+        self.reader.overdue(now, encoding, self.droppable(), path_keeps_up)
     }
 
     /// True if what waits is about to be dropped, as the path is too slow for it.
     pub(super) fn nears_late_drop(&self, now: Instant, encoding: &Encoding) -> bool {
-        self.reader.nears_late_drop(now, encoding, self.judged())
+        self.reader.nears_late_drop(now, encoding, self.droppable())
     }
 
-    /// What may be late. A keyframe is needed in any case where the path breaks, and the rest of a large frame would stand in front
-    /// of it.
-    fn judged(&self) -> Judged {
+    /// What may be dropped as late. A keyframe is needed in any case where the path breaks, and the rest of a large frame would stand in
+    /// front of it.
+    fn droppable(&self) -> Droppable {
         let in_frame = self.rewriter.last_timestamp().filter(|_| !self.has_to_leave_picture());
-        Judged { in_frame, points: self.least_of_picture().bit() }
+        Droppable { in_frame, points: self.least_of_picture().bit() }
     }
 
     /// True if the next packet belongs to the frame whose packets were sent last.

@@ -27,10 +27,10 @@ pub(super) struct Overdue {
     pub(super) needs_keyframe: bool,
 }
 
-/// Which of the packets that wait count: what is not sent in any case, or in any case is, is no reason to drop what comes after it.
+/// Which of the packets that wait may be late: what is sent in any case, or in no case, is no reason to drop what comes after it.
 #[derive(Clone, Copy)]
-pub(super) struct Judged {
-    /// Not those of the frame with this timestamp, which was begun and is finished.
+pub(super) struct Droppable {
+    /// None of the frame with this timestamp, which was begun and is finished.
     pub(super) in_frame: Option<u32>,
     /// Those that are needed at one of these points.
     pub(super) points: PointSet,
@@ -42,7 +42,7 @@ pub(super) struct Waiting<'a, D> {
     /// The first of them.
     pub(super) position: u64,
     pub(super) encoding: &'a Encoding,
-    pub(super) judged: Judged,
+    pub(super) droppable: Droppable,
     /// When a packet was due.
     pub(super) due: D,
 }
@@ -52,9 +52,9 @@ impl<D: Fn(&PacketInfo) -> Instant> Waiting<'_, D> {
         (self.position..self.encoding.end()).filter_map(|sequence| self.encoding.info(sequence))
     }
 
-    /// The first packet that counts.
-    fn first(&self) -> Option<PacketInfo> {
-        let Judged { in_frame, points } = self.judged;
+    /// The first packet that may be dropped.
+    fn first_droppable(&self) -> Option<PacketInfo> {
+        let Droppable { in_frame, points } = self.droppable;
         self.packets().find(|info| info.layer.present & points != 0 && in_frame != Some(info.timestamp))
     }
 
@@ -99,7 +99,7 @@ impl LateDrop {
         // In any case: the path may be too narrow only for what comes after the keyframe.
         self.note_keyframe(waiting, &next);
         let limit = if path_keeps_up { LONGEST_WAIT } else { self.limit(waiting) };
-        let first = waiting.first().filter(|first| waiting.wait(first) > limit)?;
+        let first = waiting.first_droppable().filter(|first| waiting.wait(first) > limit)?;
         let from = first.sequence;
         match waiting.encoding.latest_keyframe() {
             Some(keyframe) if keyframe > from => Some(Overdue { from, until: keyframe, needs_keyframe: false }),
@@ -109,11 +109,11 @@ impl LateDrop {
     }
 
     /// True if video has waited for half of the time that it may, keyframes and the time that they take aside.
-    pub(super) fn is_near<D: Fn(&PacketInfo) -> Instant>(&self, waiting: &Waiting<'_, D>) -> bool {
+    pub(super) fn is_nearly_late<D: Fn(&PacketInfo) -> Instant>(&self, waiting: &Waiting<'_, D>) -> bool {
         let is_later = |info: &PacketInfo| !waiting.encoding.is_of_latest_keyframe(info.timestamp);
-        waiting.first().filter(is_later).is_some_and(|first| {
+        waiting.first_droppable().filter(is_later).is_some_and(|first| {
             let waited = self.keyframe_wait(waiting).unwrap_or_default();
-            waiting.wait(&first) >= (waited + longer(waited) / 2).max(MAX_WAIT / 2)
+            waiting.wait(&first) >= (waited + grace(waited) / 2).max(MAX_WAIT / 2)
         })
     }
 
@@ -133,7 +133,7 @@ impl LateDrop {
     /// that late anyway by then. Where there is a newer keyframe to go on with, the ordinary limit holds.
     fn limit<D: Fn(&PacketInfo) -> Instant>(&self, waiting: &Waiting<'_, D>) -> Duration {
         let waited = self.keyframe_wait(waiting);
-        waited.map_or(MAX_WAIT, |waited| (waited + longer(waited)).clamp(MAX_WAIT, LONGEST_WAIT))
+        waited.map_or(MAX_WAIT, |waited| (waited + grace(waited)).clamp(MAX_WAIT, LONGEST_WAIT))
     }
 
     /// How long the latest keyframe waited, if some of it was sent already.
@@ -143,7 +143,7 @@ impl LateDrop {
     }
 }
 
-/// How much longer than a keyframe the frames after it may wait.
-fn longer(keyframe: Duration) -> Duration {
+/// By how much the frames after a keyframe may wait longer than that.
+fn grace(keyframe: Duration) -> Duration {
     keyframe.saturating_sub(MAX_WAIT / 2).clamp(MAX_WAIT / 2, MAX_WAIT)
 }

@@ -7,7 +7,7 @@ use crate::media::{MediaKind, TrackId};
 use crate::stream::{CachedPacket, Encoding, PacketInfo};
 
 use super::fast_start::{Compression, FastStart};
-use super::late_drop::{Judged, LateDrop, Overdue, Waiting};
+use super::late_drop::{Droppable, LateDrop, Overdue, Waiting};
 
 /// For so long after its fast start a viewer that requests a keyframe has probably lost the one that it was given.
 const STARTING: Duration = Duration::from_secs(2);
@@ -135,9 +135,9 @@ impl Reader {
     }
 
     /// True if the path is too slow for what waits: it is about to be dropped as late.
-    pub(super) fn nears_late_drop(&self, now: Instant, encoding: &Encoding, judged: Judged) -> bool {
+    pub(super) fn nears_late_drop(&self, now: Instant, encoding: &Encoding, droppable: Droppable) -> bool {
         let is_waiting = self.is_lagging && !self.awaits_keyframe;
-        is_waiting && self.start.late_drop.is_near(&self.waiting(now, encoding, judged))
+        is_waiting && self.start.late_drop.is_nearly_late(&self.waiting(now, encoding, droppable))
     }
 
     /// No packet is of use before the next keyframe.
@@ -227,7 +227,7 @@ impl Reader {
         &mut self,
         now: Instant,
         encoding: &Encoding,
-        judged: Judged,
+        droppable: Droppable,
         path_keeps_up: bool,
     ) -> Option<Overdue> {
         if self.awaits_keyframe {
@@ -235,7 +235,7 @@ impl Reader {
         }
         let mut late_drop = self.start.late_drop;
         let overdue = {
-            let waiting = self.waiting(now, encoding, judged);
+            let waiting = self.waiting(now, encoding, droppable);
             match self.track.kind {
                 MediaKind::Video => late_drop.video(&waiting, path_keeps_up),
                 MediaKind::Audio => late_drop.audio(&waiting),
@@ -250,14 +250,14 @@ impl Reader {
         &'a self,
         now: Instant,
         encoding: &'a Encoding,
-        judged: Judged,
+        droppable: Droppable,
     ) -> Waiting<'a, impl Fn(&PacketInfo) -> Instant> {
         let fast_start = self.start.fast_start.as_ref();
         let due = move |info: &PacketInfo| {
             let due = fast_start.and_then(|start| start.due(info.timestamp));
             due.map_or(info.arrived, |due| due.max(info.arrived))
         };
-        Waiting { now, position: self.position, encoding, judged, due }
+        Waiting { now, position: self.position, encoding, droppable, due }
     }
 
     /// The next packet before `end`; `None` if there is none that is due. `may_pass` holds back a packet that is. One that is not

@@ -166,8 +166,9 @@ impl PacketWriter<'_> {
     }
 
     /// Goes to the encoding to which the viewer is to move, if that has a keyframe to begin with. The frame that was begun is
-    /// finished, unless what is left of it would stand in front of the keyframe for long. The keyframe
-    /// with which it began there is, in any case: a viewer whose path changes all the time would see none. True if the pass's packets that were received out of order were sent.
+    /// finished, unless what is left of it would stand in front of the keyframe for long. The keyframe with which it began there is,
+    /// in any case: a viewer whose path changes all the time would see none. True if the pass's packets that were received out of
+    /// order were sent.
     #[cold]
     fn change_encoding(&mut self, track: &mut EgressTrack, tracks: &Tracks) -> bool {
         let now = self.context.now;
