@@ -30,6 +30,9 @@ pub const MAX_RETRANSMISSIONS: u32 = 8;
 const FINAL_FLIGHT_REPEATS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 
+/// Addresses whose cookies are known again when they are returned from another one: as many as a session has.
+const MAX_DEMANDED: usize = 16;
+
 /// Room for the server's first flight, in bytes: its certificate is a short one of its own, and the flight has some 700. An
 /// address that has sent so much owes no cookie; others do, unless they have answered a check.
 const FIRST_FLIGHT: usize = 900;
@@ -93,8 +96,10 @@ pub struct DtlsEndpoint {
     cookies: CookieSecret,
     /// The address with which the handshake is under way, where its source is known.
     destination: Option<SocketAddr>,
-    /// A cookie was demanded: the client numbers its messages accordingly.
-    demands_cookie: bool,
+    /// Addresses at which a cookie was demanded: from then on the client numbers its messages accordingly.
+    demanded_at: Vec<SocketAddr>,
+    /// Of these, the one whose cookie the client has returned.
+    returned: Option<SocketAddr>,
     /// The server's role has answered a ClientHello by its first flight, towards this address.
     released: Option<Option<SocketAddr>>,
 }
@@ -133,7 +138,8 @@ impl DtlsEndpoint {
             evidence: Evidence::default(),
             cookies: CookieSecret::new()?,
             destination: None,
-            demands_cookie: false,
+            demanded_at: Vec::new(),
+            returned: None,
             released: None,
         })
     }
@@ -154,21 +160,23 @@ impl DtlsEndpoint {
     }
 
     /// Takes one datagram as [`DtlsEndpoint::handle_datagram`] does. In the server's role a source that has no room for the
-    /// first flight has to return a cookie before it gets that (RFC 6347 §4.2.1).
+    /// first flight has to return a cookie before it gets that (RFC 6347 §4.2.1). The client may have moved to another pair
+    /// meanwhile: the cookie of one address proves that one, whatever address it comes from, and the flight goes there.
     pub fn handle_datagram_from(&mut self, now: Instant, source: Source, datagram: &[u8]) {
         if !self.is_acceptable(datagram) {
             return;
         }
         if self.role == DtlsRole::Server && self.released.is_none() {
-            if !self.is_owed_an_answer(source, datagram) {
-                return;
-            }
+            let Some(proven) = self.is_owed_an_answer(source, datagram) else { return };
             self.take(now, datagram);
             if let Some(answer) = self.stream.get_ref().unsent().next() {
-                self.destination = Some(source.address);
                 if hello::is_hello_verify_request(answer) {
-                    self.demands_cookie = true;
+                    self.destination = Some(source.address);
+                    if !self.demanded_at.contains(&source.address) && self.demanded_at.len() < MAX_DEMANDED {
+                        self.demanded_at.push(source.address);
+                    }
                 } else {
+                    self.destination = Some(proven);
                     self.released = Some(self.destination);
                 }
             }
@@ -186,25 +194,31 @@ impl DtlsEndpoint {
     }
 
     /// Judges the cookie of a datagram before OpenSSL does, which would end the handshake over a wrong one, and says whether a
-    /// cookie is due. False if the datagram is to be dropped.
-    fn is_owed_an_answer(&mut self, source: Source, datagram: &[u8]) -> bool {
-        let cookie = self.cookies.cookie(source.address);
+    /// cookie is due. Where the flight is to go if none is; `None` if the datagram is to be dropped.
+    fn is_owed_an_answer(&mut self, source: Source, datagram: &[u8]) -> Option<SocketAddr> {
+        let mut address = source.address;
         // Once demanded, always: to a ClientHello of before, sent again, OpenSSL would answer by a flight whose numbers the client
         // has left behind.
-        let mut owes_cookie = self.demands_cookie || source.room.is_some_and(|room| room < FIRST_FLIGHT);
+        let is_demanded = !self.demanded_at.is_empty();
+        let mut owes_cookie = is_demanded || source.room.is_some_and(|room| room < FIRST_FLIGHT);
         if owes_cookie {
             match hello::shown_cookie(datagram) {
-                Shown::Cookie(shown) if shown == cookie => {
+                Shown::Cookie([]) => {}
+                Shown::Cookie(shown) => {
+                    let mut known = std::iter::once(address).chain(self.demanded_at.iter().copied());
+                    address = known.find(|&known| self.cookies.cookie(known) == shown)?;
                     owes_cookie = false;
-                    self.events.push_back(DtlsEvent::AddressProven(source.address));
+                    self.returned = Some(address);
+                    self.events.push_back(DtlsEvent::AddressProven(address));
                 }
-                Shown::Cookie([]) | Shown::NoHello => {}
-                Shown::Cookie(_) | Shown::Broken => return false,
+                // More of a ClientHello whose cookie stood in an earlier datagram.
+                Shown::NoHello => address = self.returned.unwrap_or(address),
+                Shown::Broken => return None,
             }
         }
-        self.check.expect_cookie(cookie);
+        self.check.expect_cookie(self.cookies.cookie(address));
         ffi::demand_cookies(&mut self.stream, owes_cookie);
-        true
+        Some(address)
     }
 
     /// Where to send what [`DtlsEndpoint::poll_transmit`] has, while the handshake is under way and if its source is known.

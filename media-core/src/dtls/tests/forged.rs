@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dtls::Source;
+use crate::dtls::hello::{Shown, shown_cookie};
 use crate::ledger::{Reason, Stage};
 
 /// A plaintext alert.
@@ -95,11 +96,20 @@ fn a_source_without_room_has_to_return_its_cookie_before_the_flight() {
         client.receive(&demand);
     }
     let with_cookie = client.transmit().unwrap();
+    let Shown::Cookie(cookie) = shown_cookie(&with_cookie) else { panic!("a cookie") };
+    let at = with_cookie.windows(cookie.len()).position(|bytes| bytes == cookie).unwrap();
+    let mut wrong = with_cookie.clone();
+    wrong[at] ^= 1;
+    server.endpoint.handle_datagram_from(now, source, &wrong);
+    assert!(server.transmit().is_none(), "a wrong cookie");
+    // Who returns it from elsewhere, as a client does that has moved to another pair meanwhile, receives where it was sent.
     server.endpoint.handle_datagram_from(now, elsewhere, &with_cookie);
-    assert!(server.transmit().is_none(), "a cookie is worth nothing elsewhere");
-    server.endpoint.handle_datagram_from(now, source, &with_cookie);
     server.collect();
-    assert!(server.events.iter().any(|event| matches!(event, DtlsEvent::AddressProven(at) if *at == source.address)));
+    assert_eq!(server.endpoint.destination(), Some(source.address));
+    let proven =
+        |at: std::net::SocketAddr| move |event: &DtlsEvent| matches!(event, DtlsEvent::AddressProven(of) if *of == at);
+    assert!(server.events.iter().any(proven(source.address)));
+    assert!(!server.events.iter().any(proven(elsewhere.address)), "a cookie proves nothing elsewhere");
     assert!(server.transmit().unwrap().len() > 300);
 }
 
