@@ -55,6 +55,12 @@ impl PacketLayer {
     /// A packet of an encoding without layers.
     pub const ONLY: PacketLayer =
         PacketLayer { present: ALL_POINTS, switch: ALL_POINTS, spatial: 0, temporal: 0, frame_end: false };
+
+    /// True if the packet is needed at one of these points.
+    #[inline]
+    pub const fn is_needed_at(&self, points: PointSet) -> bool {
+        self.present & points != 0
+    }
 }
 
 /// Where a viewer is on a track: which encoding it is sent, and of that which layers.

@@ -287,7 +287,7 @@ impl SendSideEstimator {
 
     /// True while a queue stands at the bottleneck, or has grown within the last second.
     pub fn is_congested(&self, now: Instant) -> bool {
-        self.control.is_unsettled(now) || self.delay.queue() > STANDING_QUEUE
+        self.control.is_unsettled(now) || self.is_queued()
     }
 
     /// The most that would be of use, in bits per second: say, the rate of the stream's best layer with its
@@ -502,10 +502,15 @@ impl SendSideEstimator {
         self.tells_arrivals && self.silence.feedback.is_none() && begun
     }
 
+    /// True while a queue stands at the bottleneck.
+    fn is_queued(&self) -> bool {
+        self.delay.queue() > STANDING_QUEUE
+    }
+
     fn delivered(&self) -> Option<Delivered> {
         let (rate, recent) = (self.acknowledged.rate()?, self.acknowledged.recent()?);
         let limited = self.acknowledged.recently_sent()? < APPLICATION_LIMITED * self.estimate;
-        Some(Delivered { rate, recent, queued: self.delay.queue() > STANDING_QUEUE, limited })
+        Some(Delivered { rate, recent, queued: self.is_queued(), limited })
     }
 
     fn count_loss(&mut self, now: Instant, counts: PacketCounts, delivered: f64) {

@@ -167,7 +167,7 @@ impl DtlsEndpoint {
             return;
         }
         if self.role == DtlsRole::Server && self.released.is_none() {
-            let Some(proven) = self.is_owed_an_answer(source, datagram) else { return };
+            let Some(proven) = self.address_to_answer(source, datagram) else { return };
             self.take(now, datagram);
             if let Some(answer) = self.stream.get_ref().unsent().next() {
                 if hello::is_hello_verify_request(answer) {
@@ -195,7 +195,7 @@ impl DtlsEndpoint {
 
     /// Judges the cookie of a datagram before OpenSSL does, which would end the handshake over a wrong one, and says whether a
     /// cookie is due. Where the flight is to go if none is; `None` if the datagram is to be dropped.
-    fn is_owed_an_answer(&mut self, source: Source, datagram: &[u8]) -> Option<SocketAddr> {
+    fn address_to_answer(&mut self, source: Source, datagram: &[u8]) -> Option<SocketAddr> {
         let mut address = source.address;
         // Once demanded, always: to a ClientHello of before, sent again, OpenSSL would answer by a flight whose numbers the client
         // has left behind.

@@ -55,7 +55,7 @@ impl<D: Fn(&PacketInfo) -> Instant> Waiting<'_, D> {
     /// The first packet that may be dropped.
     fn first_droppable(&self) -> Option<PacketInfo> {
         let Droppable { in_frame, points } = self.droppable;
-        self.packets().find(|info| info.layer.present & points != 0 && in_frame != Some(info.timestamp))
+        self.packets().find(|info| info.layer.is_needed_at(points) && in_frame != Some(info.timestamp))
     }
 
     /// The latest keyframe, if some of it was sent already.

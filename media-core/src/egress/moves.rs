@@ -359,7 +359,7 @@ impl EgressTrack {
 /// would be waited for.
 fn takes_no_longer(encoding: &Encoding, keyframe: &PacketInfo, target: OperatingPoint, carries: u64) -> bool {
     let packets = (keyframe.sequence..encoding.pass_end()).filter_map(|sequence| encoding.packet(sequence));
-    let is_needed = |packet: &CachedPacket<'_>| packet.info.layer.present & target.bit() != 0;
+    let is_needed = |packet: &CachedPacket<'_>| packet.info.layer.is_needed_at(target.bit());
     let since = packets.filter(|packet| is_needed(packet) && packet.info.timestamp != keyframe.timestamp);
     let bytes: usize = since.map(|packet| packet.payload.len()).sum();
     bytes as f64 * 8.0 <= carries as f64 * OTHER_KEYFRAME_BY.as_secs_f64()

@@ -82,7 +82,7 @@ impl Reader {
     /// True if a packet is needed at the point that it reads for.
     #[inline]
     pub(super) fn needs(&self, packet: &CachedPacket<'_>) -> bool {
-        packet.info.layer.present & self.points != 0
+        packet.info.layer.is_needed_at(self.points)
     }
 
     /// True if the viewer is to go to other layers.
@@ -134,7 +134,7 @@ impl Reader {
         self.is_lagging = true;
     }
 
-    /// True if the path is too slow for what waits: it is about to be dropped as late.
+    /// True if the path is too slow for what waits, so that it will soon be dropped as late.
     pub(super) fn nears_late_drop(&self, now: Instant, encoding: &Encoding, droppable: Droppable) -> bool {
         let is_waiting = self.is_lagging && !self.awaits_keyframe;
         is_waiting && self.start.late_drop.is_nearly_late(&self.waiting(now, encoding, droppable))

@@ -331,7 +331,7 @@ impl Rewriter {
     pub(super) fn place_late(&self, packet: &CachedPacket<'_>) -> Option<(Placed, bool)> {
         let payload_type = self.payload_type(packet.info.payload_type)?;
         let assigned = self.map.place_late(packet.info.sequence)?;
-        let is_needed = packet.info.layer.present & assigned.shape.point.bit() != 0;
+        let is_needed = packet.info.layer.is_needed_at(assigned.shape.point.bit());
         Some((placed(packet, payload_type, &assigned), is_needed))
     }
 
@@ -349,7 +349,7 @@ impl Rewriter {
     /// its place.
     pub(super) fn place_again(&self, packet: &CachedPacket<'_>, found: &Found) -> Option<Placed> {
         let payload_type = self.payload_type(packet.info.payload_type)?;
-        let is_needed = packet.info.layer.present & found.assigned.shape.point.bit() != 0;
+        let is_needed = packet.info.layer.is_needed_at(found.assigned.shape.point.bit());
         is_needed.then(|| placed(packet, payload_type, &found.assigned))
     }
 

@@ -106,7 +106,7 @@ pub(super) struct Situation<'a> {
     pub(super) ready: u8,
     /// The viewer can go on with none of what it is sent: it waits for a keyframe.
     pub(super) waits: bool,
-    /// Packets have waited for the pacer for almost as long as they may.
+    /// Packets have waited for the pacer for half of the time after which they are dropped as late.
     pub(super) nears_late_drop: bool,
 }
 

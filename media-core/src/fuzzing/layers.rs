@@ -51,7 +51,7 @@ pub fn layers(mut data: &[u8]) {
         assert!(reader.points() != 0 && layer.spatial < MAX_SPATIAL_LAYERS && layer.temporal < MAX_TEMPORAL_LAYERS);
         let target = OperatingPoint { encoding: 0, spatial: count / 4 % 4, temporal: count % 4 };
         viewer = decodable.go(&layer, viewer, target);
-        if layer.present & viewer.bit() == 0 {
+        if !layer.is_needed_at(viewer.bit()) {
             decodable.leave_out(&layer);
             offsets = offsets.after_dropped_frame(codec);
         }
