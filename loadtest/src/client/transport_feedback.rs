@@ -24,9 +24,9 @@ impl FeedbackSender {
         FeedbackSender { extension, log: ArrivalLog::new(now), count: 0, next: now + FEEDBACK_INTERVAL }
     }
 
-    /// Notes an RTP packet, protected or not: its header is clear.
+    /// Notes an SRTP packet: its header is clear.
     pub(super) fn note(&mut self, arrival: Instant, packet: &[u8]) {
-        let Ok(header) = RtpHeader::parse(packet) else { return };
+        let Ok(header) = RtpHeader::parse_encrypted(packet) else { return };
         if let Some(wide) = header.extension(packet, self.extension).and_then(extension::transport_cc) {
             self.log.on_packet(arrival, wide);
         }
@@ -76,6 +76,27 @@ mod tests {
         let len = write_header(&mut packet, &fields, [(3, &number.to_be_bytes()[..])]).unwrap();
         packet.truncate(len);
         packet
+    }
+
+    // RTCP-14
+    #[test]
+    fn encrypted_padding_arrives_whatever_its_last_byte_is() {
+        let start = Instant::now();
+        let mut feedback_sender = FeedbackSender::new(start, 3);
+        for number in 0..256 {
+            let mut probe = packet(number);
+            probe[0] |= 0x20;
+            probe.extend([0x5c, number as u8]);
+            feedback_sender.note(start, &probe);
+        }
+        let mut arrived = 0;
+        feedback_sender.report(feedback_sender.deadline(), 1, 2, |message| {
+            let Some(Ok(RtcpPacket::TransportFeedback(feedback))) = RtcpPackets::new(message).next() else {
+                panic!("no feedback: {message:?}");
+            };
+            arrived += feedback.packets().filter(|(_, arrival)| arrival.is_some()).count();
+        });
+        assert_eq!(arrived, 256);
     }
 
     // RTCP-14

@@ -126,7 +126,7 @@ impl Peer {
             assert!(RtcpPackets::new(&plain[..length]).all(|packet| packet.is_ok()), "it is RTCP");
             return true;
         }
-        let header = RtpHeader::parse(datagram).expect("its header is not encrypted");
+        let header = RtpHeader::parse_encrypted(datagram).expect("its header is not encrypted");
         let (numbers, packets) = self.received.entry(header.ssrc).or_default();
         match receiver.unprotect_rtp(&mut plain, datagram.len()) {
             Ok(length) => {

@@ -38,7 +38,7 @@ pub struct RtpHeader {
     pub ssrc: u32,
     /// Bytes before the payload: fixed header, CSRC list and extension.
     pub header_len: usize,
-    /// Bytes of padding at the end, its count byte included; 0 if there is none.
+    /// Bytes of padding at the end, its count byte included; 0 if there is none, or it is encrypted.
     pub padding_len: usize,
     /// The "defined by profile" field of the header extension, if there is one (RFC 8285 §4).
     pub extension_profile: Option<u16>,
@@ -53,6 +53,23 @@ impl RtpHeader {
     /// See [`RtpError`].
     #[inline]
     pub fn parse(packet: &[u8]) -> Result<RtpHeader, RtpError> {
+        let header = RtpHeader::parse_encrypted(packet)?;
+        let mut padding_len = 0;
+        if packet.first().is_some_and(|first| first & 0x20 != 0) {
+            padding_len = packet.last().map_or(0, |&count| usize::from(count));
+            if padding_len == 0 || padding_len > packet.len() - header.header_len {
+                return Err(RtpError::Padding);
+            }
+        }
+        Ok(RtpHeader { padding_len, ..header })
+    }
+
+    /// The same of an SRTP packet: all after the header is encrypted, the count of the padding, too (RFC 3711 §3.1).
+    ///
+    /// # Errors
+    /// See [`RtpError`].
+    #[inline]
+    pub fn parse_encrypted(packet: &[u8]) -> Result<RtpHeader, RtpError> {
         let Some(&[first, second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3]) = packet.first_chunk::<FIXED_HEADER_LEN>()
         else {
             return Err(RtpError::TooShort);
@@ -74,13 +91,6 @@ impl RtpHeader {
         if header_len > packet.len() {
             return Err(RtpError::TruncatedHeader);
         }
-        let mut padding_len = 0;
-        if first & 0x20 != 0 {
-            padding_len = packet.last().map_or(0, |&count| usize::from(count));
-            if padding_len == 0 || padding_len > packet.len() - header_len {
-                return Err(RtpError::Padding);
-            }
-        }
         Ok(RtpHeader {
             marker: second & 0x80 != 0,
             payload_type: second & 0x7f,
@@ -88,7 +98,7 @@ impl RtpHeader {
             timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
             ssrc: u32::from_be_bytes([c0, c1, c2, c3]),
             header_len,
-            padding_len,
+            padding_len: 0,
             extension_profile,
             extension_len,
         })
@@ -241,6 +251,15 @@ mod tests {
         let header = RtpHeader::parse(&packet).unwrap();
         assert_eq!(header.padding_len, 4);
         assert!(header.payload(&packet).is_empty());
+    }
+
+    #[test]
+    fn encrypted_padding_is_not_read() {
+        // RTP-09
+        let packet = packet(0xa0, &[0x5c, 0xff]);
+        assert_eq!(RtpHeader::parse(&packet), Err(RtpError::Padding));
+        let header = RtpHeader::parse_encrypted(&packet).unwrap();
+        assert_eq!((header.header_len, header.padding_len, header.sequence_number), (12, 0, 0x1234));
     }
 
     #[test]
