@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::STANDING_QUEUE;
 use super::delay::Usage;
 
 /// Factor of a decrease (§5.5: beta).
@@ -23,6 +24,10 @@ const DETECTION_TIME: Duration = Duration::from_millis(100);
 const UNPROVEN: f64 = 1.5;
 /// … and so many bits per second.
 const UNPROVEN_MARGIN: f64 = 10_000.0;
+/// A queue that is shorter than this, in ms, is soon gone …
+const SHORT_QUEUE: f64 = 25.0;
+/// … where less than this part of what a probe found is used.
+const UNUSED: f64 = 0.5;
 /// Up to this factor of it beyond what a probe found to be all.
 const BEYOND_PROBED: f64 = 1.15;
 /// The acknowledged bitrate counts as capacity when the last over-use is so long ago: until then it may be a queue that
@@ -38,10 +43,17 @@ pub(super) struct Delivered {
     pub(super) rate: f64,
     /// Lately.
     pub(super) recent: f64,
-    /// A queue has built up that may be draining: its packets say what the bottleneck carries, not what may be sent.
-    pub(super) queued: bool,
+    /// How long packets wait at the bottleneck, in ms.
+    pub(super) queue: f64,
     /// Application-limited: much less was sent than the estimate, so that the rate is no measure of the bottleneck.
     pub(super) limited: bool,
+}
+
+impl Delivered {
+    /// A queue has built up that may be draining: its packets say what the bottleneck carries, not what may be sent.
+    pub(super) fn is_queued(&self) -> bool {
+        self.queue > STANDING_QUEUE
+    }
 }
 
 /// The rate at which over-use began, as an average with its relative deviation.
@@ -171,11 +183,16 @@ impl RateControl {
             return;
         }
         self.decreased = Some(now);
-        let Some(Delivered { recent, queued, limited, .. }) = delivered else {
+        let Some(delivered) = delivered else {
             return self.set(0.5 * self.rate);
         };
+        let Delivered { rate, recent, queue, limited } = delivered;
+        // A path that was found to carry much more than arrives is not full: a keyframe or a probe was too fast for it.
+        if let Some(probed) = self.probed.filter(|&probed| queue < SHORT_QUEUE && rate < UNUSED * probed) {
+            return self.set(self.rate.min(probed));
+        }
         // Little was sent, and yet there is no queue to speak of: less than what might be sent is all that is known.
-        if limited && !queued {
+        if limited && !delivered.is_queued() {
             return self.set(BETA * self.rate);
         }
         self.learn_capacity(recent);
@@ -183,7 +200,9 @@ impl RateControl {
     }
 
     fn increase(&mut self, now: Instant, delivered: Option<Delivered>, round_trip: Duration) {
-        let Some(Delivered { rate: delivered, queued, .. }) = delivered else { return };
+        let Some((delivered, is_queued)) = delivered.map(|delivered| (delivered.rate, delivered.is_queued())) else {
+            return;
+        };
         if self.capacity.is_some_and(|capacity| delivered > capacity.mean + capacity.spread()) {
             self.capacity = None;
         }
@@ -200,7 +219,7 @@ impl RateControl {
             limit = limit.min(probed.max(BEYOND_PROBED * delivered + UNPROVEN_MARGIN));
         }
         let mut rate = grown.min(limit.max(self.rate));
-        if !queued && !self.is_unsettled(now) {
+        if !is_queued && !self.is_unsettled(now) {
             rate = rate.max(delivered);
         }
         self.set(rate);
@@ -219,7 +238,7 @@ mod tests {
     const RTT: Duration = Duration::from_millis(100);
 
     fn delivered(rate: f64) -> Option<Delivered> {
-        Some(Delivered { rate, recent: rate, queued: false, limited: false })
+        Some(Delivered { rate, recent: rate, queue: 0.0, limited: false })
     }
 
     struct Run {
@@ -276,14 +295,14 @@ mod tests {
     fn overuse_by_little_media_proves_no_more_than_a_step() {
         // RTCP-16
         let mut run = Run::new(2e6);
-        let little = Delivered { rate: 64e3, recent: 64e3, queued: false, limited: true };
+        let little = Delivered { rate: 64e3, recent: 64e3, queue: 0.0, limited: true };
         run.control.update(run.now, Usage::Overuse, Some(little), RTT);
         assert!((run.control.rate() / 1e6 - 2.0 * 0.85).abs() < 0.01);
         run.now += Duration::from_millis(20);
         run.control.update(run.now, Usage::Overuse, Some(little), RTT);
         assert!((run.control.rate() / 1e6 - 2.0 * 0.85).abs() < 0.01, "one a round trip");
         run.now += Duration::from_millis(100);
-        run.control.update(run.now, Usage::Overuse, Some(Delivered { queued: true, ..little }), RTT);
+        run.control.update(run.now, Usage::Overuse, Some(Delivered { queue: 60.0, ..little }), RTT);
         assert!((run.control.rate() / 64e3 - 0.85).abs() < 0.01, "unless it makes a queue");
     }
 
@@ -318,6 +337,25 @@ mod tests {
         assert!(run.seconds(5, Usage::Normal, |_| delivered(2.4e6)) > 2.5e6, "media near it tries for itself");
         run.control.on_probe(run.now, 5e6, false, 2e6);
         assert_eq!(run.control.rate(), 5e6);
+    }
+
+    #[test]
+    fn a_burst_on_a_path_that_a_probe_found_to_be_mostly_free_lowers_nothing() {
+        // RTCP-16
+        let mut run = Run::new(1e6);
+        run.control.on_probe(run.now, 0.95e6, true, 0.3e6);
+        let burst = Delivered { rate: 0.4e6, recent: 0.65e6, queue: 20.0, limited: false };
+        let mut overuse = |delivered| {
+            run.now += Duration::from_millis(300);
+            run.control.update(run.now, Usage::Overuse, Some(delivered), RTT);
+            run.control.rate()
+        };
+        assert_eq!(overuse(burst), 0.95e6);
+        assert!((overuse(Delivered { rate: 0.6e6, ..burst }) - 0.85 * 0.65e6).abs() < 1.0, "unless most of it is used");
+        let mut run = Run::new(1e6);
+        run.control.on_probe(run.now, 0.95e6, true, 0.3e6);
+        run.control.update(run.now, Usage::Overuse, Some(Delivered { queue: 30.0, ..burst }), RTT);
+        assert!((run.control.rate() - 0.85 * 0.65e6).abs() < 1.0, "or its queue is a long one");
     }
 
     #[test]

@@ -110,10 +110,6 @@ impl Default for DelayDetector {
 }
 
 impl DelayDetector {
-    pub(super) fn usage(&self) -> Usage {
-        self.overuse.usage
-    }
-
     /// The signal for the rate control: over-use once each time that it is detected. While the slope falls, but is still that
     /// of over-use, nothing is to be done but wait; that is `Underuse`.
     pub(super) fn take_signal(&mut self) -> Usage {
@@ -122,6 +118,11 @@ impl DelayDetector {
             (false, Usage::Normal) => Usage::Normal,
             (false, _) => Usage::Underuse,
         }
+    }
+
+    /// True while the delay rises: over-use is detected as soon as that has lasted.
+    pub(super) fn is_rising(&self) -> bool {
+        self.overuse.over.is_some()
     }
 
     /// How much longer packets wait now than at best in the last half minute, in ms, smoothed.
@@ -354,8 +355,8 @@ mod tests {
         for n in 0..1_000u32 {
             let sent = n * 10_000;
             detector.on_packet(Micros(sent), Micros((i64::from(sent) + 70_000_000 + delay(n)) as u32));
-            if !seen.contains(&detector.usage()) {
-                seen.push(detector.usage());
+            if !seen.contains(&detector.overuse.usage) {
+                seen.push(detector.overuse.usage);
             }
         }
         seen
@@ -409,7 +410,7 @@ mod tests {
             detector.on_packet(Micros(n * 20_000), Micros(50_000 + 11 * 20_000 + n * 20_000));
         }
         assert!((detector.queue() - 220.0).abs() < 1.0, "{}", detector.queue());
-        assert_eq!(detector.usage(), Usage::Normal, "the slope tells nothing");
+        assert_eq!(detector.overuse.usage, Usage::Normal, "the slope tells nothing");
     }
 
     #[test]
@@ -499,6 +500,6 @@ mod tests {
         for n in 0..2_000u32 {
             detector.on_packet(Micros(n * 10_000), Micros(n * 10_000));
         }
-        assert_eq!(detector.usage(), Usage::Normal);
+        assert_eq!(detector.overuse.usage, Usage::Normal);
     }
 }

@@ -407,7 +407,7 @@ impl SendSideEstimator {
         }
         let delivered = self.delivered();
         // A full queue grows no more: it drops the excess.
-        let overflows = self.loss.overflows() && delivered.is_some_and(|delivered| delivered.queued);
+        let overflows = self.loss.overflows() && delivered.is_some_and(|delivered| delivered.is_queued());
         let usage = if overflows { Usage::Overuse } else { self.delay.take_signal() };
         self.control.update(now, usage, delivered, self.round_trip.get());
         if let Some(factor) = self.marks.poll(now, self.round_trip.get()) {
@@ -440,7 +440,7 @@ impl SendSideEstimator {
         self.count_loss(now, PacketCounts { expected: sent.packets, lost, recovered: 0 }, rate);
         // Without arrival times a path is in good use while little is lost.
         let usage = if self.loss.excess() < 0.02 { Usage::Normal } else { Usage::Underuse };
-        let delivered = Delivered { rate, recent: rate, queued: false, limited: false };
+        let delivered = Delivered { rate, recent: rate, queue: 0.0, limited: false };
         self.control.update(now, usage, Some(delivered), self.round_trip.get());
         self.follow_remb(now);
         self.settle(now);
@@ -472,8 +472,9 @@ impl SendSideEstimator {
         if !self.tells_arrivals || self.history.heap_size() == 0 {
             return None;
         }
-        let allowed = self.delay.usage() != Usage::Overuse
+        let allowed = !self.delay.is_rising()
             && !self.control.is_unsettled(now)
+            && self.delay.queue() < LONG_QUEUE
             && self.loss.excess() < 0.1
             && self.silence.is_recent(now);
         self.prober.next(now, Micros::at(self.epoch, now), self.estimate, allowed.then_some(self.demand))
@@ -510,7 +511,7 @@ impl SendSideEstimator {
     fn delivered(&self) -> Option<Delivered> {
         let (rate, recent) = (self.acknowledged.rate()?, self.acknowledged.recent()?);
         let limited = self.acknowledged.recently_sent()? < APPLICATION_LIMITED * self.estimate;
-        Some(Delivered { rate, recent, queued: self.is_queued(), limited })
+        Some(Delivered { rate, recent, queue: self.delay.queue(), limited })
     }
 
     fn count_loss(&mut self, now: Instant, counts: PacketCounts, delivered: f64) {

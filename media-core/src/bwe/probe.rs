@@ -33,7 +33,7 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Time between attempts to climb.
 const PERIOD: Duration = Duration::from_secs(5);
 /// The same where a layer waits to be climbed.
-const EAGER_PERIOD: Duration = Duration::from_secs(2);
+const EAGER_PERIOD: Duration = Duration::from_secs(1);
 /// After a cluster during which the path paused.
 const RETRY: Duration = Duration::from_secs(1);
 /// A drop that is over is probed after this time.

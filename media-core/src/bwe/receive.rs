@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::acknowledged::{LONG, RateWindow, SHORT};
 use super::aimd::{Delivered, RateControl};
 use super::delay::{DelayDetector, Usage};
-use super::{EstimatorLimits, Micros, STANDING_QUEUE, drain_factor};
+use super::{EstimatorLimits, Micros, drain_factor};
 
 /// A REMB at least so often.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -151,11 +151,10 @@ impl ReceiveSideEstimator {
                 _ => Usage::Normal,
             };
         }
-        let queued = self.queue > STANDING_QUEUE;
         let recent = self.incoming.rate(SHORT);
         let delivered = recent.map(|recent| {
             let rate = self.incoming.rate(LONG).unwrap_or(recent);
-            Delivered { rate, recent, queued, limited: false }
+            Delivered { rate, recent, queue: self.queue, limited: false }
         });
         self.control.update(now, usage, delivered, self.round_trip);
     }

@@ -1,5 +1,6 @@
 //! The estimator and the pacer over a simulated bottleneck, in virtual time.
 
+mod application_limited;
 mod hostile;
 mod marks;
 mod narrow;
