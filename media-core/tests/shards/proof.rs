@@ -151,6 +151,32 @@ async fn a_client_that_answers_no_checks_connects_by_a_cookie_and_moves_by_its_m
     server.core.shutdown().await;
 }
 
+// H1, ICE-19: a client with two addresses, whose better pair becomes valid while it waits for the cookie.
+#[tokio::test]
+async fn a_client_that_moves_between_the_demand_of_a_cookie_and_its_answer_connects() {
+    for mode in [IceMode::Lite, IceMode::Full] {
+        let server = Server::start(1);
+        let mut viewer = server.open_with(mode, DtlsRole::Server, 0, 0, Role::Viewer, vec![video(None, false)]);
+        viewer.answers_checks = false;
+        viewer.validate();
+        viewer.dtls.start(Instant::now());
+        let hello = viewer.dtls.poll_transmit().unwrap();
+        viewer.send(&hello);
+        let first = std::mem::replace(&mut viewer.socket, socket());
+        viewer.validate();
+        // The demand comes to the first address; what answers it leaves from the second one.
+        let deadline = Instant::now() + PATIENCE;
+        while viewer.keys.is_none() {
+            assert!(Instant::now() < deadline, "{mode:?}: the handshake does not end");
+            viewer.receive_at(&first);
+            viewer.turn();
+        }
+        let demands = viewer.raw.iter().filter(|datagram| datagram.get(13) == Some(&3)).count();
+        assert!(demands > 0, "{mode:?}: a cookie was demanded");
+        server.core.shutdown().await;
+    }
+}
+
 // H1, ICE-19: long before the client's own next check, which may be seconds away.
 #[tokio::test]
 async fn a_peer_whose_port_changed_is_found_by_the_first_packet_that_it_sends() {

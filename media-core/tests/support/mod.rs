@@ -399,16 +399,22 @@ impl Peer {
 
     /// Receives what is there and lets DTLS have its way.
     pub(crate) fn turn(&mut self) {
-        let mut buffer = [0; 2048];
         self.receive_framed();
-        while self.connection.is_none()
-            && let Ok((length, _)) = self.socket.recv_from(&mut buffer)
-        {
-            self.receive(&buffer[..length]);
-            self.settle();
+        if self.connection.is_none() {
+            let socket = self.socket.try_clone().unwrap();
+            self.receive_at(&socket);
         }
         self.dtls.handle_timeout(Instant::now());
         self.settle();
+    }
+
+    /// Receives what is there at a socket of its own, be it the one that it sends from or not.
+    pub(crate) fn receive_at(&mut self, socket: &UdpSocket) {
+        let mut buffer = [0; 2048];
+        while let Ok((length, _)) = socket.recv_from(&mut buffer) {
+            self.receive(&buffer[..length]);
+            self.settle();
+        }
     }
 
     /// Does what DTLS wants done.
