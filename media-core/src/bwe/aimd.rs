@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::STANDING_QUEUE;
 use super::delay::Usage;
+use super::is_standing;
 
 /// Factor of a decrease (§5.5: beta).
 const BETA: f64 = 0.85;
@@ -52,7 +52,7 @@ pub(super) struct Delivered {
 impl Delivered {
     /// A queue has built up that may be draining: its packets say what the bottleneck carries, not what may be sent.
     pub(super) fn is_queued(&self) -> bool {
-        self.queue > STANDING_QUEUE
+        is_standing(self.queue)
     }
 }
 
@@ -200,10 +200,8 @@ impl RateControl {
     }
 
     fn increase(&mut self, now: Instant, delivered: Option<Delivered>, round_trip: Duration) {
-        let Some((delivered, is_queued)) = delivered.map(|delivered| (delivered.rate, delivered.is_queued())) else {
-            return;
-        };
-        if self.capacity.is_some_and(|capacity| delivered > capacity.mean + capacity.spread()) {
+        let Some(delivered) = delivered else { return };
+        if self.capacity.is_some_and(|capacity| delivered.rate > capacity.mean + capacity.spread()) {
             self.capacity = None;
         }
         let elapsed = self.changed.map_or(Duration::ZERO, |changed| now.saturating_duration_since(changed));
@@ -214,13 +212,13 @@ impl RateControl {
         } else {
             (self.rate * INCREASE.powf(elapsed)).max(self.rate + MIN_INCREASE * elapsed)
         };
-        let mut limit = UNPROVEN * delivered + UNPROVEN_MARGIN;
+        let mut limit = UNPROVEN * delivered.rate + UNPROVEN_MARGIN;
         if let Some(probed) = self.probed {
-            limit = limit.min(probed.max(BEYOND_PROBED * delivered + UNPROVEN_MARGIN));
+            limit = limit.min(probed.max(BEYOND_PROBED * delivered.rate + UNPROVEN_MARGIN));
         }
         let mut rate = grown.min(limit.max(self.rate));
-        if !is_queued && !self.is_unsettled(now) {
-            rate = rate.max(delivered);
+        if !delivered.is_queued() && !self.is_unsettled(now) {
+            rate = rate.max(delivered.rate);
         }
         self.set(rate);
     }

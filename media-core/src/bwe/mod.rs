@@ -70,7 +70,7 @@ const DECAY: f64 = 0.8;
 const DECAY_INTERVAL: Duration = Duration::from_secs(1);
 /// A queue longer than this, in ms, is standing.
 const STANDING_QUEUE: f64 = 50.0;
-/// A queue longer than this, in ms, …
+/// Nothing is probed into a queue that is longer than this, in ms, which …
 const LONG_QUEUE: f64 = 100.0;
 /// … is drained by a rate that is lower by this for each ms …
 const DRAIN: f64 = 1.0 / 1_000.0;
@@ -287,7 +287,7 @@ impl SendSideEstimator {
 
     /// True while a queue stands at the bottleneck, or has grown within the last second.
     pub fn is_congested(&self, now: Instant) -> bool {
-        self.control.is_unsettled(now) || self.is_queued()
+        self.control.is_unsettled(now) || is_standing(self.delay.queue())
     }
 
     /// The most that would be of use, in bits per second: say, the rate of the stream's best layer with its
@@ -503,11 +503,6 @@ impl SendSideEstimator {
         self.tells_arrivals && self.silence.feedback.is_none() && begun
     }
 
-    /// True while a queue stands at the bottleneck.
-    fn is_queued(&self) -> bool {
-        self.delay.queue() > STANDING_QUEUE
-    }
-
     fn delivered(&self) -> Option<Delivered> {
         let (rate, recent) = (self.acknowledged.rate()?, self.acknowledged.recent()?);
         let limited = self.acknowledged.recently_sent()? < APPLICATION_LIMITED * self.estimate;
@@ -559,6 +554,11 @@ impl SendSideEstimator {
         }
         self.estimate = estimate;
     }
+}
+
+/// True if a queue of so many ms is a standing one.
+fn is_standing(queue: f64) -> bool {
+    queue > STANDING_QUEUE
 }
 
 /// The part of the bottleneck's rate that may be used, so that a queue of so many ms is gone after a second or two: a
