@@ -355,6 +355,7 @@ fn behind_a_long_queue_the_lower_picture_comes_within_a_second() {
 fn encoders_that_answer_by_all_keyframes_are_followed_down_within_a_second_and_up_without_a_freeze() {
     for (frame_interval, temporal, keyframes, most) in [
         (60, 1, [5.3, 5.4, 3.0], [0, 300, 0]),
+        (33, 1, [5.3, 5.4, 3.0], [0, 300, 0]),
         (60, 3, [6.0, 10.0, 10.0], [350, 1_000, 0]),
         (33, 3, [6.0, 10.0, 10.0], [0, 700, 0]),
     ] {
